@@ -1,0 +1,150 @@
+"""Complete or absent: the one place where files and folders get their final names.
+
+A file is written under a temporary name beside its final one, synced, renamed, and its folder
+synced. Temporaries begin with a dot and end in `.tmp`; only the holder of a `Lock` may remove
+somebody's left-over temporaries.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from ocrdata.errors import DiskError, UsageError
+
+TEMPORARY_SUFFIX = ".tmp"
+
+
+def temporary_name(path: Path) -> Path:
+    """The name `path` is written under until it is complete."""
+    return path.with_name(f".{path.name}{TEMPORARY_SUFFIX}")
+
+
+def fsync_folder(path: Path) -> None:
+    """Make renames inside a folder durable."""
+    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def publish(temporary: Path, final: Path) -> None:
+    """Give a complete, synced file or folder its final name, durably."""
+    os.rename(temporary, final)
+    fsync_folder(final.parent)
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[BinaryIO]:
+    """Write `path` whole or not at all.
+
+    Yields a binary file. On a normal end it is synced and renamed; on an exception it is removed.
+    """
+    temporary = temporary_name(path)
+    with explain_disk(path), open(temporary, "wb") as file:
+        try:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+    publish(temporary, path)
+
+
+def write_json(path: Path, value: object) -> None:
+    """Write `value` as readable JSON with sorted keys, atomically."""
+    text = json.dumps(value, ensure_ascii=False, indent=2, sort_keys=True, allow_nan=False)
+    with atomic_file(path) as file:
+        file.write(text.encode() + b"\n")
+
+
+_DISK_REASONS = {
+    errno.ENOSPC: "no space left on the disk; free some, or choose another folder, and run again",
+    errno.EDQUOT: "the disk quota is used up; free some, or choose another folder, and run again",
+    errno.EFBIG: "the file would pass the size limit set for this process or file system",
+    errno.EACCES: "no permission; choose a folder you may write to",
+    errno.EPERM: "no permission; choose a folder you may write to",
+    errno.EROFS: "the file system is read-only; choose another folder",
+    errno.ENOTDIR: "a part of this path is a file, not a folder",
+}
+
+
+@contextmanager
+def explain_disk(path: Path) -> Iterator[None]:
+    """Turn the disk's refusals below into a `DiskError` that names `path` and the remedy."""
+    try:
+        yield
+    except OSError as exc:
+        reason = _DISK_REASONS.get(exc.errno or 0)
+        if reason is None:
+            raise
+        raise DiskError(f"{path}: {reason}") from exc
+
+
+def make_folder(path: Path) -> Path:
+    """Create a folder with its parents; a refusal is a `DiskError`."""
+    with explain_disk(path):
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except FileExistsError as exc:
+            raise DiskError(f"{path}: a file stands where a folder is needed") from exc
+    return path
+
+
+def free_bytes(path: Path) -> int:
+    """Free bytes on the disk that holds `path`, or would hold it."""
+    while not path.exists() and path != path.parent:
+        path = path.parent
+    return shutil.disk_usage(path).free
+
+
+class Lock:
+    """An advisory lock on an output, freed by the kernel however its holder dies.
+
+    Raises UsageError when another process holds it.
+    """
+
+    def __init__(self, path: Path, what: str) -> None:
+        self.path, self.what = path, what
+        self._handle: int | None = None
+
+    def __enter__(self) -> Lock:
+        while self._handle is None:
+            self._handle = self._try()
+        return self
+
+    def _try(self) -> int | None:
+        """The locked handle, or None where the lock file was removed by its holder meanwhile."""
+        with explain_disk(self.path):
+            handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            os.close(handle)
+            raise UsageError(
+                f"{self.what} is being written by another process (lock {self.path}); "
+                "wait for it, or choose another name"
+            ) from exc
+        try:
+            if os.path.samestat(os.fstat(handle), os.stat(self.path)):
+                return handle
+        except FileNotFoundError:
+            pass
+        os.close(handle)
+        return None
+
+    def __exit__(self, *_: object) -> None:
+        if self._handle is not None:
+            # Removed while still held: who opens it next makes a new file and a new lock.
+            self.path.unlink(missing_ok=True)
+            os.close(self._handle)
+            self._handle = None

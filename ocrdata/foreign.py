@@ -1,0 +1,57 @@
+"""What the members of one sample in a tar mean.
+
+Ours is `KEY.json` with messages. In anybody else's WebDataset a text member beside images is the
+answer to them: the user shows the images, the assistant says the text, and what a JSON member
+holds is meta. Anything else can be read as members, not as a sample.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from ocrdata.errors import ShardError
+from ocrdata.indexing import IMAGE_SUFFIXES, TEXT_SUFFIXES, kind_of
+from ocrdata.sample import IMAGE_PART, Sample, text_part
+
+
+def to_sample(shard: str, key: str, members: Mapping[str, bytes]) -> Sample:
+    """The sample these members (bytes by name, in order) are. Raises ShardError."""
+    images = [data for name, data in members.items() if kind_of(name) in IMAGE_SUFFIXES]
+    document: Any = None
+    if (raw := members.get(f"{key}.json")) is not None:
+        try:
+            document = json.loads(raw)
+        except (ValueError, RecursionError) as exc:
+            detail = f"not readable as JSON: {str(exc)[:200]}"
+            raise ShardError(shard, detail, key=key, member=f"{key}.json") from exc
+        if isinstance(document, dict) and isinstance(document.get("messages"), list):
+            source, meta = document.get("source", ""), document.get("meta", {})
+            if not (isinstance(source, str) and isinstance(meta, dict)):
+                raise ShardError(shard, "source or meta is not what a sample has", key=key)
+            return Sample(document["messages"], images, source, meta)
+    for suffix in TEXT_SUFFIXES:
+        if images and (raw := members.get(f"{key}.{suffix}")) is not None:
+            return _captioned(shard, key, raw, images, document)
+    raise ShardError(
+        shard,
+        f"no messages in a .json, and no .txt or .caption beside an image (it has: "
+        f"{', '.join(sorted(members))})",
+        key=key,
+        remedy="read it with members(), or convert it with tools/make_shards.py",
+    )
+
+
+def _captioned(shard: str, key: str, raw: bytes, images: list[bytes], document: object) -> Sample:
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as exc:
+        raise ShardError(shard, "the text is not UTF-8", key=key) from exc
+    messages = [
+        {"role": "user", "content": [dict(IMAGE_PART) for _ in images]},
+        {"role": "assistant", "content": [text_part(text)]},
+    ]
+    meta = document if isinstance(document, dict) else {}
+    source = meta.get("source", "")
+    return Sample(messages, images, source if isinstance(source, str) else "", meta)

@@ -1,0 +1,311 @@
+"""Images: what they are by their bytes, and the one way they become pixels.
+
+Owner of every rule between the original bytes of an image and `uint8 [H, W, 3]`: which formats are
+read, EXIF rotation, first frame of an animation, palettes expanded, alpha composited on white,
+16 bits cut to 8, CMYK and grey to RGB. Owner of the letterbox geometry too, so that the worker
+(which may shrink) and the device (which letterboxes, `ocrtrain.pixels`) agree on every pixel's
+place. It never writes an image, and it never accepts half of one.
+
+Decoding is Pillow's, for all formats. OpenCV gives the same bytes and was measured (two cores,
+2026-11): 4.4 against 5.2 ms per megapixel over the real charts and receipts. It returns truncated
+JPEGs as if they were whole, ignores transparency, and would be a second decoder whose version is
+part of a batch's identity, so 15 % were left lying. Pillow releases the GIL while decoding and
+resizing: threads are good workers.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import (
+    BmpImagePlugin,
+    ExifTags,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from ocrdata.errors import ImageError
+
+RGB = npt.NDArray[np.uint8]
+
+MAX_PIXELS = 89_478_485
+"""Largest image that is decoded, in pixels: Pillow's own line for a decompression bomb (a quarter
+of a gigabyte in RGB, `PIL.Image.MAX_IMAGE_PIXELS`). Above it Pillow warns; we refuse first."""
+
+WHITE = (255, 255, 255)
+
+WHOLE_SIDE = 1024
+"""px; whatever the image size of a run, images travel whole as they do for this one, the recipe's.
+"""
+
+LARGEST_FACTOR = 16
+"""By how much the device may shrink: torch's antialiased CUDA kernel keeps its weights in 48 KB of
+shared memory, enough for this factor (arithmetic, not run)."""
+
+# A plugin is called directly, never through Image.open: no other format's parser ever sees the
+# bytes (EPS runs Ghostscript), and its warning about large images cannot leak.
+_OPENERS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
+    "png": PngImagePlugin.PngImageFile,
+    "jpg": JpegImagePlugin.JpegImageFile,
+    "gif": GifImagePlugin.GifImageFile,
+    "webp": WebPImagePlugin.WebPImageFile,
+    "bmp": BmpImagePlugin.BmpImageFile,
+    "tif": TiffImagePlugin.TiffImageFile,
+}
+
+_MAGIC: tuple[tuple[bytes, str], ...] = (
+    (b"\x89PNG\r\n\x1a\n", "png"),
+    (b"\xff\xd8\xff", "jpg"),
+    (b"GIF87a", "gif"),
+    (b"GIF89a", "gif"),
+    (b"BM", "bmp"),
+    (b"II*\0", "tif"),
+    (b"MM\0*", "tif"),
+    (b"II+\0", "tif"),
+    (b"MM\0+", "tif"),
+)
+
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF orientation to what undoes it (EXIF 2.3, tag 0x0112; as PIL.ImageOps.exif_transpose)."""
+
+
+class ImageInfo(NamedTuple):
+    """`format` is also the file extension in a shard; width and height are after EXIF rotation."""
+
+    format: str
+    width: int
+    height: int
+
+
+def sniff(data: bytes) -> str:
+    """The format of an image by its first bytes: png, jpg, gif, webp, bmp or tif.
+
+    Raises ImageError for anything else.
+    """
+    for magic, name in _MAGIC:
+        if data.startswith(magic):
+            return name
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "webp"
+    raise ImageError(
+        f"not an image in a known format: {len(data)} bytes that begin with {bytes(data[:12])!r}; "
+        "known are PNG, JPEG, GIF, WebP, BMP and TIFF"
+    )
+
+
+def read_header(data: bytes) -> ImageInfo:
+    """Format and size from the header alone; no pixels are decoded (20 us for the real charts).
+
+    The size is that of `decode_rgb`'s result. Raises ImageError where there is no such header.
+    """
+    name, image = _open(data, MAX_PIXELS)
+    if name == "png" and _late_metadata(data):
+        # Pillow meets metadata that stands after the pixels only when it has read the pixels.
+        _load(name, image)
+    width, height = image.size
+    if name != "tif" and _orientation(image) in (5, 6, 7, 8):
+        width, height = height, width
+    return ImageInfo(name, width, height)
+
+
+def decode_rgb(data: bytes, *, max_pixels: int = MAX_PIXELS) -> RGB:
+    """The pixels of an image: uint8 [H, W, 3], writable, owning its memory.
+
+    EXIF rotation applied, first frame, palette expanded, alpha composited on white, CMYK and grey
+    turned to RGB, of 16 bits the upper eight. Raises ImageError for what is no image, is truncated
+    or damaged, holds more than `max_pixels` pixels (checked before decoding), or has 32-bit or
+    float samples, whose white is unknown. Raises ValueError where `max_pixels` is out of range.
+    """
+    if not 0 < max_pixels <= MAX_PIXELS:
+        raise ValueError(f"max_pixels is {max_pixels}, it must be from 1 to {MAX_PIXELS:,}")
+    name, image = _open(data, max_pixels)
+    _load(name, image)
+    try:
+        return _to_rgb(image, sixteen_bit=name == "png" and data[24] == 16)
+    except ImageError:
+        raise
+    except Exception as exc:  # Pillow's conversions raise many types on damaged palettes
+        raise ImageError(f"{name} image cannot be turned to RGB: {_reason(exc)}") from exc
+
+
+def _open(data: bytes, max_pixels: int) -> tuple[str, ImageFile.ImageFile]:
+    """The lazily opened image, of a size that is allowed. Nothing is decoded."""
+    name = sniff(data)
+    if name == "gif":
+        # Pillow grows the canvas to the first frame and would warn there.
+        _refuse_large(name, _gif_canvas(data), max_pixels)
+    try:
+        image = _OPENERS[name](io.BytesIO(data))
+    except Exception as exc:  # SyntaxError, OSError, struct.error, ... : whatever garbage causes
+        raise ImageError(f"{name} image has no readable header: {_reason(exc)}") from exc
+    _refuse_large(name, image.size, max_pixels)
+    return name, image
+
+
+def _load(name: str, image: ImageFile.ImageFile) -> None:
+    try:
+        image.load()
+    except Exception as exc:  # as above; "image file is truncated" is an OSError
+        raise ImageError(f"{name} image cannot be decoded: {_reason(exc)}") from exc
+
+
+def _reason(exc: Exception) -> str:
+    return str(exc) or type(exc).__name__
+
+
+def _refuse_large(name: str, size: tuple[int, int], max_pixels: int) -> None:
+    width, height = size
+    if width < 1 or height < 1:
+        raise ImageError(f"{name} image of {width} x {height} pixels is empty")
+    if width * height > max_pixels:
+        raise ImageError(
+            f"{name} image of {width} x {height} pixels is larger than the {max_pixels:,} pixels "
+            "allowed (max_pixels)"
+        )
+
+
+def _gif_canvas(data: bytes) -> tuple[int, int]:
+    """The canvas of a GIF with its first frame (GIF89a, sections 18 to 24)."""
+    try:
+        width, height, flags = struct.unpack_from("<HHB", data, 6)
+        at = 13 + (3 << (flags & 7) + 1 if flags & 128 else 0)
+        while data[at] == 0x21:  # extensions: a label, then sub-blocks up to an empty one
+            at += 2
+            while data[at]:
+                at += 1 + data[at]
+            at += 1
+        if data[at] != 0x2C:
+            return width, height
+        left, top, frame_width, frame_height = struct.unpack_from("<HHHH", data, at + 1)
+    except (IndexError, struct.error) as exc:
+        raise ImageError("gif image cannot be decoded: it ends before its first frame") from exc
+    return max(width, left + frame_width), max(height, top + frame_height)
+
+
+def _late_metadata(data: bytes) -> bool:
+    """Whether a PNG has chunks that may hold an orientation after its first pixels."""
+    at, pixels = 8, False
+    while at + 8 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, at)
+        if pixels and kind in (b"eXIf", b"tEXt", b"zTXt", b"iTXt"):
+            return True
+        pixels = pixels or kind == b"IDAT"
+        at += 12 + length
+    return False
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF (or XMP) orientation, 1 to 8. EXIF that cannot be read turns nothing."""
+    try:
+        return int(Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1))
+    except Exception:  # a damaged EXIF block does not make the pixels wrong
+        return 1
+
+
+def _to_rgb(image: ImageFile.ImageFile, *, sixteen_bit: bool) -> RGB:
+    """Pixels of a loaded image, rotated, on white."""
+    turned: Image.Image = image
+    # Pillow has already turned a TIFF when it loaded it.
+    method = None if image.format == "TIFF" else _TRANSPOSE.get(_orientation(image))
+    if method is not None:
+        turned = image.transpose(method)
+    if turned.mode.startswith("I;16"):
+        return _grey16_to_rgb(turned)
+    if turned.mode in ("I", "F"):
+        raise ImageError(
+            f"{(image.format or '').lower()} image has samples of mode {turned.mode} "
+            "(32 bits), whose white is unknown; save it with 8 or 16 bits"
+        )
+    if turned.has_transparency_data:
+        key = turned.info.get("transparency")
+        if sixteen_bit and isinstance(key, tuple):
+            # The key colour is given in 16 bits, of the pixels Pillow kept the upper eight.
+            turned.info["transparency"] = tuple(value >> 8 for value in key)
+        turned = _on_white(turned if turned.mode == "RGBA" else turned.convert("RGBA"))
+    # np.array copies once more than np.asarray, for memory that torch may share and write.
+    # convert() copies even where nothing changes.
+    return np.array(turned if turned.mode == "RGB" else turned.convert("RGB"))
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """An RGBA image composited on white."""
+    if image.getchannel("A").getextrema() == (255, 255):
+        return image
+    canvas = Image.new("RGB", image.size, WHITE)
+    canvas.paste(image, (0, 0), image)
+    return canvas
+
+
+def _grey16_to_rgb(image: Image.Image) -> RGB:
+    values = np.asarray(image)
+    grey = (values >> 8).astype(np.uint8)
+    key = image.info.get("transparency")
+    if isinstance(key, int):
+        grey[values == key] = 255
+    return np.repeat(grey[:, :, None], 3, axis=2)
+
+
+class Letterbox(NamedTuple):
+    """Where an image lies in its square: resized to `width` x `height`, at (`left`, `top`)."""
+
+    width: int
+    height: int
+    left: int
+    top: int
+
+
+def letterbox_geometry(width: int, height: int, size: int) -> Letterbox:
+    """The place of a `width` x `height` image in a square of `size` px: aspect kept, centred.
+
+    All rounding is `PIL.ImageOps.pad`'s (Python's round, half to even), by the same expressions,
+    which is how the original letterboxed; but a side is never less than one pixel, where Pillow
+    gives an empty image. Raises ValueError for sizes below 1.
+    """
+    if min(width, height, size) < 1:
+        raise ValueError(f"no letterbox of {width} x {height} px in {size} px")
+    new_width = new_height = size
+    if width > height:
+        new_height = max(1, round(height / width * size))
+    elif width < height:
+        new_width = max(1, round(width / height * size))
+    return Letterbox(
+        new_width, new_height, round((size - new_width) * 0.5), round((size - new_height) * 0.5)
+    )
+
+
+def shrink_to_fit(rgb: RGB, size: int) -> RGB:
+    """The worker's part of letterboxing: bound the memory of an image on its way to the device.
+
+    An image [H, W, 3] of more than 4 * max(size, 1024)^2 pixels (12.6 MB), or with a side of more
+    than 16 * size px, is shrunk to twice its letterboxed size; all others are returned as they
+    are, which is faster and nearer to Pillow's letterbox: receipts of 1.8 megapixels to 512 px took
+    2.2 ms whole, on a CPU as the device, and 16.5 ms shrunk first. The factor of exactly two keeps
+    `letterbox_geometry`, and leaves the device enough of the antialiased resize to be near Pillow's
+    all the same (`benchmarks/pixels.py`).
+    """
+    height, width = rgb.shape[:2]
+    within = width * height <= 4 * max(size, WHOLE_SIDE) ** 2
+    if within and max(width, height) <= LARGEST_FACTOR * size:
+        return rgb
+    box = letterbox_geometry(width, height, size)
+    target = (min(2 * box.width, width), min(2 * box.height, height))
+    image = Image.fromarray(rgb).resize(target, Image.Resampling.BICUBIC, reducing_gap=2.0)
+    return np.array(image)

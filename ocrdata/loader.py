@@ -1,0 +1,115 @@
+"""The loader: batches of the plan's steps, made ahead of time, handed over in order.
+
+Owner of the workers. They are threads: reading, digests, decompression and the decoding of images
+all release the interpreter's lock, and threads need no copies, no start-up and no shared memory;
+nobody is left behind when a process is killed. (Measured against processes in NOTES.md.) A loader
+holds no state but the next step.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from ocrdata.errors import ImageError, ShardError
+from ocrdata.image import decode_rgb, shrink_to_fit
+from ocrdata.reader import SampleRef, Shards
+from ocrdata.sample import Sample
+
+Item_ = TypeVar("Item_")
+
+
+@dataclass(frozen=True)
+class Item:
+    """A sample, read, verified and decoded. `images` are uint8 [H, W, 3], in the order of the
+    sample's image parts."""
+
+    ref: SampleRef
+    source: str
+    sample: Sample
+    images: tuple[npt.NDArray[np.uint8], ...]
+
+
+def load_item(shards: Shards, position: int, *, source: str, image_size: int) -> Item:
+    """Fetch, verify and decode one sample.
+
+    Images with far more pixels than `image_size` needs are shrunk here, so that memory depends on
+    the settings alone. Raises ShardError with the place, also for an image that cannot be decoded.
+    """
+    sample = shards[position]
+    ref = shards.ref(position)
+    images = []
+    for number, data in enumerate(sample.images):
+        try:
+            images.append(shrink_to_fit(decode_rgb(data), image_size))
+        except ImageError as exc:
+            raise ShardError(ref.shard, f"image {number}: {exc}", key=ref.key) from exc
+    return Item(ref=ref, source=source, sample=sample, images=tuple(images))
+
+
+class Loader(Generic[Item_]):
+    """Iterates `make(start), ..., make(stop - 1)`, each made ahead by one of `workers` threads.
+
+    With 0 workers everything happens in the caller. `ahead` results at most wait at any time
+    (default: two a worker). An exception of `make` is raised at its own step. `waited` is the
+    time in seconds that the last step spent without its batch. Close it, or use it as a context.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[int], Item_],
+        start: int,
+        *,
+        stop: int,
+        workers: int = 0,
+        ahead: int = 0,
+    ) -> None:
+        self._make = make
+        self._next, self._stop = start, stop
+        self._ahead = ahead or 2 * workers
+        self._pool = ThreadPoolExecutor(workers, "loader") if workers else None
+        self._pending: deque[Future[Item_]] = deque()
+        self._submitted = start
+        self.waited = 0.0
+
+    def __iter__(self) -> Iterator[Item_]:
+        return self
+
+    def __next__(self) -> Item_:
+        if self._next >= self._stop:
+            self.close()
+            raise StopIteration
+        began = time.perf_counter()
+        if self._pool is None:
+            result = self._make(self._next)
+        else:
+            self._fill(self._pool)
+            result = self._pending.popleft().result()
+            self._fill(self._pool)
+        self._next += 1
+        self.waited = time.perf_counter() - began
+        return result
+
+    def _fill(self, pool: ThreadPoolExecutor) -> None:
+        while self._submitted < self._stop and len(self._pending) < self._ahead:
+            self._pending.append(pool.submit(self._make, self._submitted))
+            self._submitted += 1
+
+    def close(self) -> None:
+        """End the workers; what they have begun is finished and dropped. Twice is no harm."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pending.clear()
+
+    def __enter__(self) -> Loader[Item_]:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

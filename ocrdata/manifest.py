@@ -1,0 +1,101 @@
+"""The manifest `NAME.json`: what a complete shard set consists of (DESIGN section 5).
+
+Written last, atomically: its presence means that the set is complete. Nothing in it depends on
+when, where or with how many workers the set was made.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from ocrdata.errors import ShardError
+from ocrdata.files import explain_disk, write_json
+from ocrdata.format import FORMAT, VERSION, check_seal, check_version, parse_object, seal
+from ocrdata.shard import ShardInfo
+
+KIND = "manifest"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A shard set. `provenance` says where the rows come from (repository, pinned commit, slice,
+    options); its "command", if any, is what makes the set again and stands in error messages."""
+
+    name: str
+    shards: tuple[ShardInfo, ...]
+    licence: str = ""
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    totals: Mapping[str, int] = field(default_factory=dict)
+    rejects: Mapping[str, Any] = field(default_factory=dict)
+    version: str = VERSION
+
+    @property
+    def samples(self) -> int:
+        """Samples in all shards."""
+        return sum(shard.samples for shard in self.shards)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all tars."""
+        return sum(shard.bytes for shard in self.shards)
+
+    @property
+    def digest(self) -> str:
+        """The manifest's own digest: the identity of the set with its provenance."""
+        return str(_document(self)["digest"])
+
+
+def _document(manifest: Manifest) -> dict[str, Any]:
+    body = {entry.name: getattr(manifest, entry.name) for entry in fields(manifest)}
+    body["shards"] = [asdict(shard) for shard in manifest.shards]
+    # Through JSON once, so that the digest is that of what a reader will find.
+    plain = json.loads(json.dumps(body | {"format": FORMAT, "kind": KIND}, default=dict))
+    return seal(plain)
+
+
+def write_manifest(path: Path, manifest: Manifest) -> None:
+    """Write `NAME.json`, atomically. Last of all files of a set."""
+    write_json(path, _document(manifest))
+
+
+def is_manifest(path: Path) -> bool:
+    """Whether a JSON file claims to be a manifest; it may still be damaged."""
+    with explain_disk(path), path.open("rb") as file:
+        head = file.read(1 << 24)
+    return f'"format": "{FORMAT}"'.encode() in head and f'"kind": "{KIND}"'.encode() in head
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read and verify a manifest. Raises ShardError where it is damaged or of a newer version."""
+    name = str(path)
+    try:
+        with explain_disk(path):
+            data = path.read_bytes()
+    except FileNotFoundError as exc:
+        raise ShardError(name, "the manifest is missing") from exc
+    document = parse_object(name, data)
+    if document.get("format") != FORMAT or document.get("kind") != KIND:
+        raise ShardError(name, "not a manifest of shards")
+    check_version(name, document.get("version"))
+    check_seal(name, document)
+    try:
+        shards = tuple(_shard(entry) for entry in document["shards"])
+        wanted = {entry.name: document[entry.name] for entry in fields(Manifest)}
+    except (KeyError, TypeError, ValueError) as exc:
+        raise ShardError(name, f"the manifest lacks or misuses a field: {exc}") from exc
+    if len({shard.file for shard in shards}) != len(shards):
+        raise ShardError(name, "the manifest names a shard twice")
+    return Manifest(**{**wanted, "shards": shards})
+
+
+def _shard(entry: dict[str, Any]) -> ShardInfo:
+    info = ShardInfo(**{name.name: entry[name.name] for name in fields(ShardInfo)})
+    if not isinstance(info.file, str) or Path(info.file).name != info.file or info.file == "..":
+        raise ValueError(f"shard file {info.file!r} is no plain file name")
+    if not all(type(count) is int and count >= 0 for count in (info.samples, info.bytes)):
+        raise ValueError(f"{info.file}: samples and bytes are no counts")
+    return info

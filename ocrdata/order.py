@@ -1,0 +1,75 @@
+"""The order of one epoch: a keyed permutation, computed per position in constant memory.
+
+Owner of shuffling. A Feistel network over the smallest even power of two that holds the epoch,
+with cycle walking, gives a bijection of `[0, size)`; seed, epoch and source are in its key. There
+is no shuffle buffer and no random state anywhere: position k of the order is a function of k.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+ALGORITHM = "feistel-1"
+"""Named in every plan: another algorithm must have another name."""
+
+ROUNDS = 6
+
+_MULTIPLIER_1 = np.uint64(0xBF58476D1CE4E5B9)  # the finaliser of splitmix64 (Steele et al. 2014)
+_MULTIPLIER_2 = np.uint64(0x94D049BB133111EB)
+
+Positions = npt.NDArray[np.uint64]
+
+
+class Order:
+    """The permutation of one epoch of one source.
+
+    `order[k]` is the sample at place k of the epoch. Raises ValueError where `size` < 1.
+    """
+
+    def __init__(self, size: int, *, seed: int, epoch: int, source: str) -> None:
+        if size < 1:
+            raise ValueError(f"an order needs at least one sample, not {size}")
+        self.size = size
+        # Halves of at least two bits: one-bit halves reach too few permutations.
+        half = max(2, ((size - 1).bit_length() + 1) // 2)
+        self._half = np.uint64(half)
+        self._mask = np.uint64((1 << half) - 1)
+        key = f"{ALGORITHM}/{seed}/{epoch}/{source}"
+        self._keys = [
+            np.uint64(xxhash.xxh3_64_intdigest(f"{key}/{number}".encode()))
+            for number in range(ROUNDS)
+        ]
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, place: int) -> int:
+        if not 0 <= place < self.size:
+            raise IndexError(f"place {place} of an order of {self.size}")
+        return int(self.many([place])[0])
+
+    def many(self, places: npt.ArrayLike) -> npt.NDArray[np.int64]:
+        """The samples at many places, each in `[0, size)`. Shapes: [n] -> [n]."""
+        values = self._permute(np.asarray(places, dtype=np.uint64))
+        outside = values >= self.size
+        while outside.any():
+            # Cycle walking: what falls outside is permuted again until it is inside; as the whole
+            # network is a bijection of the larger set, so is the result of the smaller.
+            values[outside] = self._permute(values[outside])
+            outside = values >= self.size
+        return values.astype(np.int64)
+
+    def _permute(self, values: Positions) -> Positions:
+        left, right = values >> self._half, values & self._mask
+        for key in self._keys:
+            left, right = right, left ^ (_scramble(right + key) & self._mask)
+        return (left << self._half) | right
+
+
+def _scramble(values: Positions) -> Positions:
+    """splitmix64's finaliser; uint64 arithmetic wraps, as it must."""
+    values = (values ^ (values >> np.uint64(30))) * _MULTIPLIER_1
+    values = (values ^ (values >> np.uint64(27))) * _MULTIPLIER_2
+    return values ^ (values >> np.uint64(31))

@@ -1,0 +1,159 @@
+"""Reads shards: `open_shards(spec)[start:stop:step]`, a view with O(1) access to any sample.
+
+Every payload byte that is handed out had its digest verified, unless that was switched off. What
+cannot be served exactly is a ShardError that names shard, sample and member. Indexes are loaded
+when first needed and a bounded number of them kept; so are open files. Safe to share between
+threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import overload
+
+import xxhash
+
+from ocrdata.errors import UsageError
+from ocrdata.foreign import to_sample
+from ocrdata.format import canonical, digest_of
+from ocrdata.index import IndexRow
+from ocrdata.sample import Sample
+from ocrdata.shardset import Members, ShardSet
+from ocrdata.spec import resolve
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRef:
+    """Which sample: shard file, key, position in the whole set (not in a view of it), and the
+    digest over its members' names and digests."""
+
+    shard: str
+    key: str
+    position: int
+    digest: str
+
+
+class Shards(Sequence[Sample]):
+    """A view on the samples of a shard set. Slicing gives another view and reads nothing."""
+
+    def __init__(self, shard_set: ShardSet, positions: range) -> None:
+        self._set, self._positions = shard_set, positions
+
+    @property
+    def spec(self) -> str:
+        """A spec that opens this view; equal views of one base have equal specs."""
+        view = self._positions
+        if view == range(len(self._set)):
+            return self._set.base
+        if not view:
+            return f"{self._set.base}[0:0]"
+        step = view.step if len(view) > 1 else 1
+        stop = view[-1] + (1 if step > 0 else -1)
+        by = "" if step == 1 else f":{step}"
+        return f"{self._set.base}[{view[0]}:{stop if stop >= 0 else ''}{by}]"
+
+    @property
+    def source_name(self) -> str:
+        """The name of the set, from its manifest or its files."""
+        return self._set.name
+
+    @property
+    def digest(self) -> str:
+        """The identity of this view's rows and their order, from the indexes' digests alone.
+
+        The same rows in the same shards have the same digest, whatever other shards the spec
+        names.
+        """
+        view = self._positions
+        if not view:
+            return digest_of(canonical([]))
+        first, _ = self._set.locate(min(view[0], view[-1]))
+        last, _ = self._set.locate(max(view[0], view[-1]))
+        rows = [[shard.samples, shard.rows_digest] for shard in self._set.shards[first : last + 1]]
+        step = view.step if len(view) > 1 else 1
+        start = view[0] - self._set.starts[first]
+        return digest_of(canonical([rows, start, len(view), step]))
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    @overload
+    def __getitem__(self, at: int) -> Sample: ...
+    @overload
+    def __getitem__(self, at: slice) -> Shards: ...
+    def __getitem__(self, at: int | slice) -> Sample | Shards:
+        if isinstance(at, slice):
+            return Shards(self._set, self._positions[at])
+        shard, local = self._locate(at)
+        return self._sample(shard, local, self._set.members(shard, local))
+
+    def __iter__(self) -> Iterator[Sample]:
+        for shard, local, members in self._set.runs(self._positions):
+            yield self._sample(shard, local, members)
+
+    def __repr__(self) -> str:
+        return f"<Shards {self.spec}: {len(self):,} samples>"
+
+    def by_key(self, key: str) -> Sample:
+        """The sample with this key. Raises UsageError where the view has none, or several."""
+        position = self._set.find(key)
+        if position is None or position not in self._positions:
+            raise UsageError(f"{self.spec}: no sample has the key {key!r}")
+        return self[self._positions.index(position)]
+
+    def row(self, at: int) -> IndexRow:
+        """What the index says of a sample; its payload is not read."""
+        shard, local = self._locate(at)
+        return self._set.index(shard).row(local)
+
+    def ref(self, at: int) -> SampleRef:
+        """Where a sample comes from, from the index alone."""
+        shard, local = self._locate(at)
+        index = self._set.index(shard)
+        hasher = xxhash.xxh3_128()
+        for member in index.members(local):
+            hasher.update(member.name.encode() + b"\0" + member.digest)
+        return SampleRef(
+            shard=self._set.shards[shard].path.name,
+            key=index.keys[local],
+            position=self._set.starts[shard] + local,
+            digest=str(hasher.hexdigest()),
+        )
+
+    def image_digests(self, at: int) -> tuple[bytes, ...]:
+        """The digests of a sample's images, from the index alone: equal bytes, equal digests."""
+        members = self.row(at).members
+        return tuple(member.digest for member in members if not member.name.endswith(".json"))
+
+    def members(self, at: int) -> Members:
+        """The verified bytes of a sample's members by name, in the tar's order."""
+        return self._set.members(*self._locate(at))
+
+    def iter_members(self) -> Iterator[Members]:
+        """`members` of every sample in turn, the fastest way through."""
+        for _, _, members in self._set.runs(self._positions):
+            yield members
+
+    def _sample(self, shard: int, local: int, members: Members) -> Sample:
+        key = self._set.index(shard).keys[local]
+        return to_sample(self._set.shards[shard].name, key, members)
+
+    def _locate(self, at: int) -> tuple[int, int]:
+        try:
+            position = self._positions[at]
+        except IndexError:
+            raise IndexError(f"{self.spec}: position {at} of {len(self):,} samples") from None
+        return self._set.locate(position)
+
+
+def open_shards(spec: str | Sequence[str], *, verify: bool = True) -> Shards:
+    """Open the shards a spec names (see `ocrdata.spec`), as a view on its slice.
+
+    `verify=False` leaves out the digests of payloads; indexes are always verified. Raises
+    SpecError, ShardError.
+    """
+    found = resolve(spec)
+    shard_set = ShardSet(found, verify=verify)
+    every = range(len(shard_set))
+    return Shards(shard_set, every if found.slice is None else every[found.slice])

@@ -1,0 +1,147 @@
+"""The sample: one conversation with its images, and what makes it legal.
+
+Owner of `KEY.json` (DESIGN section 5): messages whose content is always a list of parts, so that
+the place of an image is a part and never a word in the text. Images are the original bytes; they
+are decoded only in `ocrdata.image`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ocrdata.errors import ImageError, RejectedRow
+from ocrdata.image import decode_rgb
+
+Part = dict[str, str]
+Message = dict[str, Any]
+"""{"role": "system" | "user" | "assistant", "content": [Part, ...]}"""
+
+IMAGE_PART: Part = {"type": "image"}
+
+
+def text_part(text: str) -> Part:
+    """A part that holds text."""
+    return {"type": "text", "text": text}
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One conversation. `images` are original bytes, in the order of the image parts."""
+
+    messages: list[Message]
+    images: list[bytes] = field(default_factory=list)
+    source: str = ""
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def turns(self) -> int:
+        """Number of user/assistant pairs."""
+        return sum(message["role"] == "assistant" for message in self.messages)
+
+    def to_json(self) -> bytes:
+        """The bytes of `KEY.json`: the same sample gives the same bytes."""
+        value = {
+            "messages": self.messages,
+            "source": self.source,
+            "meta": self.meta,
+        }
+        return json.dumps(
+            value, ensure_ascii=False, separators=(",", ":"), allow_nan=False
+        ).encode()
+
+    @staticmethod
+    def from_json(data: bytes, images: list[bytes]) -> Sample:
+        """The sample a `KEY.json` and its images hold. Raises ValueError where it is none."""
+        value = json.loads(data)
+        if not isinstance(value, dict) or not isinstance(value.get("messages"), list):
+            raise ValueError("the JSON holds no list of messages")
+        return Sample(
+            messages=value["messages"],
+            images=images,
+            source=value.get("source", ""),
+            meta=value.get("meta", {}),
+        )
+
+
+def image_parts(messages: Iterable[Message]) -> int:
+    """How many images the conversation places."""
+    return sum(part["type"] == "image" for message in messages for part in message["content"])
+
+
+def text_of(message: Message) -> str:
+    """The text parts of a message, joined."""
+    return "".join(part["text"] for part in message["content"] if part["type"] == "text")
+
+
+def from_turns(
+    turns: Sequence[tuple[str, str]],
+    images: list[bytes],
+    *,
+    source: str,
+    meta: dict[str, Any],
+    placeholder: str = "",
+) -> Sample:
+    """A sample of (user, assistant) pairs.
+
+    The images stand where `placeholder` does in the user texts; without one they all come first
+    in the first user turn, as the origin data sets mean it.
+    """
+    placed = bool(placeholder) and any(placeholder in user for user, _ in turns)
+    messages: list[Message] = []
+    for number, (user, assistant) in enumerate(turns):
+        if placed:
+            content = split_placeholders(user, placeholder)
+        else:
+            content = [dict(IMAGE_PART) for _ in images] if number == 0 else []
+            content.append(text_part(user))
+        messages.append({"role": "user", "content": content})
+        messages.append({"role": "assistant", "content": [text_part(assistant)]})
+    return Sample(messages=messages, images=images, source=source, meta=meta)
+
+
+def split_placeholders(text: str, placeholder: str) -> list[Part]:
+    """'<image>\\nWhat?' -> [image, 'What?']: the newline that belongs to a placeholder goes."""
+    parts: list[Part] = []
+    for number, piece in enumerate(text.split(placeholder)):
+        if number:
+            parts.append(dict(IMAGE_PART))
+            piece = piece.removeprefix("\n")
+        if piece:
+            parts.append(text_part(piece))
+    return parts
+
+
+def check_messages(messages: list[Message]) -> None:
+    """The rules of a conversation. Raises RejectedRow with the reason."""
+    start = 1 if messages and messages[0]["role"] == "system" else 0
+    roles = [message["role"] for message in messages[start:]]
+    expected = ["user", "assistant"] * (len(roles) // 2)
+    if not roles:
+        raise RejectedRow("no turns")
+    if roles != expected:
+        raise RejectedRow("roles out of order: " + " ".join(m["role"] for m in messages)[:200])
+    for number, message in enumerate(messages):
+        for part in message["content"]:
+            if part["type"] == "text" and not isinstance(part.get("text"), str):
+                raise RejectedRow(f"message {number}: text is not a string")
+            if part["type"] == "image" and message["role"] != "user":
+                raise RejectedRow(f"message {number}: {message['role']} messages hold no images")
+        if message["role"] == "assistant" and not text_of(message).strip():
+            raise RejectedRow(f"message {number}: no assistant text")
+
+
+def check(sample: Sample) -> None:
+    """Whether a sample may be written: legal roles, answers, as many images as are placed, all
+    of which decode. Raises RejectedRow with the reason."""
+    check_messages(sample.messages)
+    placed = image_parts(sample.messages)
+    if placed != len(sample.images):
+        raise RejectedRow(f"the text places {placed} images, the row holds {len(sample.images)}")
+    for number, data in enumerate(sample.images):
+        try:
+            decode_rgb(data)
+        except ImageError as exc:
+            raise RejectedRow(f"image {number}: {exc}") from exc

@@ -1,0 +1,264 @@
+"""A set of shards behind the views of `ocrdata.reader`: files, indexes, and verified bytes.
+
+Owner of what is kept open and in memory. Counts come from the manifest or from index footers; the
+rows of an index are loaded when a sample of its shard is first asked for.
+"""
+
+from __future__ import annotations
+
+import bisect
+import itertools
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from xxhash import xxh3_128_digest
+
+from ocrdata.errors import DigestError, ShardError, TruncatedError, UsageError
+from ocrdata.index import Index, index_path, read_header, read_index, read_key_range
+from ocrdata.indexfile import find_index
+from ocrdata.spec import Resolved, set_name, shard_number
+from ocrdata.storage import FilePool, LocalFile
+
+INDEX_ROWS = 1 << 17
+"""Samples whose index rows are kept in memory, about 0.4 KB each; one index is always kept."""
+
+RUN_BYTES = 1 << 18
+"""Bytes read at once when neighbours are read in order. 64 KiB to 1 MiB differ by less than a
+tenth; 256 KiB stays in a core's second-level cache (benchmarks/read.py, NOTES.md)."""
+
+Members = dict[str, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class OneShard:
+    """One tar of a set, and what manifest or footer say of it."""
+
+    path: Path
+    samples: int
+    bytes: int
+    digest: str
+    rows_digest: str
+
+    @property
+    def name(self) -> str:
+        """As errors show it."""
+        return str(self.path)
+
+
+class ShardSet:
+    """All samples of the shards a spec names, by position. Safe to share between threads."""
+
+    def __init__(self, found: Resolved, *, verify: bool) -> None:
+        self.base, self.manifest, self.verify = found.base, found.manifest, verify
+        self.shards = tuple(_describe(found))
+        self.starts = tuple(itertools.accumulate((s.samples for s in self.shards), initial=0))
+        self._files = FilePool()
+        self._indexes: OrderedDict[int, Index] = OrderedDict()
+        self._rows = 0
+        self._lock = threading.Lock()
+        self._key_ranges: list[tuple[str, str] | None] = []
+
+    def __len__(self) -> int:
+        return self.starts[-1]
+
+    @property
+    def name(self) -> str:
+        """'chartqa'."""
+        return self.manifest.name if self.manifest else set_name(self.shards[0].path.name)
+
+    def locate(self, position: int) -> tuple[int, int]:
+        """(shard number, position in it) of a position in the set."""
+        shard = bisect.bisect_right(self.starts, position) - 1
+        return shard, position - self.starts[shard]
+
+    def index(self, number: int) -> Index:
+        """The index of a shard, from memory or disk. Raises ShardError."""
+        with self._lock:
+            index = self._indexes.get(number)
+            if index is not None:
+                self._indexes.move_to_end(number)
+                return index
+        index = self._load(number)
+        with self._lock:
+            if number not in self._indexes:
+                self._indexes[number] = index
+                self._rows += len(index)
+            while self._rows > INDEX_ROWS and len(self._indexes) > 1:
+                self._rows -= len(self._indexes.popitem(last=False)[1])
+        return index
+
+    def _load(self, number: int) -> Index:
+        shard = self.shards[number]
+        file = find_index(shard.path)
+        try:
+            index = read_index(file)
+        except FileNotFoundError as exc:
+            raise ShardError(shard.name, f"its index {file} is gone") from exc
+        found = index.header
+        if (found.samples, found.shard_size, found.shard_digest, found.rows_digest) != (
+            shard.samples,
+            shard.bytes,
+            shard.digest,
+            shard.rows_digest,
+        ):
+            said = "the manifest lists" if self.manifest else "there was when the set was opened"
+            raise ShardError(shard.name, f"its index {file.name} is not the one {said}")
+        return index
+
+    def find(self, key: str) -> int | None:
+        """The position of the sample with this key. Raises UsageError where several have it."""
+        if not self._key_ranges:
+            files = [find_index(shard.path) for shard in self.shards]
+            self._key_ranges = [read_key_range(file) for file in files]
+        hits = []
+        for number, bounds in enumerate(self._key_ranges):
+            if bounds is not None and bounds[0] <= key <= bounds[1]:
+                local = self.index(number).find(key)
+                if local is not None:
+                    hits.append(self.starts[number] + local)
+        if len(hits) > 1:
+            where = ", ".join(self.shards[self.locate(hit)[0]].path.name for hit in hits[:3])
+            raise UsageError(
+                f"{self.base}: {len(hits)} samples have the key {key!r} ({where}); ask by position"
+            )
+        return hits[0] if hits else None
+
+    def members(self, number: int, local: int) -> Members:
+        """The verified members of one sample, in the tar's order. Raises ShardError."""
+        index = self.index(number)
+        found: Members = {}
+        for at in range(index.member_starts[local], index.member_starts[local + 1]):
+            try:
+                data = self._file(number).read(index.member_offsets[at], index.member_sizes[at])
+            except ShardError as exc:
+                place = {"key": index.keys[local], "member": index.names[at]}
+                raise type(exc)(exc.shard, exc.detail, remedy=exc.remedy, **place) from exc
+            if self.verify and xxh3_128_digest(data) != index.digests[16 * at : 16 * at + 16]:
+                raise self._differs(number, index, local, at)
+            found[index.names[at]] = data
+        return found
+
+    def runs(self, positions: range) -> Iterator[tuple[int, int, Members]]:
+        """(shard, position in it, members) of each position in turn; neighbours are read in
+        one go, which saves a third of the time."""
+        window = bytearray(RUN_BYTES)
+        at = 0
+        while at < len(positions):
+            number, local = self.locate(positions[at])
+            stop = local + 1
+            if positions.step == 1:
+                stop = min(local + len(positions) - at, self.shards[number].samples)
+            yield from self._stretch(number, range(local, stop), window)
+            at += stop - local
+
+    def _stretch(
+        self, number: int, locals_: range, window: bytearray
+    ) -> Iterator[tuple[int, int, Members]]:
+        index = self.index(number)
+        at = locals_.start
+        while at < locals_.stop:
+            stop = _fitting(index, at, locals_.stop, len(window))
+            run = range(at, stop)
+            if self._read_run(number, index, run, window):
+                for local, members in zip(run, self._cut(number, index, run, window), strict=True):
+                    yield number, local, members
+            else:
+                for local in run:
+                    yield number, local, self.members(number, local)
+            at = stop
+
+    def _read_run(self, number: int, index: Index, run: range, window: bytearray) -> bool:
+        """Fill the window from the run's first sample on; False where `members` has to read each
+        by itself: one that is larger than the window, or what is wrong with the file."""
+        base, last = index.offsets[run.start], run.stop - 1
+        size = index.offsets[last] + index.sizes[last] - base
+        if size > len(window):
+            return False
+        try:
+            self._file(number).read_into(base, memoryview(window)[:size])
+        except ShardError:
+            return False
+        return True
+
+    def _cut(self, number: int, index: Index, run: range, window: bytearray) -> Iterator[Members]:
+        """`members` of each sample of a run that lies in the window."""
+        # The hottest loop of reading: names are local, and nothing is looked up twice.
+        view, base = memoryview(window), index.offsets[run.start]
+        offsets, sizes, names = index.member_offsets, index.member_sizes, index.names
+        digests, verify = index.digests, self.verify
+        at = index.member_starts[run.start]
+        for local in run:
+            found: Members = {}
+            for at in range(at, index.member_starts[local + 1]):  # noqa: B020
+                start = offsets[at] - base
+                data = bytes(view[start : start + sizes[at]])
+                if verify and xxh3_128_digest(data) != digests[16 * at : 16 * at + 16]:
+                    raise self._differs(number, index, local, at)
+                found[names[at]] = data
+            at += 1
+            yield found
+
+    def _file(self, number: int) -> LocalFile:
+        shard = self.shards[number]
+        file = self._files.get(shard.path)
+        if file.size != shard.bytes:
+            raise _size_error(shard.path, file.size, shard.bytes, "when the set was opened")
+        return file
+
+    def _differs(self, number: int, index: Index, local: int, at: int) -> DigestError:
+        return DigestError(
+            self.shards[number].name,
+            f"digest differs at byte {index.member_offsets[at]:,}",
+            key=index.keys[local],
+            member=index.names[at],
+            remedy=self.remedy(number),
+        )
+
+    def remedy(self, number: int) -> str:
+        """What to do about a damaged shard: the command that makes it again, where it is known."""
+        command = str(self.manifest.provenance.get("command", "")) if self.manifest else ""
+        file = self.shards[number].path.name
+        if command and shard_number(file) is not None:
+            how = f"make it again with\n  {command} --only {shard_number(file)}"
+        else:
+            how = "make or copy it again"
+        return f"the file changed or was damaged after it was written; {how}"
+
+
+def _fitting(index: Index, start: int, stop: int, size: int) -> int:
+    """The end of the run of samples from `start` on, at most to `stop`, that fits `size` bytes;
+    `start + 1` where not even the first does."""
+    limit = index.offsets[start] + size
+    last = bisect.bisect_right(index.offsets, limit, start + 1, stop) - 1
+    fits = index.offsets[last] + index.sizes[last] <= limit
+    return max(last + 1 if fits else last, start + 1)
+
+
+def _describe(found: Resolved) -> Iterator[OneShard]:
+    infos = {info.file: info for info in found.manifest.shards} if found.manifest else {}
+    for path in found.files:
+        info = infos.get(path.name)
+        if info is not None:
+            said, source = (info.samples, info.bytes, info.digest, info.rows_digest), "the manifest"
+        else:
+            file = find_index(path)
+            head = read_header(file)
+            said = (head.samples, head.shard_size, head.shard_digest, head.rows_digest)
+            source = f"its index {file.name}"
+        size = path.stat().st_size
+        if size != said[1]:
+            raise _size_error(path, size, said[1], f"according to {source}")
+        yield OneShard(path, *said)
+
+
+def _size_error(path: Path, size: int, expected: int, when: str) -> ShardError:
+    kind = TruncatedError if size < expected else ShardError
+    return kind(
+        str(path),
+        f"has {size:,} bytes, {expected:,} {when}",
+        remedy="make or copy it again; if the tar is right and its index is old, delete "
+        f"{index_path(path).name}",
+    )

@@ -1,0 +1,231 @@
+"""Conversations in a JSON Lines file or a JSON array, with images in a folder.
+
+Owner of the record schemas people keep in such files (see `RecordFormat`) and of finding their
+images. A row is a line, or an element of the array. The file is read once to number its rows;
+then any row is reached from a position kept for every 1,024th.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from ocrdata.errors import RejectedRow, SourceError, UsageError
+from ocrdata.sample import IMAGE_PART, Message, Part, Sample, from_turns, image_parts, text_part
+from ocrdata.sample import split_placeholders as split
+from ocrdata.sources import attempt, safe_name
+from ocrdata.sources.rowfile import RowFile
+
+PLACEHOLDER = "<image>"
+
+
+class JsonlSource:
+    """The rows of one file. Raises UsageError where the file or the folder is not there."""
+
+    def __init__(self, path: Path, images: Path | None) -> None:
+        if not path.is_file():
+            raise UsageError(f"{path}: no such file")
+        folder = path.parent if images is None else images
+        if not folder.is_dir():
+            raise UsageError(f"{folder}: no such folder (--images)")
+        self.name = safe_name(path.stem)
+        self._file = RowFile(path)
+        self._form = RecordFormat(folder, self.name)
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """The file by its content, not by its place; the images are not pinned by it."""
+        return {
+            "format": "jsonl",
+            "file": self._file.path.name,
+            "bytes": self._file.size,
+            "xxh3_128": self._file.digest,
+            "licence": "unknown",
+        }
+
+    def count(self) -> int:
+        """Lines, or elements of the array."""
+        return self._file.count
+
+    def size(self, start: int, stop: int) -> int:
+        """Bytes in shards, were all rows equal: the text, and every file of the image folder."""
+        images = sum(entry.stat().st_size for entry in self._form.folder.rglob("*.*"))
+        share = (stop - start) / max(1, self.count())
+        return round((self._file.size + images) * share) + (stop - start) * 2_048
+
+    def rows(self, start: int, stop: int) -> Iterator[tuple[int, Sample | RejectedRow]]:
+        """Rows `[start, stop)`; a line that is no JSON is a rejected row."""
+        return attempt(self._file.rows(start, stop), self._form)
+
+
+@dataclass(frozen=True)
+class RecordFormat:
+    """A record as a sample. A record is one of
+
+    - `{"texts": [{"user": ..., "assistant": ...}], "image": NAME}`, the schema of `charts.jsonl`,
+    - `{"messages": [{"role": ..., "content": TEXT or PARTS}]}`, as OpenAI writes it; parts are
+      `{"type": "text", "text": ...}`, `{"type": "image"}` (the next of the record's images),
+      `{"type": "image", "image": NAME}`, `{"type": "image_url", "image_url": {"url": NAME}}`,
+    - `[{"role": ..., "content": ...}]`, nanochat's bare list,
+    - `{"prompt": ..., "answer": ..., "image": NAME}`.
+
+    `image` and `images` hold a name or a list of names in the folder, or `data:` URLs. With such a
+    field, `<image>` in the user texts is where an image stands; where no text has one, all images
+    come before the first question. Without such a field `<image>` is text like any other. All
+    other fields go to `meta`.
+    """
+
+    folder: Path
+    origin: str
+
+    def __call__(self, line: bytes) -> Sample:
+        """Raises RejectedRow."""
+        try:
+            record = json.loads(line, parse_constant=_no_constant)
+        except ValueError as exc:
+            raise RejectedRow(f"the line is no JSON: {exc}"[:200]) from exc
+        if isinstance(record, list):
+            record = {"messages": record}
+        if not isinstance(record, dict):
+            raise RejectedRow("the record is no JSON object")
+        names = _names(record)
+        source = record.get("source")
+        source = source if isinstance(source, str) and source else self.origin
+        used = {"messages"} if "messages" in record else {"texts"}
+        if used <= record.keys():
+            pass
+        elif {"prompt", "answer"} <= record.keys():
+            used = {"prompt", "answer"}
+        else:
+            raise RejectedRow("the record has neither messages, nor texts, nor prompt and answer")
+        meta = {key: value for key, value in record.items() if key not in used | {"source"}}
+        if "messages" in used:
+            messages, names = _messages(record["messages"], names)
+            return Sample(messages, self._images(names), source, meta)
+        turns = _turns(record)
+        placeholder = PLACEHOLDER if names else ""
+        return from_turns(
+            turns, self._images(names), source=source, meta=meta, placeholder=placeholder
+        )
+
+    def _images(self, names: list[str]) -> list[bytes]:
+        return [self._image(number, name) for number, name in enumerate(names)]
+
+    def _image(self, number: int, name: str) -> bytes:
+        if name.startswith("data:"):
+            return _data_url(number, name)
+        if "://" in name:
+            raise RejectedRow(f"image {number}: {name[:80]} is a URL; download it into the folder")
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts:
+            raise RejectedRow(f"image {number}: {name[:80]} is outside the image folder")
+        # `images/a.png` is found whether the folder given is that of `images` or `images` itself.
+        file = self.folder / path
+        if not file.exists() and path.parts[:1] == (self.folder.absolute().name,):
+            file = self.folder / PurePosixPath(*path.parts[1:])
+        try:
+            return file.read_bytes()
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as exc:
+            raise RejectedRow(f"image {number}: {name[:80]}: no such file") from exc
+        except OSError as exc:
+            raise SourceError(f"{file}: {exc.strerror}") from exc
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _data_url(number: int, url: str) -> bytes:
+    head, comma, body = url.partition(",")
+    try:
+        if not comma or not head.endswith(";base64"):
+            raise ValueError("not base64")
+        return base64.b64decode(body, validate=True)
+    except (ValueError, binascii.Error) as exc:
+        raise RejectedRow(f"image {number}: a data URL that cannot be read: {exc}") from exc
+
+
+def _names(record: dict[str, Any]) -> list[str]:
+    """The record's own images."""
+    names: list[str] = []
+    for key in ("image", "images"):
+        value = record.get(key)
+        values = [] if value is None else value if isinstance(value, list) else [value]
+        if not all(isinstance(name, str) and name for name in values):
+            raise RejectedRow(f"{key} is neither a name nor a list of names")
+        names += values
+    return names
+
+
+def _turns(record: dict[str, Any]) -> list[tuple[str, str]]:
+    pairs = record.get("texts", [{"user": record.get("prompt"), "assistant": record.get("answer")}])
+    if not isinstance(pairs, list) or not all(isinstance(pair, dict) for pair in pairs):
+        raise RejectedRow("texts is no list of turns")
+    turns = [(pair.get("user"), pair.get("assistant")) for pair in pairs]
+    for number, turn in enumerate(turns):
+        if not all(text is None or isinstance(text, str) for text in turn):
+            raise RejectedRow(f"turn {number}: text is not a string")
+    return [(user or "", assistant or "") for user, assistant in turns]
+
+
+def _messages(value: Any, names: list[str]) -> tuple[list[Message], list[str]]:
+    """Messages in our form, and the images in the order of their parts."""
+    if not isinstance(value, list):
+        raise RejectedRow("messages is no list")
+    placed = bool(names) and any(
+        isinstance(message, dict)
+        and message.get("role") == "user"
+        and isinstance(message.get("content"), str)
+        and PLACEHOLDER in message["content"]
+        for message in value
+    )
+    messages: list[Message] = []
+    order: list[str] = []
+    own = iter(names)
+    for number, message in enumerate(value):
+        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+            raise RejectedRow(f"message {number}: no role")
+        content, role = message.get("content"), message["role"]
+        if isinstance(content, str):
+            mark = PLACEHOLDER if placed and role == "user" else ""
+            parts = split(content, mark) if mark else [text_part(content)]
+            order += [next(own, "") for part in parts if part == IMAGE_PART]
+        elif isinstance(content, list):
+            parts = [_part(number, part, own, order) for part in content]
+        else:
+            raise RejectedRow(f"message {number}: no content")
+        messages.append({"role": role, "content": parts})
+    _check_all_placed(image_parts(messages), len(names), order)
+    if names and not order:
+        first = next((message for message in messages if message["role"] == "user"), None)
+        if first is not None:
+            first["content"] = [*(dict(IMAGE_PART) for _ in names), *first["content"]]
+        order = names
+    return messages, order
+
+
+def _check_all_placed(placed: int, held: int, order: list[str]) -> None:
+    if placed and ("" in order or (held and placed < held)):
+        raise RejectedRow(f"the text places {placed} images, the row holds {held}")
+
+
+def _part(number: int, part: Any, own: Iterator[str], order: list[str]) -> Part:
+    """One content part; the image it stands for is appended to `order`."""
+    kind = part.get("type") if isinstance(part, dict) else None
+    if kind == "text" and isinstance(part.get("text"), str):
+        return text_part(part["text"])
+    if kind not in ("image", "image_url"):
+        raise RejectedRow(f"message {number}: a part that is neither text nor image")
+    name = part.get("image", part.get("image_url"))
+    name = name.get("url") if isinstance(name, dict) else name
+    if name is None:
+        name = next(own, "")
+    if not isinstance(name, str):
+        raise RejectedRow(f"message {number}: an image part without a name")
+    order.append(name)
+    return dict(IMAGE_PART)

@@ -1,0 +1,294 @@
+"""Shard specs: what people write where shards are named, resolved to files (DESIGN section 5).
+
+A spec is a tar, a range `NAME-<000..017>.tar` (or `{000..017}`, `{a,b}`), a glob, a folder or a
+manifest, then optionally one slice `[start:stop:step]`. A path that exists as it is written is
+that path, whatever signs it holds. Several specs make one set; where each carries the same slice,
+or only the last one has a slice, it holds for the whole set: a shell makes
+`x-000.tar[:9] x-001.tar[:9]` of an unquoted `x-{000..001}.tar[:9]`.
+"""
+
+from __future__ import annotations
+
+import glob
+import itertools
+import os
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ocrdata.errors import ShardError, SpecError
+from ocrdata.manifest import Manifest, is_manifest, read_manifest
+
+MAX_FILES = 1_000_000
+_SLICE = re.compile(r"\[([^\[\]]*)\]$")
+_RANGE = re.compile(r"<(\d+)\.\.(\d+)>|\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}")
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
+_NUMBERED = re.compile(r"(.+)-(\d{3,})\.tar$")
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """The files a spec names, in order; the slice over their samples, if any; the manifest that
+    lists all of them, if there is one; and `base`, the spec without its slice."""
+
+    files: tuple[Path, ...]
+    slice: slice | None
+    manifest: Manifest | None
+    base: str
+
+
+def resolve(spec: str | Path | Sequence[str | Path]) -> Resolved:
+    """Find the shards a spec names. Raises SpecError, ShardError for a damaged manifest."""
+    items = [spec] if isinstance(spec, (str, Path)) else list(spec)
+    texts = [str(item) for item in items]
+    if not texts:
+        raise SpecError("no shards are named")
+    split = [split_slice(text) for text in texts]
+    taken = _one_slice(texts, [text for _, text in split])
+    found = [_find(base) for base, _ in split]
+    files = tuple(itertools.chain.from_iterable(names for names, _ in found))
+    twice = _first_repeated(os.path.abspath(path) for path in files)
+    if twice is not None:
+        raise SpecError(f"{' '.join(texts)}: {twice} is named twice")
+    manifest = found[0][1] if len(found) == 1 else None
+    base = split[0][0] if len(split) == 1 else join(files)
+    return Resolved(files, parse_slice(texts[-1], taken), manifest or _beside(files), base)
+
+
+def split_slice(text: str) -> tuple[str, str | None]:
+    """'a.tar[1:2]' -> ('a.tar', '1:2'); a path that exists as written has no slice."""
+    match = _SLICE.search(text)
+    if match is None or _exists(text) or ":" not in match[1]:
+        if match is not None and re.fullmatch(r"-?\d+", match[1]) and ".tar" in text:
+            number = int(match[1])
+            raise SpecError(
+                f"{text}: [{number}] is one position, not a slice; write "
+                f"[{number}:{number + 1 or ''}] for that sample"
+            )
+        return text, None
+    return text[: match.start()], match[1]
+
+
+def parse_slice(spec: str, text: str | None) -> slice | None:
+    """'100:-5:2' -> slice(100, -5, 2). Raises SpecError for what Python would not take."""
+    if text is None:
+        return None
+    parts = text.split(":")
+    if len(parts) > 3 or not all(re.fullmatch(r"\s*([+-]?\d{1,18})?\s*", part) for part in parts):
+        raise SpecError(f"{spec}: [{text}] is no slice; write [start:stop] or [start:stop:step]")
+    numbers = [int(part) if part.strip() else None for part in parts]
+    if len(numbers) == 3 and numbers[2] == 0:
+        raise SpecError(f"{spec}: the step of a slice cannot be 0")
+    return slice(*numbers)
+
+
+def _one_slice(texts: Sequence[str], slices: Sequence[str | None]) -> str | None:
+    if len(set(slices)) == 1 or all(text is None for text in slices[:-1]):
+        return slices[-1]
+    odd = next(text for text, found in zip(texts, slices, strict=True) if found != slices[-1])
+    raise SpecError(
+        f"{odd} and {texts[-1]}: several shards make one set with one slice; "
+        "write the slice once, at the end"
+    )
+
+
+def _exists(text: str) -> bool:
+    try:
+        return Path(text).exists()
+    except (OSError, ValueError):
+        return False
+
+
+def _find(text: str) -> tuple[list[Path], Manifest | None]:
+    """The shards one spec without a slice names, and the manifest that named them."""
+    scheme = _SCHEME.match(text)
+    if scheme is not None:
+        raise SpecError(
+            f"{text}: shards are read from local disks only, {scheme[1]}:// is not part of this "
+            "version; copy them here and name the copies"
+        )
+    if not text or "\0" in text:
+        raise SpecError(f"{text!r} names no shards")
+    if _exists(text):
+        return _existing(Path(text))
+    if _RANGE.search(text):
+        return _range(text), None
+    if any(sign in text for sign in "*?["):
+        return _glob(text), None
+    raise SpecError(f"{text}: no such file or folder{_hint(Path(text))}")
+
+
+def _hint(path: Path) -> str:
+    tar = path.with_name(path.name + ".tar")
+    manifest = path.with_name(path.name + ".json")
+    for other in (tar, manifest):
+        if path.name and _exists(str(other)):
+            return f"; {other} is there"
+    siblings = natural(entry for entry in path.parent.glob("*.tar")) if path.parent.is_dir() else []
+    if siblings:
+        return f"; {path.parent} holds {len(siblings)} tars, {siblings[0].name} to begin with"
+    return ""
+
+
+def _existing(path: Path) -> tuple[list[Path], Manifest | None]:
+    if path.is_dir():
+        return _folder(path)
+    if path.suffix == ".json":
+        manifest = read_manifest(path)
+        return _listed(path, manifest), manifest
+    if path.suffix == ".tar":
+        return [path], None
+    if path.name.endswith((".tar.zst", ".tar.gz", ".tgz")):
+        raise SpecError(f"{path}: compressed shards are not part of this version; unpack it first")
+    raise SpecError(f"{path}: neither a .tar, nor a manifest .json, nor a folder")
+
+
+def _listed(path: Path, manifest: Manifest) -> list[Path]:
+    files = [path.parent / shard.file for shard in manifest.shards]
+    if not files:
+        raise SpecError(f"{path}: the manifest lists no shards")
+    _all_there(str(path), files)
+    return files
+
+
+def _all_there(spec: str, files: Sequence[Path]) -> None:
+    missing = [file for file in files if not file.is_file()]
+    if missing:
+        names = ", ".join(str(file) for file in missing[:3])
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise SpecError(f"{spec}: {len(missing)} of {len(files)} shards are missing: {names}{more}")
+
+
+def _folder(path: Path) -> tuple[list[Path], Manifest | None]:
+    tars = natural(entry for entry in path.glob("*.tar") if not entry.name.startswith("."))
+    sets = {set_name(tar.name) for tar in tars}
+    manifests = [
+        entry
+        for entry in sorted(path.glob("*.json"))
+        if not entry.name.startswith(".") and (entry.stem in sets or is_manifest(entry))
+    ]
+    names = sorted(sets | {entry.stem for entry in manifests})
+    if not names:
+        raise SpecError(f"{path}: the folder holds no .tar and no manifest")
+    if len(names) > 1:
+        listed = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+        raise SpecError(
+            f"{path}: the folder holds {len(names)} shard sets ({listed}); name one, "
+            f"as in {path / names[0]}-*.tar"
+        )
+    if manifests:
+        manifest = read_manifest(manifests[0])
+        return _listed(manifests[0], manifest), manifest
+    return tars, None
+
+
+def _glob(text: str) -> list[Path]:
+    found = [Path(name) for name in glob.glob(text, recursive=True)]
+    tars = natural(path for path in found if path.suffix == ".tar")
+    if not tars:
+        what = f"matches {len(found)} files, none a .tar" if found else "matches nothing"
+        raise SpecError(f"{text}: the pattern {what}")
+    return tars
+
+
+def _range(text: str) -> list[Path]:
+    pieces: list[list[str]] = []
+    at, count = 0, 1
+    for match in _RANGE.finditer(text):
+        choices = _choices(text, match)
+        count *= len(choices)
+        if count > MAX_FILES:
+            raise SpecError(f"{text}: names more than {MAX_FILES:,} files")
+        pieces += [[text[at : match.start()]], choices]
+        at = match.end()
+    pieces.append([text[at:]])
+    files = [Path("".join(parts)) for parts in itertools.product(*pieces)]
+    _all_there(text, files)
+    for file in files:
+        if file.suffix != ".tar":
+            raise SpecError(f"{text}: {file} is no .tar")
+    return files
+
+
+def _choices(text: str, match: re.Match[str]) -> list[str]:
+    first, last = match[1] or match[3], match[2] or match[4]
+    if first is None:
+        return match[5].split(",")
+    start, stop = int(first), int(last)
+    if stop < start:
+        raise SpecError(f"{text}: the range {match[0]} runs backwards; slice with [::-1] for that")
+    if stop - start >= MAX_FILES:
+        raise SpecError(f"{text}: names more than {MAX_FILES:,} files")
+    padded = any(len(bound) > 1 and bound[0] == "0" for bound in (first, last))
+    width = max(len(first), len(last)) if padded else 1
+    return [f"{number:0{width}d}" for number in range(start, stop + 1)]
+
+
+def natural(paths: Iterable[Path]) -> list[Path]:
+    """Paths with their numbers in numeric order: x-999 before x-1000."""
+
+    def order(path: Path) -> tuple[list[tuple[int, str]], str]:
+        pieces = re.split(r"(\d+)", str(path))
+        return [(int(p) if n % 2 else 0, "" if n % 2 else p) for n, p in enumerate(pieces)], str(
+            path
+        )
+
+    return sorted(paths, key=order)
+
+
+def set_name(file: str) -> str:
+    """'chartqa-003.tar' -> 'chartqa'; 'photos.tar' -> 'photos'."""
+    match = _NUMBERED.match(file)
+    return match[1] if match else file.removesuffix(".tar")
+
+
+def shard_number(file: str) -> int | None:
+    """'chartqa-003.tar' -> 3; None for a name without a number."""
+    match = _NUMBERED.match(file)
+    return int(match[2]) if match else None
+
+
+def join(files: Sequence[Path]) -> str:
+    """A spec that names exactly these files."""
+    texts = [str(file) for file in files]
+    if len(texts) == 1:
+        return texts[0]
+    start = _common(texts)
+    end = _common([text[len(start) :][::-1] for text in texts])[::-1]
+    inner = [text[len(start) : len(text) - len(end)] for text in texts]
+    return start + "{" + ",".join(inner) + "}" + end
+
+
+def _common(texts: Sequence[str]) -> str:
+    first, last = min(texts), max(texts)
+    for at, sign in enumerate(first):
+        if at >= len(last) or last[at] != sign:
+            return first[:at]
+    return first
+
+
+def _beside(files: Sequence[Path]) -> Manifest | None:
+    """The manifest that stands beside all files and lists every one of them."""
+    path = files[0].parent / (set_name(files[0].name) + ".json")
+    if not path.is_file():
+        return None
+    try:
+        if not is_manifest(path):
+            return None
+    except OSError as exc:
+        raise ShardError(str(path), f"cannot be read: {exc.strerror}") from exc
+    if any(file.parent != path.parent for file in files):
+        return None
+    manifest = read_manifest(path)
+    listed = {shard.file for shard in manifest.shards}
+    return manifest if all(file.name in listed for file in files) else None
+
+
+def _first_repeated(names: Iterable[str]) -> str | None:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return None

@@ -1,0 +1,1 @@
+"""Training, evaluating and asking a small OCR vision-language model from shards."""

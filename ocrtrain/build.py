@@ -1,0 +1,123 @@
+"""From a config to a model on a device: tokenizer, weights, what is frozen.
+
+Owner of the choices between hub, files and random weights. Used by training and by every command
+that loads a checkpoint.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from ocrdata.errors import UsageError
+from ocrdata.tokenizer import Tokenizer, load_tokenizer
+from ocrtrain.checkpoint import Checkpoint, newest
+from ocrtrain.config import Config
+from ocrtrain.model import OcrModel, build_model
+from ocrtrain.weights import Pretrained, fetch, load_deepencoder, load_pretrained
+
+
+def resolve_device(name: str) -> torch.device:
+    """'auto' is CUDA where there is one. Raises UsageError for a device that is not there."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as exc:
+        raise UsageError(f"--device {name!r} is no device; give auto, cpu, cuda or cuda:N") from exc
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise UsageError(
+            f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices"
+        )
+    return device
+
+
+def autocast_type(precision: str, device: torch.device) -> torch.dtype | None:
+    """The type of autocast, None for plain fp32."""
+    bf16 = precision == "bf16" or (precision == "auto" and device.type == "cuda")
+    return torch.bfloat16 if bf16 else None
+
+
+def find_tokenizer(config: Config) -> Tokenizer:
+    """The tokenizer of a new run: the file given, else nanochat's from the hub.
+
+    Raises UsageError where weights are random and no tokenizer is given: one is never trained in
+    passing, since the shards' token counts and every checkpoint depend on it.
+    """
+    if config.tokenizer:
+        return load_tokenizer(Path(config.tokenizer))
+    if config.init == "random":
+        raise UsageError(
+            "--init random needs --tokenizer FILE; make one of your shards with "
+            "python tools/train_tokenizer.py --shards SPEC --out FILE"
+        )
+    (path,) = fetch(config.gpt_repo, lambda names: [n for n in names if n == "tokenizer.pkl"])
+    return load_tokenizer(path)
+
+
+def with_vocabulary(config: Config, tokenizer: Tokenizer) -> Config:
+    """The config with the tokenizer's vocabulary where it leaves that open (`--vocab-size 0`).
+
+    Raises UsageError where both are given and differ.
+    """
+    if config.model.vocab_size in (0, tokenizer.vocab_size):
+        return replace(config, model=replace(config.model, vocab_size=tokenizer.vocab_size))
+    raise UsageError(
+        f"the tokenizer has {tokenizer.vocab_size} tokens, the model --vocab-size "
+        f"{config.model.vocab_size}; give --vocab-size 0 to take the tokenizer's"
+    )
+
+
+def new_model(config: Config, tokenizer: Tokenizer) -> OcrModel:
+    """The model a run starts from, on the CPU, with `requires_grad` as the config freezes it."""
+    model = bare_model(config, tokenizer)
+    hub = config.init == "pretrained"
+    encoder = hub and not config.deepencoder
+    load_pretrained(
+        model,
+        config.model,
+        sources=Pretrained(
+            sam=config.sam_repo if encoder else "",
+            clip=config.clip_repo if encoder else "",
+            gpt=config.gpt_repo if hub and not config.fresh_gpt else "",
+        ),
+    )
+    if config.deepencoder:
+        load_deepencoder(model, Path(config.deepencoder))
+    model.freeze(config.freeze)
+    model.checkpoint_blocks(config.checkpointing)
+    return model
+
+
+def bare_model(config: Config, tokenizer: Tokenizer) -> OcrModel:
+    """The model with random weights."""
+    return build_model(
+        config.model,
+        image_size=config.image_size,
+        image_token=tokenizer.image,
+        seed=config.seed,
+    )
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A trained model that is ready to answer."""
+
+    model: OcrModel
+    tokenizer: Tokenizer
+    config: Config
+    checkpoint: Path
+
+
+def load_for_inference(path: Path, device: torch.device) -> Loaded:
+    """The checkpoint that `path` means (`checkpoint.newest`), verified, in eval mode on `device`.
+
+    Raises TrainError where there is none or it is damaged.
+    """
+    checkpoint = Checkpoint.open(newest(path))
+    config, tokenizer = checkpoint.config, checkpoint.tokenizer()
+    model = bare_model(config, tokenizer)
+    checkpoint.load_weights(model)
+    return Loaded(model.to(device).eval(), tokenizer, config, checkpoint.folder)

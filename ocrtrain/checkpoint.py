@@ -1,0 +1,292 @@
+"""Checkpoints: all that a run needs to go on, complete or absent, verified when read.
+
+Owner of `checkpoints/step_001000/`:
+
+    model.safetensors        weights
+    optimizer.safetensors    momenta, by parameter name
+    random.safetensors       torch's random state
+    state.json               step, totals, versions, thread count, W&B's run id
+    config.json, tokenizer.json
+    complete                 size and xxh3_128 of every file above, and of itself
+
+The folder is written under a temporary name and renamed; `complete` is its last file. safetensors
+notices no flipped bit, so digests are compared before a byte is believed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import xxhash
+from safetensors.torch import load, save_file
+from torch import nn
+
+from ocrdata.errors import TrainError
+from ocrdata.files import explain_disk, fsync_folder, make_folder, publish, temporary_name
+from ocrdata.tokenizer import Tokenizer, load_tokenizer
+from ocrtrain.config import Config, from_json, to_json
+
+FOLDER = "checkpoints"
+COMPLETE = "complete"
+_STEP_NAME = re.compile(r"step_(\d{6,})")
+
+
+@dataclass
+class State:
+    """Where a run stands: `step` optimiser steps are done, which is the loader's position too."""
+
+    step: int = 0
+    total_flops: float = 0.0
+    total_tokens: int = 0
+    seconds: float = 0.0
+    wandb_id: str = ""
+
+
+def step_folder(run: Path, step: int) -> Path:
+    """`RUN/checkpoints/step_001000`."""
+    return run / FOLDER / f"step_{step:06d}"
+
+
+def versions() -> dict[str, Any]:
+    """What bit-identical losses depend on beside the config."""
+    import numpy
+    import PIL
+    import transformers
+
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "numpy": numpy.__version__,
+        "pillow": PIL.__version__,
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
+    }
+
+
+def save(
+    run: Path, state: State, *, config: Config, model: nn.Module,
+    optimizer: torch.optim.Optimizer, tokenizer: Tokenizer,
+) -> Path:  # fmt: skip
+    """Write the checkpoint of `state` and return its folder. A full disk is a DiskError and
+    leaves the earlier checkpoints as they were."""
+    final = step_folder(run, state.step)
+    make_folder(final.parent)
+    temporary = temporary_name(final)
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        with explain_disk(final):
+            temporary.mkdir()
+            _save_tensors(_weights(model), temporary / "model.safetensors", final)
+            _save_tensors(_momenta(model, optimizer), temporary / "optimizer.safetensors", final)
+            _save_tensors(_random_state(), temporary / "random.safetensors", final)
+            tokenizer.save(temporary / "tokenizer.json")
+            _dump(temporary / "config.json", to_json(config))
+            _dump(temporary / "state.json", {"state": vars(state), "versions": versions()})
+            _complete(temporary)
+        if final.exists():
+            # The same step again (a run resumed from before it): the new one replaces it.
+            shutil.rmtree(final)
+        publish(temporary, final)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+    return final
+
+
+def prune(run: Path, keep: int) -> None:
+    """Remove all but the newest `keep` checkpoints; 0 keeps all."""
+    if keep:
+        for folder in steps(run)[:-keep]:
+            shutil.rmtree(folder)
+
+
+def clean(run: Path) -> None:
+    """Remove what a killed writer left. Only for the holder of the run's lock."""
+    for left in (run / FOLDER).glob(".step_*.tmp"):
+        shutil.rmtree(left)
+
+
+def steps(run: Path) -> list[Path]:
+    """Complete checkpoints of a run folder, oldest first."""
+    found = (run / FOLDER).glob("step_*")
+    complete = [f for f in found if _STEP_NAME.fullmatch(f.name) and (f / COMPLETE).is_file()]
+    return sorted(complete, key=lambda folder: int(folder.name.removeprefix("step_")))
+
+
+def newest(path: Path) -> Path:
+    """The checkpoint `path` means: itself, or a run folder's newest. Raises TrainError."""
+    if (path / COMPLETE).is_file():
+        return path
+    found = steps(path)
+    if not found:
+        raise TrainError(
+            f"{path}: no complete checkpoint here; give a run folder or a checkpoints/step_N in one"
+        )
+    return found[-1]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A verified checkpoint. Files are read, checked and parsed from the same bytes."""
+
+    folder: Path
+    files: dict[str, dict[str, Any]]
+
+    @staticmethod
+    def open(folder: Path) -> Checkpoint:
+        """Read `complete`. Raises TrainError where it is damaged."""
+        try:
+            value = json.loads((folder / COMPLETE).read_bytes())
+            files = dict(value["files"])
+            good = value["digest"] == _digest(_canonical(files))
+        except (OSError, ValueError, KeyError, TypeError) as exc:
+            raise TrainError(f"{folder}: the completion marker cannot be read: {exc}") from exc
+        if not good:
+            raise TrainError(f"{folder}: the completion marker is damaged; use an earlier one")
+        return Checkpoint(folder, files)
+
+    def read(self, name: str) -> bytes:
+        """A file's bytes, verified. Raises TrainError naming the file."""
+        path = self.folder / name
+        try:
+            data = path.read_bytes()
+        except OSError as exc:
+            raise TrainError(f"{path}: cannot be read: {exc.strerror}") from exc
+        told = self.files.get(name)
+        if told is None or told["bytes"] != len(data) or told["xxh3_128"] != _digest(data):
+            raise TrainError(
+                f"{path}: digest differs: damaged after it was written; "
+                "remove this folder and resume from an earlier checkpoint"
+            )
+        return data
+
+    @property
+    def config(self) -> Config:
+        """The run's config."""
+        return from_json(json.loads(self.read("config.json")))
+
+    @property
+    def state(self) -> State:
+        """Where the run stood."""
+        return State(**json.loads(self.read("state.json"))["state"])
+
+    def changed_versions(self) -> list[str]:
+        """What differs here from the machine that wrote it, as 'torch: 2.11 then, 2.13 now'."""
+        then, now = json.loads(self.read("state.json"))["versions"], versions()
+        return [f"{k}: {then.get(k)} then, {now[k]} now" for k in now if then.get(k) != now[k]]
+
+    def tokenizer(self) -> Tokenizer:
+        """The run's tokenizer."""
+        self.read("tokenizer.json")
+        return load_tokenizer(self.folder / "tokenizer.json")
+
+    def load_weights(self, model: nn.Module) -> None:
+        """Fill `model`. Raises TrainError where names or shapes differ."""
+        try:
+            model.load_state_dict(load(self.read("model.safetensors")), strict=True)
+        except RuntimeError as exc:
+            raise TrainError(f"{self.folder}: weights do not fit the model: {exc}") from exc
+
+    def load_optimizer(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Fill the optimiser's momenta. Parameters that never had a gradient have none."""
+        tensors = load(self.read("optimizer.safetensors"))
+        names = dict(model.named_parameters())
+        for key, tensor in tensors.items():
+            kind, name = key.split("/", 1)
+            parameter = names.get(name)
+            if parameter is None:
+                raise TrainError(f"{self.folder}: momenta of an unknown parameter {name}")
+            # AdamW counts steps on the host unless it is fused; there the count is on the device.
+            device = parameter.device if kind != "step" or _fused(optimizer) else "cpu"
+            optimizer.state[parameter][kind] = tensor.to(device)
+
+    def load_random_state(self) -> None:
+        """Set torch's generators."""
+        tensors = load(self.read("random.safetensors"))
+        torch.set_rng_state(tensors["cpu"])
+        if "cuda" in tensors and torch.cuda.is_available():
+            torch.cuda.set_rng_state(tensors["cuda"])
+
+
+def _fused(optimizer: torch.optim.Optimizer) -> bool:
+    return any(group.get("fused") for group in optimizer.param_groups)
+
+
+def _weights(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+
+
+def _momenta(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    return {
+        f"{kind}/{name}": value.contiguous()
+        for name, parameter in model.named_parameters()
+        for kind, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def _random_state() -> dict[str, torch.Tensor]:
+    states = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def _save_tensors(tensors: dict[str, torch.Tensor], path: Path, final: Path) -> None:
+    """safetensors reports a full disk in its own way; say it in ours."""
+    try:
+        save_file(tensors, path)
+    except Exception as exc:
+        if "os error" in str(exc).lower() or "I/O error" in str(exc):
+            raise _as_os_error(str(exc)) from exc
+        raise
+    _sync(path)
+
+
+def _as_os_error(text: str) -> OSError:
+    """'... No space left on device (os error 28)' -> OSError(28)."""
+    number = re.search(r"os error (\d+)", text)
+    code = int(number.group(1)) if number else 5
+    return OSError(code, os.strerror(code))
+
+
+def _dump(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
+    _sync(path)
+
+
+def _sync(path: Path) -> None:
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+
+
+def _complete(folder: Path) -> None:
+    files = {}
+    for path in sorted(folder.iterdir()):
+        files[path.name] = {"bytes": path.stat().st_size, "xxh3_128": _file_digest(path)}
+    _dump(folder / COMPLETE, {"files": files, "digest": _digest(_canonical(files))})
+    fsync_folder(folder)
+
+
+def _canonical(files: dict[str, Any]) -> bytes:
+    return json.dumps(files, sort_keys=True).encode()
+
+
+def _digest(data: bytes) -> str:
+    return xxhash.xxh3_128_hexdigest(data)
+
+
+def _file_digest(path: Path) -> str:
+    digest = xxhash.xxh3_128()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 22):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,132 @@
+"""Evaluate a trained model on a slice: does it answer, and does it look at the images?
+
+    python -m ocrtrain.evaluate --checkpoint runs/stage1-full \\
+        --shards 'shards/chartqa-<000..017>.tar[18000:18100]' --exchange
+
+Prints the validation loss, the image gain and a table of scores by kind of question, and writes
+every answer as a line of JSON, and the summary beside it. Each turn is asked alone, as the first
+question about the images of its row: what the row's other turns say does not help. With
+--exchange every question is asked once more about the images of another row that has a question
+of the same kind: what is still right then was not read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from ocrdata.command import Parser, run
+from ocrdata.errors import UsageError
+from ocrdata.files import atomic_file, make_folder, write_json
+from ocrdata.reader import Shards, open_shards
+from ocrtrain.answers import Asker, Tally
+from ocrtrain.build import Loaded, autocast_type, load_for_inference, resolve_device
+from ocrtrain.generate import Decoding
+from ocrtrain.validate import Settings, Validation, validate
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Evaluate, print, write; returns the exit status."""
+    parser = _parser()
+    asked = parser.parse_args(list(arguments))
+    decoding = Decoding(asked.max_new_tokens, asked.batch)
+    device = resolve_device(asked.device)
+    shards = open_shards(asked.shards)
+    if asked.limit < 0 or asked.workers < 0:
+        raise UsageError("--limit and --workers must not be negative")
+    if asked.out and Path(asked.out).is_dir():
+        raise UsageError(f"--out {asked.out} is a folder; name a file in it")
+    shards = shards[: asked.limit] if asked.limit else shards
+    if not len(shards):
+        raise UsageError(f"--shards {shards.spec} holds no samples")
+    loaded = load_for_inference(Path(asked.checkpoint), device)
+    out = Path(asked.out) if asked.out else default_out(loaded)
+    make_folder(out.parent)
+    decoding = replace(decoding, precision=autocast_type(loaded.config.precision, device))
+
+    validation = validate_loaded(loaded, shards, decoding, workers=asked.workers)
+    print(validation_lines(validation))
+    tally = write_answers(loaded, shards, out, decoding=decoding, exchange=asked.exchange)
+    print(tally.table())
+    summary = out.with_suffix(".summary.json")
+    write_json(
+        summary,
+        {
+            "checkpoint": str(loaded.checkpoint),
+            "shards": shards.spec,
+            "samples": len(shards),
+            "validation": validation.numbers(),
+            "scores": tally.summary(),
+        },
+    )
+    print(f"answers: {out}\nsummary: {summary}")
+    return 0
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="python -m ocrtrain.evaluate", description=__doc__ or "")
+    parser.add_argument("--checkpoint", required=True, help="a run folder, or checkpoints/step_N")
+    parser.add_argument("--shards", required=True, nargs="+", help="a shard spec, with a slice")
+    parser.add_argument("--out", default="", help="answers file, .jsonl (default: in the run)")
+    parser.add_argument("--limit", type=int, default=0, help="first so many samples (0: all)")
+    parser.add_argument("--batch", type=int, default=32, help="questions answered at a time")
+    parser.add_argument("--workers", type=int, default=2, help="threads that make batches ahead")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument("--max-new-tokens", type=int, default=256, help="longest answer, tokens")
+    parser.add_argument(
+        "--exchange", action="store_true", help="ask again about other rows' images"
+    )
+    return parser
+
+
+def default_out(loaded: Loaded) -> Path:
+    """`RUN/answers-step_001000.jsonl`."""
+    return loaded.checkpoint.parent.parent / f"answers-{loaded.checkpoint.name}.jsonl"
+
+
+def validate_loaded(
+    loaded: Loaded, shards: Shards, decoding: Decoding, *, workers: int
+) -> Validation:
+    """The validation of training, on `shards`, as the checkpoint's config has it."""
+    settings = Settings(
+        seq_len=loaded.config.seq_len,
+        batch=loaded.config.val_batch,
+        workers=workers,
+        precision=decoding.precision,
+    )
+    return validate(loaded.model, {shards.source_name: shards}, loaded.tokenizer, settings)
+
+
+def write_answers(
+    loaded: Loaded, shards: Shards, out: Path, *, decoding: Decoding, exchange: bool
+) -> Tally:
+    """Ask every turn of `shards`, write a line for each answer to `out`, and return the scores.
+
+    Raises UsageError where images are to be exchanged and no two rows can.
+    """
+    tally = Tally()
+    asker = Asker(loaded.model, loaded.tokenizer, shards, decoding)
+    partners = asker.partners() if exchange else {}
+    if exchange and not partners:
+        raise UsageError(f"--exchange: no two rows of {shards.spec} can exchange their images")
+    with atomic_file(out) as file:
+        for record in asker.records(partners):
+            tally.add(record)
+            file.write(json.dumps(record.to_json(), ensure_ascii=False).encode() + b"\n")
+    return tally
+
+
+def validation_lines(validation: Validation) -> str:
+    """The validation for a person."""
+    lines = [f"{name:<22} {value:.4f}" for name, value in validation.numbers().items()]
+    warnings = [f"warning: {text}" for text in validation.warnings(blind_matters=True)]
+    return "\n".join(
+        [f"{sum(validation.samples.values())} samples, {validation.total.tokens:,} supervised "
+         f"tokens, image gain over {validation.gain.samples} samples", *lines, *warnings]
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    run(main)

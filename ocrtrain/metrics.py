@@ -1,0 +1,131 @@
+"""What a run says: `metrics.jsonl`, Weights & Biases, and a console line a step.
+
+Owner of the numbers' names (DESIGN section 7) and of where they go; it computes none of them. The
+file is the truth: one JSON object a line, `step` first. Weights & Biases gets the same values.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+from ocrdata.command import human_time
+from ocrdata.errors import TrainError
+from ocrdata.files import atomic_file, explain_disk
+from ocrtrain.config import Config, to_json
+
+FILE = "metrics.jsonl"
+
+Values = dict[str, float]
+
+
+class Log:
+    """Appends to `metrics.jsonl` of a run folder, and to W&B where it is on.
+
+    `step` of a line is the optimiser step the values belong to, from 0; validation at step N is
+    of the weights before step N.
+    """
+
+    def __init__(self, run: Path, config: Config, *, wandb_id: str = "") -> None:
+        self._path = run / FILE
+        with explain_disk(self._path):
+            self._file = self._path.open("a", encoding="utf-8")
+        self._wandb = _start_wandb(run, config, wandb_id)
+        self.wandb_id: str = self._wandb.id if self._wandb is not None else wandb_id
+
+    def write(self, step: int, values: Values) -> None:
+        """Log `values` of `step`. Numbers that are not finite are written as null."""
+        line = {"step": step} | {k: _finite(v) for k, v in values.items()}
+        with explain_disk(self._path):
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
+        if self._wandb is not None:
+            self._wandb.log(values, step=step)
+
+    def sync(self) -> None:
+        """Make the lines so far durable: a checkpoint must not know more than its log."""
+        with explain_disk(self._path):
+            os.fsync(self._file.fileno())
+
+    def close(self, *, failed: bool = False) -> None:
+        """End the file and the W&B run."""
+        self._file.close()
+        if self._wandb is not None:
+            self._wandb.finish(exit_code=int(failed))
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def cut_back(run: Path, step: int) -> None:
+    """Drop lines that a run resumed at `step` will write again.
+
+    Training lines of steps from `step` on, validation lines after it, and a torn last line. At
+    step 0 there is no checkpoint to go on from, and all goes.
+    """
+    path = run / FILE
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+        try:
+            value = json.loads(line)
+        except ValueError:
+            break  # torn by a kill; nothing stands after it
+        is_validation = any(name.startswith("val/") for name in value)
+        if value["step"] < step or (is_validation and value["step"] == step > 0):
+            kept.append(line)
+    with atomic_file(path) as file:
+        file.write("".join(kept).encode())
+
+
+def read(run: Path) -> list[dict[str, Any]]:
+    """All lines of a run's `metrics.jsonl`."""
+    path = run / FILE
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    except OSError as exc:
+        raise TrainError(f"{path}: cannot be read: {exc.strerror}") from exc
+
+
+def console_line(step: int, steps: int, values: Values, eta: float) -> str:
+    """One step for a person: loss, rate, times in seconds, real tokens a second, MFU, ETA."""
+    parts = [
+        f"step {step:>{len(str(steps))}}/{steps}",
+        f"loss {values['train/loss']:.4f}",
+        f"lr {values['train/lr']:.1e}",
+        f"dt {values['train/dt']:.3f} s",
+        f"wait {values['train/wait']:.3f} s",
+        f"{values['train/tok_per_sec']:,.0f} tok/s",
+        f"mfu {values['train/mfu']:.1%}" if "train/mfu" in values else "mfu -",
+        f"eta {human_time(eta)}",
+    ]
+    return " | ".join(parts)
+
+
+def _start_wandb(run: Path, config: Config, run_id: str) -> Any:
+    """A W&B run, or None. Online needs a key; without one it is offline, and never asks."""
+    if config.wandb == "off":
+        return None
+    import wandb
+
+    online = config.wandb == "online" or (config.wandb == "auto" and _has_key(wandb))
+    return wandb.init(
+        project=config.wandb_project,
+        name=config.name,
+        id=run_id or None,
+        resume="allow" if run_id else None,
+        mode="online" if online else "offline",
+        dir=str(run),
+        config=to_json(config),
+        settings=wandb.Settings(silent=True, console="off"),
+    )
+
+
+def _has_key(wandb: Any) -> bool:
+    """Whether W&B knows an API key, from the environment or from `wandb login`."""
+    return bool(os.environ.get("WANDB_API_KEY") or wandb.api.api_key)

@@ -1,0 +1,36 @@
+"""Stage 1: train SAM, CLIP, projector and GPT on images.
+
+The real job, on one GPU with 80 GB:
+
+    python -m ocrtrain.stage1 --shards 'shards/chartqa-<000..017>.tar'
+
+The same code on two CPU cores, after `make demo` has made its shards and tokenizer:
+
+    python -m ocrtrain.stage1 --preset tiny --init random --tokenizer shards/demo-tokenizer.json \\
+        --shards 'shards/charts.json[:-200]' --val 'shards/charts.json[-200:]' --out runs/mine
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ocrdata.command import run
+from ocrtrain import presets
+from ocrtrain.flags import parse
+from ocrtrain.start import start
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run stage 1; returns the exit status."""
+    return start(
+        parse(
+            arguments,
+            presets.stage1,
+            prog="python -m ocrtrain.stage1",
+            description="Train SAM, CLIP, projector and GPT on images.",
+        )
+    )
+
+
+if __name__ == "__main__":
+    run(main)

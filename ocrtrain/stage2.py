@@ -1,0 +1,40 @@
+"""Stage 2: SAM frozen, the DeepEncoder of stage 1, a fresh GPT, images mixed with text.
+
+The real job, on one GPU with 80 GB:
+
+    python -m ocrtrain.stage2 --deepencoder runs/stage1-full/deepencoder_001000.safetensors \\
+        --shards 'shards/chartqa-<000..017>.tar' --text shards/smoltalk-train.json \\
+        --val-text 'shards/smoltalk-test.json[:100]' --text-ratio 10/28
+
+The same code on two CPU cores, after `make demo`:
+
+    python -m ocrtrain.stage2 --preset tiny --init random --tokenizer shards/demo-tokenizer.json \\
+        --deepencoder runs/demo-stage1/deepencoder_000300.safetensors \\
+        --shards 'shards/charts.json[:-200]' --val 'shards/charts.json[-200:]' \\
+        --text 'shards/sums.json[:-100]' --val-text 'shards/sums.json[-100:]' --out runs/mine2
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ocrdata.command import run
+from ocrtrain import presets
+from ocrtrain.flags import parse
+from ocrtrain.start import start
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run stage 2; returns the exit status."""
+    return start(
+        parse(
+            arguments,
+            presets.stage2,
+            prog="python -m ocrtrain.stage2",
+            description="Train CLIP, projector and a fresh GPT on images mixed with text.",
+        )
+    )
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,194 @@
+"""Starting a run, or going on with one: everything between a typed command and the loop.
+
+Owner of the run folder's beginning: its lock, `config.json`, `plan.json`, and which checkpoint to
+go on from. Whatever can fail cheaply fails here, before a weight is loaded.
+"""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from contextlib import ExitStack
+from dataclasses import fields
+from pathlib import Path
+
+import torch
+
+from ocrdata.errors import TrainError, UsageError
+from ocrdata.files import Lock, make_folder, write_json
+from ocrtrain import checkpoint, costs, metrics
+from ocrtrain.build import find_tokenizer, new_model, resolve_device, with_vocabulary
+from ocrtrain.checkpoint import Checkpoint, State
+from ocrtrain.config import Config, differences, from_json, to_json
+from ocrtrain.flags import Asked, override
+from ocrtrain.metrics import Log
+from ocrtrain.stream import Sources, Stream, make_plan, open_sources, shared_images
+from ocrtrain.train import Job, make_optimizer, run_loop
+
+
+def start(asked: Asked) -> int:
+    """Run what a stage's command line asked for; returns the exit status."""
+    config = _resumed_config(asked) if asked.resume else asked.config
+    return train(config, resume=asked.resume)
+
+
+def train(config: Config, *, resume: bool = False) -> int:
+    """Train one run. 0 when it ended or reached --stop-at, 130 when it was interrupted.
+
+    Raises UsageError for a config that cannot be meant, TrainError where a run stands in the way
+    or must stop, and what reading shards raises.
+    """
+    run = Path(config.run_folder)
+    with ExitStack() as stack:
+        found = _newest(run) if resume else None
+        if not resume and (run / "config.json").exists():
+            raise UsageError(
+                f"{run} holds a run already; go on with it by --resume, or choose another --out"
+            )
+        check_inputs(config)
+        sources = open_sources(config)
+        device = resolve_device(config.device)
+        costs.preflight(config, device)
+        make_folder(run)
+        stack.enter_context(Lock(run / ".lock", f"the run {run}"))
+        job = _prepare(config, run, sources, device=device, found=found)
+        stack.callback(job.log.close)
+        ended = run_loop(job, fresh=found is None)
+        return _say_how_it_stands(job, ended)
+
+
+def check_inputs(config: Config) -> None:
+    """What must be given and there before anything is opened. Raises UsageError."""
+    if not config.shards:
+        raise UsageError("--shards is missing: the image shards to train on")
+    if "sam" in config.freeze and not config.deepencoder:
+        raise UsageError(
+            "--freeze sam needs --deepencoder FILE: the two convolutions behind SAM are trained "
+            "in stage 1 and stand in no hub checkpoint"
+        )
+    for flag, name in (("--deepencoder", config.deepencoder), ("--tokenizer", config.tokenizer)):
+        if name and not Path(name).exists():
+            raise UsageError(f"{flag} {name}: there is no such file")
+
+
+def _resumed_config(asked: Asked) -> Config:
+    """The config of the run in --out, with what may change taken from the command line.
+
+    Raises UsageError naming every setting that was typed and differs.
+    """
+    run = Path(asked.config.run_folder)
+    path = run / "config.json"
+    if not path.exists():
+        return asked.config
+    saved = from_json(json.loads(path.read_text()))
+    given = {
+        item.name: getattr(asked.config, item.name)
+        for item in fields(Config)
+        if item.name in asked.given and item.name != "out"
+    }
+    model = {name: getattr(asked.config.model, name) for name in asked.given - set(given) - {"out"}}
+    wanted = override(saved, {**given, **model})
+    changed = differences(saved, wanted)
+    if changed:
+        raise UsageError(
+            f"{run} was started with other settings:\n  " + "\n  ".join(changed) + "\n"
+            "  leave them out to go on with the run, or choose another --out"
+        )
+    return override(wanted, {"out": asked.config.run_folder})
+
+
+def _newest(run: Path) -> Checkpoint | None:
+    found = checkpoint.steps(run)
+    if not found:
+        print(f"{run}: no complete checkpoint yet: starting at step 0")
+        return None
+    return Checkpoint.open(found[-1])
+
+
+def _prepare(
+    config: Config, run: Path, sources: Sources, *, device: torch.device, found: Checkpoint | None
+) -> Job:
+    """Everything the loop needs, fresh or from a checkpoint."""
+    checkpoint.clean(run)
+    tokenizer = found.tokenizer() if found else find_tokenizer(config)
+    config = with_vocabulary(config, tokenizer)
+    plan = make_plan(config, sources)
+    _same_plan(run, plan.recipe(), resumed=found is not None)
+    state = found.state if found else State()
+    _introduce(config, sources, run)
+    model = (new_model(config, tokenizer)).to(device).train()
+    optimizer = make_optimizer(config, model)
+    if found:
+        found.load_weights(model)
+        found.load_optimizer(model, optimizer)
+        found.load_random_state()
+        for change in found.changed_versions():
+            print(f"this machine differs, so losses may differ in the last bits: {change}")
+        print(f"resuming at step {state.step} from {found.folder}")
+    metrics.cut_back(run, state.step if found else 0)
+    write_json(run / "config.json", to_json(config))
+    write_json(run / "plan.json", plan.recipe())
+    stream = Stream(
+        plan,
+        sources,
+        tokenizer=tokenizer,
+        image_size=config.image_size,
+        seq_len=config.seq_len,
+    )
+    log = Log(run, config, wandb_id=state.wandb_id)
+    return Job(config, run, device, tokenizer, sources, stream, model, optimizer, state, log)
+
+
+def _same_plan(run: Path, recipe: object, *, resumed: bool) -> None:
+    """A resumed run must see the rows it began with. Raises TrainError saying what changed."""
+    path = run / "plan.json"
+    if not resumed:
+        return
+    try:
+        before = json.loads(path.read_text())
+    except (OSError, ValueError) as exc:
+        raise TrainError(f"{path}: cannot be read: {exc}") from exc
+    if before != recipe:
+        raise TrainError(
+            f"{path}: the shards are not those the run began with (their digest or size differs); "
+            "bring them back to go on, or start a new run"
+        )
+
+
+def _introduce(config: Config, sources: Sources, run: Path) -> None:
+    """What is about to happen, on the console."""
+    print(resolved(config))
+    for name, shards in sources.train.items():
+        print(f"train on {len(shards):,} samples of {name}, share {sources.shares[name]}")
+    for name, shards in sources.validation.items():
+        print(f"validate on {len(shards):,} samples of {name}")
+    shared = shared_images(sources)
+    if shared:
+        print(f"WARNING: {shared} validation samples show an image that training shows too")
+    print(costs.describe(config))
+    print(f"run folder: {run}", flush=True)
+
+
+def resolved(config: Config) -> str:
+    """Every setting that is in force, as flags, wrapped for a terminal."""
+    value = to_json(config)
+    del value["version"]
+    settings = value | value.pop("model")
+    words = []
+    for name, setting in settings.items():
+        text = " ".join(map(str, setting)) if isinstance(setting, list | tuple) else str(setting)
+        words.append(f"{name}={text or '-'}")
+    return textwrap.fill(", ".join(words), 100, break_long_words=False, break_on_hyphens=False)
+
+
+def _say_how_it_stands(job: Job, ended: bool) -> int:
+    """The last line, and the exit status."""
+    step, config = job.state.step, job.config
+    if ended:
+        print(f"done: {step} steps in {job.run}")
+        return 0
+    print(
+        f"stopped at step {step} of {config.steps}, saved; go on with the same command "
+        f"and --resume (--out {job.run})"
+    )
+    return 0 if config.stop_at and step >= config.stop_at else 130

@@ -1,0 +1,139 @@
+"""From shards to batches: a run's sources, its plan, and the batch of any step.
+
+Owner of the way between `ocrdata` and the trainer. `Stream.batch(step)` is law 2: it reads the
+plan, the shards and the tokenizer, and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from ocrdata.reader import Shards, open_shards
+
+from ocrdata.errors import UsageError
+from ocrdata.loader import load_item
+from ocrdata.plan import Plan, PlanSource
+from ocrdata.spec import split_slice
+from ocrdata.tokenizer import Tokenizer
+from ocrtrain.batch import Batch, collate
+from ocrtrain.config import Config
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Opened shards by source name: what is trained on, with shares, and what validates."""
+
+    train: dict[str, Shards]
+    shares: dict[str, Fraction]
+    validation: dict[str, Shards]
+
+
+def open_sources(config: Config) -> Sources:
+    """Open all shards a config names. Only indexes are read.
+
+    Raises UsageError where a slice is empty.
+    """
+    vision = _open(config.shards, config.train_slice, "--shards")
+    train, shares = {_name(vision, ()): vision}, {_name(vision, ()): 1 - config.text_ratio}
+    validation: dict[str, Shards] = {}
+    _validate_on(validation, _open(config.val or config.shards, config.val_slice, "--val"))
+    if config.text:
+        text = _open(config.text, config.text_train_slice, "--text")
+        name = _name(text, train)
+        train[name], shares[name] = text, config.text_ratio
+        _validate_on(
+            validation,
+            _open(config.val_text or config.text, config.text_val_slice, "--val-text"),
+        )
+    else:
+        shares = {name: Fraction(1) for name in train}
+    return Sources(train, shares, validation)
+
+
+def _open(spec: Sequence[str], default_slice: str, flag: str) -> Shards:
+    """A spec with its own slice, or with the preset's."""
+    shards = open_shards(list(spec))
+    if split_slice(spec[-1])[1] is None:
+        start, stop = (int(text) if text else None for text in default_slice[1:-1].split(":"))
+        shards = shards[start:stop]
+    if not len(shards):
+        raise UsageError(
+            f"{flag} {shards.spec} holds no samples; give another slice, "
+            f"such as {flag} '{' '.join(spec)}[-100:]'"
+        )
+    return shards
+
+
+def _validate_on(validation: dict[str, Shards], shards: Shards) -> None:
+    validation[_name(shards, validation)] = shards
+
+
+def _name(shards: Shards, taken: Sequence[str] | dict[str, Shards]) -> str:
+    """The set's own name, numbered where two sources share it."""
+    name, number = shards.source_name, 2
+    while name in taken:
+        name, number = f"{shards.source_name}-{number}", number + 1
+    return name
+
+
+def make_plan(config: Config, sources: Sources) -> Plan:
+    """The plan of a run over its sources."""
+    return Plan(
+        [
+            PlanSource(name, len(shards), sources.shares[name], shards.spec, shards.digest)
+            for name, shards in sources.train.items()
+        ],
+        batch=config.batch,
+        steps=config.steps,
+        seed=config.seed,
+        mix_by=config.mix,
+    )
+
+
+class Stream:
+    """The batches of a plan. Thread-safe: the loader's workers call `batch`."""
+
+    def __init__(
+        self, plan: Plan, sources: Sources, *, tokenizer: Tokenizer, image_size: int, seq_len: int
+    ) -> None:
+        self.plan = plan
+        self._names = list(sources.train)
+        self._shards = list(sources.train.values())
+        self._tokenizer = tokenizer
+        self._image_size, self._seq_len = image_size, seq_len
+
+    def batch(self, step: int) -> Batch:
+        """The global batch of a step."""
+        items = [
+            load_item(
+                self._shards[place.source],
+                place.position,
+                source=self._names[place.source],
+                image_size=self._image_size,
+            )
+            for place in self.plan.places(step)
+        ]
+        return collate(
+            step,
+            items,
+            tokenizer=self._tokenizer,
+            image_size=self._image_size,
+            seq_len=self._seq_len,
+        )
+
+
+def shared_images(sources: Sources) -> int:
+    """How many validation samples show an image that training shows too (same digest)."""
+    trained = {
+        digest
+        for shards in sources.train.values()
+        for position in range(len(shards))
+        for digest in shards.image_digests(position)
+    }
+    return sum(
+        any(digest in trained for digest in shards.image_digests(position))
+        for shards in sources.validation.values()
+        for position in range(len(shards))
+    )

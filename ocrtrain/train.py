@@ -1,0 +1,238 @@
+"""The training loop: one `train(config)` for every stage.
+
+Owner of the run: its folder, its loop, its stops. State N is the weights after N optimiser steps;
+step N leads from state N to state N + 1 and trains on `plan(N)`. At a state the run validates and
+saves as the config says, in that order, so that a checkpoint never knows less than the log.
+"""
+
+from __future__ import annotations
+
+import math
+import signal
+import time
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+
+from ocrdata.errors import TrainError
+from ocrdata.loader import Loader
+from ocrdata.tokenizer import Tokenizer
+from ocrtrain import checkpoint, costs, metrics
+from ocrtrain.batch import Batch
+from ocrtrain.build import autocast_type
+from ocrtrain.checkpoint import State
+from ocrtrain.config import Config
+from ocrtrain.deepencoder import save_deepencoder
+from ocrtrain.metrics import Log
+from ocrtrain.model import OcrModel
+from ocrtrain.optim import build_optimizer, learning_rate, set_rate
+from ocrtrain.stream import Sources, Stream
+from ocrtrain.validate import Settings, validate
+
+BLIND_AFTER = 0.5
+"""Fraction of a run after which a model that does not look at images is worth a warning."""
+
+
+@dataclass
+class Job:
+    """All that the loop works on. `state` moves; the rest stays."""
+
+    config: Config
+    run: Path
+    device: torch.device
+    tokenizer: Tokenizer
+    sources: Sources
+    stream: Stream
+    model: OcrModel
+    optimizer: torch.optim.Optimizer
+    state: State
+    log: Log
+
+
+@dataclass
+class Measured:
+    """What one optimiser step gave. `loss` is nats per supervised token over the whole batch."""
+
+    loss: float
+    grad_norm: float
+
+
+class Interrupt:
+    """Ctrl-C or SIGTERM asks for a stop at the next state; a second one ends at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __enter__(self) -> Interrupt:
+        self._before = {s: signal.signal(s, self._ask) for s in (signal.SIGINT, signal.SIGTERM)}
+        return self
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+        print("\nstopping after this step; once more to stop at once without saving", flush=True)
+
+    def __exit__(self, *_: object) -> None:
+        for number, before in self._before.items():
+            signal.signal(number, before)
+
+
+def run_loop(job: Job, *, fresh: bool) -> bool:
+    """Train from `job.state` to the end, or to where it is stopped. True where it ended.
+
+    `fresh` is False for a run that was resumed: its first state is validated and saved already.
+    """
+    config, state = job.config, job.state
+    last = min(config.steps, config.stop_at or config.steps)
+    with ExitStack() as stack:
+        interrupt = stack.enter_context(Interrupt())
+        batches = Loader(job.stream.batch, state.step, stop=last, workers=config.workers)
+        stack.enter_context(batches)
+        while True:
+            stopping = state.step >= last or interrupt.asked
+            if fresh:
+                if _due(state.step, config.eval_every) or state.step == config.steps:
+                    _validate(job)
+                if state.step and (_due(state.step, config.save_every) or stopping):
+                    _save(job)
+            if stopping:
+                break
+            _step(job, batches)
+            fresh = True
+    return state.step >= config.steps
+
+
+def _due(step: int, every: int) -> bool:
+    return bool(every) and step % every == 0
+
+
+def _step(job: Job, batches: Loader[Batch]) -> None:
+    """One optimiser step, its log line, and the console's."""
+    config, state = job.config, job.state
+    began = time.perf_counter()
+    batch = next(batches)
+    rate = learning_rate(config, state.step)
+    set_rate(job.optimizer, rate)
+    measured = _optimise(job, batch)
+    seconds = time.perf_counter() - began
+
+    flops = costs.batch_flops(config, batch)
+    state.total_flops += flops
+    state.total_tokens += batch.tokens
+    state.seconds += seconds
+    values = {
+        "train/loss": measured.loss,
+        "train/lr": rate,
+        "train/dt": seconds,
+        "train/wait": batches.waited,
+        "train/tok_per_sec": batch.tokens / seconds,
+        "train/total_flops": state.total_flops,
+        "train/grad_norm": measured.grad_norm,
+        "train/padding": 1 - batch.tokens / batch.input_ids.numel(),
+        "train/tokens": batch.tokens,
+        "train/supervised": batch.supervised,
+        **_shares(job, batch),
+    }
+    peak = costs.peak_flops(job.device)
+    if peak:
+        values["train/mfu"] = flops / seconds / peak
+    job.log.write(state.step, values)
+    state.step += 1
+    eta = state.seconds / state.step * (config.steps - state.step)
+    print(metrics.console_line(state.step, config.steps, values, eta), flush=True)
+
+
+def _shares(job: Job, batch: Batch) -> dict[str, float]:
+    """Rows of each source in this batch, as shares."""
+    rows = len(batch.sources)
+    return {f"mix/{name}_share": batch.sources.count(name) / rows for name in job.sources.train}
+
+
+def _optimise(job: Job, batch: Batch) -> Measured:
+    """Forward, backward and update over the batch's micro-batches.
+
+    The loss is the sum over all supervised positions of the batch divided by their number, so it
+    does not depend on how the batch is split. Raises TrainError where it is not finite, before
+    anything is updated.
+    """
+    config, model = job.config, job.model
+    job.optimizer.zero_grad(set_to_none=True)
+    total = 0.0
+    for piece in batch.split(config.rows_per_pass):
+        with _autocast(config, job.device):
+            summed = model.loss(piece.to(job.device)).loss_sum
+            loss = summed / max(1, batch.supervised)
+        loss.backward()  # type: ignore[no-untyped-call]
+        total += loss.item()
+    trained = [p for p in model.parameters() if p.requires_grad]
+    norm = torch.nn.utils.clip_grad_norm_(trained, config.clip).item()
+    if not (math.isfinite(total) and math.isfinite(norm)):
+        samples = ", ".join(f"{ref.shard}:{ref.key}" for ref in batch.refs)
+        raise TrainError(
+            f"step {batch.step}: loss {total} and gradient norm {norm}: the run stops before the "
+            f"weights are touched\n  samples of the batch: {samples}\n"
+            f"  the last checkpoint stands; resume with a lower --lr in a new run, or look at them"
+        )
+    job.optimizer.step()
+    return Measured(total, norm)
+
+
+def _autocast(config: Config, device: torch.device) -> Any:
+    kind = autocast_type(config.precision, device)
+    return nullcontext() if kind is None else torch.autocast(device.type, kind)
+
+
+def _validate(job: Job) -> None:
+    """Validate this state, log it, and say in words what should worry a person."""
+    config, state = job.config, job.state
+    result = validate(
+        job.model,
+        job.sources.validation,
+        job.tokenizer,
+        Settings(
+            seq_len=config.seq_len,
+            batch=config.val_batch,
+            workers=config.workers,
+            precision=autocast_type(config.precision, job.device),
+        ),
+    )
+    numbers = result.numbers()
+    job.log.write(state.step, numbers)
+    text = " | ".join(f"{name.removeprefix('val/')} {value:.4f}" for name, value in numbers.items())
+    print(f"validation at {state.step}: {text}", flush=True)
+    trained_enough = state.step >= BLIND_AFTER * config.steps
+    for warning in result.warnings(blind_matters=trained_enough):
+        print(f"WARNING at step {state.step}: {warning}", flush=True)
+
+
+def _save(job: Job) -> None:
+    """Write the checkpoint of this state, after its log; at the end the DeepEncoder too."""
+    config, state = job.config, job.state
+    job.log.sync()
+    state.wandb_id = job.log.wandb_id
+    folder = checkpoint.save(
+        job.run,
+        replace(state),
+        config=config,
+        model=job.model,
+        optimizer=job.optimizer,
+        tokenizer=job.tokenizer,
+    )
+    checkpoint.prune(job.run, config.keep)
+    print(f"saved {folder}", flush=True)
+    if state.step == config.steps:
+        path = job.run / f"deepencoder_{state.step:06d}.safetensors"
+        save_deepencoder(job.model, path, {"step": state.step, "run": config.name})
+        print(f"saved {path}", flush=True)
+
+
+def make_optimizer(config: Config, model: OcrModel) -> torch.optim.Optimizer:
+    """The run's optimiser. Raises TrainError where everything is frozen."""
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise TrainError("--freeze leaves nothing to train")
+    return build_optimizer(model, config)

@@ -1,0 +1,136 @@
+"""Kills a program at a chosen point of what it does to files, the same point every time.
+
+A point is something a process does below one folder: opening a file for writing, a write, an fsync
+(before and after it), a rename, a removal, making or removing a folder. `points` runs the program
+to its end and lists them in order; `run_killed` runs it again and kills it with SIGKILL at one of
+them. The program knows nothing of it: an audit hook is loaded by Python's own `sitecustomize`.
+Each process counts for itself.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+HOOK = """
+import os, signal, sys
+
+_folder = os.path.realpath(os.environ["KILL_FOLDER"]) + os.sep
+_at, _log = int(os.environ["KILL_AT"]), os.environ["KILL_LOG"]
+_count, _busy = 0, False
+
+def _inside(path):
+    if isinstance(path, int):
+        try:
+            path = os.readlink(f"/proc/self/fd/{path}")
+        except OSError:
+            return False
+    if not isinstance(path, (str, bytes, os.PathLike)):
+        return False
+    return (os.path.realpath(os.fsdecode(path)) + os.sep).startswith(_folder)
+
+def _point(what, path):
+    global _count, _busy
+    if _busy:
+        return
+    _busy = True
+    try:
+        if _inside(path):
+            _count += 1
+            if _log:
+                with open(_log, "a") as file:
+                    file.write(f"{what} {path}\\n")
+            if _count == _at:
+                if os.environ["KILL_GROUP"] == "1":
+                    os.killpg(0, signal.SIGKILL)
+                os.kill(os.getpid(), signal.SIGKILL)
+    finally:
+        _busy = False
+
+def _hook(event, arguments):
+    if event == "open":
+        if isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR):
+            _point("open", arguments[0])
+    elif event in ("os.rename", "os.remove", "os.mkdir", "os.rmdir"):
+        _point(event, arguments[0])
+
+def _around(function, name, after):
+    def wrapped(handle, *rest):
+        _point(name, handle)
+        result = function(handle, *rest)
+        if after:
+            _point(name + " done", handle)
+        return result
+    return wrapped
+
+os.fsync = _around(os.fsync, "fsync", True)
+os.write = _around(os.write, "write", False)
+os.writev = _around(os.writev, "write", False)
+sys.addaudithook(_hook)
+"""
+
+
+def _environment(
+    folder: Path, scratch: Path, env: Mapping[str, str], *, at: int, log: str, group: bool
+) -> dict[str, str]:
+    scratch.mkdir(parents=True, exist_ok=True)
+    (scratch / "sitecustomize.py").write_text(HOOK)
+    return {
+        **env,
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(scratch), env.get("PYTHONPATH", "")])),
+        "KILL_FOLDER": str(folder),
+        "KILL_AT": str(at),
+        "KILL_LOG": log,
+        "KILL_GROUP": str(int(group)),
+    }
+
+
+def points(
+    command: Sequence[str], folder: Path, *, scratch: Path, env: Mapping[str, str]
+) -> list[str]:
+    """Run to the end and list the points, all processes together in the order they came to them.
+
+    `scratch` is a folder outside `folder` for the hook.
+    """
+    log = scratch / "points.txt"
+    log.unlink(missing_ok=True)
+    prepared = _environment(folder, scratch, env, at=0, log=str(log), group=False)
+    done = subprocess.run(command, env=prepared, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return log.read_text().splitlines()
+
+
+def run_killed(  # noqa: PLR0913 - a test helper of keywords
+    command: Sequence[str],
+    folder: Path,
+    *,
+    at: int,
+    scratch: Path,
+    env: Mapping[str, str],
+    group: bool = False,
+) -> subprocess.CompletedProcess[str]:
+    """Run and kill at point `at`, from 1 on: the process that comes to it, or its whole group.
+
+    Whatever children it leaves behind are left alone, as after a real kill.
+    """
+    prepared = _environment(folder, scratch, env, at=at, log="", group=group)
+    done = subprocess.run(
+        command,
+        env=prepared,
+        capture_output=True,
+        text=True,
+        check=False,
+        start_new_session=True,
+    )
+    assert done.returncode == -signal.SIGKILL, (at, done.returncode, done.stdout, done.stderr)
+    return done
+
+
+def spread(count: int, wanted: int) -> list[int]:
+    """`wanted` points of 1..count, evenly, the first and the last among them."""
+    if count <= wanted:
+        return list(range(1, count + 1))
+    return sorted({1 + round(n * (count - 1) / (wanted - 1)) for n in range(wanted)})

@@ -1,0 +1,167 @@
+"""Batches: shifted targets, padding that nobody sees, images that stay with their rows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ocrdata.errors import ShardError, UsageError
+from ocrdata.loader import Item
+from ocrdata.reader import SampleRef
+from ocrdata.sample import Sample, from_turns
+from ocrdata.tokenizer import Tokenizer, train_tokenizer
+from ocrdata.tokens import render
+from ocrtrain.batch import IGNORE, Batch, collate
+from ocrtrain.encoder import image_slots
+
+SIZE = 64  # px; 2 image positions
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return train_tokenizer(["What is the value of the blue bar? It is 12 percent."] * 9, 300)
+
+
+def item(position: int, turns: list[tuple[str, str]], images: int = 0) -> Item:
+    """A sample whose images tell whose they are: sample p, image n is filled with 10 p + n."""
+    pixels = tuple(
+        np.full((4 + n, 6 + position, 3), 10 * position + n, np.uint8) for n in range(images)
+    )
+    return Item(
+        ref=SampleRef("charts-000.tar", f"{position:09d}", position, "0" * 32),
+        source="charts" if images else "chat",
+        sample=from_turns(turns, [b""] * images, source="x", meta={}),
+        images=pixels,
+    )
+
+
+def make(items: list[Item], tokenizer: Tokenizer, seq_len: int = 500) -> Batch:
+    return collate(3, items, tokenizer=tokenizer, image_size=SIZE, seq_len=seq_len)
+
+
+texts = st.text("What blue 12%", min_size=1, max_size=20)
+some_items = st.lists(
+    st.tuples(st.lists(st.tuples(texts, texts), min_size=1, max_size=3), st.integers(0, 2)),
+    min_size=1,
+    max_size=6,
+).map(lambda rows: [item(n, turns, images) for n, (turns, images) in enumerate(rows)])
+
+
+@given(items=some_items)
+@settings(max_examples=100, deadline=None)
+def test_rows_are_renderings(tokenizer: Tokenizer, items: list[Item]) -> None:
+    batch = make(items, tokenizer)
+    slots = image_slots(SIZE)
+    rendered = [render(i.sample.messages, tokenizer, [slots] * len(i.images)) for i in items]
+    longest = max(map(len, rendered))
+    assert batch.input_ids.shape == batch.targets.shape == (len(items), longest)
+    assert batch.input_ids.dtype == batch.targets.dtype == batch.position_ids.dtype == torch.int64
+    assert torch.equal(batch.position_ids, torch.arange(longest).expand(len(items), -1))
+    assert batch.tokens == sum(map(len, rendered))
+    assert batch.supervised == sum(int(r.supervised.sum()) for r in rendered)
+    for row, r in enumerate(rendered):
+        ids = [*r.ids.tolist(), *[tokenizer.bos] * (longest - len(r))]
+        assert batch.input_ids[row].tolist() == ids
+        expected = [
+            ids[t + 1] if t + 1 < len(r) and r.supervised[t + 1] else IGNORE for t in range(longest)
+        ]
+        assert batch.targets[row].tolist() == expected
+    assert int((batch.input_ids == tokenizer.image).sum()) == slots * len(batch.images)
+    assert [int(image[0, 0, 0]) for image in batch.images] == [
+        10 * n + k for n, i in enumerate(items) for k in range(len(i.images))
+    ]
+    assert batch.refs == tuple(i.ref for i in items)
+    assert batch.sources == tuple(i.source for i in items)
+    assert batch.step == 3 and batch.cut_tokens == batch.cut_turns == 0
+
+
+@given(items=some_items, rows=st.integers(1, 7))
+@settings(max_examples=100, deadline=None)
+def test_splitting_loses_nothing(tokenizer: Tokenizer, items: list[Item], rows: int) -> None:
+    batch = make(items, tokenizer)
+    parts = batch.split(rows)
+    assert [len(part.rows) for part in parts][:-1] == [rows] * (len(parts) - 1)
+    assert sum(part.tokens for part in parts) == batch.tokens
+    assert sum(part.supervised for part in parts) == batch.supervised
+    assert [row for part in parts for row in part.rows] == list(batch.rows)
+    assert [id(i) for part in parts for i in part.images] == [id(i) for i in batch.images]
+    for start, part in zip(range(0, len(items), rows), parts, strict=True):
+        again = make(items[start : start + rows], tokenizer)
+        assert part.identity == again.identity  # a micro-batch is the batch of its own rows
+
+
+def test_splitting_into_nothing(tokenizer: Tokenizer) -> None:
+    with pytest.raises(ValueError, match="micro-batches of 0 rows"):
+        make([item(0, [("a", "b")])], tokenizer).split(0)
+
+
+def test_identity_sees_every_part(tokenizer: Tokenizer) -> None:
+    items = [item(0, [("What?", "12")], 1), item(1, [("blue?", "12 and more")], 1)]
+    batch = make(items, tokenizer)
+    assert batch.identity == make(items, tokenizer).identity == batch.to("cpu").identity
+    assert len(batch.identity) == 32
+    one_pixel = batch.images[0].clone()
+    one_pixel[0, 0, 0] += 1
+    targets = batch.targets.clone()
+    targets[0, -1] = 5
+    others: list[Batch] = [
+        make(items[::-1], tokenizer),
+        make(items[:1], tokenizer),
+        make([items[0], item(1, [("blue?", "12 and mora")], 1)], tokenizer),
+        replace(batch, images=(one_pixel, batch.images[1])),
+        replace(batch, images=(batch.images[0].transpose(0, 1).contiguous(), batch.images[1])),
+        replace(batch, image_size=128),
+        replace(batch, targets=targets),
+        replace(batch, position_ids=batch.position_ids + 1),
+    ]
+    assert len({batch.identity, *(other.identity for other in others)}) == 9
+
+
+def test_cutting_at_a_turn_takes_its_images(tokenizer: Tokenizer) -> None:
+    messages: list[dict[str, Any]] = []
+    for number in range(2):
+        user = [{"type": "image"}, {"type": "text", "text": f"blue {number}?"}]
+        messages.append({"role": "user", "content": user})
+        answer = [{"type": "text", "text": "12 percent"}]
+        messages.append({"role": "assistant", "content": answer})
+    base = item(5, [("", "")], 2)
+    two = replace(base, sample=Sample(messages, [b"", b""]))
+    whole = make([two], tokenizer)
+    assert len(whole.images) == 2
+    cut = make([two], tokenizer, seq_len=whole.tokens - 1)
+    assert [int(image[0, 0, 0]) for image in cut.images] == [50]
+    assert cut.rows[0].images == 1 and cut.cut_turns == 1
+    assert cut.tokens + cut.cut_tokens == whole.tokens
+    assert cut.input_ids[0, -1] == tokenizer.assistant_end
+
+
+def test_errors_name_the_sample(tokenizer: Tokenizer) -> None:
+    with pytest.raises(UsageError, match=r"charts-000\.tar: sample 000000007: .*seq_len 8"):
+        make([item(7, [("What is the value?", "12")], 1)], tokenizer, seq_len=8)
+    broken = replace(item(7, [("a", "b")]), sample=Sample([{"role": "user", "content": []}]))
+    with pytest.raises(ShardError, match=r"charts-000\.tar: sample 000000007: roles out of order"):
+        make([broken], tokenizer)
+    missing = replace(item(7, [("a", "b")], 2), images=())
+    with pytest.raises(ShardError, match="sample 000000007: 2 images are placed"):
+        make([missing], tokenizer)
+    with pytest.raises(ValueError, match="step 3: a batch of no samples"):
+        make([], tokenizer)
+
+
+def test_to_keeps_everything_else(tokenizer: Tokenizer) -> None:
+    batch = make([item(0, [("What?", "12")], 1)], tokenizer)
+    moved = batch.to("meta")
+    assert moved.input_ids.device.type == moved.images[0].device.type == "meta"
+    assert moved.rows == batch.rows and moved.step == batch.step
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
+def test_identity_is_the_same_on_cuda(tokenizer: Tokenizer) -> None:
+    batch = make([item(0, [("What?", "12")], 1)], tokenizer)
+    assert batch.to("cuda").identity == batch.identity

@@ -1,0 +1,96 @@
+import dataclasses
+from fractions import Fraction
+from typing import Any
+
+import pytest
+
+from ocrdata.errors import UsageError
+from ocrtrain import presets
+from ocrtrain.config import Config, ModelConfig, differences, flag_name, from_json, to_json
+
+
+def test_the_full_presets_are_the_experiments_recipe() -> None:
+    one, two = presets.stage1(), presets.stage2()
+    assert (one.steps, one.batch, one.seq_len, one.lr, one.warmup) == (1000, 10, 4096, 5e-5, 10)
+    assert (one.schedule, one.weight_decay, one.clip, one.eval_every) == ("cosine", 0.0, 1.0, 50)
+    assert (one.train_slice, one.val_slice) == ("[:18000]", "[18000:18100]")
+    assert (two.steps, two.batch, two.seq_len, two.lr, two.warmup) == (1500, 2, 8192, 3e-5, 100)
+    assert (two.schedule, two.step_every, two.step_factor) == ("step", 2000, 0.1)
+    assert (two.freeze, two.fresh_gpt, two.text_ratio) == (("sam",), True, Fraction(5, 14))
+    assert one.model == two.model == ModelConfig()
+
+
+@pytest.mark.parametrize("preset", ["full", "tiny"])
+def test_stages_differ_in_values_of_few_fields(preset: str) -> None:
+    one, two = presets.stage1(preset), presets.stage2(preset)
+    assert one.model == two.model
+    assert one.image_size == two.image_size
+
+
+def test_an_unknown_preset() -> None:
+    with pytest.raises(UsageError, match="'huge' is none of full, tiny"):
+        presets.stage1("huge")
+
+
+@pytest.mark.parametrize("config", [presets.stage1("tiny"), presets.stage2()])
+def test_json_round_trip(config: Config) -> None:
+    assert from_json(to_json(config)) == config
+
+
+def test_json_of_another_version_or_with_unknown_names() -> None:
+    value = to_json(Config())
+    with pytest.raises(UsageError, match="config version 2 is not 1"):
+        from_json(value | {"version": 2})
+    with pytest.raises(UsageError, match="cannot be read"):
+        from_json(value | {"nonsense": 1})
+    with pytest.raises(UsageError, match="cannot be read"):
+        from_json({"version": 1})
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"steps": 0}, "--steps must be above 0"),
+        ({"lr": float("nan")}, "--lr must be above 0"),
+        ({"workers": -1}, "--workers must not be negative"),
+        ({"image_size": 1000}, "--image-size 1000 is no multiple of 64"),
+        ({"batch": 10, "micro_batch": 4}, "--batch 10 is no multiple of --micro-batch 4"),
+        ({"text_ratio": Fraction(1)}, "--text-ratio 1 must be at least 0 and below 1"),
+        ({"steps": 5, "warmup": 5}, "--warmup 5 must be below --steps 5"),
+        ({"init": "zero"}, "--init 'zero' is none of pretrained, random"),
+        ({"freeze": ("sam", "eyes")}, "--freeze 'eyes' is none of sam, clip, projector, gpt"),
+    ],
+)
+def test_mistakes_name_the_flag_and_the_rule(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        dataclasses.replace(Config(), **values)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"clip_width": 512}, "--clip-width .512. must equal --sam-out .1024."),
+        ({"gpt_heads": 7}, "--gpt-width .1280. is no multiple of --gpt-heads .7."),
+        ({"sam_heads": 0}, "--sam-width .768. is no multiple of --sam-heads .0."),
+    ],
+)
+def test_impossible_models(values: dict[str, int], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        ModelConfig(**values)  # type: ignore[arg-type]
+
+
+def test_differences_leave_out_what_may_change() -> None:
+    old = Config()
+    new = dataclasses.replace(
+        old, lr=1e-4, workers=7, out="elsewhere", model=ModelConfig(gpt_layers=3)
+    )
+    assert differences(old, new) == [
+        "--lr: 5e-05 in the run, 0.0001 asked",
+        "--gpt-layers: 20 in the run, 3 asked",
+    ]
+
+
+def test_flags_are_unique() -> None:
+    names = [item.name for kind in (Config, ModelConfig) for item in dataclasses.fields(kind)]
+    assert len(set(names)) == len(names)
+    assert flag_name("seq_len") == "--seq-len"

@@ -1,0 +1,90 @@
+"""The conversion killed with SIGKILL, run again, and compared with the unbroken one."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.kill import points, run_killed, spread
+from tests.shardcommand import TOOL, environment, made, make_shards
+
+POINTS = 8
+
+
+def command(file: Path, out: Path, workers: int = 1) -> list[str]:
+    return [
+        sys.executable, str(TOOL), "jsonl", "--path", str(file), "--out", str(out),
+        "--shard-samples", "16", "--workers", str(workers), "--max-reject-fraction", "0.1",
+    ]  # fmt: skip
+
+
+def write_rows(file: Path, count: int = 40) -> None:
+    """Rows of which two are rejected."""
+    rows = [
+        {"prompt": f"question {n}", "answer": "" if n in (7, 30) else f"answer {n} " * 50}
+        for n in range(count)
+    ]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def check_names(files: dict[str, bytes], whole: dict[str, bytes]) -> None:
+    """Whatever has a final name is what it is in the unbroken conversion."""
+    for name, data in files.items():
+        if not name.startswith("."):
+            assert data == whole[name], name
+
+
+@pytest.fixture
+def whole(tmp_path: Path) -> tuple[dict[str, bytes], int]:
+    """The files of the unbroken conversion, and at how many points it can be killed."""
+    write_rows(tmp_path / "rows.jsonl")
+    out = tmp_path / "out"
+    found = points(
+        command(tmp_path / "rows.jsonl", out),
+        out,
+        scratch=tmp_path / "hook",
+        env=environment(tmp_path),
+    )
+    files = made(out)
+    assert len(files) == 8 and not [name for name in files if name.startswith(".")]
+    shutil.rmtree(out)
+    return files, len(found)
+
+
+def test_killed_at_eight_points(whole: tuple[dict[str, bytes], int], tmp_path: Path) -> None:
+    files, count = whole
+    for at in spread(count, POINTS):
+        kill_and_go_on(files, at, tmp_path)
+
+
+def kill_and_go_on(files: dict[str, bytes], at: int, folder: Path, workers: int = 1) -> None:
+    out = folder / "out"
+    run_killed(
+        command(folder / "rows.jsonl", out, workers),
+        out,
+        at=at,
+        scratch=folder / "hook",
+        env=environment(folder),
+        group=workers > 1,
+    )
+    check_names(made(out) if out.exists() else {}, files)
+    again = command(folder / "rows.jsonl", out, workers)
+    done = make_shards(*again[2:], env=environment(folder))
+    assert done.returncode == 0, (at, done.stderr)
+    assert made(out) == files, at
+    shutil.rmtree(out)
+
+
+def test_killed_twice(whole: tuple[dict[str, bytes], int], tmp_path: Path) -> None:
+    files, count = whole
+    out = tmp_path / "out"
+    words = command(tmp_path / "rows.jsonl", out)
+    for at in (count * 2 // 3, 12):
+        run_killed(words, out, at=at, scratch=tmp_path / "hook", env=environment(tmp_path))
+        check_names(made(out), files)
+    assert make_shards(*words[2:], env=environment(tmp_path)).returncode == 0
+    assert made(out) == files

@@ -1,0 +1,127 @@
+import errno
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ocrdata.errors import DiskError, UsageError
+from ocrdata.files import (
+    Lock,
+    atomic_file,
+    explain_disk,
+    free_bytes,
+    make_folder,
+    temporary_name,
+    write_json,
+)
+
+
+def test_a_file_is_complete_or_absent(tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+    with atomic_file(path) as file:
+        file.write(b"one")
+        assert not path.exists()
+        assert temporary_name(path).exists()
+    assert path.read_bytes() == b"one"
+    with pytest.raises(RuntimeError), atomic_file(path) as file:
+        file.write(b"two")
+        raise RuntimeError
+    assert path.read_bytes() == b"one"
+    assert [p.name for p in tmp_path.iterdir()] == ["a.bin"]
+
+
+def test_json_is_sorted_and_whole(tmp_path: Path) -> None:
+    write_json(tmp_path / "a.json", {"b": 1, "a": "ä"})
+    assert (tmp_path / "a.json").read_text().index('"a"') < 10
+    assert json.loads((tmp_path / "a.json").read_text()) == {"a": "ä", "b": 1}
+    with pytest.raises(ValueError, match="Out of range float"):
+        write_json(tmp_path / "b.json", float("nan"))
+    assert not (tmp_path / "b.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOSPC, "no space left"),
+        (errno.EDQUOT, "quota"),
+        (errno.EFBIG, "size limit"),
+        (errno.EACCES, "no permission"),
+        (errno.EPERM, "no permission"),
+        (errno.EROFS, "read-only"),
+        (errno.ENOTDIR, "not a folder"),
+    ],
+)
+def test_the_disks_refusals_in_words(number: int, words: str, tmp_path: Path) -> None:
+    with pytest.raises(DiskError, match=words) as caught, explain_disk(tmp_path / "x"):
+        raise OSError(number, "refused")
+    assert str(tmp_path / "x") in str(caught.value)
+
+
+def test_other_errors_pass(tmp_path: Path) -> None:
+    with pytest.raises(InterruptedError), explain_disk(tmp_path):
+        raise OSError(errno.EINTR, "interrupted")
+
+
+def test_a_file_size_limit_leaves_nothing(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from ocrdata.files import atomic_file\n"
+        "with atomic_file(Path(sys.argv[1])) as file: file.write(bytes(1 << 20))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "big")],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)),
+    )
+    assert "DiskError" in result.stderr
+    assert "size limit" in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folders(tmp_path: Path) -> None:
+    assert make_folder(tmp_path / "a" / "b").is_dir()
+    (tmp_path / "file").touch()
+    with pytest.raises(DiskError, match="a file stands where a folder is needed"):
+        make_folder(tmp_path / "file")
+    with pytest.raises(DiskError, match="not a folder"):
+        make_folder(tmp_path / "file" / "below")
+    assert free_bytes(tmp_path / "not" / "yet" / "there") == pytest.approx(
+        free_bytes(tmp_path), rel=0.1
+    )
+
+
+def test_a_lock_has_one_holder_and_goes_with_it(tmp_path: Path) -> None:
+    path = tmp_path / ".lock"
+    code = (
+        "import sys; from pathlib import Path; from ocrdata.files import Lock\n"
+        "with Lock(Path(sys.argv[1]), 'the thing'): print('held', flush=True); sys.stdin.read()"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", code, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert holder.stdout is not None
+    assert holder.stdout.readline() == "held\n"
+    with pytest.raises(UsageError, match="the thing is being written by another process"):
+        Lock(path, "the thing").__enter__()
+    holder.kill()
+    holder.communicate()
+    with Lock(path, "the thing"):
+        assert path.exists()
+    assert not path.exists()
+
+
+def test_a_lock_file_removed_meanwhile_is_not_trusted(tmp_path: Path) -> None:
+    path = tmp_path / ".lock"
+    first = Lock(path, "it")
+    with first:
+        path.unlink()
+        with Lock(path, "it"):
+            assert os.path.exists(path)

@@ -1,0 +1,63 @@
+import dataclasses
+from fractions import Fraction
+
+import pytest
+
+from ocrtrain import presets
+from ocrtrain.config import Config, ModelConfig
+from ocrtrain.flags import Asked, override, parse
+
+
+def ask(*words: str) -> Asked:
+    return parse(words, presets.stage1, prog="stage1", description="test")
+
+
+def test_nothing_typed_is_the_preset() -> None:
+    assert ask() == Asked(presets.stage1(), frozenset(), False)
+    assert ask("--preset", "tiny").config == presets.stage1("tiny")
+
+
+def test_a_flag_wins_over_the_preset() -> None:
+    asked = ask("--lr", "1e-3", "--preset", "tiny", "--gpt-layers", "2", "--resume")
+    assert asked.config == override(presets.stage1("tiny"), {"lr": 1e-3, "gpt_layers": 2})
+    assert asked.given == {"preset", "lr", "gpt_layers"}
+    assert asked.resume
+
+
+def test_each_kind_of_value() -> None:
+    config = ask(
+        "--shards", "a-000.tar", "a-001.tar", "--text-ratio", "10/28", "--sam-global-layers",
+        "0", "1", "--checkpointing", "--no-fresh-gpt", "--freeze",
+    ).config  # fmt: skip
+    assert config.shards == ("a-000.tar", "a-001.tar")
+    assert config.text_ratio == Fraction(5, 14)
+    assert config.model.sam_global_layers == (0, 1)
+    assert (config.checkpointing, config.fresh_gpt, config.freeze) == (True, False, ())
+
+
+def test_every_field_has_a_flag_and_help(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        ask("--help")
+    assert caught.value.code == 0
+    shown = capsys.readouterr().out
+    for kind in (Config, ModelConfig):
+        for item in dataclasses.fields(kind):
+            if item.name != "model":
+                assert "--" + item.name.replace("_", "-") in shown
+                assert item.metadata["help"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--steps", "many"], "argument --steps: invalid int value: 'many'"),
+        (["--text-ratio", "1/0"], "'1/0' is no fraction"),
+        (["--step", "3"], "unrecognized arguments: --step 3"),
+        (["--preset", "huge"], "invalid choice: 'huge'"),
+    ],
+)
+def test_mistakes(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        ask(*words)
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err

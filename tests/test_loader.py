@@ -1,0 +1,71 @@
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from ocrdata.errors import OcrError
+from ocrdata.loader import Loader
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2, 3, 8])
+@pytest.mark.parametrize(("start", "stop"), [(0, 20), (7, 20), (19, 20), (20, 20)])
+def test_results_come_in_order_whatever_the_workers(workers: int, start: int, stop: int) -> None:
+    with Loader(lambda step: step * step, start, stop=stop, workers=workers) as loader:
+        assert list(loader) == [step * step for step in range(start, stop)]
+        assert loader.waited >= 0
+
+
+def test_a_slow_step_is_waited_for_and_not_overtaken() -> None:
+    gate = threading.Event()
+
+    def make(step: int) -> int:
+        if step == 0:
+            assert gate.wait(10)
+        if step == 2:
+            gate.set()
+        return step
+
+    with Loader(make, 0, stop=6, workers=2) as loader:
+        assert list(loader) == list(range(6))
+
+
+def test_no_more_is_made_than_asked_ahead() -> None:
+    made: list[int] = []
+    lock = threading.Lock()
+
+    def make(step: int) -> int:
+        with lock:
+            made.append(step)
+        return step
+
+    with Loader(make, 0, stop=1000, workers=2, ahead=3) as loader:
+        assert next(loader) == 0
+    # One was handed over, three more may be under way.
+    assert max(made) <= 3
+
+
+def failing_at(step: int) -> Callable[[int], int]:
+    def make(number: int) -> int:
+        if number == step:
+            raise OcrError(f"step {number} broke")
+        return number
+
+    return make
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_error_comes_at_its_own_step(workers: int) -> None:
+    with Loader(failing_at(5), 0, stop=9, workers=workers) as loader:
+        assert [next(loader) for _ in range(5)] == list(range(5))
+        with pytest.raises(OcrError, match="step 5 broke"):
+            next(loader)
+
+
+def test_closing_ends_the_threads() -> None:
+    before = threading.active_count()
+    loader = Loader(failing_at(-1), 0, stop=100, workers=4)
+    next(loader)
+    assert threading.active_count() > before
+    loader.close()
+    loader.close()
+    assert threading.active_count() == before

@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import fcntl
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ocrdata.errors import ShardError
+from ocrdata.making import Layout, Record, WorkFolder, differences, recorded_provenance
+from ocrdata.shard import ShardWriter, make_key
+from tests.numbered import Numbered
+
+
+@given(rows=st.integers(1, 5_000), size=st.integers(1, 300), data=st.data())
+def test_shards_cover_the_slice_once(rows: int, size: int, data: st.DataObject) -> None:
+    start = data.draw(st.integers(0, rows - 1))
+    stop = data.draw(st.integers(start + 1, rows))
+    layout = Layout("set", rows, start, stop, size)
+    covered = [row for shard in layout.shards for row in layout.span(shard)]
+    assert covered == list(range(start, stop))
+    assert all(layout.span(shard) for shard in layout.shards)
+    assert all(row // size == shard for shard in layout.shards for row in layout.span(shard))
+
+
+@pytest.mark.parametrize(
+    ("rows", "file"),
+    [(18_265, "a-007.tar"), (1_024_000, "a-007.tar"), (1_024_001, "a-0007.tar")],
+)
+def test_digits_depend_on_all_rows(rows: int, file: str) -> None:
+    assert Layout("a", rows, 0, 10, 1024).file(7) == file
+    assert len(Layout("chartqa", 18_265, 0, 18_265, 1024).shards) == 18
+
+
+def make_shard(folder: Path) -> Record:
+    with ShardWriter(folder / "set-000.tar") as writer:
+        for row, sample in Numbered(3).rows(0, 3):
+            writer.write(make_key(row), sample)  # type: ignore[arg-type]
+        return Record(writer.close(), 3, 4, 5, ((7, "why"),))
+
+
+def test_a_record_is_that_of_the_files_it_was_made_of(tmp_path: Path) -> None:
+    folder = WorkFolder(tmp_path, "set")
+    assert folder.provenance() is None and recorded_provenance(tmp_path, "set") is None
+    folder.begin({"rows": 3})
+    assert folder.provenance() == recorded_provenance(tmp_path, "set") == {"rows": 3}
+    assert folder.read_record(0) is None
+    record = make_shard(tmp_path)
+    folder.write_record(0, record)
+    assert folder.read_record(0) == record
+    (tmp_path / "set-000.tar").write_bytes(b"short")
+    assert folder.read_record(0) is None
+    make_shard(tmp_path)
+    assert folder.read_record(0) == record
+    (folder.path / "000.json").write_text("{}")
+    assert folder.read_record(0) is None
+    folder.remove()
+    folder.remove()
+    assert not folder.path.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "not readable as JSON"),
+        ('{"version": "1.0"}', "not the record of a conversion"),
+        ('{"version": "2.0", "provenance": {}}', "format version 2.0 is newer"),
+    ],
+)
+def test_a_recipe_that_cannot_be_read(tmp_path: Path, text: str, message: str) -> None:
+    folder = WorkFolder(tmp_path, "set")
+    folder.path.mkdir()
+    (folder.path / "recipe.json").write_text(text)
+    with pytest.raises(ShardError, match=message):
+        folder.provenance()
+
+
+def test_workers_hold_the_folder_until_they_end(tmp_path: Path) -> None:
+    folder = WorkFolder(tmp_path, "set")
+    folder.wait_for_orphans()
+    folder.begin({})
+    handle = folder.hold()
+    other = os.open(folder.path, os.O_RDONLY)
+    with pytest.raises(BlockingIOError):
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.close(handle)
+    fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    os.close(other)
+    folder.wait_for_orphans()
+
+
+def test_differences_name_what_differs() -> None:
+    old = {"repository": "a/b", "rows": 1, "command": "x", "licence": "mit"}
+    assert differences(old, {**old, "command": "y", "licence": "gpl"}) == []
+    assert differences(old, {"repository": "a/c", "start": 0}) == [
+        "repository was 'a/b', now 'a/c'", "rows was 1, now None", "start was None, now 0",
+    ]  # fmt: skip

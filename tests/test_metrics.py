@@ -1,0 +1,103 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from ocrdata.errors import DiskError, TrainError
+from ocrtrain import metrics
+from ocrtrain.config import Config
+from ocrtrain.metrics import Log
+
+
+def written(run: Path) -> list[dict[str, float]]:
+    log = Log(run, Config(wandb="off"))
+    log.write(0, {"val/loss": 5.0})
+    for step in range(4):
+        log.write(step, {"train/loss": 4.0 - step})
+    log.write(4, {"val/loss": 1.0})
+    log.write(4, {"train/loss": 0.5})
+    log.sync()
+    log.close()
+    return metrics.read(run)
+
+
+def test_lines_are_what_was_logged(tmp_path: Path) -> None:
+    lines = written(tmp_path)
+    assert lines[0] == {"step": 0, "val/loss": 5.0}
+    assert lines[-1] == {"step": 4, "train/loss": 0.5}
+    assert len(lines) == 7
+
+
+def test_what_is_not_finite_is_null(tmp_path: Path) -> None:
+    log = Log(tmp_path, Config(wandb="off"))
+    log.write(0, {"train/loss": float("nan"), "train/grad_norm": float("inf")})
+    log.close()
+    assert metrics.read(tmp_path) == [{"step": 0, "train/loss": None, "train/grad_norm": None}]
+
+
+@pytest.mark.parametrize(
+    ("step", "kept"),
+    [
+        (4, [(0, "val"), (0, "train"), (1, "train"), (2, "train"), (3, "train"), (4, "val")]),
+        (2, [(0, "val"), (0, "train"), (1, "train")]),
+        (0, []),
+    ],
+)
+def test_cut_back_to_a_checkpoint(step: int, kept: list[tuple[int, str]], tmp_path: Path) -> None:
+    written(tmp_path)
+    metrics.cut_back(tmp_path, step)
+    found = [(line["step"], next(iter(set(line) - {"step"})).split("/")[0]) for line in
+             metrics.read(tmp_path)]  # fmt: skip
+    assert found == kept
+
+
+def test_a_line_torn_by_a_kill_goes(tmp_path: Path) -> None:
+    written(tmp_path)
+    path = tmp_path / metrics.FILE
+    path.write_text(path.read_text() + '{"step": 5, "train/lo')
+    metrics.cut_back(tmp_path, 100)
+    assert [line["step"] for line in metrics.read(tmp_path)] == [0, 0, 1, 2, 3, 4, 4]
+
+
+def test_nothing_to_cut_back(tmp_path: Path) -> None:
+    metrics.cut_back(tmp_path, 5)
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(TrainError, match="cannot be read"):
+        metrics.read(tmp_path)
+
+
+def test_a_run_folder_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(DiskError, match="not a folder"):
+        Log(tmp_path / "file", Config(wandb="off"))
+
+
+def test_the_console_line() -> None:
+    values = {
+        "train/loss": 1.25, "train/lr": 5e-5, "train/dt": 0.5, "train/wait": 0.01,
+        "train/tok_per_sec": 12345.6,
+    }  # fmt: skip
+    assert metrics.console_line(7, 1000, values, 3725) == (
+        "step    7/1000 | loss 1.2500 | lr 5.0e-05 | dt 0.500 s | wait 0.010 s | 12,346 tok/s"
+        " | mfu - | eta 1 h 02 min"
+    )
+    assert "mfu 34.1%" in metrics.console_line(7, 10, values | {"train/mfu": 0.341}, 1)
+
+
+def test_wandb_offline_without_a_key_and_never_asking(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    log = Log(tmp_path, Config(wandb="auto"))
+    log.write(0, {"train/loss": 1.0})
+    log.close()
+    assert log.wandb_id
+    runs = list((tmp_path / "wandb").glob("offline-run-*"))
+    assert len(runs) == 1
+    assert runs[0].name.endswith(log.wandb_id)
+    again = Log(tmp_path, Config(wandb="auto"), wandb_id=log.wandb_id)
+    again.close()
+    assert again.wandb_id == log.wandb_id
+    assert json.loads((tmp_path / metrics.FILE).read_text())["train/loss"] == 1.0

@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from ocrdata.rejects import examples, reasons, rejects_path, write_rejects
+
+REJECTS = [(3, "image 0: bad"), (5, "no turns"), (9, "image 12: bad")]
+
+
+def test_lines_and_none(tmp_path: Path) -> None:
+    path = rejects_path(tmp_path, "set")
+    write_rejects(path, REJECTS[:2])
+    assert path.name == "set.rejects.jsonl"
+    assert path.read_text() == (
+        '{"reason":"image 0: bad","row":3}\n{"reason":"no turns","row":5}\n'
+    )
+    write_rejects(path, [])
+    assert not path.exists()
+    write_rejects(path, [])
+
+
+def test_reasons_are_counted_without_their_numbers() -> None:
+    assert reasons(REJECTS) == {"image N: bad": 2, "no turns": 1}
+    assert examples(REJECTS) == [
+        "image 0: bad (2 rows, the first is row 3)",
+        "no turns (1 rows, the first is row 5)",
+    ]
+    assert examples([]) == []

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ocrdata.errors import RejectedRow, UsageError
+from ocrdata.sample import check
+from ocrdata.sources import safe_name
+from ocrdata.sources.finevision import FineVisionRow
+from ocrdata.sources.hubsource import Request
+from tests.numbered import square
+
+IMAGE = square("red")
+
+
+def row(**values: Any) -> dict[str, Any]:
+    base = {
+        "images": [{"bytes": IMAGE, "path": "a.png"}],
+        "texts": [{"user": "q", "assistant": "a"}],
+    }
+    return {**base, "source": "chartqa", **values}
+
+
+def test_all_turns_all_images_and_what_else_the_row_had() -> None:
+    images = [{"bytes": IMAGE, "path": None}, {"bytes": b"2", "path": "b.png"}]
+    texts = [{"user": "one <image>", "assistant": "1"}, {"user": "two", "assistant": "2"}]
+    ratings = {"relevance_ratings": [5, None], "relevance_min": 5, "formatting_ratings": None}
+    sample = FineVisionRow("chartqa")(row(images=images, texts=texts, **ratings))
+    assert sample.images == [IMAGE, b"2"]
+    assert sample.messages[0]["content"] == [
+        {"type": "image"},
+        {"type": "image"},
+        {"type": "text", "text": "one <image>"},
+    ]
+    assert sample.messages[2]["content"] == [{"type": "text", "text": "two"}]
+    assert sample.turns == 2
+    assert sample.meta == {
+        "image_paths": [None, "b.png"],
+        "relevance_min": 5,
+        "relevance_ratings": [5, None],
+    }
+
+
+@pytest.mark.parametrize("images", [None, []])
+def test_no_images_and_no_source(images: Any) -> None:
+    sample = FineVisionRow("text(only)")(row(images=images, source=None))
+    assert sample.images == [] and sample.source == "text(only)" and sample.meta == {}
+    check(sample)
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"images": [{"bytes": None, "path": "a.png"}]}, "image 0: no bytes"),
+        ({"images": [{"bytes": IMAGE}, None]}, "image 1: no bytes"),
+        ({"texts": None}, "no turns"),
+        ({"texts": []}, "no turns"),
+        ({"texts": [None]}, "no turns"),
+        ({"texts": [{"user": "q", "assistant": None}]}, "message 1: no assistant text"),
+        ({"images": [{"bytes": b"no image", "path": None}]}, "image 0: not an image"),
+    ],
+)
+def test_rejected_rows(values: dict[str, Any], reason: str) -> None:
+    with pytest.raises(RejectedRow, match=f"^{reason}"):
+        check(FineVisionRow("chartqa")(row(**values)))
+
+
+@pytest.mark.parametrize("repository", ["chartqa", "a/b/c", "/b", "a/"])
+def test_a_repository_is_owner_and_name(repository: str) -> None:
+    with pytest.raises(UsageError, match="written as OWNER/NAME"):
+        Request(repository, None, "train")
+
+
+def test_a_request_knows_its_own_answer() -> None:
+    request = Request("a/b", "c", "train", "main")
+    answer = {"repository": "a/b", "config": "c", "split": "train", "revision": "main"}
+    assert request.is_that_of({**answer, "commit": "1" * 40})
+    assert Request("a/b", "c", "train", "1" * 40).is_that_of({**answer, "commit": "1" * 40})
+    for name in answer:
+        assert not request.is_that_of({**answer, name: "other", "commit": "1" * 40})
+    assert not request.is_that_of({})
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("chartqa", "chartqa"),
+        ("chart2text(cauldron)", "chart2text-cauldron"),
+        ("olmOCR-mix-0225-documents", "olmOCR-mix-0225-documents"),
+        ("../a b", "a-b"),
+        ("()", "shards"),
+    ],
+)
+def test_safe_names(text: str, name: str) -> None:
+    assert safe_name(text) == name

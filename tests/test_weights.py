@@ -1,0 +1,368 @@
+"""Every layout of weights, in small; what does not fit, is damaged or is not there."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import random
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ocrdata.errors import DiskError, SourceError, UsageError, WeightsError
+from ocrtrain.deepencoder import load_deepencoder, save_deepencoder
+from ocrtrain.layouts import to_deepencoder, to_nanochat
+from ocrtrain.model import OcrModel, build_model
+from ocrtrain.weights import Pretrained, load_pretrained
+from tests import oracle
+from tests.test_encoder import SMALL, pixels, randomise
+
+Tensors = dict[str, Tensor]
+CONFIG = replace(SMALL, sam_layers=2, sam_global_layers=(1,), clip_layers=2)
+GPT_SIZES = {
+    "n_head": CONFIG.gpt_heads,
+    "n_kv_head": CONFIG.gpt_heads,
+    "n_layer": CONFIG.gpt_layers,
+    "n_embd": CONFIG.gpt_width,
+    "vocab_size": CONFIG.vocab_size - 1,
+    "sequence_len": 64,
+}
+
+
+def model(seed: int = 0) -> OcrModel:
+    return build_model(CONFIG, image_size=128, image_token=CONFIG.vocab_size - 1, seed=seed)
+
+
+def random_model(seed: int) -> OcrModel:
+    made = model()
+    randomise(made, seed=seed)
+    return made
+
+
+def sam_checkpoint(source: OcrModel) -> Tensors:
+    """As `facebook/sam-vit-base` holds it: the encoder, and decoders that are not for us."""
+    own = source.encoder.sam.named_parameters()
+    found = {f"vision_encoder.{n}": v.detach() for n, v in own if not n.startswith("proj.")}
+    found["shared_image_embedding.positional_embedding"] = torch.ones(2, 8)
+    found["prompt_encoder.no_mask_embed.weight"] = torch.ones(1, 8)
+    found["mask_decoder.iou_token.weight"] = torch.ones(1, 8)
+    return found
+
+
+def clip_checkpoint(source: OcrModel) -> Tensors:
+    """As `openai/clip-vit-large-patch14` holds it: both towers, and buffers of old releases."""
+    width = CONFIG.clip_width
+    found = {f"vision_model.{n}": v.detach() for n, v in source.encoder.clip.named_parameters()}
+    found["vision_model.embeddings.patch_embedding.weight"] = torch.ones(width, 3, 14, 14)
+    found["vision_model.embeddings.position_ids"] = torch.arange(17)[None]
+    found["vision_model.post_layernorm.weight"] = torch.ones(width)
+    found["vision_model.post_layernorm.bias"] = torch.ones(width)
+    found["text_model.embeddings.token_embedding.weight"] = torch.ones(9, 8)
+    found["text_projection.weight"] = torch.ones(8, 8)
+    found["visual_projection.weight"] = torch.ones(8, width)
+    found["logit_scale"] = torch.tensor(4.6)
+    return found
+
+
+def nanochat_checkpoint(source: OcrModel) -> Tensors:
+    """As nanochat saves it: names of a compiled model, embeddings in bf16, no image row."""
+    found = {f"_orig_mod.{n}": v.clone() for n, v in to_nanochat(source.gpt).items()}
+    for name in ("transformer.wte", "lm_head"):
+        found[f"_orig_mod.{name}.weight"] = found[f"_orig_mod.{name}.weight"][:-1].clone()
+    wte = "_orig_mod.transformer.wte.weight"
+    return found | {wte: found[wte].bfloat16()}
+
+
+def write_safetensors(folder: Path, tensors: Tensors) -> str:
+    folder.mkdir(parents=True)
+    save_file({n: v.contiguous() for n, v in tensors.items()}, folder / "model.safetensors")
+    return str(folder)
+
+
+def write_nanochat(folder: Path, tensors: Tensors, sizes: dict[str, object] | None = None) -> str:
+    folder.mkdir(parents=True)
+    for step, scale in (("000500", 0.0), ("021400", 1.0)):  # the newest is taken
+        torch.save({n: v * scale for n, v in tensors.items()}, folder / f"model_{step}.pt")
+        meta = {"step": int(step), "model_config": GPT_SIZES if sizes is None else sizes}
+        (folder / f"meta_{step}.json").write_text(json.dumps(meta))
+    (folder / "model_021400_backup.pt").write_bytes(b"not this one")
+    return str(folder)
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> Pretrained:
+    source = random_model(seed=5)
+    return Pretrained(
+        sam=write_safetensors(tmp_path / "sam", sam_checkpoint(source)),
+        clip=write_safetensors(tmp_path / "clip", clip_checkpoint(source)),
+        gpt=write_nanochat(tmp_path / "gpt", nanochat_checkpoint(source)),
+    )
+
+
+def same(ours: Tensor, wanted: Tensor) -> None:
+    torch.testing.assert_close(ours, wanted, rtol=0, atol=1e-5 * float(wanted.abs().max()))
+
+
+def test_pretrained_parts_compute_what_the_checkpoints_mean(sources: Pretrained) -> None:
+    target = model(seed=1)
+    before = {n: v.detach().clone() for n, v in target.encoder.named_parameters()}
+    load_pretrained(target, CONFIG, sources=sources)
+
+    original = random_model(seed=5)
+    weights = to_deepencoder(original.encoder)
+    for name in ("sam.proj.conv1.weight", "sam.proj.conv2.weight", "projector.weight",
+                 "image_newline", "view_separator"):  # fmt: skip
+        assert torch.equal(target.encoder.get_parameter(name), before[name])  # stay random
+    weights["sam_model.net_2.weight"] = before["sam.proj.conv1.weight"]
+    weights["sam_model.net_3.weight"] = before["sam.proj.conv2.weight"]
+    with torch.no_grad():
+        sam = oracle.sam(oracle.part(weights, "sam_model."), pixels(128), heads=4, window=5,
+                         full=(1,))  # fmt: skip
+        same(target.encoder.sam_map(pixels(128)), sam)
+        clip = oracle.clip(oracle.part(weights, "vision_model."), sam, heads=4)
+        same(target.encoder.clip(sam).last_hidden_state, clip)
+        embeds = torch.randn(1, 9, CONFIG.gpt_width)
+        logits = target.logits(target.hidden(embeds, torch.arange(9)[None]))
+        same(logits[0, :, :-1], oracle.gpt(to_nanochat(original.gpt), embeds[0], heads=4)[:, :-1])
+
+
+def test_the_image_row_is_the_mean_of_the_others(sources: Pretrained) -> None:
+    target = model(seed=1)
+    load_pretrained(target, CONFIG, sources=sources)
+    for table in (target.gpt.model.embed_tokens.weight, target.gpt.lm_head.weight):
+        torch.testing.assert_close(table[-1], table[:-1].mean(dim=0), rtol=0.01, atol=1e-3)
+
+
+def test_parts_can_be_left_as_they_are(sources: Pretrained) -> None:
+    target = model(seed=1)
+    before = {n: v.detach().clone() for n, v in target.named_parameters()}
+    load_pretrained(target, CONFIG, sources=replace(sources, sam="", gpt=""))
+    changed = {n for n, v in target.named_parameters() if not torch.equal(v, before[n])}
+    assert changed and all(name.startswith("encoder.clip.") for name in changed)
+
+
+def test_nanochat_as_pytorch_model_bin_with_a_config_of_transformers(tmp_path: Path) -> None:
+    source, target = random_model(seed=5), model(seed=1)
+    folder = tmp_path / "gpt"
+    folder.mkdir()
+    torch.save(dict(source.gpt.state_dict()), folder / "pytorch_model.bin")
+    names = {"n_head": "num_attention_heads", "n_kv_head": "num_key_value_heads",
+             "n_layer": "num_hidden_layers", "n_embd": "hidden_size"}  # fmt: skip
+    sizes = {other: GPT_SIZES[name] for name, other in names.items()}
+    (folder / "config.json").write_text(json.dumps(sizes))
+    load_pretrained(target, CONFIG, sources=Pretrained(sam="", clip="", gpt=str(folder)))
+    for name, value in source.gpt.named_parameters():
+        assert torch.equal(value, target.gpt.get_parameter(name))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"n_head": 8}, r"n_head is 8, but gpt_heads of the model is 4; set --gpt-heads 8"),
+        ({"n_kv_head": 1}, "n_kv_head is 1"),
+        ({"n_layer": 3}, "n_layer is 3"),
+        ({"n_embd": 80}, "n_embd is 80"),
+        ({"n_head": None}, "says nothing of n_head"),
+        ({"window_pattern": "SSSL"}, "newer nanochat"),
+    ],
+)
+def test_a_nanochat_of_other_sizes_is_refused(
+    tmp_path: Path, change: dict[str, object], message: str
+) -> None:
+    folder = write_nanochat(
+        tmp_path / "gpt", nanochat_checkpoint(random_model(5)), GPT_SIZES | change
+    )
+    with pytest.raises(WeightsError, match=message):
+        load_pretrained(model(), CONFIG, sources=Pretrained(sam="", clip="", gpt=folder))
+
+
+@pytest.mark.parametrize("name", ["value_embeds.0.weight", "resid_lambdas", "smear_gate.weight"])
+def test_a_newer_nanochat_is_refused_by_its_tensors(tmp_path: Path, name: str) -> None:
+    tensors = nanochat_checkpoint(random_model(5)) | {name: torch.ones(3)}
+    folder = write_nanochat(tmp_path / "gpt", tensors)
+    with pytest.raises(WeightsError, match="another architecture"):
+        load_pretrained(model(), CONFIG, sources=Pretrained(sam="", clip="", gpt=folder))
+
+
+def drop(tensors: Tensors) -> Tensors:
+    return {n: v for n, v in tensors.items() if "layers.1.mlp" not in n}
+
+
+def add(tensors: Tensors) -> Tensors:
+    return tensors | {"vision_encoder.something.new": torch.ones(1)}
+
+
+def reshape(tensors: Tensors) -> Tensors:
+    name = next(n for n in tensors if n.endswith("layers.0.layer_norm1.weight"))
+    return tensors | {name: torch.ones(7)}
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (drop, r"4 tensors missing: layers.1.mlp.lin1.weight, .*, \.\.\."),
+        (add, "1 tensors unknown: something.new"),
+        (reshape, r"layers.0.layer_norm1.weight is \[7\], the model's \[48\]"),
+    ],
+)
+def test_every_tensor_is_accounted_for(
+    tmp_path: Path, damage: Callable[[Tensors], Tensors], message: str
+) -> None:
+    target = model()
+    before = {n: v.detach().clone() for n, v in target.named_parameters()}
+    folder = write_safetensors(tmp_path / "sam", damage(sam_checkpoint(random_model(5))))
+    with pytest.raises(WeightsError, match=message):
+        load_pretrained(target, CONFIG, sources=Pretrained(sam=folder, clip="", gpt=""))
+    assert all(torch.equal(v, before[n]) for n, v in target.named_parameters())
+
+
+def test_folders_that_hold_nothing_known(tmp_path: Path) -> None:
+    (tmp_path / "model_000001.pt").write_bytes(b"")  # without its meta
+    for part in ("sam", "clip", "gpt"):
+        chosen = Pretrained(**dict.fromkeys(("sam", "clip", "gpt"), "") | {part: str(tmp_path)})
+        with pytest.raises(SourceError, match="holds nothing of what is needed"):
+            load_pretrained(model(), CONFIG, sources=chosen)
+    with pytest.raises(UsageError, match="no such folder"):
+        load_pretrained(model(), CONFIG, sources=Pretrained(sam=str(tmp_path / "nowhere")))
+    with pytest.raises(UsageError, match="no folder and no repository"):
+        load_pretrained(model(), CONFIG, sources=Pretrained(sam="three/part/name"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("meta_021400.json", "{"), ("meta_021400.json", "[]"), ("model_021400.pt", "PK damaged")],
+)
+def test_damaged_files_of_a_source(tmp_path: Path, name: str, content: str) -> None:
+    folder = write_nanochat(tmp_path / "gpt", nanochat_checkpoint(random_model(5)))
+    (Path(folder) / name).write_text(content)
+    with pytest.raises(WeightsError, match=name):
+        load_pretrained(model(), CONFIG, sources=Pretrained(sam="", clip="", gpt=folder))
+    shutil.rmtree(folder)
+    Path(folder).mkdir()
+    (Path(folder) / "model.safetensors").write_text("damaged")
+    with pytest.raises(WeightsError, match="cannot be read as safetensors"):
+        load_pretrained(model(), CONFIG, sources=Pretrained(sam=folder, clip="", gpt=""))
+
+
+def outputs(of: OcrModel) -> Tensor:
+    with torch.no_grad():
+        return of.encoder(pixels(128))
+
+
+def test_deepencoder_round_trip(tmp_path: Path) -> None:
+    source, target = random_model(seed=3), model(seed=1)
+    gpt = {n: v.detach().clone() for n, v in target.gpt.named_parameters()}
+    path = tmp_path / "deepencoder_001000.safetensors"
+    save_deepencoder(source, path, {"step": 1000, "run": "ünï"})
+    assert load_deepencoder(target, path) == {"step": 1000, "run": "ünï"}
+    assert torch.equal(outputs(target), outputs(source))
+    assert all(torch.equal(v, gpt[n]) for n, v in target.gpt.named_parameters())
+    assert "gpt" not in " ".join(load_file(path))  # any safetensors reader opens it
+    first = path.read_bytes()
+    save_deepencoder(source, path, {"step": 1000, "run": "ünï"})
+    assert path.read_bytes() == first
+    assert [p.name for p in tmp_path.iterdir()] == [path.name]
+
+
+@pytest.mark.parametrize("spelling", ["view_separator", "view_seperator"])
+def test_the_originals_pt_file_loads(tmp_path: Path, spelling: str) -> None:
+    source, target = random_model(seed=3), model(seed=1)
+    tensors = to_deepencoder(source.encoder)
+    tensors[spelling] = tensors.pop("view_separator")
+    embeddings = "vision_model.embeddings."
+    tensors[f"{embeddings}patch_embedding.weight"] = torch.ones(CONFIG.clip_width, 3, 14, 14)
+    tensors[f"{embeddings}position_ids"] = torch.arange(17)[None]
+    assert "vision_model.transformer.layers.1.self_attn.qkv_proj.weight" in tensors
+    assert "sam_model.neck.3.bias" in tensors and "sam_model.net_3.weight" in tensors
+    for number, name in enumerate(("deepencoder_1000.pt", "old.pt")):
+        path = tmp_path / name
+        torch.save(tensors, path, _use_new_zipfile_serialization=number == 0)
+        assert load_deepencoder(target, path) == {}
+        assert torch.equal(outputs(target), outputs(source))
+        randomise(target, seed=8)
+
+
+class Canary:
+    """A pickle of this creates a file when it is loaded by a reader that runs code."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (Path.touch, (self.path,))
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickle_that_runs_code_is_refused(tmp_path: Path, zipped: bool) -> None:
+    canary, path = tmp_path / "canary", tmp_path / "deepencoder_1000.pt"
+    value = {"image_newline": torch.ones(3), "x": Canary(canary)}
+    torch.save(value, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(WeightsError, match="refused"):
+        load_deepencoder(model(), path)
+    assert not canary.exists()
+
+
+def test_a_pt_file_that_is_no_state_dict(tmp_path: Path) -> None:
+    path = tmp_path / "deepencoder_1000.pt"
+    torch.save([torch.ones(3)], path)
+    with pytest.raises(WeightsError, match="is no state dict"):
+        load_deepencoder(model(), path)
+    torch.save({"gpt.lm_head.weight": torch.ones(3)}, path)
+    with pytest.raises(WeightsError, match="holds no vision encoder"):
+        load_deepencoder(model(), path)
+    path.unlink()
+    with pytest.raises(WeightsError, match="no such file"):
+        load_deepencoder(model(), path)
+
+
+def test_no_flipped_bit_goes_unseen(tmp_path: Path) -> None:
+    path = tmp_path / "deepencoder_001000.safetensors"
+    target = model()
+    save_deepencoder(target, path, {"step": 1})
+    good = path.read_bytes()
+    before = {n: v.detach().clone() for n, v in target.named_parameters()}
+    draw = random.Random(0)
+    header = 8 + int.from_bytes(good[:8], "little")
+    places = [draw.randrange(header) for _ in range(150)]
+    places += [draw.randrange(header, len(good)) for _ in range(50)]
+    for place in places:
+        damaged = bytearray(good)
+        damaged[place] ^= 1 << draw.randrange(8)
+        path.write_bytes(damaged)
+        with pytest.raises(WeightsError):
+            load_deepencoder(target, path)
+    path.write_bytes(good[:-1])
+    with pytest.raises(WeightsError):
+        load_deepencoder(target, path)
+    assert all(torch.equal(v, before[n]) for n, v in target.named_parameters())
+
+
+def test_other_safetensors_and_newer_versions_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "deepencoder.safetensors"
+    tensors = {n: v.contiguous() for n, v in to_deepencoder(model().encoder).items()}
+    save_file(tensors, path)
+    with pytest.raises(WeightsError, match="is no deepencoder file"):
+        load_deepencoder(model(), path)
+    save_file(tensors, path, metadata={"deepencoder": json.dumps({"version": 2})})
+    with pytest.raises(WeightsError, match="newer than 1"):
+        load_deepencoder(model(), path)
+
+
+def test_an_encoder_of_other_sizes_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "deepencoder.safetensors"
+    save_deepencoder(model(), path, {})
+    other = dataclasses.replace(CONFIG, clip_layers=1)
+    with pytest.raises(WeightsError, match=r"tensors unknown: clip.encoder.layers.1"):
+        load_deepencoder(build_model(other, image_size=128, image_token=9, seed=0), path)
+
+
+def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DiskError):
+        save_deepencoder(model(), tmp_path / "file" / "x.safetensors", {})
