@@ -149,7 +149,7 @@ class _Conversion:
     def make_all(self) -> Manifest:
         """Make the shards that are missing, then rejects and manifest."""
         if self.work.provenance() is None:
-            self.work.begin(self.provenance)
+            self._begin()
         records = {shard: self.work.read_record(shard) for shard in self.layout.shards}
         pending = [shard for shard, record in records.items() if record is None]
         for record in records.values():
@@ -163,6 +163,10 @@ class _Conversion:
         self.finished = self._finish()
         return self.finished
 
+    def _begin(self) -> None:
+        licence = self.source.provenance.get("licence", "unknown")
+        self.work.begin({**self.provenance, "licence": licence})
+
     def make_one(self, shard: int) -> ShardInfo:
         """Make one shard, see `convert_one`."""
         shards = self.layout.shards
@@ -173,7 +177,7 @@ class _Conversion:
         if self.finished is not None:
             return self._repair(shard, self.finished)
         if self.work.provenance() is None:
-            self.work.begin(self.provenance)
+            self._begin()
         work(self._task(self.out), [shard], 1, self._report)
         record = self.work.read_record(shard)
         assert record is not None

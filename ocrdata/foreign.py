@@ -27,10 +27,7 @@ def to_sample(shard: str, key: str, members: Mapping[str, bytes]) -> Sample:
             detail = f"not readable as JSON: {str(exc)[:200]}"
             raise ShardError(shard, detail, key=key, member=f"{key}.json") from exc
         if isinstance(document, dict) and isinstance(document.get("messages"), list):
-            source, meta = document.get("source", ""), document.get("meta", {})
-            if not (isinstance(source, str) and isinstance(meta, dict)):
-                raise ShardError(shard, "source or meta is not what a sample has", key=key)
-            return Sample(document["messages"], images, source, meta)
+            return _conversation(shard, key, document, images)
     for suffix in TEXT_SUFFIXES:
         if images and (raw := members.get(f"{key}.{suffix}")) is not None:
             return _captioned(shard, key, raw, images, document)
@@ -41,6 +38,42 @@ def to_sample(shard: str, key: str, members: Mapping[str, bytes]) -> Sample:
         key=key,
         remedy="read it with members(), or convert it with tools/make_shards.py",
     )
+
+
+def _conversation(shard: str, key: str, document: dict[str, Any], images: list[bytes]) -> Sample:
+    source, meta = document.get("source", ""), document.get("meta", {})
+    if not (isinstance(source, str) and isinstance(meta, dict)):
+        raise ShardError(shard, "source or meta is not what a sample has", key=key)
+    placed = _placed_images(document["messages"])
+    if placed is None:
+        raise ShardError(
+            shard,
+            "its messages are not lists of parts",
+            key=key,
+            remedy="convert it: python tools/make_shards.py jsonl reads other kinds of messages",
+        )
+    if placed != len(images):
+        detail = f"the messages place {placed} images, the tar holds {len(images)}"
+        raise ShardError(shard, detail, key=key)
+    return Sample(document["messages"], images, source, meta)
+
+
+def _placed_images(messages: list[Any]) -> int | None:
+    """How many images the messages place; None where they are not ours (DESIGN section 5)."""
+    placed = 0
+    for message in messages:
+        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+            return None
+        content = message.get("content")
+        if not isinstance(content, list):
+            return None
+        for part in content:
+            kind = part.get("type") if isinstance(part, dict) else None
+            if kind == "image":
+                placed += 1
+            elif kind != "text" or not isinstance(part.get("text"), str):
+                return None
+    return placed
 
 
 def _captioned(shard: str, key: str, raw: bytes, images: list[bytes], document: object) -> Sample:

@@ -206,8 +206,6 @@ class _explain:  # noqa: N801 - used as a context manager only
 
     def __exit__(self, _: object, exc: BaseException | None, __: object) -> None:
         if isinstance(exc, (pa.ArrowException, OSError, ValueError, KeyError, OverflowError)):
-            if isinstance(exc, FileNotFoundError):
-                return
             reason = (str(exc).splitlines() or [""])[0][:200]
             raise ShardError(
                 str(self.path),

@@ -162,7 +162,8 @@ def recorded_provenance(out: Path, name: str) -> dict[str, Any] | None:
     """What the shards of that name in `out` are, or are going to be, made of; None where there
     are none. Raises UsageError for shards that nobody can account for."""
     if (out / f"{name}.json").exists():
-        return dict(read_manifest(out / f"{name}.json").provenance)
+        manifest = read_manifest(out / f"{name}.json")
+        return {**manifest.provenance, "licence": manifest.licence}
     found = WorkFolder(out, name).provenance()
     if found is None and out.is_dir():
         pattern = re.compile(rf"{re.escape(name)}-\d+\.tar")

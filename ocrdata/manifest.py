@@ -65,7 +65,7 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
 def is_manifest(path: Path) -> bool:
     """Whether a JSON file claims to be a manifest; it may still be damaged."""
     with explain_disk(path), path.open("rb") as file:
-        head = file.read(1 << 24)
+        head = file.read(1 << 16)
     return f'"format": "{FORMAT}"'.encode() in head and f'"kind": "{KIND}"'.encode() in head
 
 

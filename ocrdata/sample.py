@@ -125,12 +125,21 @@ def check_messages(messages: list[Message]) -> None:
         raise RejectedRow("roles out of order: " + " ".join(m["role"] for m in messages)[:200])
     for number, message in enumerate(messages):
         for part in message["content"]:
-            if part["type"] == "text" and not isinstance(part.get("text"), str):
-                raise RejectedRow(f"message {number}: text is not a string")
+            if part["type"] == "text":
+                _check_text(part.get("text"), number)
             if part["type"] == "image" and message["role"] != "user":
                 raise RejectedRow(f"message {number}: {message['role']} messages hold no images")
         if message["role"] == "assistant" and not text_of(message).strip():
             raise RejectedRow(f"message {number}: no assistant text")
+
+
+def _check_text(text: object, message: int) -> None:
+    if not isinstance(text, str):
+        raise RejectedRow(f"message {message}: text is not a string")
+    try:
+        text.encode()
+    except UnicodeEncodeError as exc:
+        raise RejectedRow(f"message {message}: half a surrogate pair in the text") from exc
 
 
 def check(sample: Sample) -> None:

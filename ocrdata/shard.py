@@ -188,12 +188,10 @@ def shard_info(path: Path) -> ShardInfo:
     Raises ShardError where the index is missing, damaged, or not that of a tar of this size.
     """
     file = index_path(path)
-    try:
-        found = read_index_header(file)
-        size = path.stat().st_size
-        data = file.read_bytes()
-    except FileNotFoundError as exc:
-        raise ShardError(str(exc.filename), "the file is missing") from exc
+    for needed in (path, file):
+        if not needed.is_file():
+            raise ShardError(str(needed), "the file is missing")
+    found, size = read_index_header(file), path.stat().st_size
     if size != found.shard_size:
         raise ShardError(
             str(path), f"has {size:,} bytes, its index was made of {found.shard_size:,}"
@@ -203,6 +201,6 @@ def shard_info(path: Path) -> ShardInfo:
         samples=found.samples,
         bytes=size,
         digest=found.shard_digest,
-        index_digest=digest_of(data),
+        index_digest=digest_of(file.read_bytes()),
         rows_digest=found.rows_digest,
     )

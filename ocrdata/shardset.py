@@ -93,10 +93,7 @@ class ShardSet:
     def _load(self, number: int) -> Index:
         shard = self.shards[number]
         file = find_index(shard.path)
-        try:
-            index = read_index(file)
-        except FileNotFoundError as exc:
-            raise ShardError(shard.name, f"its index {file} is gone") from exc
+        index = read_index(file)
         found = index.header
         if (found.samples, found.shard_size, found.shard_digest, found.rows_digest) != (
             shard.samples,

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ocrdata.errors import ShardError, SpecError
+from ocrdata.errors import SpecError
 from ocrdata.manifest import Manifest, is_manifest, read_manifest
 
 MAX_FILES = 1_000_000
@@ -273,11 +273,8 @@ def _beside(files: Sequence[Path]) -> Manifest | None:
     path = files[0].parent / (set_name(files[0].name) + ".json")
     if not path.is_file():
         return None
-    try:
-        if not is_manifest(path):
-            return None
-    except OSError as exc:
-        raise ShardError(str(path), f"cannot be read: {exc.strerror}") from exc
+    if not is_manifest(path):
+        return None
     if any(file.parent != path.parent for file in files):
         return None
     manifest = read_manifest(path)

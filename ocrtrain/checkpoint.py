@@ -58,7 +58,7 @@ def step_folder(run: Path, step: int) -> Path:
 def versions() -> dict[str, Any]:
     """What bit-identical losses depend on beside the config."""
     import numpy
-    import PIL
+    import PIL.features
     import transformers
 
     return {
@@ -67,6 +67,7 @@ def versions() -> dict[str, Any]:
         "transformers": transformers.__version__,
         "numpy": numpy.__version__,
         "pillow": PIL.__version__,
+        "libjpeg": PIL.features.version("libjpeg_turbo") or PIL.features.version("jpg"),
         "machine": platform.machine(),
         "threads": torch.get_num_threads(),
     }

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import pickle
 import struct
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -126,7 +126,7 @@ def read_torch_file(path: Path) -> Tensors:
     """
     try:
         value = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as exc:
+    except UnpicklingError as exc:
         raise WeightsError(
             f"{path}: holds more than tensors, or is damaged; refused, since reading it could run "
             "code\n  save it again as a plain state dict"

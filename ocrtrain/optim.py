@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from ocrtrain.config import Config
+from ocrtrain.model import part_of
 
 
 def learning_rate(config: Config, step: int) -> float:
@@ -50,9 +51,10 @@ def build_optimizer(model: nn.Module, config: Config) -> torch.optim.AdamW:
 
 def rate_scale(name: str, config: Config) -> float:
     """The factor of a parameter's learning rate, by its name in the model."""
-    if name.startswith("encoder.sam."):
-        return config.sam_lr_scale
-    return config.clip_lr_scale if name.startswith("encoder.") else 1.0
+    part = part_of(name)
+    if part == "gpt":
+        return 1.0
+    return config.sam_lr_scale if part == "sam" else config.clip_lr_scale
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import textwrap
 from contextlib import ExitStack
-from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -81,13 +81,10 @@ def _resumed_config(asked: Asked) -> Config:
     if not path.exists():
         return asked.config
     saved = from_json(json.loads(path.read_text()))
-    given = {
-        item.name: getattr(asked.config, item.name)
-        for item in fields(Config)
-        if item.name in asked.given and item.name != "out"
-    }
-    model = {name: getattr(asked.config.model, name) for name in asked.given - set(given) - {"out"}}
-    wanted = override(saved, {**given, **model})
+    typed = {name: _value(asked.config, name) for name in asked.given if name != "out"}
+    if typed.get("vocab_size") == 0:
+        del typed["vocab_size"]  # "the tokenizer's", which is what the run has
+    wanted = override(saved, typed)
     changed = differences(saved, wanted)
     if changed:
         raise UsageError(
@@ -95,6 +92,11 @@ def _resumed_config(asked: Asked) -> Config:
             "  leave them out to go on with the run, or choose another --out"
         )
     return override(wanted, {"out": asked.config.run_folder})
+
+
+def _value(config: Config, name: str) -> Any:
+    """A setting by its name, wherever it is."""
+    return getattr(config if hasattr(config, name) else config.model, name)
 
 
 def _newest(run: Path) -> Checkpoint | None:
@@ -110,13 +112,14 @@ def _prepare(
 ) -> Job:
     """Everything the loop needs, fresh or from a checkpoint."""
     checkpoint.clean(run)
+    torch.manual_seed(config.seed)
     tokenizer = found.tokenizer() if found else find_tokenizer(config)
     config = with_vocabulary(config, tokenizer)
     plan = make_plan(config, sources)
     _same_plan(run, plan.recipe(), resumed=found is not None)
     state = found.state if found else State()
     _introduce(config, sources, run)
-    model = (new_model(config, tokenizer)).to(device).train()
+    model = new_model(config, tokenizer).to(device).train()
     optimizer = make_optimizer(config, model)
     if found:
         found.load_weights(model)

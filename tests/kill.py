@@ -103,7 +103,7 @@ def points(
     return log.read_text().splitlines()
 
 
-def run_killed(  # noqa: PLR0913 - a test helper of keywords
+def run_killed(
     command: Sequence[str],
     folder: Path,
     *,

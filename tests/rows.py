@@ -38,9 +38,9 @@ def write_shard(path: Path, samples: Iterable[Sample], start: int = 0) -> ShardI
     return writer.close()
 
 
-def write_set(folder: Path, name: str, counts: Iterable[int], kinds: Iterable[str] = ("PNG",)) -> (
-    Manifest
-):
+def write_set(
+    folder: Path, name: str, counts: Iterable[int], kinds: Iterable[str] = ("PNG",)
+) -> Manifest:
     """A complete set with a manifest; shard K holds counts[K] samples, numbered through."""
     infos, start = [], 0
     for shard, count in enumerate(counts):
@@ -54,9 +54,9 @@ def write_set(folder: Path, name: str, counts: Iterable[int], kinds: Iterable[st
     return manifest
 
 
-def write_tar(path: Path, files: Iterable[tuple[str, bytes]], form: int = tarfile.PAX_FORMAT) -> (
-    Path
-):
+def write_tar(
+    path: Path, files: Iterable[tuple[str, bytes]], form: int = tarfile.PAX_FORMAT
+) -> Path:
     """Anybody's tar."""
     with tarfile.open(path, "w", format=form) as tar:
         for name, data in files:
@@ -81,7 +81,9 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 @st.composite
 def samples(draw: st.DrawFn) -> Sample:
     """Legal samples: any texts, up to four images of any format."""
-    kinds = draw(st.lists(st.sampled_from(["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF"]), max_size=4))
+    kinds = draw(
+        st.lists(st.sampled_from(["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF"]), max_size=4)
+    )
     sizes = draw(st.lists(st.integers(1, 40), min_size=len(kinds), max_size=len(kinds)))
     images = [image(kind, size, 41 - size) for kind, size in zip(kinds, sizes, strict=True)]
     turns = draw(st.lists(st.tuples(texts, texts), min_size=1, max_size=4))

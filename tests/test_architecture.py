@@ -34,7 +34,13 @@ def test_nothing_imports_what_it_must_not(path: Path) -> None:
     package = path.relative_to(ROOT).parts[0]
     found = tops(path)
     assert not found & {"tools", "tests", "benchmarks"}
-    assert not found & {"pickle", "dill", "cloudpickle", "shelve"} or path.name == "pickled.py"
+    assert not found & {"dill", "cloudpickle", "shelve", "marshal"}
+    if path.name != "pickled.py" and "pickle" in found:
+        # What torch raises when it refuses a pickle may be caught.
+        assert {n for n in imports(path) if n.startswith("pickle")} == {
+            "pickle",
+            "pickle.UnpicklingError",
+        }
     if package == "ocrdata":
         assert "ocrtrain" not in found
         assert "torch" not in found
@@ -75,13 +81,14 @@ def test_making_and_reading_shards_imports_no_torch() -> None:
 
 
 def test_every_module_has_its_tests() -> None:
-    shared = {"__init__", "errors"}
-    for path in MODULES:
-        name = path.stem
-        if name in shared:
-            continue
-        candidates = [f"test_{name}.py", f"test_sources_{name}.py"]
-        assert any((ROOT / "tests" / c).exists() for c in candidates), f"no tests for {path.name}"
+    tests = {path.stem for path in (ROOT / "tests").rglob("test_*.py")}
+    untested = [
+        path.name
+        for path in MODULES
+        if path.stem not in {"__init__", "errors"}
+        and not {f"test_{path.stem}", f"test_sources_{path.stem}"} & tests
+    ]
+    assert untested == []
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))

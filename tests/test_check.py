@@ -1,17 +1,21 @@
+import math
 import os
 import random
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ocrdata.check import Contents, check, find, quantile
+from ocrdata.check import Contents, _bins, check, find, quantile
+from ocrdata.columns import rows_digest
 from ocrdata.errors import ShardError, SpecError
-from ocrdata.index import index_path, read_index, write_index
+from ocrdata.index import Index, IndexHeader, index_path, read_index, write_index
 from ocrdata.indexing import index_tar
-from ocrdata.manifest import read_manifest
+from ocrdata.manifest import read_manifest, write_manifest
 from ocrdata.shard import make_key, shard_info
 from tests.rows import flip, image, sample, write_set, write_shard, write_tar
 
@@ -127,7 +131,7 @@ def test_a_damaged_index(tmp_path: Path) -> None:
     assert ["index cannot be read" in str(error) for error in found] == [True]
     assert contents.samples == 3  # the tar itself was walked
     flip(tmp_path / "x-000.tar", 3)
-    assert ["", ""] == [error.key for error in errors(tmp_path)]
+    assert [error.key for error in errors(tmp_path)] == ["", ""]
 
 
 def test_an_index_of_another_tar(tmp_path: Path) -> None:
@@ -150,9 +154,6 @@ def test_index_rows_that_say_something_else(tmp_path: Path) -> None:
     rows = index.table.to_pylist()
     rows[0]["turns"] = 5
     changed = index.table.from_pylist(rows, schema=index.table.schema)
-    from ocrdata.columns import rows_digest
-    from ocrdata.index import Index, IndexHeader
-
     head = index.header
     header = IndexHeader(head.shard_size, head.shard_digest, 1, rows_digest(changed))
     write_index(index_path(tar), Index(changed, header))
@@ -171,10 +172,6 @@ def test_a_manifest_is_held_against_its_shards(tmp_path: Path) -> None:
 
 
 def test_our_layout_where_there_is_a_manifest(tmp_path: Path) -> None:
-    from dataclasses import replace
-
-    from ocrdata.manifest import write_manifest
-
     manifest = write_set(tmp_path, "x", [2])
     one = sample(0)
     for files, message in (
@@ -211,13 +208,12 @@ def test_anybodys_tars(tmp_path: Path) -> None:
 def test_members_beside_the_index(tmp_path: Path) -> None:
     files = [("a.txt", b"1"), ("b.txt", b"2"), ("c.txt", b"3")]
     index = index_tar(write_tar(tmp_path / "x.tar", files))
-    for changed, message in (
-        ([("a.txt", b"1"), ("b.txt", b"2"), ("NOTE", b"3")], "is not what the index has here"),
-        ([("NOTE", b"1"), ("b.txt", b"2"), ("c.txt", b"3")], "is not what the index has here"),
-    ):
+    for gone in range(3):
         write_index(index_path(tmp_path / "x.tar"), index)
-        write_tar(tmp_path / "x.tar", changed)
-        assert errors(tmp_path / "x.tar"), message
+        write_tar(
+            tmp_path / "x.tar", [("NOTE", f[1]) if n == gone else f for n, f in enumerate(files)]
+        )
+        assert "is in the index and not in the tar" in str(only(tmp_path / "x.tar"))
     for kept in ((0, 1), (1, 2), (0, 2)):
         names = [f if n in kept else ("NOTE", f[1]) for n, f in enumerate(files)]
         short = index_tar(write_tar(tmp_path / "x.tar", names))
@@ -227,14 +223,9 @@ def test_members_beside_the_index(tmp_path: Path) -> None:
         assert "not in the index" in found or "after the last sample of the index" in found
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 10**9), min_size=1, max_size=50), st.floats(0.01, 1))
 def test_quantiles_are_right_to_a_tenth(values: list[int], share: float) -> None:
-    import math
-
-    import numpy as np
-
-    from ocrdata.check import _bins
-
     found = quantile(Counter(_bins(np.array(values))), share)
     exact = sorted(values)[max(math.ceil(share * len(values) - 1e-9), 1) - 1]
     assert exact / 1.1 - 1 <= found <= exact * 1.1 + 1

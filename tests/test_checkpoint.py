@@ -152,9 +152,9 @@ def test_the_same_step_again_replaces_it(tmp_path: Path, tokenizer: Tokenizer) -
 def test_weights_of_another_model(tmp_path: Path, tokenizer: Tokenizer) -> None:
     found = Checkpoint.open(saved(tmp_path, tokenizer))
     with pytest.raises(TrainError, match="do not fit the model"):
-        found.load_weights(nn.Linear(2, 2))
+        found.load_weights(nn.Sequential(nn.Linear(2, 2)))
     with pytest.raises(TrainError, match="unknown parameter"):
-        other = nn.Linear(2, 2)
+        other = nn.Sequential(nn.Linear(2, 2))
         found.load_optimizer(other, build_optimizer(other, CONFIG))
 
 

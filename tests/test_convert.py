@@ -40,7 +40,7 @@ def test_every_row_is_a_sample_or_a_reject(options: Options, source: Numbered) -
     good = [row for row in range(45) if row not in BAD]
     shards = open_shards(str(options.out / "set.json"))
     assert [shards.ref(n).key for n in range(len(shards))] == [make_key(row) for row in good]
-    wanted = {row: sample for row, sample in source.rows(0, 45)}
+    wanted = dict(source.rows(0, 45))
     assert [shards[n] for n in range(len(shards))] == [wanted[row] for row in good]
     lines = (options.out / "set.rejects.jsonl").read_text().splitlines()
     assert [json.loads(line)["row"] for line in lines] == sorted(BAD)

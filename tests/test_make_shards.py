@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import subprocess
@@ -13,10 +14,11 @@ from typing import Any
 
 import pytest
 
+from ocrdata.errors import UsageError
 from ocrdata.manifest import read_manifest
 from ocrdata.reader import open_shards
 from ocrdata.sample import text_of
-from tests.hub import Hub
+from tests.hub import Hub, Served
 from tests.hubdata import (
     FINEVISION,
     SHARED,
@@ -28,9 +30,10 @@ from tests.hubdata import (
     shared,
     smoltalk_repository,
 )
-from tests.shardcommand import ROOT, TOOL, environment, made, make_shards
+from tests.shardcommand import TOOL, environment, made, make_shards
 
 ROWS = 120
+Whole = tuple[dict[str, bytes], Served]
 
 
 @pytest.fixture(scope="module")
@@ -45,10 +48,8 @@ def repository(rows: list[dict[str, Any]]) -> dict[str, bytes]:
 
 
 @pytest.fixture(scope="module")
-def whole(
-    repository: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory
-) -> tuple[dict[str, bytes], int]:
-    """The files of an unbroken conversion, and how many bytes the hub served for it."""
+def whole(repository: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    """The files of an unbroken conversion, and what the hub served for it."""
     home = tmp_path_factory.mktemp("whole")
     with Hub({FINEVISION: repository}) as hub:
         done = chartqa(home, hub.url)
@@ -56,7 +57,7 @@ def whole(
     assert "chartqa-000.tar to chartqa-003.tar" in done.stdout
     assert f"{FINEVISION} at commit {hub.commits[FINEVISION]}" in done.stdout
     assert done.stderr.count("rows/s, ") == 4
-    return made(home / "out"), hub.served.bytes
+    return made(home / "out"), hub.served
 
 
 def chartqa(
@@ -75,7 +76,7 @@ def one_line(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def test_every_image_every_turn_and_the_ratings(
-    whole: tuple[dict[str, bytes], int], rows: list[dict[str, Any]], tmp_path: Path
+    whole: Whole, rows: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     for name, data in whole[0].items():
         (tmp_path / name).write_bytes(data)
@@ -92,7 +93,7 @@ def test_every_image_every_turn_and_the_ratings(
 
 
 def test_two_workers_and_a_hub_that_fails_every_third_range_request(
-    whole: tuple[dict[str, bytes], int], repository: dict[str, bytes], tmp_path: Path
+    whole: Whole, repository: dict[str, bytes], tmp_path: Path
 ) -> None:
     with Hub({FINEVISION: repository}, fail_every=3) as hub:
         done = chartqa(tmp_path, hub.url, "--workers", 2)
@@ -102,9 +103,9 @@ def test_two_workers_and_a_hub_that_fails_every_third_range_request(
 
 
 def test_a_hub_that_dies_half_way_and_is_back_with_a_newer_commit(
-    whole: tuple[dict[str, bytes], int], repository: dict[str, bytes], tmp_path: Path
+    whole: Whole, repository: dict[str, bytes], tmp_path: Path
 ) -> None:
-    with Hub({FINEVISION: repository}, die_after=8) as hub:
+    with Hub({FINEVISION: repository}, die_after=whole[1].range_requests * 3 // 4) as hub:
         began = time.monotonic()
         done = chartqa(tmp_path, hub.url)
         assert time.monotonic() - began < 60
@@ -122,13 +123,13 @@ def test_a_hub_that_dies_half_way_and_is_back_with_a_newer_commit(
     assert done.returncode == 0, done.stderr
     assert made(tmp_path / "out") == whole[0]
     kept = sum(len(files[name]) for name in tars)
-    assert hub.served.bytes < whole[1] - kept // 2
+    assert hub.served.bytes < whole[1].bytes - kept // 2
     assert "rows are there, going on" in done.stderr
 
 
 @pytest.mark.parametrize("whom", ["parent", "group"])
 def test_killed_in_the_middle_of_a_download(
-    whole: tuple[dict[str, bytes], int], repository: dict[str, bytes], tmp_path: Path, whom: str
+    whole: Whole, repository: dict[str, bytes], tmp_path: Path, whom: str
 ) -> None:
     process: list[subprocess.Popen[bytes]] = []
     words = ["chartqa", "--out", tmp_path / "out", "--shard-samples", 32, "--workers", 2]
@@ -159,7 +160,7 @@ def _killer(process: list[subprocess.Popen[bytes]], at: int, whom: str) -> Calla
 
 
 def test_ctrl_c_leaves_nothing_half_written(
-    whole: tuple[dict[str, bytes], int], repository: dict[str, bytes], tmp_path: Path
+    whole: Whole, repository: dict[str, bytes], tmp_path: Path
 ) -> None:
     process: list[subprocess.Popen[str]] = []
 
@@ -184,7 +185,7 @@ def test_ctrl_c_leaves_nothing_half_written(
     assert not [name for name in made(tmp_path / "out") if name.endswith((".tmp", ".lock"))]
 
 
-def test_a_complete_set_needs_no_hub(whole: tuple[dict[str, bytes], int], tmp_path: Path) -> None:
+def test_a_complete_set_needs_no_hub(whole: Whole, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     for name, data in whole[0].items():
         (tmp_path / "out" / name).write_bytes(data)
@@ -196,9 +197,7 @@ def test_a_complete_set_needs_no_hub(whole: tuple[dict[str, bytes], int], tmp_pa
     assert made(tmp_path / "out") == whole[0]
 
 
-def test_only_one_shard(
-    whole: tuple[dict[str, bytes], int], repository: dict[str, bytes], tmp_path: Path
-) -> None:
+def test_only_one_shard(whole: Whole, repository: dict[str, bytes], tmp_path: Path) -> None:
     with Hub({FINEVISION: repository}) as hub:
         done = chartqa(tmp_path, hub.url, "--only", 3)
         # Rows 96 to 119 lie in the second file, from its second row group on.
@@ -229,7 +228,8 @@ def test_other_subsets_and_wrong_ones(repository: dict[str, bytes], tmp_path: Pa
         wrong = make_shards("finevision", "--subset", "chart2txt", *out, env=env)
         right = make_shards("finevision", "--subset", "chart2text(cauldron)", *out, env=env)
     assert wrong.returncode == 2
-    assert "no subset 'chart2txt'; near names: chart2text(cauldron)" in one_line(wrong)
+    assert "no subset 'chart2txt'; near names: " in one_line(wrong)
+    assert "chart2text(cauldron)" in one_line(wrong)
     assert right.returncode == 0, right.stderr
     manifest = read_manifest(tmp_path / "out" / "chart2text-cauldron.json")
     assert manifest.provenance["config"] == "chart2text(cauldron)"
@@ -293,18 +293,38 @@ def test_too_many_rejected_rows(tmp_path: Path) -> None:
         (["chartqa", "--lim", "3"], "unrecognized arguments: --lim 3"),
     ],
 )
-def test_what_cannot_be_meant(tmp_path: Path, words: list[str], said: str) -> None:
-    done = make_shards(*words, env=environment(tmp_path))
-    assert done.returncode == 2
-    assert said in one_line(done)
+def test_what_cannot_be_meant(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises((SystemExit, UsageError)) as caught:
+        load_tool().main(words)
+    if isinstance(caught.value, SystemExit):
+        assert caught.value.code == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and said in error
+    else:
+        assert said in str(caught.value)
 
 
-def test_help_is_there_for_everything(tmp_path: Path) -> None:
-    whole_help = make_shards("--help", env=environment(tmp_path))
-    assert whole_help.returncode == 0 and "python tools/make_shards.py chartqa" in whole_help.stdout
-    for kind in ("chartqa", "finevision", "smoltalk", "jsonl", "charts", "sums"):
-        assert kind in whole_help.stdout
-        one = make_shards(kind, "--help", env=environment(tmp_path)).stdout
+def test_help_is_there_for_everything(capsys: pytest.CaptureFixture[str]) -> None:
+    tool = load_tool()
+    with pytest.raises(SystemExit, match="0"):
+        tool.main(["--help"])
+    whole_help = capsys.readouterr().out
+    assert "python tools/make_shards.py chartqa" in whole_help
+    for kind in tool.KINDS:
+        assert kind in whole_help
+        with pytest.raises(SystemExit, match="0"):
+            tool.main([kind, "--help"])
+        one = capsys.readouterr().out
         for flag in ("out", "name", "shard-samples", "start", "stop", "limit", "workers", "only"):
             assert f"--{flag}" in one
-    assert ROOT.name not in whole_help.stdout
+
+
+def load_tool() -> Any:
+    spec = importlib.util.spec_from_file_location("make_shards", TOOL)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["make_shards"] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    return module

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,7 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from tests.hub import Hub
+from tests.hubdata import FINEVISION, finevision_repository, made_up_rows
 from tests.shardcommand import TOOL, environment, made, make_shards
 
 
@@ -58,25 +63,34 @@ def test_a_full_disk_is_seen_before_the_start(file: Path, tmp_path: Path) -> Non
         assert not list(out.glob("*.tar"))
 
 
-def test_a_disk_that_fills_up_on_the_way(file: Path, tmp_path: Path) -> None:
-    with mounted(tmp_path / "small", "size=3m") as out:
-        # Asked for in parts, so that each fits by the estimate; others fill the disk meanwhile.
-        assert run(file, out, "--only", 0).returncode == 0
-        ballast = out / "ballast"
-        free = os.statvfs(out).f_bavail * os.statvfs(out).f_frsize
-        ballast.write_bytes(bytes(free - 560_000))
-        with ballast.open("ab") as more:
-            command = [sys.executable, str(TOOL), "jsonl", "--path", str(file), "--out", str(out),
-                       "--shard-samples", "100", "--only", "1"]  # fmt: skip
-            more.write(bytes(0))
-            done = subprocess.run(
-                command, env=environment(file.parent), capture_output=True, text=True, check=False
-            )
-        ballast.unlink()
-        if done.returncode == 0:
-            pytest.skip("the estimate and the file system leave no room between them")
-        assert "no space left" in error(done) or "are needed" in error(done)
-        assert run(file, out).returncode == 0
+def noise(seed: int) -> bytes:
+    """A PNG of 120 KB, which no compression makes smaller."""
+    buffer = io.BytesIO()
+    Image.frombytes("RGB", (200, 200), random.Random(seed).randbytes(120_000)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_a_disk_that_fills_up_on_the_way(tmp_path: Path) -> None:
+    rows = [
+        {**row, "images": [{"bytes": noise(number), "path": None}]}
+        for number, row in enumerate(made_up_rows(60))
+    ]
+    repository = finevision_repository({"chartqa": rows}, group=5)
+    with mounted(tmp_path / "small", "size=16m") as out:
+
+        def fill(number: int) -> None:
+            if number == 15:
+                disk = os.statvfs(out)
+                (out / "ballast").write_bytes(bytes(disk.f_bavail * disk.f_frsize))
+
+        with Hub({FINEVISION: repository}, on_range=fill) as hub:
+            words = ["chartqa", "--out", out, "--shard-samples", 10, "--workers", 1]
+            env = environment(tmp_path, hub.url)
+            said = error(make_shards(*words, env=env))
+            assert "no space left on the disk; free some, or choose another folder" in said
+            assert not [name for name in made(out) if name.endswith(".tmp")]
+            (out / "ballast").unlink()
+            assert make_shards(*words, env=env).returncode == 0
         assert not [name for name in made(out) if name.startswith(".")]
 
 
@@ -114,4 +128,4 @@ def test_a_limit_on_file_sizes(file: Path, tmp_path: Path) -> None:
 def test_a_file_where_a_folder_should_be(file: Path, tmp_path: Path, deeper: str) -> None:
     (tmp_path / "out").write_text("")
     said = error(run(file, tmp_path / "out" / deeper))
-    assert "a file" in said and "not a folder" in said or "where a folder is needed" in said
+    assert ("a file" in said and "not a folder" in said) or "where a folder is needed" in said

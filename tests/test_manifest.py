@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocrdata.errors import ShardError
-from ocrdata.format import canonical, check_version, seal
+from ocrdata.format import seal
 from ocrdata.manifest import Manifest, is_manifest, read_manifest, write_manifest
 from ocrdata.shard import ShardInfo
 from tests.rows import flip
@@ -123,16 +123,3 @@ def test_a_manifest_that_is_missing(tmp_path: Path) -> None:
 def test_other_json_is_no_manifest(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text('{"messages": []}')
     assert not is_manifest(tmp_path / "x.json")
-
-
-def test_digests_do_not_depend_on_how_json_is_written() -> None:
-    assert canonical({"b": 1, "a": "é"}) == '{"a":"é","b":1}'.encode()
-    assert seal({"b": 1, "a": 2, "digest": "old"}) == seal({"a": 2, "b": 1})
-
-
-def test_versions() -> None:
-    for version in ("0.1", "1.0", "1.99"):
-        check_version("x", version)
-    for version in ("2.0", "10.0", "", None, 3):
-        with pytest.raises(ShardError):
-            check_version("x", version)

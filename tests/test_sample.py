@@ -96,6 +96,7 @@ def test_placeholders_become_parts_and_nothing_else_does() -> None:
             [message("user", {"type": "text", "text": None}), message("assistant", "b")],
             "text is not a string",
         ),
+        ([message("user", "\ud800"), message("assistant", "b")], "half a surrogate pair"),
     ],
 )
 def test_illegal_conversations(messages: list[dict[str, Any]], reason: str) -> None:

@@ -62,7 +62,7 @@ def test_what_is_not_there_is_told_in_one_line(tmp_path: Path) -> None:
         cases: dict[str, list[Any]] = {
             f"'{commit}'": ["resolve_commit", FINEVISION, "main"],
             f"'{'f' * 40}'": ["resolve_commit", FINEVISION, "f" * 40],
-            f"SourceError: {FINEVISION} has no revision v9 on": ["resolve_commit", FINEVISION, "v9"],
+            f"SourceError: {FINEVISION} has no revision v9 ": ["resolve_commit", FINEVISION, "v9"],
             "SourceError: some/none: no such data set": ["resolve_commit", "some/none", "main"],
             "SourceError: some/gated is gated: ask": ["resolve_commit", "some/gated", "main"],
             f"UsageError: {FINEVISION} has no subset 'chartsqa'; near names: chartqa": [

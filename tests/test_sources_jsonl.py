@@ -10,8 +10,8 @@ import pytest
 from ocrdata.errors import RejectedRow, SourceError, UsageError
 from ocrdata.sample import Sample, check, text_of
 from ocrdata.sources.jsonl import JsonlSource, RecordFormat
-from tests.numbered import square
 from tests.hubdata import shared
+from tests.numbered import square
 
 RED, BLUE = square("red"), square("blue")
 IMAGE = {"type": "image"}

@@ -117,5 +117,5 @@ def test_what_is_no_parquet_or_lacks_a_column() -> None:
     with pytest.raises(SourceError, match=r"^bad\.parquet: not a readable Parquet file: "):
         ParquetRows(Memory({"bad.parquet": b"not parquet"}), ()).count()
     rows = ParquetRows(numbered(3, group=3), ("texts",))
-    with pytest.raises(SourceError, match="no column 'texts', so this is not .* it has n"):
+    with pytest.raises(SourceError, match=r"no column 'texts', so this is not .* it has n"):
         list(rows.rows(0, 1))

@@ -14,6 +14,9 @@ from typing import Any, Protocol, runtime_checkable
 from ocrdata.errors import RejectedRow
 from ocrdata.sample import Sample
 
+ROW_BYTES = 2_048
+"""Room a row takes in a tar besides its values: headers and padding of two members, JSON keys."""
+
 
 class Source(Protocol):
     """Rows of one data set, fixed: pinned to a commit, a file's content or a seed.

@@ -8,12 +8,11 @@ from typing import Any, Protocol
 
 from ocrdata.errors import RejectedRow, UsageError
 from ocrdata.sample import Sample
-from ocrdata.sources import attempt
+from ocrdata.sources import ROW_BYTES, attempt
 from ocrdata.sources.hub import DataFiles, resolve, resolve_commit
 from ocrdata.sources.parquet import ParquetRows
 
-ROW_BYTES = 2_048
-"""Room a row takes in a tar besides its values: headers and padding of two members, JSON keys."""
+PROVENANCE = ("format", "repository", "revision", "commit", "config", "split", "licence")
 
 
 @dataclass(frozen=True)
@@ -68,7 +67,7 @@ class HubSource:
         self.name, self.request, self._form = name, request, form
         self._table: ParquetRows | None = None
         if request.is_that_of(recorded):
-            self.provenance = dict(recorded)
+            self.provenance = {name: recorded.get(name) for name in PROVENANCE}
         else:
             commit = resolve_commit(request.repository, request.revision)
             files = self._files(commit)

@@ -18,10 +18,12 @@ from typing import Any
 from ocrdata.errors import RejectedRow, SourceError, UsageError
 from ocrdata.sample import IMAGE_PART, Message, Part, Sample, from_turns, image_parts, text_part
 from ocrdata.sample import split_placeholders as split
-from ocrdata.sources import attempt, safe_name
+from ocrdata.sources import ROW_BYTES, attempt, safe_name
 from ocrdata.sources.rowfile import RowFile
 
 PLACEHOLDER = "<image>"
+SIZED_ROWS = 32
+"""Rows whose images are measured to estimate the room that all will take."""
 
 
 class JsonlSource:
@@ -53,10 +55,17 @@ class JsonlSource:
         return self._file.count
 
     def size(self, start: int, stop: int) -> int:
-        """Bytes in shards, were all rows equal: the text, and every file of the image folder."""
-        images = sum(entry.stat().st_size for entry in self._form.folder.rglob("*.*"))
-        share = (stop - start) / max(1, self.count())
-        return round((self._file.size + images) * share) + (stop - start) * 2_048
+        """Bytes in shards: the text, and images as large as those of some rows on the way."""
+        step = max(1, (stop - start) // SIZED_ROWS)
+        seen = [
+            sum(map(len, result.images))
+            for first in range(start, stop, step)
+            for _, result in self.rows(first, first + 1)
+            if isinstance(result, Sample)
+        ]
+        images = sum(seen) / len(seen) if seen else 0
+        text = self._file.size / self.count()
+        return round((images + text + ROW_BYTES) * (stop - start))
 
     def rows(self, start: int, stop: int) -> Iterator[tuple[int, Sample | RejectedRow]]:
         """Rows `[start, stop)`; a line that is no JSON is a rejected row."""

@@ -1,0 +1,52 @@
+"""The 753 real charts, repeated under other keys: what reading and writing are measured on."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from benchmarks.common import DATA
+from ocrdata.errors import SourceError
+from ocrdata.sample import Sample, from_turns
+from ocrdata.shard import ShardWriter, make_key
+
+SHARD_SAMPLES = 1024
+
+
+def load_charts() -> list[Sample]:
+    """The charts as samples in memory. Raises SourceError where they are absent."""
+    file = DATA / "charts" / "charts.jsonl"
+    if not file.exists():
+        raise SourceError(f"{file}: the real charts are not here, there is nothing to measure")
+    samples = []
+    for line in file.read_text(encoding="utf-8").splitlines():
+        row = json.loads(line)
+        samples.append(
+            from_turns(
+                [(turn["user"], turn["assistant"]) for turn in row["texts"]],
+                [(file.parent / row["image"]).read_bytes()],
+                source=row["source"],
+                meta={"id": row["id"], "title": row["title"]},
+            )
+        )
+    return samples
+
+
+def shard_files(folder: Path, count: int) -> list[tuple[Path, range]]:
+    """The shards that `count` samples need, with the keys in each."""
+    starts = range(0, count, SHARD_SAMPLES)
+    return [
+        (folder / f"charts-{number:03d}.tar", range(start, min(count, start + SHARD_SAMPLES)))
+        for number, start in enumerate(starts)
+    ]
+
+
+def write_ours(folder: Path, samples: list[Sample], count: int) -> int:
+    """Write `count` samples with `ShardWriter`; bytes of all tars."""
+    total = 0
+    for path, keys in shard_files(folder, count):
+        with ShardWriter(path) as writer:
+            for key in keys:
+                writer.write(make_key(key), samples[key % len(samples)])
+        total += writer.close().bytes
+    return total
