@@ -101,7 +101,7 @@ class Config:
     image_size: int = _flag(1024, "side of the square every image is letterboxed to, px")
     lr: float = _flag(5e-5, "peak learning rate")
     sam_lr_scale: float = _flag(1.0, "factor of --lr for SAM")
-    clip_lr_scale: float = _flag(1.0, "factor of --lr for CLIP, projector, newline and separator")
+    clip_lr_scale: float = _flag(1.0, "factor of --lr for CLIP")
     schedule: str = _flag("cosine", "learning rate after the warm-up: cosine, step or constant")
     warmup: int = _flag(10, "warm-up steps")
     step_every: int = _flag(2000, "schedule step: steps between two cuts")

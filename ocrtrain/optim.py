@@ -51,10 +51,8 @@ def build_optimizer(model: nn.Module, config: Config) -> torch.optim.AdamW:
 
 def rate_scale(name: str, config: Config) -> float:
     """The factor of a parameter's learning rate, by its name in the model."""
-    part = part_of(name)
-    if part == "gpt":
-        return 1.0
-    return config.sam_lr_scale if part == "sam" else config.clip_lr_scale
+    scales = {"sam": config.sam_lr_scale, "clip": config.clip_lr_scale}
+    return scales.get(part_of(name), 1.0)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

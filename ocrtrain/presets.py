@@ -56,8 +56,8 @@ def _tiny(full: Config, preset: str) -> Config:
         batch=16,
         seq_len=512,
         lr=1e-3,
-        sam_lr_scale=0.05,
-        clip_lr_scale=0.1,
+        sam_lr_scale=0.01,
+        clip_lr_scale=0.02,
         beta2=0.95,
         schedule="cosine",
         warmup=20,
@@ -71,6 +71,6 @@ TINY = ModelConfig(
     sam_width=64, sam_layers=4, sam_heads=4, sam_mlp=256, sam_window=4, sam_global_layers=(1, 3),
     sam_neck=64, sam_mid=128, sam_out=128, sam_grid=16,
     clip_width=128, clip_layers=1, clip_heads=4, clip_mlp=512, clip_grid=4,
-    gpt_width=128, gpt_layers=2, gpt_heads=2, gpt_mlp=512, vocab_size=0,
+    gpt_width=192, gpt_layers=2, gpt_heads=3, gpt_mlp=768, vocab_size=0,
 )  # fmt: skip
-"""1.3 M parameters with a vocabulary of 512."""
+"""1.9 M parameters with a vocabulary of 512."""

@@ -46,3 +46,11 @@ def made(out: Path) -> dict[str, bytes]:
     """Every file in an output folder by its path in it, hidden ones too."""
     files = (path for path in out.rglob("*") if path.is_file())
     return {str(path.relative_to(out)): path.read_bytes() for path in files}
+
+
+def one_line(done: subprocess.CompletedProcess[str]) -> str:
+    """The error, which is the last line and the only one that is no progress."""
+    lines = [line for line in done.stderr.splitlines() if not line.endswith("B/s)")]
+    assert len(lines) == 1, done.stderr
+    assert "error: " in lines[0]
+    return lines[0]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import subprocess
@@ -14,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from ocrdata.errors import UsageError
 from ocrdata.manifest import read_manifest
 from ocrdata.reader import open_shards
 from ocrdata.sample import text_of
@@ -27,10 +25,9 @@ from tests.hubdata import (
     chats,
     finevision_repository,
     made_up_rows,
-    shared,
     smoltalk_repository,
 )
-from tests.shardcommand import TOOL, environment, made, make_shards
+from tests.shardcommand import TOOL, environment, made, make_shards, one_line
 
 ROWS = 120
 Whole = tuple[dict[str, bytes], Served]
@@ -65,14 +62,6 @@ def chartqa(
 ) -> subprocess.CompletedProcess[str]:
     words = ["chartqa", "--out", home / "out", "--shard-samples", 32, "--workers", 1, *more]
     return make_shards(*words, env=environment(home, endpoint, **env))
-
-
-def one_line(done: subprocess.CompletedProcess[str]) -> str:
-    """The error, which is the last line and the only one that is no progress."""
-    lines = [line for line in done.stderr.splitlines() if not line.endswith("B/s)")]
-    assert len(lines) == 1, done.stderr
-    assert "error: " in lines[0]
-    return lines[0]
 
 
 def test_every_image_every_turn_and_the_ratings(
@@ -251,80 +240,3 @@ def test_chats_train_and_test(tmp_path: Path) -> None:
             got = [(m["role"], text_of(m)) for m in shards[number].messages]
             wanted = texts[first + number]["messages"]
             assert got == [(m["role"], m["content"]) for m in wanted]
-
-
-def test_the_ten_overfit_images(tmp_path: Path) -> None:
-    file = shared("overfit10") / "overfit_dataset.json"
-    words = ["jsonl", "--path", file, "--out", tmp_path / "out", "--name", "overfit10"]
-    done = make_shards(*words, env=environment(tmp_path))
-    assert done.returncode == 0, done.stderr
-    shards = open_shards(str(tmp_path / "out" / "overfit10-000.tar"))
-    assert len(shards) == 10
-    manifest = read_manifest(tmp_path / "out" / "overfit10.json")
-    assert manifest.provenance["command"] == (
-        "python tools/make_shards.py jsonl --name overfit10 --path overfit_dataset.json"
-    )
-    assert str(SHARED) not in (tmp_path / "out" / "overfit10.json").read_text()
-
-
-def test_too_many_rejected_rows(tmp_path: Path) -> None:
-    file = tmp_path / "rows.jsonl"
-    file.write_text('{"prompt": "q", "answer": "a"}\n' * 20 + "broken\n")
-    words = ["jsonl", "--path", file, "--out", tmp_path / "out"]
-    done = make_shards(*words, env=environment(tmp_path))
-    assert done.returncode == 1
-    assert "1 of 21 rows are rejected" in one_line(done) and "row 20)" in done.stderr
-    done = make_shards(*words, "--max-reject-fraction", 0.1, env=environment(tmp_path))
-    assert done.returncode == 0, done.stderr
-    assert "rejected  1 rows, see" in done.stdout and "1 x the line is no JSON" in done.stdout
-
-
-@pytest.mark.parametrize(
-    ("words", "said"),
-    [
-        ([], "the following arguments are required: KIND"),
-        (["chart"], "invalid choice: 'chart'"),
-        (["finevision"], "required: --subset"),
-        (["jsonl", "--path", "none.jsonl"], "none.jsonl: no such file"),
-        (["chartqa", "--workers", "many"], "invalid int value: 'many'"),
-        (["chartqa", "--limit", "0"], "--limit 0: must be 1 or more"),
-        (["chartqa", "--name", "a b"], "--name 'a b': letters"),
-        (["chartqa", "--repo", "FineVision"], "written as OWNER/NAME"),
-        (["chartqa", "--lim", "3"], "unrecognized arguments: --lim 3"),
-    ],
-)
-def test_what_cannot_be_meant(
-    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises((SystemExit, UsageError)) as caught:
-        load_tool().main(words)
-    if isinstance(caught.value, SystemExit):
-        assert caught.value.code == 2
-        error = capsys.readouterr().err
-        assert error.count("\n") == 1 and said in error
-    else:
-        assert said in str(caught.value)
-
-
-def test_help_is_there_for_everything(capsys: pytest.CaptureFixture[str]) -> None:
-    tool = load_tool()
-    with pytest.raises(SystemExit, match="0"):
-        tool.main(["--help"])
-    whole_help = capsys.readouterr().out
-    assert "python tools/make_shards.py chartqa" in whole_help
-    for kind in tool.KINDS:
-        assert kind in whole_help
-        with pytest.raises(SystemExit, match="0"):
-            tool.main([kind, "--help"])
-        one = capsys.readouterr().out
-        for flag in ("out", "name", "shard-samples", "start", "stop", "limit", "workers", "only"):
-            assert f"--{flag}" in one
-
-
-def load_tool() -> Any:
-    spec = importlib.util.spec_from_file_location("make_shards", TOOL)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["make_shards"] = module  # dataclasses look their module up
-    spec.loader.exec_module(module)
-    return module

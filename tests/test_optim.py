@@ -43,14 +43,14 @@ class Parts(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.encoder = nn.ModuleDict(
-            {"sam": nn.Linear(3, 4), "clip": nn.LayerNorm(4), "projector": nn.Linear(4, 2)}
+            {"sam": nn.Linear(3, 4), "clip": nn.Linear(4, 4), "projector": nn.Linear(4, 2)}
         )
         self.gpt = nn.Linear(2, 5)
 
 
 def test_groups_by_rate_and_decay_of_what_is_trained() -> None:
     model = Parts()
-    model.encoder["projector"].requires_grad_(False)
+    model.encoder["projector"].bias.requires_grad_(False)
     config = Config(weight_decay=0.1, sam_lr_scale=0.05, clip_lr_scale=0.5)
     optimizer = build_optimizer(model, config)
     set_rate(optimizer, 0.25)
@@ -61,7 +61,8 @@ def test_groups_by_rate_and_decay_of_what_is_trained() -> None:
     assert found == {
         (0.0125, 0.1): [(4, 3)],
         (0.0125, 0.0): [(4,)],
-        (0.125, 0.0): [(4,), (4,)],
-        (0.25, 0.1): [(5, 2)],
+        (0.125, 0.1): [(4, 4)],
+        (0.125, 0.0): [(4,)],
+        (0.25, 0.1): [(2, 4), (5, 2)],
         (0.25, 0.0): [(5,)],
     }

@@ -91,7 +91,10 @@ def test_placeholders_become_parts_and_nothing_else_does() -> None:
             "roles out of order",
         ),
         ([message("user", "a"), message("assistant", " \n")], "message 1: no assistant text"),
-        ([message("user", "a"), message("assistant", IMAGE, "b")], "assistant messages hold no images"),
+        (
+            [message("user", "a"), message("assistant", IMAGE, "b")],
+            "assistant messages hold no images",
+        ),
         (
             [message("user", {"type": "text", "text": None}), message("assistant", "b")],
             "text is not a string",

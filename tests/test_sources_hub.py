@@ -4,10 +4,14 @@ fixed when they are imported."""
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from tests.hub import Hub
 from tests.hubdata import FINEVISION, card, finevision_repository, made_up_rows, parquet
@@ -22,7 +26,7 @@ import json, sys
 from ocrdata.errors import OcrError
 from ocrdata.sources.hub import RangeFile, resolve, resolve_commit
 calls = {"resolve": resolve, "resolve_commit": resolve_commit, "read":
-         lambda *at: RangeFile(*at[:3]).read(at[3])}
+         lambda *at: RangeFile(*at[:4]).read(at[4])}
 answers = []
 for name, *arguments in json.loads(sys.argv[1]):
     try:
@@ -113,7 +117,7 @@ def test_no_licence_is_said_to_be_unknown(tmp_path: Path) -> None:
 def test_ranges_are_exact_or_an_error(tmp_path: Path) -> None:
     data = bytes(range(256)) * 4_000  # 1 MB: above and below the block size
     files = {"x.bin": data}
-    call = ["read", "some/files", "main", "x.bin"]
+    call = ["read", "some/files", "main", "x.bin", len(data)]
     with Hub({"some/files": files}) as hub:
         small, large = ask(tmp_path / "a", hub.url, [[*call, 10], [*call, 600_000]])
         served = hub.served.ranges
@@ -131,8 +135,19 @@ def test_a_hub_that_is_switched_off_or_has_gone(tmp_path: Path) -> None:
     call = ["resolve_commit", FINEVISION, "main"]
     [off] = ask(tmp_path, "http://127.0.0.1:9", [call], HF_HUB_OFFLINE="1")
     assert off == f"SourceError: {FINEVISION}: the hub is switched off by HF_HUB_OFFLINE; unset it"
-    [gone] = ask(tmp_path, "http://127.0.0.1:9", [call])
-    assert gone == (
-        f"SourceError: {FINEVISION}: the hub http://127.0.0.1:9 does not deliver (Connection "
-        "refused); run the same command again when it is back: what is done is kept"
-    )
+    calls = [call, ["resolve", FINEVISION, "chartqa", "train", "f" * 40]]
+    for gone in ask(tmp_path, "http://127.0.0.1:9", calls):
+        assert gone == (
+            f"SourceError: {FINEVISION}: the hub http://127.0.0.1:9 does not deliver (Connection "
+            "refused); run the same command again when it is back: what is done is kept"
+        )
+
+
+@pytest.mark.torture  # half a minute of waiting
+def test_a_hub_that_never_answers_is_told_within_a_minute(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        began = time.monotonic()
+        [answer] = ask(tmp_path, endpoint, [["resolve", FINEVISION, "chartqa", "train", "f" * 40]])
+        assert time.monotonic() - began < 60
+    assert "does not deliver (timed out)" in answer

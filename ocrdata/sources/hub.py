@@ -42,16 +42,22 @@ CONTINUE = "run the same command again when it is back: what is done is kept"
 
 @dataclass(frozen=True)
 class DataFiles:
-    """The Parquet files of one split of one config at one commit; `paths` as in the repository."""
+    """The Parquet files of one split of one config at one commit; `sizes` in bytes, by their
+    paths in the repository."""
 
     repository: str
     commit: str
     licence: str
-    paths: tuple[str, ...]
+    sizes: Mapping[str, int]
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The files in the order of their rows."""
+        return tuple(self.sizes)
 
     def open(self, path: str) -> RangeFile:
-        """One of the files, for reading anywhere in it."""
-        return RangeFile(self.repository, self.commit, path)
+        """One of the files, for reading anywhere in it. Nothing is asked of the hub yet."""
+        return RangeFile(self.repository, self.commit, path, self.sizes[path])
 
 
 def resolve(repository: str, config: str | None, split: str, commit: str) -> DataFiles:
@@ -60,7 +66,10 @@ def resolve(repository: str, config: str | None, split: str, commit: str) -> Dat
     Raises UsageError for a config or split that is not there (it names near ones), SourceError
     where the hub does not deliver or the data are not Parquet.
     """
+    # Asked first, with few retries: where the hub is not there `datasets` takes minutes to say so.
+    _contact(repository, commit)
     import datasets
+    from huggingface_hub import HfFileSystem
 
     datasets.disable_progress_bars()
     with _explain(repository):
@@ -82,37 +91,42 @@ def resolve(repository: str, config: str | None, split: str, commit: str) -> Dat
                 f"{repository}: the {split} split is not Parquet files of this repository, "
                 f"which is all that is read here (first other file: {(wrong or ['none'])[0]})"
             )
-        return DataFiles(repository, commit, _licence(repository, commit), paths)
+        files = HfFileSystem()
+        root = prefix.removeprefix("hf://")
+        sizes = {path: int(files.info(root + path)["size"]) for path in paths}
+        return DataFiles(repository, commit, _licence(repository, commit), sizes)
 
 
 def resolve_commit(repository: str, revision: str) -> str:
     """The 40-digit commit that a branch, tag or commit stands for now."""
     if re.fullmatch(r"[0-9a-f]{40}", revision):
         return revision
+    commit = _contact(repository, revision)
+    if not re.fullmatch(r"[0-9a-f]{40}", commit):
+        raise SourceError(f"{repository}: the hub gives no commit for revision {revision!r}")
+    return commit
+
+
+def _contact(repository: str, revision: str) -> str:
+    """The commit of a revision, as the hub says it. Raises SourceError within half a minute."""
     from huggingface_hub import constants
 
     url = f"{constants.ENDPOINT}/api/datasets/{repository}/revision/{quote(revision, safe='')}"
     with _explain(repository, revision):
-        answer = _request(url, {}, CONTACT_RETRIES)
-        commit = answer.json().get("sha")
-    if not (isinstance(commit, str) and re.fullmatch(r"[0-9a-f]{40}", commit)):
-        raise SourceError(f"{repository}: the hub gives no commit for revision {revision!r}")
-    return commit
+        return str(_request(url, {}, CONTACT_RETRIES).json().get("sha"))
 
 
 class RangeFile(io.RawIOBase):
     """One file of a data set repository, read in ranges, each of which is exact or an error."""
 
-    def __init__(self, repository: str, commit: str, path: str) -> None:
+    def __init__(self, repository: str, commit: str, path: str, size: int) -> None:
         super().__init__()
-        from huggingface_hub import HfFileSystem, hf_hub_url
+        from huggingface_hub import hf_hub_url
 
         self._place = f"{repository}: {path}"
         self._repository, self._at = repository, 0
         self._url = hf_hub_url(repository, path, repo_type="dataset", revision=commit)
-        with _explain(repository):
-            known = HfFileSystem().info(f"datasets/{repository}@{commit}/{path}")
-        self.size = int(known["size"])
+        self.size = size
         self._block, self._block_start = b"", 0
 
     def readable(self) -> bool:
@@ -270,9 +284,9 @@ def _one_line(chain: list[BaseException], repository: str, revision: str) -> str
         status = getattr(getattr(exc, "response", None), "status_code", None)
         if isinstance(status, int):
             return f"{repository}: the hub {endpoint} answers with status {status}; {CONTINUE}"
-    root = chain[-1]
-    if isinstance(root, OSError) and root.errno:
-        reason = os.strerror(root.errno) if root.errno in errno.errorcode else str(root)
+    codes = [exc.errno for exc in chain if isinstance(exc, OSError) and exc.errno]
+    if codes and codes[-1] in errno.errorcode:
+        reason = os.strerror(codes[-1])
     else:
-        reason = (str(root).splitlines() or [""])[0][:200] or type(root).__name__
+        reason = (str(chain[-1]).splitlines() or [""])[0][:200] or type(chain[-1]).__name__
     return f"{repository}: the hub {endpoint} does not deliver ({reason}); {CONTINUE}"

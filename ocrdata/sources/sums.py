@@ -1,0 +1,76 @@
+"""Synthetic conversations without images: small sums in words, the text half of the demo.
+
+Row i is a function of (seed, i). One to three turns, each a question whose answer follows from its
+text alone.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ocrdata.errors import RejectedRow
+from ocrdata.sample import Sample, from_turns
+
+VERSION = 1
+"""Part of the provenance: raise it with any change of a word."""
+
+NAMES = ("Ann", "Ben", "Eva", "Ida", "Jon", "Kim", "Leo", "Mia")
+THINGS = ("apples", "books", "coins", "keys", "pens", "shells")
+TEMPLATES = (
+    ("What is {a} + {b}?", "{sum}"),
+    ("What is {top} - {b}?", "{left}"),
+    ("{name} has {a} {thing} and finds {b} more. How many now?", "{sum} {thing}"),
+    ("{name} had {top} {thing} and lost {b}. How many are left?", "{left} {thing}"),
+    ("Which is larger, {a} or {other}?", "{larger}"),
+)
+
+
+class SumsSource:
+    """`rows` conversations of a seed."""
+
+    name = "sums"
+
+    def __init__(self, rows: int, *, seed: int = 0) -> None:
+        self._rows, self._seed = rows, seed
+
+    @property
+    def provenance(self) -> Mapping[str, Any]:
+        """Generator, version and seed."""
+        return {"generator": "sums", "version": VERSION, "seed": self._seed, "licence": "CC0-1.0"}
+
+    def count(self) -> int:
+        """Rows asked for."""
+        return self._rows
+
+    def rows(self, start: int, stop: int) -> Iterator[tuple[int, Sample | RejectedRow]]:
+        """The conversations of `[start, stop)`."""
+        for row in range(start, stop):
+            yield row, make_sample(self._seed, row)
+
+
+def make_sample(seed: int, row: int) -> Sample:
+    """One to three turns."""
+    pick = random.Random(f"sums-{VERSION}-{seed}-{row}")
+    turns = [make_turn(pick) for _ in range(pick.randint(1, 3))]
+    return from_turns(turns, [], source="sums", meta={})
+
+
+def make_turn(pick: random.Random) -> tuple[str, str]:
+    """(question, answer), with numbers from 1 to 20."""
+    a, b = pick.randint(1, 20), pick.randint(1, 20)
+    other = pick.choice([number for number in range(1, 21) if number != a])
+    words: dict[str, object] = {
+        "a": a,
+        "b": b,
+        "other": other,
+        "sum": a + b,
+        "top": a + b,
+        "left": a,
+        "larger": max(a, other),
+        "name": pick.choice(NAMES),
+        "thing": pick.choice(THINGS),
+    }
+    question, answer = pick.choice(TEMPLATES)
+    return question.format(**words), answer.format(**words)
