@@ -1,6 +1,6 @@
 """Ten real images from random weights on two CPU cores: does the model read, or recite?
 
-    python -m benchmarks.overfit10 [--steps 600]
+    python -m benchmarks.overfit10 [--steps 250]
 
 Trains on the ten images of overfit10 (receipts, charts, scene text) with the trainer itself, then
 asks all ten questions, and once more with the images rotated among the samples. To reach: at least
@@ -42,7 +42,7 @@ SETTINGS = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=250)
     parser.add_argument("--vocab-size", type=int, default=1024)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:

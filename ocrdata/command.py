@@ -45,7 +45,7 @@ def run(main: Callable[[Sequence[str]], int]) -> NoReturn:
         print("stopped by Ctrl-C", file=sys.stderr)
         status = 130
     except BrokenPipeError:
-        # The reader of our output has gone (`... | head`); keep the interpreter from flushing again.
+        # Who read our output has gone (`... | head`); keep the interpreter from flushing again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 1
     sys.exit(status)

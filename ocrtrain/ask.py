@@ -25,15 +25,7 @@ from ocrtrain.generate import Decoding, Question, answer
 
 def main(arguments: Sequence[str]) -> int:
     """Answer; returns the exit status."""
-    parser = Parser(prog="python -m ocrtrain.ask", description=__doc__ or "")
-    parser.add_argument("question", help="what to ask")
-    parser.add_argument("--checkpoint", required=True, help="a run folder, or checkpoints/step_N")
-    parser.add_argument(
-        "--image", action="append", default=[], help="image file; again for further images"
-    )
-    parser.add_argument("--max-new-tokens", type=int, default=1024, help="longest answer, tokens")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    asked = parser.parse_args(list(arguments))
+    asked = build_parser().parse_args(list(arguments))
     if not asked.question.strip():
         raise UsageError("the question is empty")
     device = resolve_device(asked.device)
@@ -55,6 +47,19 @@ def main(arguments: Sequence[str]) -> int:
             file=sys.stderr,
         )
     return 0
+
+
+def build_parser() -> Parser:
+    """The command line."""
+    parser = Parser(prog="python -m ocrtrain.ask", description=__doc__ or "")
+    parser.add_argument("question", help="what to ask")
+    parser.add_argument("--checkpoint", required=True, help="a run folder, or checkpoints/step_N")
+    parser.add_argument(
+        "--image", action="append", default=[], help="image file; again for further images"
+    )
+    parser.add_argument("--max-new-tokens", type=int, default=1024, help="longest answer, tokens")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    return parser
 
 
 def user_message(question: str, images: int) -> Message:

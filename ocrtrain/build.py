@@ -25,8 +25,10 @@ def resolve_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-    except RuntimeError as exc:
-        raise UsageError(f"--device {name!r} is no device; give auto, cpu, cuda or cuda:N") from exc
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
+        raise UsageError(f"--device {name!r} is no device; give auto, cpu, cuda or cuda:N")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise UsageError(
             f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices"
@@ -53,7 +55,8 @@ def find_tokenizer(config: Config) -> Tokenizer:
             "--init random needs --tokenizer FILE; make one of your shards with "
             "python tools/train_tokenizer.py --shards SPEC --out FILE"
         )
-    (path,) = fetch(config.gpt_repo, lambda names: [n for n in names if n == "tokenizer.pkl"])
+    wanted = "tokenizer.pkl"
+    (path,) = fetch(config.gpt_repo, lambda names: [n for n in names if n == wanted], needed=wanted)
     return load_tokenizer(path)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from ocrdata.errors import UsageError
 from ocrdata.plan import MIXES
+from ocrdata.spec import parse_slice
 
 VERSION = 1
 
@@ -147,6 +148,8 @@ class Config:
                      "stop_at", "workers", "weight_decay"):  # fmt: skip
             if getattr(self, name) < 0:
                 raise UsageError(f"{flag_name(name)} must not be negative")
+        for name in ("train_slice", "val_slice", "text_train_slice", "text_val_slice"):
+            _check_slice(flag_name(name), getattr(self, name))
         if self.image_size % 64:
             raise UsageError(f"--image-size {self.image_size} is no multiple of 64")
         if self.micro_batch and self.batch % self.micro_batch:
@@ -178,6 +181,12 @@ CHOICES = {
     "freeze": ("sam", "clip", "projector", "gpt"),
     "wandb": ("auto", "online", "offline", "off"),
 }
+
+
+def _check_slice(flag: str, text: str) -> None:
+    if not (text.startswith("[") and ":" in text and text.endswith("]")):
+        raise UsageError(f"{flag} {text!r} is no slice such as [:18000]")
+    parse_slice(flag, text[1:-1])
 
 
 def flag_name(name: str) -> str:

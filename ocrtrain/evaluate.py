@@ -29,7 +29,7 @@ from ocrtrain.validate import Settings, Validation, validate
 
 def main(arguments: Sequence[str]) -> int:
     """Evaluate, print, write; returns the exit status."""
-    parser = _parser()
+    parser = build_parser()
     asked = parser.parse_args(list(arguments))
     decoding = Decoding(asked.max_new_tokens, asked.batch)
     device = resolve_device(asked.device)
@@ -65,7 +65,8 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _parser() -> Parser:
+def build_parser() -> Parser:
+    """The command line."""
     parser = Parser(prog="python -m ocrtrain.evaluate", description=__doc__ or "")
     parser.add_argument("--checkpoint", required=True, help="a run folder, or checkpoints/step_N")
     parser.add_argument("--shards", required=True, nargs="+", help="a shard spec, with a slice")

@@ -24,12 +24,16 @@ from ocrtrain.config import ModelConfig
 
 # Positions must be told apart by what comes after them: measured on synthetic charts, 0.1 and 0.3
 # beat ViT's 0.02, with which a random encoder's features say little about where things stand.
-SAM_POSITION_STD = 0.1
-CLIP_POSITION_STD = 0.3
-SMALL_STD = 0.02  # relative positions and the class token, as in ViT
+_STDS = {
+    "sam.pos_embed": 0.1,
+    "position_embedding.weight": 0.3,
+    "class_embedding": 0.02,  # as in ViT
+    "rel_pos_h": 0.02,
+    "rel_pos_w": 0.02,
+    "embed_tokens.weight": 1.0,  # normalised at once; its size sets how fast it learns
+}
 CUT = 3.0  # standard deviations beyond which values are clamped
 
-_SMALL = ("class_embedding", "rel_pos_h", "rel_pos_w")
 _RESIDUAL_OUTPUTS = ("attn.proj.weight", "lin2.weight", "out_proj.weight", "fc2.weight")
 
 
@@ -62,16 +66,11 @@ class Spread:
 
 def starting_value(name: str, parameter: Tensor, config: ModelConfig) -> float | Spread:
     """The recipe: a constant, or the spread a parameter is drawn from."""
-    if name.endswith("sam.pos_embed"):
-        return Spread(SAM_POSITION_STD)
-    if name.endswith("position_embedding.weight"):
-        return Spread(CLIP_POSITION_STD)
-    if name.endswith(_SMALL):
-        return Spread(SMALL_STD)
+    for suffix, known in _STDS.items():
+        if name.endswith(suffix):
+            return Spread(known)
     if name.endswith(("image_newline", "view_separator")):
         return Spread(1 / math.sqrt(config.gpt_width))
-    if name.endswith("embed_tokens.weight"):
-        return Spread(1.0)  # normalised before the first layer; the size sets how fast it learns
     if parameter.dim() == 1:
         return 1.0 if name.endswith("weight") else 0.0  # norms and biases
     std = 1 / math.sqrt(parameter[0].numel())

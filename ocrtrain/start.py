@@ -74,17 +74,19 @@ def check_inputs(config: Config) -> None:
 def _resumed_config(asked: Asked) -> Config:
     """The config of the run in --out, with what may change taken from the command line.
 
-    Raises UsageError naming every setting that was typed and differs.
+    Raises UsageError naming every setting that was typed and differs, TrainError where
+    `config.json` is damaged.
     """
     run = Path(asked.config.run_folder)
     path = run / "config.json"
     if not path.exists():
         return asked.config
-    saved = from_json(json.loads(path.read_text()))
+    saved = from_json(_read(path))
     typed = {name: _value(asked.config, name) for name in asked.given if name != "out"}
     if typed.get("vocab_size") == 0:
         del typed["vocab_size"]  # "the tokenizer's", which is what the run has
-    wanted = override(saved, typed)
+    # A stop that was asked for once was had; only a new one counts.
+    wanted = override(saved, {"stop_at": 0, **typed})
     changed = differences(saved, wanted)
     if changed:
         raise UsageError(
@@ -147,15 +149,22 @@ def _same_plan(run: Path, recipe: object, *, resumed: bool) -> None:
     path = run / "plan.json"
     if not resumed:
         return
-    try:
-        before = json.loads(path.read_text())
-    except (OSError, ValueError) as exc:
-        raise TrainError(f"{path}: cannot be read: {exc}") from exc
-    if before != recipe:
+    if _read(path) != recipe:
         raise TrainError(
             f"{path}: the shards are not those the run began with (their digest or size differs); "
             "bring them back to go on, or start a new run"
         )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The object in a file of the run. Raises TrainError where it cannot be read."""
+    try:
+        value = json.loads(path.read_text())
+    except (OSError, ValueError) as exc:
+        raise TrainError(f"{path}: cannot be read: {exc}") from exc
+    if not isinstance(value, dict):
+        raise TrainError(f"{path}: cannot be read: holds no JSON object")
+    return value
 
 
 def _introduce(config: Config, sources: Sources, run: Path) -> None:

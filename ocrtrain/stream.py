@@ -6,16 +6,16 @@ plan, the shards and the tokenizer, and nothing else.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from ocrdata.reader import Shards, open_shards
-
 from ocrdata.errors import UsageError
 from ocrdata.loader import load_item
 from ocrdata.plan import Plan, PlanSource
-from ocrdata.spec import split_slice
+from ocrdata.reader import Shards, open_shards
+from ocrdata.spec import parse_slice, split_slice
 from ocrdata.tokenizer import Tokenizer
 from ocrtrain.batch import Batch, collate
 from ocrtrain.config import Config
@@ -38,15 +38,14 @@ def open_sources(config: Config) -> Sources:
     vision = _open(config.shards, config.train_slice, "--shards")
     train, shares = {_name(vision, ()): vision}, {_name(vision, ()): 1 - config.text_ratio}
     validation: dict[str, Shards] = {}
-    _validate_on(validation, _open(config.val or config.shards, config.val_slice, "--val"))
+    own = config.val or _whole(config.shards)
+    _validate_on(validation, _open(own, config.val_slice, "--val"))
     if config.text:
         text = _open(config.text, config.text_train_slice, "--text")
         name = _name(text, train)
         train[name], shares[name] = text, config.text_ratio
-        _validate_on(
-            validation,
-            _open(config.val_text or config.text, config.text_val_slice, "--val-text"),
-        )
+        own = config.val_text or _whole(config.text)
+        _validate_on(validation, _open(own, config.text_val_slice, "--val-text"))
     else:
         shares = {name: Fraction(1) for name in train}
     return Sources(train, shares, validation)
@@ -56,14 +55,21 @@ def _open(spec: Sequence[str], default_slice: str, flag: str) -> Shards:
     """A spec with its own slice, or with the preset's."""
     shards = open_shards(list(spec))
     if split_slice(spec[-1])[1] is None:
-        start, stop = (int(text) if text else None for text in default_slice[1:-1].split(":"))
-        shards = shards[start:stop]
+        found = parse_slice(default_slice, default_slice[1:-1])
+        assert found is not None
+        shards = shards[found]
     if not len(shards):
+        *others, last = _whole(spec)
         raise UsageError(
             f"{flag} {shards.spec} holds no samples; give another slice, "
-            f"such as {flag} '{' '.join(spec)}[-100:]'"
+            f"such as {flag} {shlex.join([*others, f'{last}[-100:]'])}"
         )
     return shards
+
+
+def _whole(spec: Sequence[str]) -> list[str]:
+    """The spec without its slice: what is validated on is never the slice that is trained on."""
+    return [split_slice(text)[0] for text in spec]
 
 
 def _validate_on(validation: dict[str, Shards], shards: Shards) -> None:

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,11 @@ from typing import Any
 import pytest
 
 from ocrdata.convert import Options, convert
-from ocrdata.errors import DiskError, OcrError, RejectedRow, SourceError, UsageError
+from ocrdata.errors import DiskError, OcrError, SourceError, UsageError
 from ocrdata.files import Lock
 from ocrdata.manifest import read_manifest
 from ocrdata.progress import Progress
 from ocrdata.reader import open_shards
-from ocrdata.sample import Sample
 from ocrdata.shard import make_key
 from tests.numbered import Numbered, reads
 from tests.shardcommand import made
@@ -297,24 +295,3 @@ def test_slices_with_nothing_in_them(
         convert(source, replace(options, **values))
     with pytest.raises(UsageError, match="the data set has 0 rows"):
         convert(Numbered(0), options)
-
-
-class Gap(Numbered):
-    """A source that leaves a row out."""
-
-    def rows(self, start: int, stop: int) -> Iterator[tuple[int, Sample | RejectedRow]]:
-        yield from (entry for entry in super().rows(start, stop) if entry[0] != 12)
-
-
-class Short(Numbered):
-    """A source that ends early."""
-
-    def rows(self, start: int, stop: int) -> Iterator[tuple[int, Sample | RejectedRow]]:
-        yield from super().rows(start, min(stop, 33))
-
-
-def test_a_source_that_miscounts_is_found_out(options: Options) -> None:
-    with pytest.raises(SourceError, match="numbered: row 13 came where row 12 was due"):
-        convert(Gap(45), options)
-    with pytest.raises(SourceError, match="numbered: the rows end at 33, 45 were counted"):
-        convert(Short(45), options)

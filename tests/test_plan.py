@@ -78,7 +78,7 @@ def test_mistakes() -> None:
         Plan([], batch=1, steps=1, seed=0)
     with pytest.raises(UsageError, match="same name"):
         Plan(two()[:1] * 2, batch=1, steps=1, seed=0)
-    with pytest.raises(UsageError, match="text .* holds no samples"):
+    with pytest.raises(UsageError, match=r"text .* holds no samples"):
         Plan(two(text=0), batch=1, steps=1, seed=0)
     with pytest.raises(UsageError, match="at least 1"):
         Plan(two(), batch=0, steps=1, seed=0)

@@ -4,11 +4,10 @@ from typing import Any
 
 import pytest
 
-from ocrdata.errors import RejectedRow, UsageError
+from ocrdata.errors import RejectedRow
 from ocrdata.sample import check
 from ocrdata.sources import safe_name
 from ocrdata.sources.finevision import FineVisionRow
-from ocrdata.sources.hubsource import Request
 from tests.numbered import square
 
 IMAGE = square("red")
@@ -64,22 +63,6 @@ def test_no_images_and_no_source(images: Any) -> None:
 def test_rejected_rows(values: dict[str, Any], reason: str) -> None:
     with pytest.raises(RejectedRow, match=f"^{reason}"):
         check(FineVisionRow("chartqa")(row(**values)))
-
-
-@pytest.mark.parametrize("repository", ["chartqa", "a/b/c", "/b", "a/"])
-def test_a_repository_is_owner_and_name(repository: str) -> None:
-    with pytest.raises(UsageError, match="written as OWNER/NAME"):
-        Request(repository, None, "train")
-
-
-def test_a_request_knows_its_own_answer() -> None:
-    request = Request("a/b", "c", "train", "main")
-    answer = {"repository": "a/b", "config": "c", "split": "train", "revision": "main"}
-    assert request.is_that_of({**answer, "commit": "1" * 40})
-    assert Request("a/b", "c", "train", "1" * 40).is_that_of({**answer, "commit": "1" * 40})
-    for name in answer:
-        assert not request.is_that_of({**answer, name: "other", "commit": "1" * 40})
-    assert not request.is_that_of({})
 
 
 @pytest.mark.parametrize(

@@ -24,11 +24,16 @@ from ocrdata.spec import Resolved, set_name
 
 def main(arguments: Sequence[str]) -> int:
     """Check every set in turn."""
-    parser = Parser(prog="check_shards.py", description=__doc__ or "")
-    parser.add_argument("specs", nargs="+", metavar="SPEC", help="shards to verify")
-    specs: list[str] = parser.parse_args(arguments).specs
+    specs: list[str] = build_parser().parse_args(arguments).specs
     found = [find(group) for group in together(specs)]
     return 1 if sum([check_set(resolved) for resolved in found]) else 0
+
+
+def build_parser() -> Parser:
+    """The command line."""
+    parser = Parser(prog="check_shards.py", description=__doc__ or "")
+    parser.add_argument("specs", nargs="+", metavar="SPEC", help="shards to verify")
+    return parser
 
 
 def together(specs: Sequence[str]) -> list[list[str]]:

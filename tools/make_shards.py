@@ -69,7 +69,7 @@ class _Asked:
 
 def main(arguments: Sequence[str]) -> int:
     """Parse, convert, print. Raises OcrError."""
-    parsed = vars(_parser().parse_args(arguments))
+    parsed = vars(build_parser().parse_args(arguments))
     known = {field.name for field in fields(_Asked)}
     asked = _Asked(**{name: value for name, value in parsed.items() if name in known})
     out, name = Path(asked.out), asked.name or _default_name(asked)
@@ -185,7 +185,8 @@ def _command(asked: _Asked) -> str:
 _DEFAULTS: dict[str, Any] = {"shard_samples": 1024, "start": 0, "split": "train", "seed": 0}
 
 
-def _parser() -> Parser:
+def build_parser() -> Parser:
+    """The command line."""
     parser = Parser(prog=PROGRAM, description=__doc__ or "")
     kinds = parser.add_subparsers(
         dest="kind", required=True, metavar="KIND", title="kinds (each has its own --help)"

@@ -25,14 +25,7 @@ from ocrdata.tokenizer import train_tokenizer
 
 def main(arguments: Sequence[str]) -> int:
     """Train, save, and say what came out."""
-    parser = Parser(prog="train_tokenizer.py", description=__doc__ or "")
-    parser.add_argument("--shards", nargs="+", required=True, metavar="SPEC", help="texts to learn")
-    parser.add_argument(
-        "--vocab-size", type=int, default=8192, metavar="N", help="256 bytes and 10 specials too"
-    )
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="FILE.json")
-    parser.add_argument("--limit", type=int, metavar="N", help="first N samples of each SPEC only")
-    asked = parser.parse_args(arguments)
+    asked = build_parser().parse_args(arguments)
     if asked.limit is not None and asked.limit < 1:
         raise UsageError(f"--limit {asked.limit}: at least one sample is needed")
     if asked.out.suffix != ".json":
@@ -50,6 +43,18 @@ def main(arguments: Sequence[str]) -> int:
     if tokenizer.vocab_size < asked.vocab_size:
         print(f"the texts are too few for {asked.vocab_size:,}: nothing is left to merge")
     return 0
+
+
+def build_parser() -> Parser:
+    """The command line."""
+    parser = Parser(prog="train_tokenizer.py", description=__doc__ or "")
+    parser.add_argument("--shards", nargs="+", required=True, metavar="SPEC", help="texts to learn")
+    parser.add_argument(
+        "--vocab-size", type=int, default=8192, metavar="N", help="256 bytes and 10 specials too"
+    )
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="FILE.json")
+    parser.add_argument("--limit", type=int, metavar="N", help="first N samples of each SPEC only")
+    return parser
 
 
 class _Texts:

@@ -1,0 +1,70 @@
+"""Every command the documents show is one that the commands themselves accept."""
+
+import ast
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ocrtrain import ask, evaluate, presets
+from ocrtrain.flags import parse
+from tools import check_shards, make_shards, train_tokenizer
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "shards" / "README.md", ROOT / "benchmarks" / "README.md"]
+SOURCES = [*sorted((ROOT / "tools").glob("*.py")), *sorted((ROOT / "ocrtrain").glob("*.py")),
+           *sorted((ROOT / "benchmarks").glob("*.py"))]  # fmt: skip
+
+
+def documented() -> list[str]:
+    """Commands in fenced blocks of pages and in module docstrings, continued lines joined."""
+    texts = [block for page in PAGES for block in
+             re.findall(r"```\n(.*?)```", page.read_text(), re.DOTALL)]  # fmt: skip
+    texts += [ast.get_docstring(ast.parse(path.read_text())) or "" for path in SOURCES]
+    joined = "\n".join(texts).replace("\\\n", " ")
+    lines = [line.split(" #")[0].strip() for line in joined.splitlines()]
+    return sorted({line for line in lines if line.startswith("python ")})
+
+
+def test_there_is_something_to_check() -> None:
+    shown = " ".join(documented())
+    tools = ("make_shards.py chartqa", "make_shards.py smoltalk", "check_shards.py")
+    modules = ("ocrtrain.stage1", "ocrtrain.stage2", "ocrtrain.evaluate", "ocrtrain.ask")
+    assert [name for name in tools + modules if name not in shown] == []
+
+
+@pytest.mark.parametrize("command", documented())
+def test_a_documented_command_is_understood(command: str) -> None:
+    words = shlex.split(re.sub(r"\[(--[^\]]*)\]", r"\1", command))[1:]
+    if words[0] == "-m":
+        program, arguments = words[1], words[2:]
+    else:
+        program, arguments = words[0], words[1:]
+        assert (ROOT / program).exists()
+    if "--help" in arguments:
+        done = subprocess.run(
+            [sys.executable, *words], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        return
+    match program:
+        case "ocrtrain.stage1":
+            parse(arguments, presets.stage1, prog="stage1", description="")
+        case "ocrtrain.stage2":
+            parse(arguments, presets.stage2, prog="stage2", description="")
+        case "ocrtrain.evaluate":
+            evaluate.build_parser().parse_args(arguments)
+        case "ocrtrain.ask":
+            ask.build_parser().parse_args(arguments)
+        case "tools/make_shards.py":
+            make_shards.build_parser().parse_args(arguments)
+        case "tools/check_shards.py":
+            check_shards.build_parser().parse_args(arguments)
+        case "tools/train_tokenizer.py":
+            train_tokenizer.build_parser().parse_args(arguments)
+        case _:
+            name = program.removeprefix("benchmarks.")
+            assert (ROOT / "benchmarks" / f"{name}.py").exists(), command
