@@ -37,7 +37,7 @@ def stage2(preset: str = "full") -> Config:
         eval_every=100,
         val_batch=2,
     )
-    return full if preset == "full" else _tiny(full, preset)
+    return full if preset == "full" else replace(_tiny(full, preset), steps=500)
 
 
 def _tiny(full: Config, preset: str) -> Config:

@@ -68,7 +68,7 @@ def _open(spec: Sequence[str], default_slice: str, flag: str) -> Shards:
 
 
 def _whole(spec: Sequence[str]) -> list[str]:
-    """The spec without its slice: what is validated on is never the slice that is trained on."""
+    """The spec without its slice; the slice to validate on counts from the set's beginning."""
     return [split_slice(text)[0] for text in spec]
 
 

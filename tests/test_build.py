@@ -1,10 +1,274 @@
-HEAD
+"""From a config to a model: what is taken from where, and what is refused."""
+
+from __future__ import annotations
+
+import pickle
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import tiktoken
+import torch
+
+from ocrdata.errors import SourceError, TrainError, UsageError
+from ocrdata.tokenizer import SPECIAL_TOKENS, Tokenizer, train_tokenizer
+from ocrtrain import checkpoint
+from ocrtrain.build import (
+    autocast_type,
+    bare_model,
+    find_tokenizer,
+    load_for_inference,
+    new_model,
+    resolve_device,
+    with_vocabulary,
+)
+from ocrtrain.checkpoint import State
+from ocrtrain.config import Config
+from ocrtrain.deepencoder import save_deepencoder
+from ocrtrain.model import PARTS, OcrModel, part_of
+from ocrtrain.optim import build_optimizer
+from tests.test_encoder import randomise
+from tests.test_weights import (
+    CONFIG,
+    clip_checkpoint,
+    nanochat_checkpoint,
+    random_model,
+    sam_checkpoint,
+    write_nanochat,
+    write_safetensors,
+)
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
-def test_freezing_everything_is_refused(inputs: dict[str, str], tmp_path: Path) -> None:
-    config = small_config(inputs, tmp_path / "run", freeze=("clip", "projector", "gpt"))
-    tokenizer = find_tokenizer(config)
-    config = with_vocabulary(config, tokenizer)
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    """As many tokens as `CONFIG`, the image's the last."""
+    return train_tokenizer(["What colour is it? Red, green, blue."] * 3, CONFIG.vocab_size)
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Config:
+    """Pretrained, with sources that are not there."""
+    nowhere = str(tmp_path / "nowhere")
+    return Config(
+        model=CONFIG, image_size=128, sam_repo=nowhere, clip_repo=nowhere, gpt_repo=nowhere
+    )
+
+
+def parameters(model: OcrModel) -> dict[str, torch.Tensor]:
+    return {name: value.detach().clone() for name, value in model.named_parameters()}
+
+
+def equal_parts(one: OcrModel, other: OcrModel) -> set[str]:
+    """The parts in which every parameter is the same."""
+    pairs = [(part_of(n), torch.equal(v, other.get_parameter(n))) for n, v in
+             one.named_parameters()]  # fmt: skip
+    return {part for part, _ in pairs} - {part for part, same in pairs if not same}
+
+
+def test_auto_is_cuda_where_there_is_one() -> None:
+    assert resolve_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
+    assert resolve_device("cpu") == CPU
+
+
+@pytest.mark.parametrize("name", ["abacus", "", "cuda:x", "cuda:-1", "mps", "meta", "cpu,cuda"])
+def test_what_is_no_device_here(name: str) -> None:
+    with pytest.raises(UsageError, match=f"--device '{name}' is no device; give auto, cpu, cuda"):
+        resolve_device(name)
+
+
+def test_the_first_cuda_device_that_is_not_there() -> None:
+    count = torch.cuda.device_count()
+    with pytest.raises(UsageError, match=f"--device cuda:{count}: this machine has {count} CUDA"):
+        resolve_device(f"cuda:{count}")
+    for number in range(count):
+        assert resolve_device(f"cuda:{number}").index == number
+
+
+@pytest.mark.parametrize(
+    ("precision", "device", "kind"),
+    [
+        ("auto", CPU, None),
+        ("auto", CUDA, torch.bfloat16),
+        ("fp32", CPU, None),
+        ("fp32", CUDA, None),
+        ("bf16", CPU, torch.bfloat16),
+        ("bf16", CUDA, torch.bfloat16),
+    ],
+)
+def test_the_type_of_autocast(
+    precision: str, device: torch.device, kind: torch.dtype | None
+) -> None:
+    assert autocast_type(precision, device) == kind
+
+
+def test_the_tokenizer_is_the_file_given(
+    config: Config, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    path = tmp_path / "tokenizer.json"
+    tokenizer.save(path)
+    for init in ("random", "pretrained"):
+        found = find_tokenizer(replace(config, init=init, tokenizer=str(path)))
+        assert found.fingerprint == tokenizer.fingerprint
+
+
+def test_random_weights_need_a_tokenizer(config: Config) -> None:
+    with pytest.raises(UsageError, match=r"--init random needs --tokenizer FILE; make one"):
+        find_tokenizer(replace(config, init="random"))
+
+
+def test_without_a_file_it_is_nanochats(config: Config, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="nowhere: no such folder"):
+        find_tokenizer(config)
+    with pytest.raises(SourceError, match=r"holds nothing of what is needed: tokenizer\.pkl"):
+        find_tokenizer(replace(config, gpt_repo=str(tmp_path)))
+    ranks = {bytes([number]): number for number in range(256)}
+    encoding = tiktoken.Encoding(
+        "nanochat",
+        pat_str=r"\p{L}+|.",
+        mergeable_ranks=ranks,
+        special_tokens={name: 256 + n for n, name in enumerate(SPECIAL_TOKENS[:-1])},
+    )
+    (tmp_path / "tokenizer.pkl").write_bytes(pickle.dumps(encoding))
+    found = find_tokenizer(replace(config, gpt_repo=str(tmp_path)))
+    assert found.vocab_size == 256 + len(SPECIAL_TOKENS)
+    assert found.image == found.vocab_size - 1
+
+
+def test_the_vocabulary_is_the_tokenizers(config: Config, tokenizer: Tokenizer) -> None:
+    size = tokenizer.vocab_size
+    for given in (0, size):
+        asked = replace(config, model=replace(CONFIG, vocab_size=given))
+        found = with_vocabulary(asked, tokenizer)
+        assert found == replace(config, model=replace(CONFIG, vocab_size=size))
+    for given in (size - 1, size + 1, 65537):
+        asked = replace(config, model=replace(CONFIG, vocab_size=given))
+        with pytest.raises(
+            UsageError, match=f"the tokenizer has {size} tokens, the model --vocab-size {given}"
+        ):
+            with_vocabulary(asked, tokenizer)
+
+
+def test_random_weights_are_a_function_of_the_seed(config: Config, tokenizer: Tokenizer) -> None:
+    random = replace(config, init="random")
+    one = parameters(new_model(random, tokenizer))
+    torch.manual_seed(99)  # of no consequence
+    again, other = (parameters(new_model(replace(random, seed=s), tokenizer)) for s in (0, 1))
+    assert all(torch.equal(value, again[name]) for name, value in one.items())
+    assert not all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def test_pretrained_parts_come_from_their_folders(
+    config: Config, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    source = random_model(seed=5)
+    local = replace(
+        config,
+        sam_repo=write_safetensors(tmp_path / "sam", sam_checkpoint(source)),
+        clip_repo=write_safetensors(tmp_path / "clip", clip_checkpoint(source)),
+        gpt_repo=write_nanochat(tmp_path / "gpt", nanochat_checkpoint(source)),
+    )
+    made, bare = new_model(local, tokenizer), bare_model(local, tokenizer)
+    assert equal_parts(made, source) == {"clip"}  # SAM's last convolutions stay random, ...
+    assert equal_parts(made, bare) == {"projector"}
+    for name, value in made.encoder.sam.named_parameters():
+        origin = bare if name.startswith("proj.") else source
+        assert torch.equal(value, origin.encoder.sam.get_parameter(name)), name
+    for name, value in made.gpt.named_parameters():
+        if value.shape[0] != CONFIG.vocab_size:  # ... and tables get a row for the image
+            assert torch.equal(value, source.gpt.get_parameter(name)), name
+    fresh = new_model(replace(local, fresh_gpt=True), tokenizer)
+    assert equal_parts(fresh, bare) == {"projector", "gpt"}
+    assert equal_parts(fresh, source) == {"clip"}
+
+
+def test_an_encoder_file_takes_the_place_of_the_hubs(
+    config: Config, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    source = random_model(seed=5)
+    path = tmp_path / "deepencoder_000001.safetensors"
+    save_deepencoder(source, path, {})
+    given = replace(config, deepencoder=str(path))
+    bare = bare_model(given, tokenizer)
+    for init, fresh in (("random", False), ("random", True), ("pretrained", True)):
+        made = new_model(replace(given, init=init, fresh_gpt=fresh), tokenizer)
+        assert equal_parts(made, source) == {"sam", "clip", "projector"}
+        assert equal_parts(made, bare) == {"gpt"}
+
+
+@pytest.mark.parametrize(
+    ("values", "asked"),
+    [
+        ({}, "sam"),
+        ({"fresh_gpt": True}, "sam"),
+        ({"sam_repo": "folder"}, "clip"),
+        ({"deepencoder": "file"}, "gpt"),
+    ],
+)
+def test_only_what_is_needed_is_fetched(
+    config: Config, tokenizer: Tokenizer, tmp_path: Path, values: dict[str, object], asked: str
+) -> None:
+    """Of sources that are not there, the first that is asked is the one that is missed."""
+    source = random_model(seed=5)
+    folder = write_safetensors(tmp_path / "sam", sam_checkpoint(source))
+    save_deepencoder(source, tmp_path / "file", {})
+    real = {"folder": folder, "file": str(tmp_path / "file")}
+    given = {name: real.get(str(value), value) for name, value in values.items()}
+    names = {f"{part}_repo": str(tmp_path / f"no-{part}") for part in ("sam", "clip", "gpt")}
+    with pytest.raises(UsageError, match=f"no-{asked}: no such folder"):
+        new_model(replace(config, **{**names, **given}), tokenizer)
+
+
+@pytest.mark.parametrize("frozen", [(), ("sam",), ("clip", "projector", "gpt"), PARTS])
+def test_what_is_frozen_is_not_trained(
+    config: Config, tokenizer: Tokenizer, frozen: tuple[str, ...]
+) -> None:
+    model = new_model(replace(config, init="random", freeze=frozen), tokenizer)
+    trained = {part_of(name) for name, p in model.named_parameters() if p.requires_grad}
+    fixed = {part_of(name) for name, p in model.named_parameters() if not p.requires_grad}
+    assert (trained, fixed) == (set(PARTS) - set(frozen), set(frozen))
+
+
+@pytest.mark.parametrize("enabled", [False, True])
+def test_blocks_are_recomputed_on_request(
+    config: Config, tokenizer: Tokenizer, enabled: bool
+) -> None:
+    model = new_model(replace(config, init="random", checkpointing=enabled), tokenizer)
+    found = {
+        module.gradient_checkpointing
+        for module in model.modules()
+        if type(module).__name__.endswith("Layer") and hasattr(module, "gradient_checkpointing")
+    }
+    assert found == {enabled}
+
+
+def test_a_trained_model_is_loaded_to_answer(
+    config: Config, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    config = replace(config, init="random", freeze=("sam",), checkpointing=True)
     model = new_model(config, tokenizer)
-    trained = {name.split(".")[1] for name, p in model.named_parameters() if p.requires_grad}
-    assert trained == {"sam"}
+    for step in (1, 2):
+        randomise(model, seed=step)
+        checkpoint.save(
+            run,
+            State(step=step),
+            config=config,
+            model=model,
+            optimizer=build_optimizer(model, config),
+            tokenizer=tokenizer,
+        )
+    loaded = load_for_inference(run, CPU)
+    assert loaded.checkpoint == run / "checkpoints" / "step_000002"
+    assert (loaded.config, loaded.tokenizer.fingerprint) == (config, tokenizer.fingerprint)
+    assert not loaded.model.training
+    assert equal_parts(loaded.model, model) == set(PARTS)
+    first = load_for_inference(run / "checkpoints" / "step_000001", CPU)
+    assert equal_parts(first.model, model) == set()
+    with pytest.raises(TrainError, match="no complete checkpoint here"):
+        load_for_inference(tmp_path, CPU)
+    weights = loaded.checkpoint / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    with pytest.raises(TrainError, match=r"model\.safetensors: digest differs"):
+        load_for_inference(run, CPU)

@@ -1,10 +1,383 @@
-HEAD
+"""From shards to batches: slices against a list's, shared images against the bytes themselves, and
+the law that a batch is a function of the plan and the step."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import tempfile
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ocrdata.errors import ShardError, SpecError, UsageError
+from ocrdata.image import decode_rgb
+from ocrdata.loader import Loader
+from ocrdata.reader import Shards, open_shards
+from ocrdata.sample import from_turns
+from ocrdata.tokenizer import load_tokenizer
+from ocrtrain.config import Config
+from ocrtrain.flags import parse
+from ocrtrain.presets import stage1
+from ocrtrain.stream import Sources, Stream, make_plan, open_sources, shared_images
+from tests.data import COLOURS, make_inputs, small_config, square, write_set
+
+STEPS = 14
+
+
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    return make_inputs(tmp_path_factory.mktemp("inputs"))
+
+
+def two_sources(inputs: dict[str, str], **values: object) -> Config:
+    """Squares with sums mixed in."""
+    text = {"text": (inputs["text"] + "[:30]",), "val_text": (inputs["text"] + "[30:]",)}
+    return small_config(inputs, Path("unused"), steps=STEPS, **{**text, **values})
+
+
+def make_stream(config: Config) -> Stream:
+    """All of it made anew, as another process would."""
+    sources = open_sources(config)
+    return Stream(
+        make_plan(config, sources),
+        sources,
+        tokenizer=load_tokenizer(config.tokenizer),
+        image_size=config.image_size,
+        seq_len=config.seq_len,
+    )
+
+
+def positions(shards: Shards) -> list[int]:
+    """Where the rows of a view stand in the whole set."""
+    return [shards.ref(number).position for number in range(len(shards))]
+
+
+bounds = st.one_of(st.none(), st.integers(-70, 70))
+slices = st.builds(slice, bounds, bounds, st.sampled_from([None, 1, 2, 7, -1, -3]))
+
+
+def written(found: slice) -> str:
+    parts = [found.start, found.stop] + ([found.step] if found.step is not None else [])
+    return "[" + ":".join("" if part is None else str(part) for part in parts) + "]"
+
+
+@given(default=slices, own=st.one_of(st.none(), slices), flag=st.sampled_from(["shards", "val"]))
+@settings(max_examples=60, deadline=None)
+def test_a_specs_own_slice_wins_and_the_default_counts_without_one(
+    inputs: dict[str, str], default: slice, own: slice | None, flag: str
+) -> None:
+    spec = inputs["shards"] + (written(own) if own is not None else "")
+    values: dict[str, object] = {
+        "shards": {"shards": (spec,), "train_slice": written(default)},
+        "val": {"val": (spec,), "val_slice": written(default)},
+    }[flag]  # type: ignore[assignment]
+    config = replace(small_config(inputs, Path("unused")), **values)  # type: ignore[arg-type]
+    wanted = list(range(60))[own if own is not None else default]
+    if not wanted:
+        with pytest.raises(UsageError, match=rf"^--{flag} .* holds no samples"):
+            open_sources(config)
+        return
+    sources = open_sources(config)
+    found = sources.train if flag == "shards" else sources.validation
+    assert {name: positions(shards) for name, shards in found.items()} == {"squares": wanted}
+
+
+def test_all_of_it_is_a_slice_too(inputs: dict[str, str]) -> None:
+    config = two_sources(
+        inputs, shards=(inputs["shards"] + "[:]",), text=(inputs["text"] + "[:]",),
+        train_slice="[:5]", text_train_slice="[:5]",
+    )  # fmt: skip
+    sources = open_sources(config)
+    assert {name: len(shards) for name, shards in sources.train.items()} == {
+        "squares": 60,
+        "sums": 40,
+    }
+
+
+def test_each_flag_has_its_own_default(inputs: dict[str, str]) -> None:
+    config = two_sources(
+        inputs, shards=(inputs["shards"],), text=(inputs["text"],), val=(), val_text=(),
+        train_slice="[:11]", val_slice="[11:15]", text_train_slice="[:7]",
+        text_val_slice="[7:10]",
+    )  # fmt: skip
+    sources = open_sources(config)
+    assert {name: positions(shards) for name, shards in sources.train.items()} == {
+        "squares": list(range(11)), "sums": list(range(7)),
+    }  # fmt: skip
+    assert {name: positions(shards) for name, shards in sources.validation.items()} == {
+        "squares": list(range(11, 15)), "sums": list(range(7, 10)),
+    }  # fmt: skip
+
+
+def test_what_is_trained_on_is_not_validated_on_unasked(inputs: dict[str, str]) -> None:
+    """Without --val the slice of --val-slice counts, whichever slice --shards carries."""
+    config = two_sources(
+        inputs, shards=(inputs["shards"] + "[:48]",), text=(inputs["text"] + "[:30]",), val=(),
+        val_text=(), val_slice="[48:]", text_val_slice="[30:]",
+    )  # fmt: skip
+    sources = open_sources(config)
+    assert {name: positions(shards) for name, shards in sources.validation.items()} == {
+        "squares": list(range(48, 60)), "sums": list(range(30, 40)),
+    }  # fmt: skip
+
+
+def test_several_tars_are_one_set_with_the_slice_of_the_last(inputs: dict[str, str]) -> None:
+    tars = [inputs["shards"].replace("*", f"{number:03d}") for number in range(3)]
+    for words in ((*tars[:2], tars[2] + "[15:45]"), tuple(tar + "[15:45]" for tar in tars)):
+        config = replace(small_config(inputs, Path("unused")), shards=words, val=())
+        config = replace(config, val_slice="[50:]")
+        sources = open_sources(config)
+        assert positions(sources.train["squares"]) == list(range(15, 45))
+        assert positions(sources.validation["squares"]) == list(range(50, 60))
 
 
 def test_an_empty_slice_says_which_flag(inputs: dict[str, str], tmp_path: Path) -> None:
     config = small_config(inputs, tmp_path / "run", val=(inputs["shards"] + "[100:]",))
     with pytest.raises(UsageError, match=r"--val .* holds no samples"):
-        train(config)
+        open_sources(config)
     config = small_config(inputs, tmp_path / "run", val=(), shards=(inputs["shards"],))
-    with pytest.raises(UsageError, match=r"--val .*\[60:60\]|--val .* holds no samples"):
-        train(config)
+    with pytest.raises(UsageError, match=r"--val .*\[0:0\] holds no samples"):
+        open_sources(config)
+    nothing = (inputs["text"] + "[40:]",)
+    with pytest.raises(UsageError, match=r"^--text .* holds no samples"):
+        open_sources(two_sources(inputs, text=nothing))
+    with pytest.raises(UsageError, match=r"^--val-text .* holds no samples"):
+        open_sources(two_sources(inputs, val_text=nothing))
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_what_an_empty_slice_suggests_can_be_typed(inputs: dict[str, str], count: int) -> None:
+    tars = [inputs["shards"].replace("*", f"{number:03d}") for number in range(count)]
+    config = small_config(inputs, Path("unused"), val=(*tars[:-1], tars[-1] + "[5:5]"))
+    with pytest.raises(UsageError) as caught:
+        open_sources(config)
+    words = shlex.split(str(caught.value).split("such as ")[1])
+    typed = parse(words, stage1, prog="stage1", description="").config.val
+    again = open_sources(replace(config, val=typed))
+    assert positions(again.validation["squares"]) == list(range(20 * count))[-100:]
+
+
+def test_shards_that_are_not_there(inputs: dict[str, str], tmp_path: Path) -> None:
+    absent = (str(tmp_path / "absent-*.tar"),)
+    for name in ("shards", "val", "text", "val_text"):
+        with pytest.raises(SpecError, match="the pattern matches nothing"):
+            open_sources(two_sources(inputs, **{name: absent}))
+
+
+def test_shares(inputs: dict[str, str]) -> None:
+    ratio = Fraction(2, 7)
+    mixed = open_sources(two_sources(inputs, text_ratio=ratio))
+    assert mixed.shares == {"squares": 1 - ratio, "sums": ratio}
+    alone = open_sources(small_config(inputs, Path("unused"), text_ratio=ratio))
+    assert alone.shares == {"squares": 1}
+    assert list(alone.train) == list(alone.validation) == ["squares"]
+
+
+@pytest.mark.parametrize("mix", ["batch", "sample"])
+def test_a_text_share_of_nothing_gives_no_text(inputs: dict[str, str], mix: str) -> None:
+    config = two_sources(inputs, text_ratio=Fraction(0), mix=mix)
+    plan = make_plan(config, open_sources(config))
+    assert plan.rows_per_source() == [STEPS * config.batch, 0]
+
+
+def test_sources_of_one_name_are_numbered(inputs: dict[str, str]) -> None:
+    same = (inputs["shards"] + "[30:40]",)
+    config = two_sources(inputs, text=same, val_text=same, text_ratio=Fraction(1, 3))
+    sources = open_sources(config)
+    assert list(sources.train) == list(sources.validation) == ["squares", "squares-2"]
+    assert sources.shares == {"squares": Fraction(2, 3), "squares-2": Fraction(1, 3)}
+    assert positions(sources.train["squares-2"]) == list(range(30, 40))
+    plan = make_plan(config, sources)
+    assert [source.name for source in plan.sources] == ["squares", "squares-2"]
+    stream = make_stream(config)
+    rows = [row for step in range(STEPS) for row in stream.batch(step).rows]
+    assert {row.source for row in rows} == {"squares", "squares-2"}
+    assert all(row.ref.position in range(30, 40) for row in rows if row.source == "squares-2")
+
+
+def test_the_plan_names_shards_that_open_to_the_same_rows(inputs: dict[str, str]) -> None:
+    config = two_sources(inputs, shards=(inputs["shards"] + "[40:3:-2]",), mix="sample", seed=4)
+    sources = open_sources(config)
+    recipe = make_plan(config, sources).recipe()
+    assert (recipe["batch"], recipe["steps"]) == (config.batch, STEPS)
+    assert (recipe["seed"], recipe["mix_by"]) == (4, "sample")
+    for source, shards in zip(recipe["sources"], sources.train.values(), strict=True):
+        again = open_shards(source["spec"])
+        assert len(again) == source["size"] == len(shards)
+        assert again.digest == source["digest"] == shards.digest
+        assert positions(again) == positions(shards)
+
+
+@pytest.mark.parametrize("mix", ["batch", "sample"])
+def test_a_batch_holds_the_samples_its_plan_names(inputs: dict[str, str], mix: str) -> None:
+    config = two_sources(inputs, mix=mix)
+    sources = open_sources(config)
+    plan, stream = make_plan(config, sources), make_stream(config)
+    names, views = list(sources.train), list(sources.train.values())
+    for step in range(STEPS):
+        batch, places = stream.batch(step), plan.places(step)
+        assert batch.step == step
+        assert batch.refs == tuple(views[p.source].ref(p.position) for p in places)
+        assert batch.sources == tuple(names[p.source] for p in places)
+        shown = [data for p in places for data in views[p.source][p.position].images]
+        assert len(shown) == len(batch.images)
+        for data, image in zip(shown, batch.images, strict=True):
+            assert np.array_equal(image.numpy(), decode_rgb(data))  # all are small: none shrinks
+
+
+@pytest.fixture(scope="module", params=["batch", "sample"])
+def identities(request: pytest.FixtureRequest, inputs: dict[str, str]) -> tuple[Config, list[str]]:
+    """A config, and the identity of each of its batches."""
+    config = two_sources(inputs, mix=request.param)
+    stream = make_stream(config)
+    return config, [stream.batch(step).identity for step in range(STEPS)]
+
+
+def test_batches_differ(identities: tuple[Config, list[str]]) -> None:
+    assert len(set(identities[1])) == STEPS
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2, 5])
+@pytest.mark.parametrize("start", [0, 9])
+def test_workers_and_a_resume_do_not_change_a_batch(
+    identities: tuple[Config, list[str]], workers: int, start: int
+) -> None:
+    config, wanted = identities
+    with Loader(make_stream(config).batch, start, stop=STEPS, workers=workers) as batches:
+        assert [batch.identity for batch in batches] == wanted[start:]
+
+
+@given(order=st.lists(st.integers(0, STEPS - 1), min_size=1, max_size=STEPS))
+@settings(max_examples=15, deadline=None)
+def test_a_batch_is_a_function_of_plan_and_step(
+    identities: tuple[Config, list[str]], order: list[int]
+) -> None:
+    config, wanted = identities
+    stream = make_stream(config)
+    assert [stream.batch(step).identity for step in order] == [wanted[step] for step in order]
+
+
+def test_what_the_plan_does_not_hold_changes_no_batch(
+    identities: tuple[Config, list[str]],
+) -> None:
+    config, wanted = identities
+    other = replace(config, lr=0.5, name="other", precision="fp32", micro_batch=1, workers=7)
+    stream = make_stream(other)
+    assert [stream.batch(step).identity for step in range(STEPS)] == wanted
+
+
+@pytest.mark.parametrize(
+    "values", [{"seed": 1}, {"image_size": 128}, {"text_ratio": Fraction(1, 2)}, {"batch": 3}]
+)
+def test_what_it_does_hold_changes_them(
+    identities: tuple[Config, list[str]], values: dict[str, object]
+) -> None:
+    config, before = identities
+    stream = make_stream(replace(config, **values))  # type: ignore[arg-type]
+    assert [stream.batch(step).identity for step in range(STEPS)] != before
+
+
+def test_copies_of_the_shards_elsewhere_give_the_same_batches(
+    identities: tuple[Config, list[str]], inputs: dict[str, str], tmp_path: Path
+) -> None:
+    config, wanted = identities
+    for path in Path(inputs["shards"]).parent.iterdir():
+        shutil.copy(path, tmp_path)
+    moved = [
+        tuple(str(tmp_path / Path(text).name) for text in spec)
+        for spec in (config.shards, config.text)
+    ]
+    stream = make_stream(replace(config, shards=moved[0], text=moved[1]))
+    assert [stream.batch(step).identity for step in range(STEPS)] == wanted
+
+
+def test_rows_are_cut_to_the_row_length(inputs: dict[str, str]) -> None:
+    whole, short = make_stream(two_sources(inputs)), make_stream(two_sources(inputs, seq_len=20))
+    for step in range(STEPS):
+        tokens, batch = whole.batch(step).tokens, short.batch(step)
+        assert batch.input_ids.shape[1] <= 20
+        assert batch.tokens + batch.cut_tokens == tokens
+    assert sum(short.batch(step).cut_tokens for step in range(STEPS)) > 0
+
+
+@pytest.mark.parametrize("step", [-1, STEPS])
+def test_steps_outside_the_plan(inputs: dict[str, str], step: int) -> None:
+    with pytest.raises(IndexError, match=f"of a plan of {STEPS} steps"):
+        make_stream(two_sources(inputs)).batch(step)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_damaged_sample_stops_its_own_step_and_is_named(
+    inputs: dict[str, str], tmp_path: Path, workers: int
+) -> None:
+    for path in Path(inputs["shards"]).parent.glob("squares-*"):
+        shutil.copy(path, tmp_path)
+    spec = str(tmp_path / "squares-*.tar")
+    bad = 17
+    row = open_shards(spec).row(bad)
+    image = next(member for member in row.members if not member.name.endswith(".json"))
+    with open(tmp_path / "squares-000.tar", "r+b") as file:
+        file.seek(image.offset)
+        byte = file.read(1)
+        file.seek(image.offset)
+        file.write(bytes([byte[0] ^ 1]))
+    config = small_config(inputs, tmp_path / "run", shards=(spec + "[:48]",), steps=12)
+    stream, plan = make_stream(config), make_plan(config, open_sources(config))
+    at = next(step for step in range(12) if bad in {p.position for p in plan.places(step)})
+    place = rf"squares-000\.tar: sample {bad:09d}: member {image.name}"
+    with Loader(stream.batch, 0, stop=12, workers=workers) as batches:
+        assert [next(batches).step for _ in range(at)] == list(range(at))
+        with pytest.raises(ShardError, match=place):
+            next(batches)
+
+
+def test_an_image_that_cannot_be_decoded_is_named(inputs: dict[str, str], tmp_path: Path) -> None:
+    samples = [from_turns([("q", "a")], [square("red")[:-30]], source="", meta={})]
+    spec = write_set(tmp_path, "broken", samples)
+    config = small_config(
+        inputs, tmp_path / "run", shards=(spec,), val=(spec + "[:]",), train_slice="[:]"
+    )
+    with pytest.raises(ShardError, match=r"broken-000\.tar: sample 000000000: image 0: "):
+        make_stream(config).batch(0)
+
+
+rows_of_images = st.lists(
+    st.lists(st.sampled_from(range(len(COLOURS))), max_size=3), min_size=1, max_size=8
+)
+
+
+@given(train=rows_of_images, text=rows_of_images, validation=rows_of_images, data=st.data())
+@settings(max_examples=15, deadline=None)
+def test_shared_images_are_those_with_equal_bytes(
+    train: list[list[int]], text: list[list[int]], validation: list[list[int]], data: st.DataObject
+) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        views = {}
+        for kind, rows in (("train", train), ("text", text), ("val", validation)):
+            samples = [
+                from_turns([("q", "a")], [square(COLOURS[n]) for n in row], source="", meta={})
+                for row in rows
+            ]
+            view = open_shards(write_set(Path(name), kind, samples, per_shard=3))
+            first = data.draw(st.integers(0, len(rows)))
+            views[kind] = view[first:]
+        sources = Sources(
+            train={"train": views["train"], "text": views["text"]},
+            shares={"train": Fraction(1, 2), "text": Fraction(1, 2)},
+            validation={"val": views["val"], "train": views["train"][:2]},
+        )
+        seen = {
+            image for view in sources.train.values() for sample in view for image in sample.images
+        }
+        wanted = sum(
+            bool(seen.intersection(sample.images))
+            for view in sources.validation.values()
+            for sample in view
+        )
+        assert shared_images(sources) == wanted

@@ -19,7 +19,7 @@ from ocrdata.command import Parser, human_time, run
 from ocrdata.errors import OcrError
 from ocrtrain import metrics
 
-CHARTS, VALIDATION = 12_000, 200
+CHARTS, VALIDATION = 8_000, 200
 SUMS = 4_000
 
 
