@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ocrdata.command import human_bytes
-from ocrdata.errors import DiskError, OcrError, UsageError
+from ocrdata.errors import DiskError, OcrError, ShardError, UsageError
 from ocrdata.files import Lock, explain_disk, free_bytes, fsync_folder, make_folder
 from ocrdata.index import index_path
 from ocrdata.making import Layout, WorkFolder, differences, recorded_provenance
@@ -73,12 +73,15 @@ class Options:
 def convert(source: Source, options: Options, progress: Progress | None = None) -> Manifest:
     """Make the whole shard set, or what is missing of it, and its manifest.
 
-    A set that is complete is left alone. Raises UsageError where shards of that name were made of
-    something else or another process is at it, SourceError, DiskError, and OcrError where too many
-    rows are rejected; whatever it raises, the same call goes on from there.
+    Of a complete set what was lost since is made again, the rest left alone. Raises UsageError
+    where shards of that name were made of something else or another process is at it, SourceError,
+    DiskError, and OcrError where too many rows are rejected; whatever it raises, the same call goes
+    on from there.
     """
     with _Conversion(source, options, progress or Progress()) as conversion:
-        return conversion.finished or conversion.make_all()
+        if conversion.finished is not None:
+            return conversion.repair_all(conversion.finished)
+        return conversion.make_all()
 
 
 def convert_one(
@@ -182,6 +185,28 @@ class _Conversion:
         record = self.work.read_record(shard)
         assert record is not None
         return record.shard
+
+    def repair_all(self, manifest: Manifest) -> Manifest:
+        """Make again the shards of a complete set that are gone, or not those of its manifest by
+        size and index; payloads are not read (tools/check_shards.py does)."""
+        broken = [shard for shard in self.layout.shards if not self._is_whole(shard, manifest)]
+        if broken:
+            self._check_room(broken)
+            rows = sum(len(self.layout.span(shard)) for shard in broken)
+            self.progress.start(self.options.name, rows, 0)
+        for shard in broken:
+            self._repair(shard, read_manifest(self.manifest_path))
+        return read_manifest(self.manifest_path)
+
+    def _is_whole(self, shard: int, manifest: Manifest) -> bool:
+        file = self.layout.file(shard)
+        said = next(entry for entry in manifest.shards if entry.file == file)
+        try:
+            found = shard_info(self.out / file)
+        except ShardError:
+            return False
+        # An index made again by another version of the Parquet library has other bytes.
+        return replace(found, index_digest=said.index_digest) == said
 
     def _repair(self, shard: int, manifest: Manifest) -> ShardInfo:
         """Make a shard of a complete set aside, and put it in place if it is the same again."""

@@ -57,7 +57,12 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-    publish(temporary, path)
+    with explain_disk(path):
+        try:
+            publish(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
 
 
 def write_json(path: Path, value: object) -> None:
@@ -71,10 +76,12 @@ _DISK_REASONS = {
     errno.ENOSPC: "no space left on the disk; free some, or choose another folder, and run again",
     errno.EDQUOT: "the disk quota is used up; free some, or choose another folder, and run again",
     errno.EFBIG: "the file would pass the size limit set for this process or file system",
-    errno.EACCES: "no permission; choose a folder you may write to",
-    errno.EPERM: "no permission; choose a folder you may write to",
+    errno.EACCES: "no permission; get the right to it, or choose another place",
+    errno.EPERM: "no permission; get the right to it, or choose another place",
     errno.EROFS: "the file system is read-only; choose another folder",
     errno.ENOTDIR: "a part of this path is a file, not a folder",
+    errno.EISDIR: "a folder stands where a file is to be written",
+    errno.ENAMETOOLONG: "the name is too long for this file system",
 }
 
 

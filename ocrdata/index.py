@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ocrdata.columns import SCHEMA, Words, fixed_bytes, numbers, rows_digest, single, starts
-from ocrdata.errors import ShardError
+from ocrdata.errors import DiskError, ShardError
 from ocrdata.files import atomic_file
 from ocrdata.format import FORMAT, VERSION, check_seal, check_version, parse_object, seal
 from ocrdata.image import ImageInfo
@@ -205,6 +205,8 @@ class _explain:  # noqa: N801 - used as a context manager only
         pass
 
     def __exit__(self, _: object, exc: BaseException | None, __: object) -> None:
+        if isinstance(exc, PermissionError):
+            raise DiskError(f"{self.path}: no permission to read the index") from exc
         if isinstance(exc, (pa.ArrowException, OSError, ValueError, KeyError, OverflowError)):
             reason = (str(exc).splitlines() or [""])[0][:200]
             raise ShardError(

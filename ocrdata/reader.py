@@ -18,6 +18,7 @@ from ocrdata.errors import UsageError
 from ocrdata.foreign import to_sample
 from ocrdata.format import canonical, digest_of
 from ocrdata.index import IndexRow
+from ocrdata.indexing import IMAGE_SUFFIXES, kind_of
 from ocrdata.sample import Sample
 from ocrdata.shardset import Members, ShardSet
 from ocrdata.spec import resolve
@@ -124,7 +125,7 @@ class Shards(Sequence[Sample]):
     def image_digests(self, at: int) -> tuple[bytes, ...]:
         """The digests of a sample's images, from the index alone: equal bytes, equal digests."""
         members = self.row(at).members
-        return tuple(member.digest for member in members if not member.name.endswith(".json"))
+        return tuple(member.digest for member in members if kind_of(member.name) in IMAGE_SUFFIXES)
 
     def members(self, at: int) -> Members:
         """The verified bytes of a sample's members by name, in the tar's order."""

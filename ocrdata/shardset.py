@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bisect
 import itertools
+import shlex
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -219,7 +220,8 @@ class ShardSet:
         command = str(self.manifest.provenance.get("command", "")) if self.manifest else ""
         file = self.shards[number].path.name
         if command and shard_number(file) is not None:
-            how = f"make it again with\n  {command} --only {shard_number(file)}"
+            out = shlex.quote(str(self.shards[number].path.parent))
+            how = f"make it again with\n  {command} --out {out} --only {shard_number(file)}"
         else:
             how = "make or copy it again"
         return f"the file changed or was damaged after it was written; {how}"

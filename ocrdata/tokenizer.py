@@ -51,6 +51,9 @@ LONGEST_SPACE = 100_000
 """Whitespace runs are encoded in pieces of this many characters. tiktoken's pattern engine dies of
 a stack overflow (a panic, not an exception) on runs of half a million."""
 
+LARGEST_VOCABULARY = 1 << 24
+"""Ids; the largest vocabularies in use have a quarter of a million."""
+
 FORMAT = "ocr-tokenizer"
 VERSION = 1
 
@@ -148,9 +151,10 @@ def _digest(value: Mapping[str, Any]) -> str:
 
 def _from_saved(value: Mapping[str, Any]) -> Tokenizer:
     """The tokenizer that `Tokenizer.to_json` described. Raises UsageError where it is none."""
-    if value.get("version", 0) > VERSION:
+    version = value.get("version", 0)
+    if not isinstance(version, int) or version > VERSION:
         raise UsageError(
-            f"tokenizer version {value['version']}, this program reads up to {VERSION}; update it"
+            f"tokenizer version {version}, this program reads up to {VERSION}; update it"
         )
     backend: Backend
     try:
@@ -163,7 +167,7 @@ def _from_saved(value: Mapping[str, Any]) -> Tokenizer:
     except (KeyError, TypeError, AttributeError, ValueError) as exc:
         if isinstance(exc, UsageError):
             raise
-        raise UsageError(f"a saved tokenizer without its {exc}") from exc
+        raise UsageError(f"a saved tokenizer with a part that is wrong or missing: {exc}") from exc
     if value.get("digest") != tokenizer.fingerprint:
         raise OcrError(
             f"its digest is {value.get('digest')}, the content has {tokenizer.fingerprint}: the "
@@ -190,6 +194,8 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     smallest = 256 + len(SPECIAL_TOKENS)
     if vocab_size < smallest:
         raise UsageError(f"vocab_size is {vocab_size}, the bytes and specials alone are {smallest}")
+    if vocab_size > LARGEST_VOCABULARY:
+        raise UsageError(f"vocab_size is {vocab_size}, at most {LARGEST_VOCABULARY:,} are trained")
     return Tokenizer(train_ranks(texts, vocab_size - len(SPECIAL_TOKENS)))
 
 
@@ -244,6 +250,8 @@ def _from_json(data: bytes) -> Tokenizer:
         return _from_saved(value)
     if isinstance(value, dict) and "model" in value:
         added = value.get("added_tokens") or []
+        if not (isinstance(added, list) and all(isinstance(token, dict) for token in added)):
+            raise UsageError("its added_tokens are no list of tokens")
         for token in added:
             # A special that is not marked as one would be found in plain text.
             if token.get("content") in SPECIAL_TOKENS:

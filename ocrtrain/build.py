@@ -89,6 +89,11 @@ def new_model(config: Config, tokenizer: Tokenizer) -> OcrModel:
     )
     if config.deepencoder:
         load_deepencoder(model, Path(config.deepencoder))
+    return ready_to_train(model, config)
+
+
+def ready_to_train(model: OcrModel, config: Config) -> OcrModel:
+    """`model`, with `requires_grad` and block checkpointing as the config has them."""
     model.freeze(config.freeze)
     model.checkpoint_blocks(config.checkpointing)
     return model

@@ -125,9 +125,10 @@ def steps(run: Path) -> list[Path]:
 
 def newest(path: Path) -> Path:
     """The checkpoint `path` means: itself, or a run folder's newest. Raises TrainError."""
-    if (path / COMPLETE).is_file():
-        return path
-    found = steps(path)
+    with explain_disk(path):
+        if (path / COMPLETE).is_file():
+            return path
+        found = steps(path)
     if not found:
         raise TrainError(
             f"{path}: no complete checkpoint here; give a run folder or a checkpoints/step_N in one"

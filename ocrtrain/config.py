@@ -8,6 +8,7 @@ says there is what ran.
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
@@ -71,6 +72,15 @@ class ModelConfig:
                     f"{flag_name(width)} ({getattr(self, width)}) is no multiple of "
                     f"{flag_name(heads)} ({getattr(self, heads)})"
                 )
+        for item in dataclasses.fields(self):
+            value, least = getattr(self, item.name), 0 if item.name == "vocab_size" else 1
+            if isinstance(value, int | float) and not least <= value < math.inf:
+                raise UsageError(f"{flag_name(item.name)} must be at least {least}, not {value}")
+        if not all(0 <= layer < self.sam_layers for layer in self.sam_global_layers):
+            raise UsageError(
+                f"--sam-global-layers {' '.join(map(str, self.sam_global_layers))}: "
+                f"the layers are 0 to {self.sam_layers - 1}"
+            )
 
 
 @dataclass(frozen=True)
@@ -140,14 +150,7 @@ class Config:
             for one in value if isinstance(value, tuple) else (value,):
                 if one not in choices:
                     raise UsageError(f"{flag_name(name)} {one!r} is none of {', '.join(choices)}")
-        for name in ("steps", "batch", "seq_len", "image_size", "lr", "clip", "val_batch",
-                     "sam_lr_scale", "clip_lr_scale"):  # fmt: skip
-            if not getattr(self, name) > 0:
-                raise UsageError(f"{flag_name(name)} must be above 0, not {getattr(self, name)}")
-        for name in ("seed", "micro_batch", "warmup", "eval_every", "save_every", "keep",
-                     "stop_at", "workers", "weight_decay"):  # fmt: skip
-            if getattr(self, name) < 0:
-                raise UsageError(f"{flag_name(name)} must not be negative")
+        self._check_ranges()
         for name in ("train_slice", "val_slice", "text_train_slice", "text_val_slice"):
             _check_slice(flag_name(name), getattr(self, name))
         if self.image_size % 64:
@@ -160,6 +163,20 @@ class Config:
             raise UsageError(f"--text-ratio {self.text_ratio} must be at least 0 and below 1")
         if self.warmup >= self.steps:
             raise UsageError(f"--warmup {self.warmup} must be below --steps {self.steps}")
+
+    def _check_ranges(self) -> None:
+        """Each number by itself."""
+        for name in ("steps", "batch", "seq_len", "image_size", "lr", "clip", "val_batch",
+                     "sam_lr_scale", "clip_lr_scale", "step_every", "step_factor"):  # fmt: skip
+            if not 0 < getattr(self, name) < math.inf:
+                raise UsageError(f"{flag_name(name)} must be above 0, not {getattr(self, name)}")
+        for name in ("seed", "micro_batch", "warmup", "eval_every", "save_every", "keep",
+                     "stop_at", "workers", "weight_decay"):  # fmt: skip
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UsageError(f"{flag_name(name)} must not be negative")
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UsageError(f"{flag_name(name)} must be at least 0 and below 1")
 
     @property
     def run_folder(self) -> str:
@@ -210,7 +227,7 @@ def from_json(value: dict[str, Any]) -> Config:
     try:
         model = ModelConfig(**_as_fields(ModelConfig, value.pop("model")))
         return Config(model=model, **_as_fields(Config, value))
-    except (TypeError, KeyError, ValueError) as exc:
+    except (TypeError, KeyError, ValueError, AttributeError) as exc:
         raise UsageError(f"the saved config cannot be read: {exc}") from exc
 
 

@@ -23,7 +23,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from ocrdata.errors import WeightsError
-from ocrdata.files import atomic_file
+from ocrdata.files import atomic_file, explain_disk
 from ocrtrain.layouts import Tensors, assign, from_deepencoder, to_deepencoder
 
 if TYPE_CHECKING:
@@ -72,10 +72,11 @@ def load_deepencoder(model: OcrModel, path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise WeightsError(f"{path}: no such file; stage 1 writes deepencoder_*.safetensors")
     meta: dict[str, Any] = {}
-    if _is_torch_file(path):
-        tensors = read_torch_file(path)
-    else:
-        tensors, meta = _read(path)
+    with explain_disk(path):
+        if _is_torch_file(path):
+            tensors = read_torch_file(path)
+        else:
+            tensors, meta = _read(path)
     ours = from_deepencoder(tensors)
     parts = ("sam.", "clip.", "projector.", "image_newline", "view_separator")
     if not any(name.startswith(parts) for name in ours):
@@ -131,8 +132,9 @@ def read_torch_file(path: Path) -> Tensors:
             f"{path}: holds more than tensors, or is damaged; refused, since reading it could run "
             "code\n  save it again as a plain state dict"
         ) from exc
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as exc:
-        raise WeightsError(f"{path}: cannot be read: {str(exc).splitlines()[0]}") from exc
+    except Exception as exc:  # on damaged bytes the reader fails in a dozen ways, none documented
+        reason = (str(exc).splitlines() or [type(exc).__name__])[0]
+        raise WeightsError(f"{path}: cannot be read: {reason}") from exc
     if not isinstance(value, dict) or not all(isinstance(v, Tensor) for v in value.values()):
         raise WeightsError(f"{path}: is no state dict: a mapping of names to tensors is needed")
     return {str(name): tensor for name, tensor in value.items()}

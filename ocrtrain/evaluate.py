@@ -19,7 +19,7 @@ from pathlib import Path
 
 from ocrdata.command import Parser, run
 from ocrdata.errors import UsageError
-from ocrdata.files import atomic_file, make_folder, write_json
+from ocrdata.files import Lock, atomic_file, make_folder, write_json
 from ocrdata.reader import Shards, open_shards
 from ocrtrain.answers import Asker, Tally
 from ocrtrain.build import Loaded, autocast_type, load_for_inference, resolve_device
@@ -45,10 +45,25 @@ def main(arguments: Sequence[str]) -> int:
     out = Path(asked.out) if asked.out else default_out(loaded)
     make_folder(out.parent)
     decoding = replace(decoding, precision=autocast_type(loaded.config.precision, device))
+    with Lock(out.with_name(f".{out.name}.lock"), f"--out {out}"):
+        return evaluate(
+            loaded, shards, out, decoding=decoding, workers=asked.workers, exchange=asked.exchange
+        )
 
-    validation = validate_loaded(loaded, shards, decoding, workers=asked.workers)
+
+def evaluate(
+    loaded: Loaded,
+    shards: Shards,
+    out: Path,
+    *,
+    decoding: Decoding,
+    workers: int,
+    exchange: bool,
+) -> int:
+    """Validate, ask, and write answers and summary; returns the exit status."""
+    validation = validate_loaded(loaded, shards, decoding, workers=workers)
     print(validation_lines(validation))
-    tally = write_answers(loaded, shards, out, decoding=decoding, exchange=asked.exchange)
+    tally = write_answers(loaded, shards, out, decoding=decoding, exchange=exchange)
     print(tally.table())
     summary = out.with_suffix(".summary.json")
     write_json(

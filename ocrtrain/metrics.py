@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ocrdata.command import human_time
-from ocrdata.errors import TrainError
+from ocrdata.errors import TrainError, UsageError
 from ocrdata.files import atomic_file, explain_disk
 from ocrtrain.config import Config, to_json
 
@@ -33,7 +33,11 @@ class Log:
         self._path = run / FILE
         with explain_disk(self._path):
             self._file = self._path.open("a", encoding="utf-8")
-        self._wandb = _start_wandb(run, config, wandb_id)
+        try:
+            self._wandb = _start_wandb(run, config, wandb_id)
+        except BaseException:
+            self._file.close()
+            raise
         self.wandb_id: str = self._wandb.id if self._wandb is not None else wandb_id
 
     def write(self, step: int, values: Values) -> None:
@@ -74,10 +78,11 @@ def cut_back(run: Path, step: int) -> None:
     for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
         try:
             value = json.loads(line)
-        except ValueError:
+            at = int(value["step"])
+        except (ValueError, TypeError, KeyError):
             break  # torn by a kill; nothing stands after it
         is_validation = any(name.startswith("val/") for name in value)
-        if value["step"] < step or (is_validation and value["step"] == step > 0):
+        if at < step or (is_validation and at == step > 0):
             kept.append(line)
     with atomic_file(path) as file:
         file.write("".join(kept).encode())
@@ -114,16 +119,24 @@ def _start_wandb(run: Path, config: Config, run_id: str) -> Any:
     import wandb
 
     online = config.wandb == "online" or (config.wandb == "auto" and _has_key(wandb))
-    return wandb.init(
-        project=config.wandb_project,
-        name=config.name,
-        id=run_id or None,
-        resume="allow" if run_id else None,
-        mode="online" if online else "offline",
-        dir=str(run),
-        config=to_json(config),
-        settings=wandb.Settings(silent=True, console="off"),
-    )
+    if online and not _has_key(wandb):
+        raise UsageError("--wandb online needs a key: set WANDB_API_KEY, or run `wandb login`")
+    try:
+        return wandb.init(
+            project=config.wandb_project,
+            name=config.name,
+            id=run_id or None,
+            resume="allow" if run_id else None,
+            mode="online" if online else "offline",
+            dir=str(run),
+            config=to_json(config),
+            settings=wandb.Settings(silent=True, console="off"),
+        )
+    except wandb.Error as exc:
+        reason = (str(exc).splitlines() or [type(exc).__name__])[0]
+        raise TrainError(
+            f"Weights & Biases does not start: {reason}; go on with --wandb offline"
+        ) from exc
 
 
 def _has_key(wandb: Any) -> bool:

@@ -7,7 +7,8 @@ The real job, on one GPU with 80 GB:
 The same code on two CPU cores, after `make demo` has made its shards and tokenizer:
 
     python -m ocrtrain.stage1 --preset tiny --init random --tokenizer shards/demo-tokenizer.json \\
-        --shards 'shards/charts.json[:-200]' --val 'shards/charts.json[-200:]' --out runs/mine
+        --shards 'shards/demo-charts.json[:-200]' --val 'shards/demo-charts.json[-200:]' \\
+        --out runs/mine
 """
 
 from __future__ import annotations

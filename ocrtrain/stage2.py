@@ -9,9 +9,10 @@ The real job, on one GPU with 80 GB:
 The same code on two CPU cores, after `make demo`:
 
     python -m ocrtrain.stage2 --preset tiny --init random --tokenizer shards/demo-tokenizer.json \\
-        --deepencoder runs/demo-stage1/deepencoder_000300.safetensors \\
-        --shards 'shards/charts.json[:-200]' --val 'shards/charts.json[-200:]' \\
-        --text 'shards/sums.json[:-100]' --val-text 'shards/sums.json[-100:]' --out runs/mine2
+        --deepencoder runs/demo/stage1/deepencoder_000400.safetensors \\
+        --shards 'shards/demo-charts.json[:-200]' --val 'shards/demo-charts.json[-200:]' \\
+        --text 'shards/demo-sums.json[:-100]' --val-text 'shards/demo-sums.json[-100:]' \\
+        --out runs/mine2
 """
 
 from __future__ import annotations

@@ -17,7 +17,14 @@ import torch
 from ocrdata.errors import TrainError, UsageError
 from ocrdata.files import Lock, make_folder, write_json
 from ocrtrain import checkpoint, costs, metrics
-from ocrtrain.build import find_tokenizer, new_model, resolve_device, with_vocabulary
+from ocrtrain.build import (
+    bare_model,
+    find_tokenizer,
+    new_model,
+    ready_to_train,
+    resolve_device,
+    with_vocabulary,
+)
 from ocrtrain.checkpoint import Checkpoint, State
 from ocrtrain.config import Config, differences, from_json, to_json
 from ocrtrain.flags import Asked, override
@@ -45,7 +52,8 @@ def train(config: Config, *, resume: bool = False) -> int:
             raise UsageError(
                 f"{run} holds a run already; go on with it by --resume, or choose another --out"
             )
-        check_inputs(config)
+        if found is None:  # a checkpoint holds what was in the files a run began with
+            check_inputs(config)
         sources = open_sources(config)
         device = resolve_device(config.device)
         costs.preflight(config, device)
@@ -66,6 +74,8 @@ def check_inputs(config: Config) -> None:
             "--freeze sam needs --deepencoder FILE: the two convolutions behind SAM are trained "
             "in stage 1 and stand in no hub checkpoint"
         )
+    if config.val_text and not config.text:
+        raise UsageError("--val-text needs --text: without it no text is trained or validated on")
     for flag, name in (("--deepencoder", config.deepencoder), ("--tokenizer", config.tokenizer)):
         if name and not Path(name).exists():
             raise UsageError(f"{flag} {name}: there is no such file")
@@ -118,10 +128,15 @@ def _prepare(
     tokenizer = found.tokenizer() if found else find_tokenizer(config)
     config = with_vocabulary(config, tokenizer)
     plan = make_plan(config, sources)
-    _same_plan(run, plan.recipe(), resumed=found is not None)
+    recipe = {**plan.recipe(), "validation": _validation(sources)}
+    _same_plan(run, recipe, resumed=found is not None)
     state = found.state if found else State()
     _introduce(config, sources, run)
-    model = new_model(config, tokenizer).to(device).train()
+    if found:  # its weights are all in the checkpoint: nothing is asked of the hub
+        model = ready_to_train(bare_model(config, tokenizer), config)
+    else:
+        model = new_model(config, tokenizer)
+    model = model.to(device).train()
     optimizer = make_optimizer(config, model)
     if found:
         found.load_weights(model)
@@ -131,8 +146,10 @@ def _prepare(
             print(f"this machine differs, so losses may differ in the last bits: {change}")
         print(f"resuming at step {state.step} from {found.folder}")
     metrics.cut_back(run, state.step if found else 0)
+    # The log first: where Weights & Biases does not start, the folder holds no run yet.
+    log = Log(run, config, wandb_id=state.wandb_id)
     write_json(run / "config.json", to_json(config))
-    write_json(run / "plan.json", plan.recipe())
+    write_json(run / "plan.json", recipe)
     stream = Stream(
         plan,
         sources,
@@ -140,8 +157,15 @@ def _prepare(
         image_size=config.image_size,
         seq_len=config.seq_len,
     )
-    log = Log(run, config, wandb_id=state.wandb_id)
     return Job(config, run, device, tokenizer, sources, stream, model, optimizer, state, log)
+
+
+def _validation(sources: Sources) -> list[dict[str, Any]]:
+    """What validates, by its rows: losses before and after a resume must be of the same samples."""
+    return [
+        {"name": name, "size": len(shards), "spec": shards.spec, "digest": shards.digest}
+        for name, shards in sources.validation.items()
+    ]
 
 
 def _same_plan(run: Path, recipe: object, *, resumed: bool) -> None:
@@ -199,8 +223,9 @@ def _say_how_it_stands(job: Job, ended: bool) -> int:
     if ended:
         print(f"done: {step} steps in {job.run}")
         return 0
+    saved = "saved" if step else "with nothing to save"
     print(
-        f"stopped at step {step} of {config.steps}, saved; go on with the same command "
+        f"stopped at step {step} of {config.steps}, {saved}; go on with the same command "
         f"and --resume (--out {job.run})"
     )
     return 0 if config.stop_at and step >= config.stop_at else 130

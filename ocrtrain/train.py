@@ -104,7 +104,11 @@ def run_loop(job: Job, *, fresh: bool) -> bool:
                 break
             _step(job, batches)
             fresh = True
-    return state.step >= config.steps
+    if state.step < config.steps:
+        return False
+    if not _deepencoder_path(job).exists():  # also after a kill between the last checkpoint and it
+        _save_deepencoder(job)
+    return True
 
 
 def _due(step: int, every: int) -> bool:
@@ -211,7 +215,7 @@ def _validate(job: Job) -> None:
 
 
 def _save(job: Job) -> None:
-    """Write the checkpoint of this state, after its log; at the end the DeepEncoder too."""
+    """Write the checkpoint of this state, after its log."""
     config, state = job.config, job.state
     job.log.sync()
     state.wandb_id = job.log.wandb_id
@@ -225,10 +229,17 @@ def _save(job: Job) -> None:
     )
     checkpoint.prune(job.run, config.keep)
     print(f"saved {folder}", flush=True)
-    if state.step == config.steps:
-        path = job.run / f"deepencoder_{state.step:06d}.safetensors"
-        save_deepencoder(job.model, path, {"step": state.step, "run": config.name})
-        print(f"saved {path}", flush=True)
+
+
+def _deepencoder_path(job: Job) -> Path:
+    return job.run / f"deepencoder_{job.state.step:06d}.safetensors"
+
+
+def _save_deepencoder(job: Job) -> None:
+    """Write the encoder of a run that has ended."""
+    path = _deepencoder_path(job)
+    save_deepencoder(job.model, path, {"step": job.state.step, "run": job.config.name})
+    print(f"saved {path}", flush=True)
 
 
 def make_optimizer(config: Config, model: OcrModel) -> torch.optim.Optimizer:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ocrdata.reader import SampleRef
 from ocrdata.sample import Sample, from_turns, text_of
+from ocrtrain import answers
 from ocrtrain.answers import Asker, Exchanged, Record, Tally, turns_of
 from ocrtrain.generate import Answer, Decoding
 from ocrtrain.scores import score
@@ -96,3 +101,105 @@ def test_the_tally_tells_kinds_apart() -> None:
     table = tally.table().splitlines()
     assert [line.split()[0] for line in table[1:4]] == ["a", "b", "all"]
     assert table[1].endswith("50.0% of 2")
+
+
+def test_the_table_without_exchanged_images_and_without_kinds() -> None:
+    tally = Tally()
+    for answer in ("10", "12"):
+        tally.add(record("all", answer, None))
+    assert "kinds" not in tally.summary() and "exchanged" not in tally.summary()["all"]
+    head, *rows = tally.table().splitlines()
+    assert head.split() == [
+        "kind", "of", "question", "answers", "relaxed", "exact", "NED", "length", "gold",
+    ]  # fmt: skip
+    assert [row.split()[:4] for row in rows] == [["all", "2", "50.0%", "50.0%"]]
+
+
+def test_answers_cut_off_are_counted() -> None:
+    tally = Tally()
+    for one in (record("b", "1", None), record("b", "10", "10"), record("a", "10", None)):
+        tally.add(one)
+    assert tally.summary()["cut_off"] == 2
+    assert tally.table().splitlines()[-1] == "2 answers were cut off (--max-new-tokens)"
+
+
+def test_nothing_was_asked() -> None:
+    with pytest.raises(ValueError, match="no answers"):
+        Tally().summary()
+
+
+answered = st.tuples(
+    st.sampled_from(["all", "a", "b"]),
+    st.sampled_from(["10", "10.4", "12", "", "ten"]),
+    st.none() | st.sampled_from(["10", "7"]),
+)
+
+
+@given(rows=st.lists(answered, min_size=1, max_size=20))
+def test_the_whole_is_the_weighted_mean_of_its_kinds(
+    rows: list[tuple[str, str, str | None]],
+) -> None:
+    tally = Tally()
+    for row in rows:
+        tally.add(record(*row))
+    summary = tally.summary()
+    kinds = summary.get("kinds", {"all": summary["all"]})
+    assert set(kinds) == {kind for kind, _, _ in rows}
+    parts = [(kinds.values(), summary["all"], len(rows))]
+    with_exchange = [kind["exchanged"] for kind in kinds.values() if "exchanged" in kind]
+    others = sum(other is not None for _, _, other in rows)
+    assert ("exchanged" in summary["all"]) == bool(others)
+    if others:
+        parts.append((with_exchange, summary["all"]["exchanged"], others))
+    for pieces, whole, count in parts:
+        assert whole["answers"] == sum(piece["answers"] for piece in pieces) == count
+        for name in ("relaxed", "exact", "ned", "length", "gold_length"):
+            weighted = sum(piece[name] * piece["answers"] for piece in pieces)
+            assert whole[name] == pytest.approx(weighted / count)
+
+
+def test_a_line_of_the_answers_file() -> None:
+    line = record("a", "12", None).to_json()
+    assert list(line) == [
+        "shard", "key", "turn", "kind", "question", "gold", "answer", "tokens", "finished",
+        "scores",
+    ]  # fmt: skip
+    assert (line["answer"], line["gold"], line["tokens"]) == ("12", "10", 3)
+    assert line["scores"] == asdict(score("12", "10"))
+    other = record("a", "12", "7").to_json()["exchanged"]
+    assert other == {
+        "shard": "x-000.tar", "key": "000000001", "answer": "7", "scores": asdict(score("7", "10")),
+    }  # fmt: skip
+    assert json.loads(json.dumps(line)) == line
+
+
+@pytest.mark.parametrize("kinds", ["title", 7, {"0": "title"}, None, []])
+def test_kinds_that_are_no_list_are_none(kinds: object) -> None:
+    sample = from_turns([("A?", "a")], [], source="", meta={"kinds": kinds})
+    assert [turn.kind for turn in turns_of(sample)] == ["all"]
+
+
+def test_many_rows_are_answered_in_order_whatever_is_in_memory_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shards = small.squares(tmp_path, rows=7)
+    asker = Asker(small.untrained(), small.tokenizer(), shards, Decoding(3))
+    partners = asker.partners()
+    whole = [record.to_json() for record in asker.records(partners)]
+    assert [(line["key"], line["turn"]) for line in whole] == [
+        (f"{row:09d}", turn) for row in range(7) for turn in range(2)
+    ]
+    monkeypatch.setattr(answers, "ROWS_AT_ONCE", 2)
+    assert [record.to_json() for record in asker.records(partners)] == whole
+    alone = [record.to_json() for record in asker.records({})]
+    assert [dict(line) for line in alone] == [
+        {name: value for name, value in line.items() if name != "exchanged"} for line in whole
+    ]
+
+
+def test_rows_without_images_or_partners_are_not_exchanged(tmp_path: Path) -> None:
+    samples = [small.chat(n) for n in range(3)] + [small.coloured("red")]
+    shards = small.write(tmp_path / "mixed-000.tar", samples)
+    asker = Asker(small.untrained(), small.tokenizer(), shards, Decoding(2))
+    assert asker.partners() == {}
+    assert all(record.exchanged is None for record in asker.records({}))

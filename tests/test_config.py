@@ -36,6 +36,11 @@ def test_json_of_another_version_or_with_unknown_names() -> None:
         ({"steps": 5, "warmup": 5}, "--warmup 5 must be below --steps 5"),
         ({"init": "zero"}, "--init 'zero' is none of pretrained, random"),
         ({"freeze": ("sam", "eyes")}, "--freeze 'eyes' is none of sam, clip, projector, gpt"),
+        ({"train_slice": "100"}, "--train-slice '100' is no slice such as"),
+        ({"val_slice": "[5]"}, r"--val-slice '\[5\]' is no slice such as"),
+        ({"text_train_slice": ":5"}, "--text-train-slice ':5' is no slice such as"),
+        ({"text_val_slice": "[a:b]"}, r"--text-val-slice: \[a:b\] is no slice; write"),
+        ({"val_slice": "[::0]"}, "--val-slice: the step of a slice cannot be 0"),
     ],
 )
 def test_mistakes_name_the_flag_and_the_rule(values: dict[str, Any], message: str) -> None:

@@ -146,6 +146,18 @@ def test_a_complete_set_is_left_alone(options: Options, source: Numbered, tmp_pa
     assert {path: path.stat().st_mtime_ns for path in options.out.iterdir()} == before
 
 
+def test_what_a_complete_set_has_lost_is_made_again(options: Options, source: Numbered) -> None:
+    manifest = convert(source, options)
+    whole = made(options.out)
+    (options.out / "set-001.tar").unlink()
+    (options.out / "set-002.index.parquet").unlink()
+    (options.out / "set-004.tar").write_bytes(b"")
+    progress = Progress()
+    assert convert(source, options, progress) == manifest
+    assert progress.shards == 3
+    assert made(options.out) == whole
+
+
 @pytest.mark.parametrize("complete", [True, False])
 @pytest.mark.parametrize(
     ("changed", "said"),

@@ -13,7 +13,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ocrdata.errors import DiskError, WeightsError
-from ocrtrain.deepencoder import load_deepencoder, save_deepencoder
+from ocrtrain.deepencoder import (
+    load_deepencoder,
+    read_torch_file,
+    save_deepencoder,
+    tensors_digest,
+)
 from ocrtrain.layouts import to_deepencoder
 from ocrtrain.model import OcrModel, build_model
 from tests.test_encoder import pixels, randomise
@@ -136,3 +141,85 @@ def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DiskError):
         save_deepencoder(model(), tmp_path / "file" / "x.safetensors", {})
+
+
+@pytest.mark.parametrize("cut", [0, 4, 8, 9, 100])
+def test_a_file_that_ends_early(tmp_path: Path, cut: int) -> None:
+    path = tmp_path / "deepencoder.safetensors"
+    save_deepencoder(model(), path, {})
+    path.write_bytes(path.read_bytes()[:cut])
+    with pytest.raises(WeightsError, match=r"deepencoder\.safetensors: (cannot be read|holds|is)"):
+        load_deepencoder(model(), path)
+
+
+def test_the_digest_is_over_names_types_shapes_bytes_and_header() -> None:
+    tensors = {"a": torch.arange(6.0), "b": torch.ones(2, dtype=torch.int32)}
+    header = {"version": 1, "meta": {"step": 3, "run": "x"}}
+    digest = tensors_digest(tensors, header)
+    assert len(digest) == 32
+    turned = {name: tensors[name] for name in reversed(tensors)}
+    assert tensors_digest(turned, {"meta": {"run": "x", "step": 3}, "version": 1}) == digest
+    strided = {**tensors, "a": torch.arange(12.0).reshape(6, 2)[:, 0] / 2}
+    assert tensors_digest(strided, header) == digest
+    others = [
+        ({**tensors, "a": tensors["a"] + 1}, header),
+        ({**tensors, "a": tensors["a"].reshape(2, 3)}, header),
+        ({**tensors, "b": tensors["b"].view(torch.float32)}, header),
+        ({"c": tensors["a"], "b": tensors["b"]}, header),
+        ({"a": tensors["a"]}, header),
+        (tensors, {**header, "meta": {"step": 4, "run": "x"}}),
+    ]
+    found = {digest, *(tensors_digest(values, head) for values, head in others)}
+    assert len(found) == 1 + len(others)
+
+
+def test_what_the_writer_wants_known_must_be_json(tmp_path: Path) -> None:
+    path = tmp_path / "deepencoder.safetensors"
+    for meta in ({"loss": float("nan")}, {"when": object()}):
+        with pytest.raises((ValueError, TypeError)):
+            save_deepencoder(model(), path, meta)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_frozen_bf16_model_is_filled_and_stays_what_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "deepencoder.safetensors"
+    source = random_model(seed=3)
+    save_deepencoder(source, path, {})
+    target = model(seed=1).bfloat16()
+    target.freeze(["sam"])
+    load_deepencoder(target, path)
+    for name, value in target.encoder.named_parameters():
+        assert value.dtype == torch.bfloat16
+        assert value.requires_grad != name.startswith("sam.")
+        assert torch.equal(value, source.encoder.get_parameter(name).bfloat16())
+
+
+@pytest.mark.parametrize("content", [b"", b"GIF89a", b"12345678{}", b"\x02" + bytes(7) + b"{}"])
+def test_files_of_something_else(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "deepencoder.pt"
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match=r"deepencoder\.pt: "):
+        load_deepencoder(model(), path)
+    with pytest.raises(WeightsError, match="no such file"):
+        load_deepencoder(model(), tmp_path)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_damaged_pt_file_is_one_error_or_readable(tmp_path: Path, zipped: bool) -> None:
+    """It has no digest, so that a changed number goes unseen; nothing else may be raised."""
+    path = tmp_path / "deepencoder_1000.pt"
+    tensors = {"a": torch.ones(3), "b": torch.arange(5)}
+    torch.save(tensors, path, _use_new_zipfile_serialization=zipped)
+    good = path.read_bytes()
+    draw, refused = random.Random(0), 0
+    for number in range(300):
+        damaged = bytearray(good)
+        place = draw.randrange(len(good))
+        damaged[place] ^= 1 << draw.randrange(8)
+        path.write_bytes(damaged[:place] if number % 3 == 0 else damaged)
+        try:
+            read_torch_file(path)
+        except WeightsError as exc:
+            assert str(exc).startswith(f"{path}: ")
+            refused += 1
+    assert refused >= 100

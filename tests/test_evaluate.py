@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from ocrdata.errors import OcrError, SpecError, TrainError, UsageError
+from ocrdata.files import Lock
 from ocrtrain import evaluate
 from tests import small
 
@@ -131,6 +132,17 @@ def test_mistakes_are_one_line(
     with pytest.raises(error, match=message):
         evaluate.main(arguments)
     assert not list(run_folder.glob("answers*"))
+
+
+def test_two_evaluations_do_not_write_one_file(run_folder: Path) -> None:
+    out = run_folder.parent / "same.jsonl"
+    spec = str(run_folder.parent / "squares-000.tar")
+    with (
+        Lock(out.with_name(".same.jsonl.lock"), "it"),
+        pytest.raises(UsageError, match="written by"),
+    ):
+        evaluate.main(["--checkpoint", str(run_folder), "--shards", spec, "--out", str(out)])
+    assert not out.exists()
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")

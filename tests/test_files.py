@@ -53,12 +53,20 @@ def test_json_is_sorted_and_whole(tmp_path: Path) -> None:
         (errno.EPERM, "no permission"),
         (errno.EROFS, "read-only"),
         (errno.ENOTDIR, "not a folder"),
+        (errno.ENAMETOOLONG, "too long"),
     ],
 )
 def test_the_disks_refusals_in_words(number: int, words: str, tmp_path: Path) -> None:
     with pytest.raises(DiskError, match=words) as caught, explain_disk(tmp_path / "x"):
         raise OSError(number, "refused")
     assert str(tmp_path / "x") in str(caught.value)
+
+
+def test_a_folder_where_the_file_should_be(tmp_path: Path) -> None:
+    (tmp_path / "a.json").mkdir()
+    with pytest.raises(DiskError, match="a folder stands where a file"):
+        write_json(tmp_path / "a.json", 1)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
 
 def test_other_errors_pass(tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def test_a_folder_without_permission(file: Path, tmp_path: Path) -> None:
     out.mkdir(mode=0o500)
     if os.access(out, os.W_OK):
         pytest.skip("this user may write anywhere")
-    assert "no permission; choose a folder you may write to" in error(run(file, out))
+    assert "no permission; get the right to it" in error(run(file, out))
 
 
 def test_a_limit_on_file_sizes(file: Path, tmp_path: Path) -> None:

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from ocrdata.errors import DiskError, TrainError
+from ocrdata.errors import DiskError, TrainError, UsageError
 from ocrtrain import metrics
 from ocrtrain.config import Config
 from ocrtrain.metrics import Log
@@ -54,9 +54,11 @@ def test_cut_back_to_a_checkpoint(step: int, kept: list[tuple[int, str]], tmp_pa
 def test_a_line_torn_by_a_kill_goes(tmp_path: Path) -> None:
     written(tmp_path)
     path = tmp_path / metrics.FILE
-    path.write_text(path.read_text() + '{"step": 5, "train/lo')
-    metrics.cut_back(tmp_path, 100)
-    assert [line["step"] for line in metrics.read(tmp_path)] == [0, 0, 1, 2, 3, 4, 4]
+    whole = path.read_text()
+    for torn in ('{"step": 5, "train/lo', "5", "{}"):
+        path.write_text(whole + torn)
+        metrics.cut_back(tmp_path, 100)
+        assert [line["step"] for line in metrics.read(tmp_path)] == [0, 0, 1, 2, 3, 4, 4]
 
 
 def test_nothing_to_cut_back(tmp_path: Path) -> None:
@@ -82,6 +84,16 @@ def test_the_console_line() -> None:
         " | mfu - | eta 1 h 02 min"
     )
     assert "mfu 34.1%" in metrics.console_line(7, 10, values | {"train/mfu": 0.341}, 1)
+
+
+def test_wandb_online_without_a_key_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    with pytest.raises(UsageError, match="--wandb online needs a key"):
+        Log(tmp_path, Config(wandb="online"))
 
 
 def test_wandb_offline_without_a_key_and_never_asking(

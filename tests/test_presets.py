@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import fields, replace
 from fractions import Fraction
 
 import pytest
 
 from ocrdata.errors import UsageError
 from ocrtrain import presets
-from ocrtrain.config import ModelConfig
+from ocrtrain.config import Config, ModelConfig
+from ocrtrain.costs import parameters
+from ocrtrain.encoder import image_slots
+from ocrtrain.optim import learning_rate
 
 
 def test_the_full_presets_are_the_experiments_recipe() -> None:
@@ -30,5 +35,47 @@ def test_stages_differ_in_values_of_few_fields(preset: str) -> None:
 
 
 def test_an_unknown_preset() -> None:
-    with pytest.raises(UsageError, match="'huge' is none of full, tiny"):
-        presets.stage1("huge")
+    for preset in (presets.stage1, presets.stage2):
+        with pytest.raises(UsageError, match="--preset 'huge' is none of full, tiny"):
+            preset("huge")
+
+
+def differing(one: Config, other: Config) -> set[str]:
+    return {f.name for f in fields(Config) if getattr(one, f.name) != getattr(other, f.name)}
+
+
+@pytest.mark.parametrize("stage", [presets.stage1, presets.stage2])
+def test_a_preset_knows_its_name_and_where_it_runs(stage: Callable[[str], Config]) -> None:
+    for name in ("full", "tiny"):
+        config = stage(name)
+        assert config.preset == name
+        assert config.run_folder == f"runs/{stage.__name__}-{name}"
+        assert (config.shards, config.tokenizer, config.out) == ((), "", "")  # what is typed
+
+
+def test_the_tiny_stages_differ_in_what_makes_them_stages() -> None:
+    one, two = presets.stage1("tiny"), presets.stage2("tiny")
+    assert differing(one, two) == {"name", "steps", "freeze", "fresh_gpt"}
+    assert (two.freeze, two.fresh_gpt) == (("sam",), True)
+
+
+def test_tiny_is_the_same_job_smaller() -> None:
+    for stage in (presets.stage1, presets.stage2):
+        tiny, full = stage("tiny"), stage("full")
+        for name in ("name", "freeze", "fresh_gpt", "text_ratio", "mix", "weight_decay", "clip"):
+            assert getattr(tiny, name) == getattr(full, name)
+        assert tiny.image_size < full.image_size and tiny.seq_len < full.seq_len
+        assert tiny.seq_len > image_slots(tiny.image_size)
+
+
+def test_the_tiny_model_is_as_small_as_it_says() -> None:
+    counted = sum(parameters(replace(presets.TINY, vocab_size=512)).values())
+    assert round(counted / 1e6, 1) == 1.9
+
+
+def test_the_second_stage_keeps_its_peak_rate() -> None:
+    config = presets.stage2()
+    rates = [learning_rate(config, step) for step in range(config.steps)]
+    assert rates[config.warmup :] == [config.lr] * (config.steps - config.warmup)
+    assert rates[: config.warmup] == sorted(rates[: config.warmup])
+    assert 0 < rates[0] < config.lr

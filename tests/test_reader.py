@@ -2,11 +2,13 @@ import os
 import random
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from xxhash import xxh3_128_digest
 
 from ocrdata.errors import DigestError, ShardError, UsageError
 from ocrdata.index import index_path, read_index
@@ -105,6 +107,20 @@ def test_refs_and_digests(shards: Shards, tmp_path: Path) -> None:
     assert shards[6:6].digest == shards[2:1].digest
 
 
+def test_image_digests_are_of_images_alone(folder: Path, tmp_path: Path) -> None:
+    shards = open_shards(str(folder))
+    members = shards.members(1)
+    images = [data for name, data in members.items() if not name.endswith(".json")]
+    assert shards.image_digests(1) == tuple(xxh3_128_digest(data) for data in images)
+    (tmp_path / "a.png").write_bytes(images[0])
+    (tmp_path / "a.txt").write_text("a caption that others have too")
+    with tarfile.open(tmp_path / "foreign.tar", "w") as tar:
+        for name in ("a.png", "a.txt"):
+            tar.add(tmp_path / name, name)
+    foreign = open_shards(str(tmp_path / "foreign.tar"))
+    assert foreign.image_digests(0) == (xxh3_128_digest(images[0]),)
+
+
 def test_with_manifest_or_without(folder: Path, tmp_path: Path) -> None:
     shards = open_shards(str(folder))
     for path in folder.iterdir():
@@ -146,7 +162,7 @@ def test_every_flipped_byte_of_a_payload_is_found(tmp_path: Path) -> None:
             assert str(caught.value) == (
                 f"{tar}: sample {make_key(position)}: member {member.name}: digest differs at "
                 f"byte {member.offset:,}\n  the file changed or was damaged after it was written; "
-                "make it again with\n  python tools/make_shards.py x --only 0"
+                f"make it again with\n  python tools/make_shards.py x --out {tmp_path} --only 0"
             )
         seen = []
         with pytest.raises(DigestError) as caught:

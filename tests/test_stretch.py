@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -232,5 +233,5 @@ def test_runs_are_what_touches(spans: list[range]) -> None:
     found = list(runs(spans))
     covered = [list(range(first.start, last.stop)) for first, last in found]
     assert [n for piece in covered for n in piece] == [n for span in spans for n in span]
-    for (_, last), (first, _) in zip(found, found[1:], strict=False):
+    for (_, last), (first, _) in pairwise(found):
         assert last.stop < first.start  # longest: no two of them touch

@@ -172,8 +172,8 @@ def test_a_changed_file_is_refused(trained: Tokenizer, tmp_path: Path) -> None:
         ({"digest": "0"}, "digest is"),
         ({"specials": {**value["specials"], "<|image|>": 9999}}, "digest is"),
         ({"version": 2}, "version 2, this program reads up to 1"),
-        ({"ranks": None}, "a saved tokenizer without"),
-        ({"kind": "words"}, "a saved tokenizer without its 'definition'"),
+        ({"ranks": None}, "a saved tokenizer with a part that is wrong"),
+        ({"kind": "words"}, "wrong or missing: 'definition'"),
     ):
         path.write_text(json.dumps(value | change))
         with pytest.raises(OcrError, match=message):
@@ -245,6 +245,8 @@ def test_ids_that_are_none(trained: Tokenizer) -> None:
     [
         (b"\xff\xfe", "neither JSON nor"),
         (b"[1]", "JSON, but neither"),
+        (b'{"format": "ocr-tokenizer", "version": "a"}', "tokenizer version a"),
+        (b'{"model": {"type": "BPE"}, "added_tokens": [1]}', "added_tokens are no list"),
         (b'{"model": {"type": "Unigram"}}', "holds a Unigram model; a byte-level BPE is needed"),
     ],
 )

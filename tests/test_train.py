@@ -14,6 +14,7 @@ from ocrtrain import checkpoint, metrics
 from ocrtrain.build import find_tokenizer, load_for_inference
 from ocrtrain.checkpoint import Checkpoint
 from ocrtrain.config import Config
+from ocrtrain.model import PARTS
 from ocrtrain.start import train
 from ocrtrain.stream import Stream, make_plan, open_sources
 from tests.data import make_inputs, small_config
@@ -197,3 +198,13 @@ def test_checkpoints_hold_everything_to_go_on(unbroken: Path) -> None:
     assert found.state.step == 12
     assert found.state.total_tokens > 0
     assert found.changed_versions() == []
+
+
+def test_freezing_everything_is_refused(
+    inputs: dict[str, str], unbroken: Path, tmp_path: Path
+) -> None:
+    encoder = str(unbroken / "deepencoder_000012.safetensors")
+    run = tmp_path / "run"
+    with pytest.raises(TrainError, match="--freeze leaves nothing to train"):
+        train(small_config(inputs, run, freeze=PARTS, deepencoder=encoder))
+    assert not (run / "config.json").exists()

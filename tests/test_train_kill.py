@@ -45,3 +45,11 @@ def test_a_file_size_limit_keeps_the_earlier_checkpoint(trainer: Trainer, tmp_pa
     assert "Traceback" not in done.stderr
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["step_000004"]
     assert trainer.resume(run).returncode == 0
+
+
+def test_a_kill_before_the_encoder_was_written(trainer: Trainer) -> None:
+    (path,) = trainer.whole.glob("deepencoder_*.safetensors")
+    written = path.read_bytes()
+    path.unlink()
+    assert trainer.resume(trainer.whole).returncode == 0
+    assert path.read_bytes() == written
