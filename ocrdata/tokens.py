@@ -118,9 +118,12 @@ def count(messages: Sequence[Message], tokenizer: Tokenizer) -> list[TurnCount]:
 def truncate(rendered: Rendered, seq_len: int) -> Rendered:
     """At most `seq_len` ids: whole turns from the first on, and the rendering itself when it fits.
 
-    Where not even the first turn fits, its answer is cut. An image is never cut. Raises UsageError
-    where the first question leaves no room for any answer.
+    Where not even the first turn fits, its answer is cut. Where its question alone leaves no room
+    for an answer, no turn is left: the row is a hole of one <|bos|> that nothing is learned from,
+    and all its turns are counted as cut. An image is never cut. Raises UsageError below 2.
     """
+    if seq_len < 2:
+        raise UsageError(f"seq_len {seq_len} has no room for a token and what follows it")
     length = len(rendered)
     if length <= seq_len:
         return rendered
@@ -128,10 +131,10 @@ def truncate(rendered: Rendered, seq_len: int) -> Rendered:
     if kept:
         end = rendered.ends[kept - 1]
         cut_turns = len(rendered.ends) - kept
+    elif _has_room(rendered, seq_len):
+        end, cut_turns = seq_len, len(rendered.ends) - 1
     else:
-        end = seq_len
-        cut_turns = len(rendered.ends) - 1
-        _check_room(rendered, seq_len)
+        end, cut_turns = 1, len(rendered.ends)
     images = sum(start < end for start in rendered.image_starts)
     return replace(
         rendered,
@@ -145,19 +148,10 @@ def truncate(rendered: Rendered, seq_len: int) -> Rendered:
     )
 
 
-def _check_room(rendered: Rendered, seq_len: int) -> None:
+def _has_room(rendered: Rendered, seq_len: int) -> bool:
     """Whether the first question leaves a position for its answer."""
     answers = np.flatnonzero(rendered.supervised)
-    prompt = int(answers[0]) if len(answers) else len(rendered)
-    if prompt < seq_len:
-        return
-    pairs = zip(rendered.image_starts, rendered.image_slots, strict=True)
-    images = sum(slots for start, slots in pairs if start < prompt)
-    raise UsageError(
-        f"the first question takes {prompt:,} positions ({images:,} of images, "
-        f"{prompt - images:,} of text) and leaves no room for an answer in seq_len {seq_len:,}; "
-        "raise --seq-len or lower --image-size"
-    )
+    return len(answers) > 0 and int(answers[0]) < seq_len
 
 
 def _turns(messages: Sequence[Message]) -> list[_Turn]:

@@ -24,7 +24,8 @@ TEXT_RATIO = Fraction(10, 28)
 
 
 def _flag(default: Any, text: str, *, runtime: bool = False) -> Any:
-    """A field with its help. `runtime` fields may change at a resume: no batch depends on them."""
+    """A field with its help. `runtime` fields may change at a resume: no batch depends on them. (Of
+    where shards lie none does either: their digests stand in the plan.)"""
     return field(default=default, metadata={"help": text, "runtime": runtime})
 
 
@@ -93,12 +94,18 @@ class Config:
     out: str = _flag("", "run folder (default: runs/NAME-PRESET)")
     seed: int = _flag(0, "seed of initial weights, order and exchanged images")
 
-    shards: tuple[str, ...] = _flag((), "image shards to train on: a shard spec, with a slice")
-    text: tuple[str, ...] = _flag((), "text-only shards to mix in: a shard spec, with a slice")
+    shards: tuple[str, ...] = _flag(
+        (), "image shards to train on: a shard spec, with a slice", runtime=True
+    )
+    text: tuple[str, ...] = _flag(
+        (), "text-only shards to mix in: a shard spec, with a slice", runtime=True
+    )
     text_ratio: Fraction = _flag(TEXT_RATIO, "share of steps (or rows) that are text")
     mix: str = _flag("batch", "what the mix gives out: whole batches, or every row (sample)")
-    val: tuple[str, ...] = _flag((), "image shards to validate on: a shard spec, with a slice")
-    val_text: tuple[str, ...] = _flag((), "text-only shards to validate on")
+    val: tuple[str, ...] = _flag(
+        (), "image shards to validate on: a shard spec, with a slice", runtime=True
+    )
+    val_text: tuple[str, ...] = _flag((), "text-only shards to validate on", runtime=True)
     train_slice: str = _flag("[:18000]", "slice of --shards where its spec has none")
     val_slice: str = _flag("[18000:18100]", "slice of --shards to validate on without --val")
     text_train_slice: str = _flag("[:10000]", "slice of --text where its spec has none")

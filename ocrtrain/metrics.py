@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import math
+import netrc
 import os
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from ocrdata.command import human_time
 from ocrdata.errors import TrainError, UsageError
@@ -118,8 +120,8 @@ def _start_wandb(run: Path, config: Config, run_id: str) -> Any:
         return None
     import wandb
 
-    online = config.wandb == "online" or (config.wandb == "auto" and _has_key(wandb))
-    if online and not _has_key(wandb):
+    online = config.wandb == "online" or (config.wandb == "auto" and _has_key())
+    if online and not _has_key():
         raise UsageError("--wandb online needs a key: set WANDB_API_KEY, or run `wandb login`")
     try:
         return wandb.init(
@@ -139,6 +141,14 @@ def _start_wandb(run: Path, config: Config, run_id: str) -> Any:
         ) from exc
 
 
-def _has_key(wandb: Any) -> bool:
-    """Whether W&B knows an API key, from the environment or from `wandb login`."""
-    return bool(os.environ.get("WANDB_API_KEY") or wandb.api.api_key)
+def _has_key() -> bool:
+    """Whether W&B knows an API key: from the environment, or from `wandb login`, which keeps it in
+    the netrc file."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    path = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
+    try:
+        return netrc.netrc(path).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False

@@ -16,6 +16,7 @@ import torch
 
 from ocrdata.errors import TrainError, UsageError
 from ocrdata.files import Lock, make_folder, write_json
+from ocrdata.plan import Plan
 from ocrtrain import checkpoint, costs, metrics
 from ocrtrain.build import (
     bare_model,
@@ -26,10 +27,10 @@ from ocrtrain.build import (
     with_vocabulary,
 )
 from ocrtrain.checkpoint import Checkpoint, State
-from ocrtrain.config import Config, differences, from_json, to_json
+from ocrtrain.config import TEXT_RATIO, Config, differences, from_json, to_json
 from ocrtrain.flags import Asked, override
 from ocrtrain.metrics import Log
-from ocrtrain.stream import Sources, Stream, make_plan, open_sources, shared_images
+from ocrtrain.stream import Sources, Stream, make_plan, open_sources, shared_samples
 from ocrtrain.train import Job, make_optimizer, run_loop
 
 
@@ -74,6 +75,8 @@ def check_inputs(config: Config) -> None:
             "--freeze sam needs --deepencoder FILE: the two convolutions behind SAM are trained "
             "in stage 1 and stand in no hub checkpoint"
         )
+    if config.text_ratio != TEXT_RATIO and not config.text:
+        raise UsageError("--text-ratio needs --text: without text-only shards nothing is mixed in")
     if config.val_text and not config.text:
         raise UsageError("--val-text needs --text: without it no text is trained or validated on")
     for flag, name in (("--deepencoder", config.deepencoder), ("--tokenizer", config.tokenizer)):
@@ -92,6 +95,11 @@ def _resumed_config(asked: Asked) -> Config:
     if not path.exists():
         return asked.config
     saved = from_json(_read(path))
+    if saved.name != asked.config.name:
+        raise UsageError(
+            f"{run} holds a run of {saved.name}, not of {asked.config.name}; "
+            "name the folder of the run to go on with by --out"
+        )
     typed = {name: _value(asked.config, name) for name in asked.given if name != "out"}
     if typed.get("vocab_size") == 0:
         del typed["vocab_size"]  # "the tokenizer's", which is what the run has
@@ -131,7 +139,7 @@ def _prepare(
     recipe = {**plan.recipe(), "validation": _validation(sources)}
     _same_plan(run, recipe, resumed=found is not None)
     state = found.state if found else State()
-    _introduce(config, sources, run)
+    _introduce(config, sources, run, plan)
     if found:  # its weights are all in the checkpoint: nothing is asked of the hub
         model = ready_to_train(bare_model(config, tokenizer), config)
     else:
@@ -168,12 +176,22 @@ def _validation(sources: Sources) -> list[dict[str, Any]]:
     ]
 
 
-def _same_plan(run: Path, recipe: object, *, resumed: bool) -> None:
+def _without_places(recipe: dict[str, Any]) -> dict[str, Any]:
+    """A recipe without where its shards lie: their digests say what they are."""
+    return {
+        key: [{k: v for k, v in one.items() if k != "spec"} for one in value]
+        if key in ("sources", "validation")
+        else value
+        for key, value in recipe.items()
+    }
+
+
+def _same_plan(run: Path, recipe: dict[str, Any], *, resumed: bool) -> None:
     """A resumed run must see the rows it began with. Raises TrainError saying what changed."""
     path = run / "plan.json"
     if not resumed:
         return
-    if _read(path) != recipe:
+    if _without_places(_read(path)) != _without_places(recipe):
         raise TrainError(
             f"{path}: the shards are not those the run began with (their digest or size differs); "
             "bring them back to go on, or start a new run"
@@ -191,16 +209,21 @@ def _read(path: Path) -> dict[str, Any]:
     return value
 
 
-def _introduce(config: Config, sources: Sources, run: Path) -> None:
+def _introduce(config: Config, sources: Sources, run: Path, plan: Plan) -> None:
     """What is about to happen, on the console."""
     print(resolved(config))
+    planned = dict(zip(sources.train, plan.rows_per_source(), strict=True))
     for name, shards in sources.train.items():
-        print(f"train on {len(shards):,} samples of {name}, share {sources.shares[name]}")
+        rows = planned[name]
+        print(
+            f"train on {len(shards):,} samples of {name}, share {sources.shares[name]}: "
+            f"{rows:,} rows, {rows / len(shards):.2f} epochs"
+        )
     for name, shards in sources.validation.items():
         print(f"validate on {len(shards):,} samples of {name}")
-    shared = shared_images(sources)
+    shared = shared_samples(sources)
     if shared:
-        print(f"WARNING: {shared} validation samples show an image that training shows too")
+        print(f"WARNING: {shared} validation samples stand in training too (same bytes)")
     print(costs.describe(config))
     print(f"run folder: {run}", flush=True)
 

@@ -38,17 +38,25 @@ def open_sources(config: Config) -> Sources:
     vision = _open(config.shards, config.train_slice, "--shards")
     train, shares = {_name(vision, ()): vision}, {_name(vision, ()): 1 - config.text_ratio}
     validation: dict[str, Shards] = {}
-    own = config.val or _whole(config.shards)
-    _validate_on(validation, _open(own, config.val_slice, "--val"))
+    _validate_on(validation, _open_validation(config.val, config.shards, config.val_slice, "--val"))
     if config.text:
         text = _open(config.text, config.text_train_slice, "--text")
         name = _name(text, train)
         train[name], shares[name] = text, config.text_ratio
-        own = config.val_text or _whole(config.text)
-        _validate_on(validation, _open(own, config.text_val_slice, "--val-text"))
+        _validate_on(
+            validation,
+            _open_validation(config.val_text, config.text, config.text_val_slice, "--val-text"),
+        )
     else:
         shares = {name: Fraction(1) for name in train}
     return Sources(train, shares, validation)
+
+
+def _open_validation(
+    given: Sequence[str], trained: Sequence[str], default_slice: str, flag: str
+) -> Shards:
+    """What is named for validation, whole; else the preset's slice of the training set."""
+    return _open(given, "[:]", flag) if given else _open(_whole(trained), default_slice, flag)
 
 
 def _open(spec: Sequence[str], default_slice: str, flag: str) -> Shards:
@@ -130,16 +138,23 @@ class Stream:
         )
 
 
-def shared_images(sources: Sources) -> int:
-    """How many validation samples show an image that training shows too (same digest)."""
-    trained = {
-        digest
-        for shards in sources.train.values()
-        for position in range(len(shards))
-        for digest in shards.image_digests(position)
-    }
-    return sum(
-        any(digest in trained for digest in shards.image_digests(position))
-        for shards in sources.validation.values()
-        for position in range(len(shards))
-    )
+def shared_samples(sources: Sources) -> int:
+    """How many validation samples stand in training too: an image of the same bytes, or, without
+    images, a conversation of the same bytes. Indexes only; memory as validation is large."""
+    wanted: dict[bytes, set[tuple[str, int]]] = {}
+    for name, shards in sources.validation.items():
+        for position in range(len(shards)):
+            for digest in _contents(shards, position):
+                wanted.setdefault(digest, set()).add((name, position))
+    found: set[tuple[str, int]] = set()
+    for shards in sources.train.values():
+        for position in range(len(shards)):
+            for digest in _contents(shards, position):
+                found |= wanted.get(digest, set())
+    return len(found)
+
+
+def _contents(shards: Shards, position: int) -> tuple[bytes, ...]:
+    """The digests of a sample's images, or of its conversation where it has none."""
+    members = shards.row(position).members
+    return shards.image_digests(position) or tuple(member.digest for member in members)

@@ -140,10 +140,13 @@ def _step(job: Job, batches: Loader[Batch]) -> None:
         "train/padding": 1 - batch.tokens / batch.input_ids.numel(),
         "train/tokens": batch.tokens,
         "train/supervised": batch.supervised,
+        "train/cut_tokens": batch.cut_tokens,
+        "train/cut_turns": batch.cut_turns,
         **_shares(job, batch),
     }
     peak = costs.peak_flops(job.device)
-    if peak:
+    # The peaks known are those of bf16.
+    if peak and autocast_type(config.precision, job.device) is not None:
         values["train/mfu"] = flops / seconds / peak
     job.log.write(state.step, values)
     state.step += 1

@@ -142,8 +142,8 @@ def test_cutting_at_a_turn_takes_its_images(tokenizer: Tokenizer) -> None:
 
 
 def test_errors_name_the_sample(tokenizer: Tokenizer) -> None:
-    with pytest.raises(UsageError, match=r"charts-000\.tar: sample 000000007: .*seq_len 8"):
-        make([item(7, [("What is the value?", "12")], 1)], tokenizer, seq_len=8)
+    with pytest.raises(UsageError, match=r"charts-000\.tar: sample 000000007: seq_len 1 has"):
+        make([item(7, [("What is the value?", "12")], 1)], tokenizer, seq_len=1)
     broken = replace(item(7, [("a", "b")]), sample=Sample([{"role": "user", "content": []}]))
     with pytest.raises(ShardError, match=r"charts-000\.tar: sample 000000007: roles out of order"):
         make([broken], tokenizer)
@@ -152,6 +152,18 @@ def test_errors_name_the_sample(tokenizer: Tokenizer) -> None:
         make([missing], tokenizer)
     with pytest.raises(ValueError, match="step 3: a batch of no samples"):
         make([], tokenizer)
+
+
+def test_a_question_without_room_is_a_hole_that_is_counted(tokenizer: Tokenizer) -> None:
+    whole = make([item(0, [("What?", "12")], 1)], tokenizer)
+    batch = make([item(7, [("What is it? " * 40, "12")], 1), item(0, [("What?", "12")], 1)],
+                 tokenizer, seq_len=whole.tokens)  # fmt: skip
+    assert [row.length for row in batch.rows] == [1, whole.tokens]
+    assert [row.images for row in batch.rows] == [0, 1]
+    assert (batch.targets[0] == IGNORE).all()
+    assert torch.equal(batch.targets[1:], whole.targets)
+    assert len(batch.images) == 1
+    assert (batch.cut_turns, batch.supervised) == (1, whole.supervised)
 
 
 def test_to_keeps_everything_else(tokenizer: Tokenizer) -> None:

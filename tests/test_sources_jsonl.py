@@ -175,6 +175,20 @@ def test_an_image_that_cannot_be_read_is_not_a_rejected_row(folder: Path) -> Non
         sample_of(folder, {"prompt": "q", "answer": "a", "image": "loop.png"})
 
 
+def test_images_are_part_of_what_the_rows_depend_on(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    record = {"texts": [{"user": "a", "assistant": "b"}], "image": "a.png"}
+    file.write_text(json.dumps(record) + "\n[]\nno JSON\n")
+    found = []
+    for name, data in (("one", b"12"), ("same", b"21"), ("other", b"123"), ("none", b"")):
+        (tmp_path / name).mkdir()
+        if data:
+            (tmp_path / name / "a.png").write_bytes(data)
+        found.append(JsonlSource(file, tmp_path / name).provenance["images_xxh3_128"])
+    assert found[0] == found[1]  # by name and size: contents are read once, when they are written
+    assert len(set(found)) == 3
+
+
 def test_the_ten_overfit_images() -> None:
     source = JsonlSource(shared("overfit10") / "overfit_dataset.json", None)
     samples = [result for _, result in source.rows(0, 10)]

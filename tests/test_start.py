@@ -19,7 +19,7 @@ from ocrdata.reader import open_shards
 from ocrtrain import checkpoint, metrics
 from ocrtrain.config import CHOICES, Config, ModelConfig, flag_name, from_json, to_json
 from ocrtrain.flags import Asked, parse
-from ocrtrain.presets import stage1
+from ocrtrain.presets import stage1, stage2
 from ocrtrain.start import check_inputs, resolved, start, train
 from tests.data import flags, make_inputs, small_config
 
@@ -141,7 +141,7 @@ def test_images_in_training_and_validation_are_counted(
         inputs, tmp_path / "run", val=(inputs["shards"] + "[40:50]",), stop_at=1, save_every=0
     )
     assert train(config) == 0
-    assert "8 validation samples show an image that training shows too" in capsys.readouterr().out
+    assert "8 validation samples stand in training too (same bytes)" in capsys.readouterr().out
 
 
 def test_resume_without_a_run_starts_what_was_typed(
@@ -196,7 +196,9 @@ def test_what_no_batch_depends_on_may_change(run: Path, unbroken: Path) -> None:
 
 
 RUNTIME = {item.name for item in fields(Config) if item.metadata.get("runtime")}
-FIXED = [item.name for item in fields(Config) if item.name not in RUNTIME | {"model", "out"}]
+FIXED = [
+    item.name for item in fields(Config) if item.name not in RUNTIME | {"model", "out", "name"}
+]
 
 
 def another(config: Config, name: str) -> Any:
@@ -221,7 +223,7 @@ def another(config: Config, name: str) -> Any:
 def test_what_may_change_is_what_is_listed_here() -> None:
     assert {
         "eval_every", "save_every", "keep", "stop_at", "workers", "device", "wandb",
-        "wandb_project",
+        "wandb_project", "shards", "text", "val", "val_text",
     } == RUNTIME  # fmt: skip
 
 
@@ -238,6 +240,34 @@ def test_every_other_setting_is_refused_by_name(stopped: Path, name: str) -> Non
     assert difference == f"  {flag_name(name)}: {was} in the run, {wanted} asked"
     assert remedy == ["  leave them out to go on with the run, or choose another --out"]
     assert contents(stopped) == before
+
+
+def test_the_other_stage_does_not_go_on_with_a_run(run: Path) -> None:
+    typed = ["--out", str(run), "--resume"]
+    with pytest.raises(UsageError, match="holds a run of stage1, not of stage2"):
+        start(parse(typed, stage2, prog="stage2", description=""))
+
+
+def test_shards_may_move_to_another_disk(
+    inputs: dict[str, str], run: Path, unbroken: Path, tmp_path: Path
+) -> None:
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    for path in Path(inputs["shards"]).parent.glob("squares-*"):
+        (moved / path.name).write_bytes(path.read_bytes())
+    spec = str(moved / "squares-*.tar")
+    assert go_on(run, "--shards", spec + "[:48]", "--val", spec + "[48:]") == 0
+    assert losses(run) == losses(unbroken)
+
+
+def test_validation_of_other_samples_is_refused(inputs: dict[str, str], run: Path) -> None:
+    with pytest.raises(TrainError, match="the shards are not those the run began with"):
+        go_on(run, "--val", inputs["shards"] + "[47:]")
+
+
+def test_a_ratio_without_text_is_refused(inputs: dict[str, str], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--text-ratio needs --text"):
+        train(small_config(inputs, tmp_path / "run", text_ratio=Fraction(1, 2)))
 
 
 def test_all_that_differs_is_named_at_once(run: Path) -> None:
@@ -327,7 +357,8 @@ def test_what_is_about_to_happen_is_said(
     assert train(config) == 0
     printed = capsys.readouterr().out
     for line in (
-        "train on 48 samples of squares, share 9/14", "train on 30 samples of sums, share 5/14",
+        "train on 48 samples of squares, share 9/14: 32 rows, 0.67 epochs",
+        "train on 30 samples of sums, share 5/14: 16 rows, 0.53 epochs",
         "validate on 12 samples of squares", "validate on 10 samples of sums",
         f"run folder: {tmp_path / 'run'}",
         "stopped at step 1 of 12, saved; go on with the same command and --resume "
@@ -336,9 +367,8 @@ def test_what_is_about_to_happen_is_said(
         assert f"\n{line}\n" in f"\n{printed}"
     assert resolved(saved_config(tmp_path / "run")) in printed
     assert "M parameters" in printed
-    shown = "samples show an image that training shows too" in printed
-    squares = inputs["shards"]
-    assert shown == bool(shared(squares))
+    shown = "samples stand in training too" in printed
+    assert shown == bool(shared(inputs["shards"]))
 
 
 def shared(spec: str) -> set[bytes]:

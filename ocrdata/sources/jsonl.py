@@ -12,8 +12,11 @@ import binascii
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
+
+import xxhash
 
 from ocrdata.errors import RejectedRow, SourceError, UsageError
 from ocrdata.sample import IMAGE_PART, Message, Part, Sample, from_turns, image_parts, text_part
@@ -41,14 +44,27 @@ class JsonlSource:
 
     @property
     def provenance(self) -> Mapping[str, Any]:
-        """The file by its content, not by its place; the images are not pinned by it."""
+        """The file by its content, not by its place; the images by their names and sizes."""
         return {
             "format": "jsonl",
             "file": self._file.path.name,
             "bytes": self._file.size,
             "xxh3_128": self._file.digest,
+            "images_xxh3_128": self._pictures,
             "licence": "unknown",
         }
+
+    @cached_property
+    def _pictures(self) -> str:
+        """A digest of the names and sizes of the files the records refer to: another folder with
+        images of the same names is another data set."""
+        digest = xxhash.xxh3_128()
+        for _, line in self._file.rows(0, self._file.count):
+            for name in image_names(line):
+                file = self._form.find(PurePosixPath(name))
+                size = file.stat().st_size if file.is_file() else -1
+                digest.update(f"{name}\0{size}\n".encode())
+        return digest.hexdigest()
 
     def count(self) -> int:
         """Lines, or elements of the array."""
@@ -125,6 +141,13 @@ class RecordFormat:
     def _images(self, names: list[str]) -> list[bytes]:
         return [self._image(number, name) for number, name in enumerate(names)]
 
+    def find(self, path: PurePosixPath) -> Path:
+        """`images/a.png`, whether the folder given is that of `images` or `images` itself."""
+        file = self.folder / path
+        if not file.exists() and path.parts[:1] == (self.folder.absolute().name,):
+            file = self.folder / PurePosixPath(*path.parts[1:])
+        return file
+
     def _image(self, number: int, name: str) -> bytes:
         if name.startswith("data:"):
             return _data_url(number, name)
@@ -133,16 +156,29 @@ class RecordFormat:
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts:
             raise RejectedRow(f"image {number}: {name[:80]} is outside the image folder")
-        # `images/a.png` is found whether the folder given is that of `images` or `images` itself.
-        file = self.folder / path
-        if not file.exists() and path.parts[:1] == (self.folder.absolute().name,):
-            file = self.folder / PurePosixPath(*path.parts[1:])
+        file = self.find(path)
         try:
             return file.read_bytes()
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as exc:
             raise RejectedRow(f"image {number}: {name[:80]}: no such file") from exc
         except OSError as exc:
             raise SourceError(f"{file}: {exc.strerror}") from exc
+
+
+def image_names(line: bytes) -> list[str]:
+    """The files a record refers to; none where it is no legal record."""
+    try:
+        record = json.loads(line)
+        if isinstance(record, list):
+            record = {"messages": record}
+        if not isinstance(record, dict):
+            return []
+        names = _names(record)
+        if "messages" in record:
+            names = _messages(record["messages"], names)[1]
+    except (ValueError, RejectedRow):
+        return []
+    return [name for name in names if not name.startswith("data:") and "://" not in name]
 
 
 def _no_constant(name: str) -> Any:
