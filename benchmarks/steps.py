@@ -54,7 +54,9 @@ def one_head(kind: str) -> dict[str, float]:
     from ocrtrain.model import IGNORE, OcrModel
 
     torch.manual_seed(0)
-    sizes = ModelConfig(sam_layers=1, clip_layers=1, gpt_layers=1, vocab_size=VOCABULARY)
+    sizes = ModelConfig(
+        sam_layers=1, sam_global_layers=(), clip_layers=1, gpt_layers=1, vocab_size=VOCABULARY
+    )
     model = OcrModel(sizes, image_size=1024, image_token=VOCABULARY - 1)
     hidden = torch.randn(1, POSITIONS, WIDTH, requires_grad=True)
     targets = torch.full((1, POSITIONS), IGNORE)

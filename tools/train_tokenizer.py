@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from ocrdata.command import Parser, human_bytes, human_time, run
 from ocrdata.errors import UsageError
-from ocrdata.files import make_folder
+from ocrdata.files import Lock, make_folder
 from ocrdata.reader import Shards, open_shards
 from ocrdata.tokenizer import train_tokenizer
 
@@ -34,7 +34,8 @@ def main(arguments: Sequence[str]) -> int:
     started, texts = time.perf_counter(), _Texts(sets)
     tokenizer = train_tokenizer(iter(texts), asked.vocab_size)
     make_folder(asked.out.parent)
-    tokenizer.save(asked.out)
+    with Lock(asked.out.with_name(f".{asked.out.name}.lock"), str(asked.out)):
+        tokenizer.save(asked.out)
     print(
         f"{asked.out}: {tokenizer.vocab_size:,} ids, fingerprint {tokenizer.fingerprint}, from "
         f"{human_bytes(texts.bytes)} of text in {texts.samples:,} samples, "
