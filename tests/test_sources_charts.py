@@ -11,22 +11,11 @@ from ocrdata.sources.charts import (
     KINDS,
     NOUNS,
     SIZE,
-    ChartsSource,
     Item,
     draw,
     make_chart,
     make_sample,
 )
-
-
-def test_a_row_is_a_function_of_seed_and_number() -> None:
-    whole = list(ChartsSource(8, seed=3).rows(0, 8))
-    assert list(ChartsSource(100, seed=3).rows(5, 8)) == whole[5:]
-    assert [number for number, _ in whole] == list(range(8))
-    other = list(ChartsSource(8, seed=4).rows(0, 8))
-    assert all(a != b for (_, a), (_, b) in zip(whole, other, strict=True))
-    assert ChartsSource(8, seed=3).count() == 8
-    assert ChartsSource(8, seed=3).provenance != ChartsSource(8, seed=4).provenance
 
 
 @pytest.mark.parametrize("row", range(30))

@@ -11,19 +11,17 @@ from __future__ import annotations
 import io
 import math
 import random
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
-from ocrdata.errors import RejectedRow
 from ocrdata.sample import Sample, from_turns
+from ocrdata.sources.synthetic import SyntheticSource
 
 SIZE = 256  # px, both sides
-VERSION = 1
-"""Part of the provenance: raise it with any change of a pixel or a word."""
+VERSION = 1  # raise it with any change of what a row is
 
 TYPES = ("bar", "line", "pie")
 COLOURS = {
@@ -66,27 +64,15 @@ class Chart:
         return max(self.items, key=lambda item: item.value)
 
 
-class ChartsSource:
-    """`rows` charts of a seed; each has a question of each of `KINDS`, in an order of its own."""
+class ChartsSource(SyntheticSource):
+    """Charts; each has a question of each of `KINDS`, in an order of its own."""
 
     name = "charts"
+    version = VERSION
 
-    def __init__(self, rows: int, *, seed: int = 0) -> None:
-        self._rows, self._seed = rows, seed
-
-    @property
-    def provenance(self) -> Mapping[str, Any]:
-        """Generator, version and seed."""
-        return {"generator": "charts", "version": VERSION, "seed": self._seed, "licence": "CC0-1.0"}
-
-    def count(self) -> int:
-        """Rows asked for."""
-        return self._rows
-
-    def rows(self, start: int, stop: int) -> Iterator[tuple[int, Sample | RejectedRow]]:
-        """The charts of `[start, stop)`."""
-        for row in range(start, stop):
-            yield row, make_sample(self._seed, row)
+    def make(self, row: int) -> Sample:
+        """See `make_sample`."""
+        return make_sample(self.seed, row)
 
 
 def make_sample(seed: int, row: int) -> Sample:

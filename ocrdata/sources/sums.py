@@ -7,14 +7,11 @@ text alone.
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Mapping
-from typing import Any
 
-from ocrdata.errors import RejectedRow
 from ocrdata.sample import Sample, from_turns
+from ocrdata.sources.synthetic import SyntheticSource
 
-VERSION = 1
-"""Part of the provenance: raise it with any change of a word."""
+VERSION = 1  # raise it with any change of what a row is
 
 NAMES = ("Ann", "Ben", "Eva", "Ida", "Jon", "Kim", "Leo", "Mia")
 THINGS = ("apples", "books", "coins", "keys", "pens", "shells")
@@ -27,27 +24,15 @@ TEMPLATES = (
 )
 
 
-class SumsSource:
-    """`rows` conversations of a seed."""
+class SumsSource(SyntheticSource):
+    """Conversations of one to three turns."""
 
     name = "sums"
+    version = VERSION
 
-    def __init__(self, rows: int, *, seed: int = 0) -> None:
-        self._rows, self._seed = rows, seed
-
-    @property
-    def provenance(self) -> Mapping[str, Any]:
-        """Generator, version and seed."""
-        return {"generator": "sums", "version": VERSION, "seed": self._seed, "licence": "CC0-1.0"}
-
-    def count(self) -> int:
-        """Rows asked for."""
-        return self._rows
-
-    def rows(self, start: int, stop: int) -> Iterator[tuple[int, Sample | RejectedRow]]:
-        """The conversations of `[start, stop)`."""
-        for row in range(start, stop):
-            yield row, make_sample(self._seed, row)
+    def make(self, row: int) -> Sample:
+        """See `make_sample`."""
+        return make_sample(self.seed, row)
 
 
 def make_sample(seed: int, row: int) -> Sample:
