@@ -95,7 +95,7 @@ def save(
             _complete(temporary)
         if final.exists():
             # The same step again (a run resumed from before it): the new one replaces it.
-            shutil.rmtree(final)
+            _remove(final)
         publish(temporary, final)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -107,7 +107,16 @@ def prune(run: Path, keep: int) -> None:
     """Remove all but the newest `keep` checkpoints; 0 keeps all."""
     if keep:
         for folder in steps(run)[:-keep]:
-            shutil.rmtree(folder)
+            _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Remove a checkpoint. It loses its final name first: a kill in the middle leaves no half of
+    one under that name, and `clean` finds the rest."""
+    going = folder.with_name(f".{folder.name}.old.tmp")
+    shutil.rmtree(going, ignore_errors=True)
+    publish(folder, going)
+    shutil.rmtree(going)
 
 
 def clean(run: Path) -> None:

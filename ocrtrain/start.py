@@ -132,6 +132,7 @@ def _prepare(
 ) -> Job:
     """Everything the loop needs, fresh or from a checkpoint."""
     checkpoint.clean(run)
+    checkpoint.prune(run, config.keep)  # what a kill just after the last save left
     torch.manual_seed(config.seed)
     tokenizer = found.tokenizer() if found else find_tokenizer(config)
     config = with_vocabulary(config, tokenizer)

@@ -15,7 +15,7 @@ def trainer(tmp_path_factory: pytest.TempPathFactory) -> Trainer:
 
 @pytest.mark.timeout(600)
 def test_killed_anywhere_and_resumed_is_bit_identical(trainer: Trainer) -> None:
-    found = trainer.points()
+    found = trainer.points
     assert any(point.startswith("fsync") for point in found)
     assert any(point.startswith("os.rename") for point in found)
     for at in spread(len(found), 8):
@@ -53,3 +53,13 @@ def test_a_kill_before_the_encoder_was_written(trainer: Trainer) -> None:
     path.unlink()
     assert trainer.resume(trainer.whole).returncode == 0
     assert path.read_bytes() == written
+
+
+def test_killed_while_an_old_checkpoint_goes(trainer: Trainer) -> None:
+    found = trainer.points
+    last = max(n for n, what in enumerate(found, 1) if what.startswith("os.rmdir"))
+    trainer.killed_and_resumed(last)
+    renamed = max(n for n, what in enumerate(found, 1) if what.startswith("os.rename")
+                  and "/step_000004" in what)  # fmt: skip
+    for at in (renamed, renamed + 1):
+        trainer.killed_and_resumed(at)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ class Trainer:
         command = self.command(run, *([] if first else ["--resume"]))
         return subprocess.run(command, env=self.env, capture_output=True, text=True, check=False)
 
+    @cached_property
     def points(self) -> list[str]:
         """What an unbroken run does to the files of its folder, in order."""
         run = self.run("points")

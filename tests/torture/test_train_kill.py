@@ -12,7 +12,7 @@ pytestmark = pytest.mark.torture
 
 def test_a_hundred_points(tmp_path: Path) -> None:
     trainer = Trainer(tmp_path)
-    found = trainer.points()
+    found = trainer.points
     durable = [n for n, what in enumerate(found, 1) if what.startswith(("fsync", "os.rename"))]
     chosen = {durable[n - 1] for n in spread(len(durable), 50)}
     others = [n for n in range(1, len(found) + 1) if n not in chosen]
