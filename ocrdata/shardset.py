@@ -27,7 +27,8 @@ INDEX_ROWS = 1 << 17
 """Samples whose index rows are kept in memory, about 0.4 KB each; one index is always kept."""
 
 RUN_BYTES = 1 << 18
-"""Bytes read at once when neighbours are read in order; it stays in a core's second-level cache."""
+"""Bytes read at once when neighbours are read in order. 64 KiB to 1 MiB differ by less than a tenth
+(NOTES.md); this stays in a core's second-level cache."""
 
 Members = dict[str, bytes]
 
