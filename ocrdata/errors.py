@@ -5,7 +5,8 @@
     │   └── SpecError           a shard spec that names nothing, or too little
     ├── ShardError              bytes are not what was written; knows shard, sample and member
     │   ├── DigestError         the bytes read differ from the digest stored for them
-    │   └── TruncatedError      a shard ends before its end
+    │   ├── TruncatedError      a shard ends before its end
+    │   └── TransportError      bytes cannot be had now: never a reason to skip a sample
     ├── ImageError              an image cannot be decoded, or is larger than is allowed
     ├── RejectedRow             an origin row that cannot become a sample; carries the reason
     ├── SourceError             a hub, a file or a server that rows come from does not deliver
@@ -72,6 +73,10 @@ class DigestError(ShardError):
 
 class TruncatedError(ShardError):
     """A shard that ends early."""
+
+
+class TransportError(ShardError):
+    """Bytes that may be sound but cannot be had: a file that is gone, a disk that cannot read."""
 
 
 class ImageError(OcrError):

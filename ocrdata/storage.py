@@ -13,7 +13,7 @@ import threading
 from collections import OrderedDict
 from pathlib import Path
 
-from ocrdata.errors import ShardError, TruncatedError
+from ocrdata.errors import ShardError, TransportError, TruncatedError
 from ocrdata.files import explain_disk
 
 OPEN_FILES = 64
@@ -33,11 +33,11 @@ class LocalFile:
             with explain_disk(path):
                 self._handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError as exc:
-            raise ShardError(
+            raise TransportError(
                 self.name, "the file is gone", remedy="put it back, or name the shards there are"
             ) from exc
         except OSError as exc:
-            raise ShardError(self.name, f"cannot be opened: {exc.strerror}") from exc
+            raise TransportError(self.name, f"cannot be opened: {exc.strerror}") from exc
         status = os.fstat(self._handle)
         if not stat.S_ISREG(status.st_mode):
             raise ShardError(self.name, "not a regular file")
@@ -77,8 +77,8 @@ class LocalFile:
             remedy="the file was cut after it was written; make or copy it again",
         )
 
-    def _unreadable(self, exc: OSError) -> ShardError:
-        return ShardError(self.name, f"the disk cannot read it: {exc.strerror}")
+    def _unreadable(self, exc: OSError) -> TransportError:
+        return TransportError(self.name, f"the disk cannot read it: {exc.strerror}")
 
     def close(self) -> None:
         """Close now; otherwise done when nobody holds the file any more."""
