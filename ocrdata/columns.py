@@ -1,13 +1,18 @@
-"""The Arrow columns of an index: their schema, their digest, and plain access to them."""
+"""Arrow columns of the Parquet files beside a shard: the index's schema, the digest of rows, plain
+access, and the one way in which what pyarrow raises becomes an error of ours."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
 import pyarrow as pa
 import xxhash
+
+from ocrdata.errors import DiskError, ShardError
 
 
 def _list_of(kind: pa.DataType) -> pa.DataType:
@@ -88,13 +93,13 @@ class Words(Sequence[str]):
 
 
 def rows_digest(table: pa.Table) -> str:
-    """The digest of an index's rows, whatever file or library version held them.
+    """The digest of a table's rows, whatever file or library version held them.
 
-    Columns in the order of the schema, depth first. Integers give 8 bytes each, little-endian; a
+    Columns in the order of its schema, depth first. Integers give 8 bytes each, little-endian; a
     list or a string column its lengths as such integers, then its elements or its UTF-8 bytes.
     """
     hasher = xxhash.xxh3_128()
-    for name in SCHEMA.names:
+    for name in table.schema.names:
         _feed(hasher, single(table.column(name)))
     return str(hasher.hexdigest())
 
@@ -127,3 +132,16 @@ def _string_offsets(array: pa.StringArray) -> Any:
 def _string_bytes(array: pa.StringArray) -> bytes:
     offsets, data = _string_offsets(array), array.buffers()[2]
     return bytes(memoryview(data)[offsets[0] : offsets[-1]]) if data is not None else b""
+
+
+@contextmanager
+def explain_parquet(path: Path, what: str, remedy: str) -> Iterator[None]:
+    """Everything pyarrow raises on a damaged file becomes a ShardError that names it. `what` is
+    the file in a word, as in 'the index cannot be read'."""
+    try:
+        yield
+    except PermissionError as exc:
+        raise DiskError(f"{path}: no permission to read the {what}") from exc
+    except (pa.ArrowException, OSError, ValueError, KeyError, OverflowError) as exc:
+        reason = (str(exc).splitlines() or [""])[0][:200]
+        raise ShardError(str(path), f"the {what} cannot be read: {reason}", remedy=remedy) from exc

@@ -13,13 +13,14 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
 from ocrdata.errors import DiskError, UsageError
 
 TEMPORARY_SUFFIX = ".tmp"
+_LOCK_SUFFIX = ".lock"
 
 
 def temporary_name(path: Path) -> Path:
@@ -114,6 +115,46 @@ def free_bytes(path: Path) -> int:
     return shutil.disk_usage(path).free
 
 
+@contextmanager
+def only_one(path: Path) -> Iterator[None]:
+    """Make `path` in here, one process at a time; others wait, and then find it made.
+
+    The lock lies beside `path` and is freed by the kernel however its holder dies. Raises
+    DiskError where none can be written.
+    """
+    lock = path.with_name(f".{path.name}{_LOCK_SUFFIX}")
+    while True:
+        with explain_disk(lock):
+            handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            if _stands_at(handle, lock):
+                try:
+                    yield
+                finally:
+                    lock.unlink(missing_ok=True)
+                return
+        finally:
+            os.close(handle)
+
+
+def remove_abandoned(path: Path) -> None:
+    """Remove what a killed process left that was making `path` in `only_one`: its lock, and the
+    file it was writing. Nothing is touched while a process is at it."""
+    lock = path.with_name(f".{path.name}{_LOCK_SUFFIX}")
+    if lock.exists():
+        with suppress(UsageError, DiskError), Lock(lock, str(path)):
+            temporary_name(path).unlink(missing_ok=True)
+
+
+def _stands_at(handle: int, path: Path) -> bool:
+    """Whether an open file is still the one of that name."""
+    try:
+        return os.path.samestat(os.fstat(handle), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
 class Lock:
     """An advisory lock on an output, freed by the kernel however its holder dies.
 
@@ -141,11 +182,8 @@ class Lock:
                 f"{self.what} is being written by another process (lock {self.path}); "
                 "wait for it, or choose another name"
             ) from exc
-        try:
-            if os.path.samestat(os.fstat(handle), os.stat(self.path)):
-                return handle
-        except FileNotFoundError:
-            pass
+        if _stands_at(handle, self.path):
+            return handle
         os.close(handle)
         return None
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -18,8 +19,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ocrdata.columns import SCHEMA, Words, fixed_bytes, numbers, rows_digest, single, starts
-from ocrdata.errors import DiskError, ShardError
+from ocrdata.columns import (
+    SCHEMA,
+    Words,
+    explain_parquet,
+    fixed_bytes,
+    numbers,
+    rows_digest,
+    single,
+    starts,
+)
+from ocrdata.errors import ShardError
 from ocrdata.files import atomic_file
 from ocrdata.format import FORMAT, VERSION, check_seal, check_version, parse_object, seal
 from ocrdata.image import ImageInfo
@@ -195,25 +205,9 @@ def read_index(path: Path) -> Index:
         return index
 
 
-class _explain:  # noqa: N801 - used as a context manager only
-    """Everything pyarrow raises on a damaged file becomes a ShardError that names it."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _: object, exc: BaseException | None, __: object) -> None:
-        if isinstance(exc, PermissionError):
-            raise DiskError(f"{self.path}: no permission to read the index") from exc
-        if isinstance(exc, (pa.ArrowException, OSError, ValueError, KeyError, OverflowError)):
-            reason = (str(exc).splitlines() or [""])[0][:200]
-            raise ShardError(
-                str(self.path),
-                f"the index cannot be read: {reason}",
-                remedy="delete it: it is made again from the tar on the next use",
-            ) from exc
+def _explain(path: Path) -> AbstractContextManager[None]:
+    remedy = "delete it: it is made again from the tar on the next use"
+    return explain_parquet(path, "index", remedy)
 
 
 def _header(path: Path, metadata: dict[bytes, bytes] | None) -> IndexHeader:

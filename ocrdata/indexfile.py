@@ -6,15 +6,12 @@ name made of the tar's whole path, size and time of change: two tars with one ba
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from ocrdata.errors import DiskError, ShardError
-from ocrdata.files import explain_disk, make_folder
+from ocrdata.files import make_folder, only_one
 from ocrdata.format import digest_of
 from ocrdata.index import SUFFIX, index_path, write_index
 from ocrdata.indexing import index_tar
@@ -24,19 +21,24 @@ _log = logging.getLogger(__name__)
 
 
 def cache_folder() -> Path:
-    """Where indexes go that cannot lie beside their tar."""
+    """Where indexes, and other files of a tar, go that cannot lie beside it."""
     named = os.environ.get(CACHE_VARIABLE)
     return Path(named) if named else Path.home() / ".cache" / "ocr-shards"
 
 
 def cached_index_path(tar: Path) -> Path:
     """The cache's name for the index of a tar as it is now."""
+    return cached_path(tar, SUFFIX)
+
+
+def cached_path(tar: Path, suffix: str) -> Path:
+    """The cache's name for what belongs to a tar as it is now and cannot lie beside it."""
     try:
         status = tar.stat()
     except FileNotFoundError as exc:
         raise ShardError(str(tar), "the file is gone") from exc
     identity = os.fsencode(tar.resolve()) + b"\0%d\0%d" % (status.st_size, status.st_mtime_ns)
-    return cache_folder() / (digest_of(identity) + SUFFIX)
+    return cache_folder() / (digest_of(identity) + suffix)
 
 
 def find_index(tar: Path) -> Path:
@@ -58,21 +60,8 @@ def find_index(tar: Path) -> Path:
 
 
 def _make(tar: Path, path: Path) -> Path:
-    with _only_one(path.with_name(f".{path.name}.lock")):
+    with only_one(path):
         if not path.exists():
             _log.warning("%s has no index; reading it whole, once, to make one", tar)
             write_index(path, index_tar(tar))
     return path
-
-
-@contextmanager
-def _only_one(lock: Path) -> Iterator[None]:
-    """Others who want to make the same index wait here, and then find it made."""
-    with explain_disk(lock):
-        handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        lock.unlink(missing_ok=True)
-        os.close(handle)

@@ -4,6 +4,7 @@ import os
 import resource
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ from ocrdata.files import (
     explain_disk,
     free_bytes,
     make_folder,
+    only_one,
+    remove_abandoned,
     temporary_name,
     write_json,
 )
@@ -133,3 +136,46 @@ def test_a_lock_file_removed_meanwhile_is_not_trusted(tmp_path: Path) -> None:
         path.unlink()
         with Lock(path, "it"):
             assert os.path.exists(path)
+
+
+def test_one_at_a_time_even_where_the_first_failed(tmp_path: Path) -> None:
+    """Each holder removes the lock file; who waited on it must not meet the next one's."""
+    path, inside, most = tmp_path / "a.bin", [0], []
+
+    def make() -> None:
+        with only_one(path):
+            inside[0] += 1
+            most.append(inside[0])
+            for _ in range(2_000):
+                pass
+            inside[0] -= 1
+
+    threads = [threading.Thread(target=lambda: [make() for _ in range(50)]) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1] * 300
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(RuntimeError), only_one(path):
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+    with only_one(path):
+        temporary_name(path).write_bytes(b"half")
+        remove_abandoned(path)
+        assert sorted(found.name for found in tmp_path.iterdir()) == [
+            ".a.bin.lock",
+            ".a.bin.tmp",
+        ]
+    (tmp_path / ".a.bin.lock").touch()  # nobody holds it
+    path.write_bytes(b"whole")
+    remove_abandoned(path)
+    assert [found.name for found in tmp_path.iterdir()] == ["a.bin"]
+    remove_abandoned(path)
+    temporary_name(path).write_bytes(b"another writer's, without a lock")
+    remove_abandoned(path)
+    assert temporary_name(path).exists()
