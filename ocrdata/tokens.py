@@ -30,10 +30,17 @@ SPECIALS_PER_TURN = 4  # user_start, user_end, assistant_start, assistant_end
 
 
 class TurnCount(NamedTuple):
-    """Tokens of the texts of one turn; a system message counts with the first user message."""
+    """Tokens of the texts of one turn, and the images its user message places; a system message
+    counts with the first user message."""
 
     user_tokens: int
     assistant_tokens: int
+    images: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """Of both texts, without specials and image positions."""
+        return self.user_tokens + self.assistant_tokens
 
 
 @dataclass(frozen=True)
@@ -97,7 +104,7 @@ def render_prompt(
 
 
 def count(messages: Sequence[Message], tokenizer: Tokenizer) -> list[TurnCount]:
-    """Tokens of each turn's texts, exactly as `render` encodes them.
+    """Tokens and images of each turn, exactly as `render` encodes and places them.
 
     Raises RejectedRow where the roles are out of order.
     """
@@ -110,6 +117,7 @@ def count(messages: Sequence[Message], tokenizer: Tokenizer) -> list[TurnCount]:
             TurnCount(
                 sum(len(tokenizer.encode(text)) for text in texts),
                 sum(len(tokenizer.encode(part["text"])) for part in answer["content"]),
+                sum(part["type"] == "image" for part in user),
             )
         )
     return counts

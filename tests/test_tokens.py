@@ -73,11 +73,16 @@ def test_lengths_add_up(tokenizer: Tokenizer, messages: list[dict[str, Any]]) ->
     slots = slots_for(messages)
     counts = count(messages, tokenizer)
     rendered = render(messages, tokenizer, slots)
-    assert len(rendered) == specials(len(counts)) + sum(map(sum, counts)) + sum(slots)
+    assert len(rendered) == specials(len(counts)) + sum(t.tokens for t in counts) + sum(slots)
     assert rendered.supervised.sum() == sum(turn.assistant_tokens + 1 for turn in counts)
     assert (rendered.ids == tokenizer.image).sum() == sum(slots)
     for start, size in zip(rendered.image_starts, slots, strict=True):
         assert (rendered.ids[start : start + size] == tokenizer.image).all()
+    assert [turn.images for turn in counts] == [
+        sum(part["type"] == "image" for part in m["content"])
+        for m in messages
+        if m["role"] == "user"
+    ]
     for special in (tokenizer.user_start, tokenizer.assistant_end):
         assert (rendered.ids == special).sum() == len(counts)
     assert rendered.ends[-1] == len(rendered)
@@ -247,7 +252,7 @@ def real_tokenizer() -> Tokenizer:
 def adds_up(rendered: Rendered, counts: list[TurnCount], slots: int) -> bool:
     supervised = sum(turn.assistant_tokens + 1 for turn in counts)
     return (
-        len(rendered) == specials(len(counts)) + sum(map(sum, counts)) + slots
+        len(rendered) == specials(len(counts)) + sum(turn.tokens for turn in counts) + slots
         and int(rendered.supervised.sum()) == supervised
     )
 
