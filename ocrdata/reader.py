@@ -12,6 +12,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import overload
 
+import numpy as np
+import numpy.typing as npt
 import xxhash
 
 from ocrdata.errors import UsageError
@@ -22,6 +24,8 @@ from ocrdata.indexing import IMAGE_SUFFIXES, kind_of
 from ocrdata.sample import Sample
 from ocrdata.shardset import Members, ShardSet
 from ocrdata.spec import resolve
+
+Positions = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +150,30 @@ class Shards(Sequence[Sample]):
         except IndexError:
             raise IndexError(f"{self.spec}: position {at} of {len(self):,} samples") from None
         return self._set.locate(position)
+
+    @property
+    def shard_set(self) -> ShardSet:
+        """The set this is a view of."""
+        return self._set
+
+    def stretches(self) -> Iterator[tuple[int, int, range]]:
+        """The view shard by shard: (first position in the view, shard number, positions in that
+        shard). A shard is loaded for none of it."""
+        view, at = self._positions, 0
+        while at < len(view):
+            number, local = self._set.locate(view[at])
+            last = self._set.shards[number].samples - 1 if view.step > 0 else 0
+            count = min((last - local) // view.step + 1, len(view) - at)
+            yield at, number, range(local, local + count * view.step, view.step)
+            at += count
+
+    def places(self, positions: Positions) -> tuple[Positions, Positions]:
+        """(shard numbers, positions in them) of positions in the view, int64 arrays all; each
+        must be in [0, len)."""
+        inside = self._positions.start + self._positions.step * np.asarray(positions, np.int64)
+        starts = np.asarray(self._set.starts, np.int64)
+        numbers = np.searchsorted(starts, inside, side="right") - 1
+        return numbers, inside - starts[numbers]
 
 
 def open_shards(spec: str | Sequence[str], *, verify: bool = True) -> Shards:

@@ -20,6 +20,7 @@ from xxhash import xxh3_128_digest
 from ocrdata.errors import DigestError, ShardError, TruncatedError, UsageError
 from ocrdata.index import Index, index_path, read_header, read_index, read_key_range
 from ocrdata.indexfile import find_index
+from ocrdata.indexing import IMAGE_SUFFIXES, kind_of
 from ocrdata.spec import Resolved, set_name, shard_number
 from ocrdata.storage import FilePool, LocalFile
 
@@ -129,15 +130,19 @@ class ShardSet:
         index = self.index(number)
         found: Members = {}
         for at in range(index.member_starts[local], index.member_starts[local + 1]):
-            try:
-                data = self._file(number).read(index.member_offsets[at], index.member_sizes[at])
-            except ShardError as exc:
-                place = {"key": index.keys[local], "member": index.names[at]}
-                raise type(exc)(exc.shard, exc.detail, remedy=exc.remedy, **place) from exc
-            if self.verify and xxh3_128_digest(data) != index.digests[16 * at : 16 * at + 16]:
-                raise self._differs(number, index, local, at)
-            found[index.names[at]] = data
+            found[index.names[at]] = self._member(number, index, local, at)
         return found
+
+    def _member(self, number: int, index: Index, local: int, at: int) -> bytes:
+        """The verified bytes of the index's member `at`, which is one of sample `local`."""
+        try:
+            data = self._file(number).read(index.member_offsets[at], index.member_sizes[at])
+        except ShardError as exc:
+            place = {"key": index.keys[local], "member": index.names[at]}
+            raise type(exc)(exc.shard, exc.detail, remedy=exc.remedy, **place) from exc
+        if self.verify and xxh3_128_digest(data) != index.digests[16 * at : 16 * at + 16]:
+            raise self._differs(number, index, local, at)
+        return data
 
     def runs(self, positions: range) -> Iterator[tuple[int, int, Members]]:
         """(shard, position in it, members) of each position in turn; neighbours are read in
@@ -225,6 +230,17 @@ class ShardSet:
         else:
             how = "make or copy it again"
         return f"the file changed or was damaged after it was written; {how}"
+
+    def text_members(self, number: int, local: int) -> Members:
+        """`members` of one sample, but b"" for each image, whose bytes are not read."""
+        index = self.index(number)
+        found: Members = {}
+        for at in range(index.member_starts[local], index.member_starts[local + 1]):
+            name, data = index.names[at], b""
+            if kind_of(name) not in IMAGE_SUFFIXES:
+                data = self._member(number, index, local, at)
+            found[name] = data
+        return found
 
 
 def _fitting(index: Index, start: int, stop: int, size: int) -> int:

@@ -5,6 +5,7 @@ import sys
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -189,3 +190,25 @@ def test_a_process_that_was_forked_reads_on(folder: Path) -> None:
     )
     subprocess.run([sys.executable, "-c", code, str(folder)], check=True,
                    env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])})  # fmt: skip
+
+
+@given(
+    start=st.none() | st.integers(-TOTAL - 2, TOTAL + 2),
+    stop=st.none() | st.integers(-TOTAL - 2, TOTAL + 2),
+    step=st.sampled_from([None, 1, 2, 3, 50, -1, -2, -50]),
+)
+def test_a_view_shard_by_shard(
+    folder: Path, start: int | None, stop: int | None, step: int | None
+) -> None:
+    view = open_shards(str(folder / "x.json"))[start:stop:step]
+    wanted = [view.shard_set.locate(view.ref(at).position) for at in range(len(view))]
+    found, seen = [], []
+    for first, number, locals_ in view.stretches():
+        assert first == len(found) and locals_
+        seen.append(number)
+        found += [(number, local) for local in locals_]
+    assert found == wanted
+    assert len(set(seen)) == len(seen)
+    numbers, locals_ = view.places(np.arange(len(view)))
+    assert numbers.dtype == locals_.dtype == np.int64
+    assert list(zip(numbers.tolist(), locals_.tolist(), strict=True)) == wanted

@@ -164,3 +164,14 @@ def test_threads_share_a_view(folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_texts_without_the_images(folder: Path) -> None:
+    shards = open_shards(str(folder / "x.json"))
+    shard_set = shards.shard_set
+    for at in range(len(shards)):
+        number, local = shard_set.locate(at)
+        members, texts = shard_set.members(number, local), shard_set.text_members(number, local)
+        assert list(texts) == list(members)
+        for name, data in members.items():
+            assert texts[name] == (data if name.endswith(".json") else b"")
