@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ocrdata.command import human_bytes
+from ocrdata.counting import count_anew
 from ocrdata.errors import DiskError, OcrError, ShardError, UsageError
 from ocrdata.files import Lock, explain_disk, free_bytes, fsync_folder, make_folder
 from ocrdata.index import index_path
@@ -25,13 +26,15 @@ from ocrdata.rejects import Reject, examples, reasons, rejects_path, write_rejec
 from ocrdata.shard import ShardInfo, shard_info
 from ocrdata.sources import SizedSource, Source
 from ocrdata.stretch import Made, Stretch, runs
+from ocrdata.tokenizer import Tokenizer
 from ocrdata.workforce import work
 
 
 @dataclass(frozen=True)
 class Options:
     """How a source is made into shards. `start` and `stop` are origin rows, `limit` counts from
-    `start`; `command` is what makes the set again, for error messages."""
+    `start`; `command` is what makes the set again, for error messages. With a `tokenizer` tokens
+    are counted too (`ocrdata.counting`); they are no part of the manifest."""
 
     out: Path
     name: str
@@ -42,6 +45,7 @@ class Options:
     workers: int = 1
     max_reject_fraction: float = 0.01
     command: str = ""
+    tokenizer: Tokenizer | None = None
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]*", self.name):
@@ -163,6 +167,7 @@ class _Conversion:
         self.progress.start(self.options.name, total, total - missing)
         self._check_rejects()
         work(self._task(self.out), pending, self.options.workers, self._report)
+        self._count(self.layout.shards)
         self.finished = self._finish()
         return self.finished
 
@@ -178,13 +183,16 @@ class _Conversion:
         self._check_room([shard])
         self.progress.start(self.options.name, len(self.layout.span(shard)), 0)
         if self.finished is not None:
-            return self._repair(shard, self.finished)
-        if self.work.provenance() is None:
-            self._begin()
-        work(self._task(self.out), [shard], 1, self._report)
-        record = self.work.read_record(shard)
-        assert record is not None
-        return record.shard
+            made = self._repair(shard, self.finished)
+        else:
+            if self.work.provenance() is None:
+                self._begin()
+            work(self._task(self.out), [shard], 1, self._report)
+            record = self.work.read_record(shard)
+            assert record is not None
+            made = record.shard
+        self._count([shard])
+        return made
 
     def repair_all(self, manifest: Manifest) -> Manifest:
         """Make again the shards of a complete set that are gone, or not those of its manifest by
@@ -196,6 +204,7 @@ class _Conversion:
             self.progress.start(self.options.name, rows, 0)
         for shard in broken:
             self._repair(shard, read_manifest(self.manifest_path))
+        self._count(self.layout.shards)
         return read_manifest(self.manifest_path)
 
     def _is_whole(self, shard: int, manifest: Manifest) -> bool:
@@ -231,6 +240,17 @@ class _Conversion:
             shards = tuple(new if entry == old else entry for entry in manifest.shards)
             write_manifest(self.manifest_path, replace(manifest, shards=shards))
         return new
+
+    def _count(self, shards: Sequence[int]) -> None:
+        """Count the tokens of finished shards where that was asked for and is not done."""
+        if self.options.tokenizer is not None:
+            self.progress.close()
+            count_anew(
+                [self.out / self.layout.file(shard) for shard in shards],
+                self.options.tokenizer,
+                workers=self.options.workers,
+                progress=Progress(self.progress.stream),
+            )
 
     def _task(self, folder: Path) -> Stretch:
         return Stretch(self.source, self.layout, self.work, folder)

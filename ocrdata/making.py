@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from ocrdata.errors import ShardError, UsageError
-from ocrdata.files import explain_disk, make_folder, write_json
+from ocrdata.files import explain_disk, make_folder, remove_abandoned, write_json
 from ocrdata.format import FORMAT, VERSION, check_version, parse_object
 from ocrdata.manifest import read_manifest
 from ocrdata.shard import ShardInfo, shard_info
@@ -140,6 +140,9 @@ class WorkFolder:
         with explain_disk(self.out):
             shard = rf"{self.name}-\d+\.(tar|index\.parquet)"
             _unlink(self.out, rf"\.({shard}|{self.name}\.json|{self.name}\.rejects\.jsonl)\.tmp")
+            counts = rf"\.({self.name}-\d+\.tokens-[0-9a-f]+\.parquet)\.lock"
+            for match in _matching(self.out, counts):
+                remove_abandoned(self.out / match[1])
             _unlink(self.path, rf"\.({shard}|recipe\.json|\d+\.json)\.tmp")
 
     def remove(self) -> None:
@@ -152,10 +155,13 @@ class WorkFolder:
 
 
 def _unlink(folder: Path, pattern: str) -> None:
-    if folder.is_dir():
-        for path in folder.iterdir():
-            if re.fullmatch(pattern, path.name):
-                path.unlink(missing_ok=True)
+    for match in _matching(folder, pattern):
+        (folder / match[0]).unlink(missing_ok=True)
+
+
+def _matching(folder: Path, pattern: str) -> list[re.Match[str]]:
+    names = sorted(os.listdir(folder)) if folder.is_dir() else []
+    return [match for name in names if (match := re.fullmatch(pattern, name))]
 
 
 def recorded_provenance(out: Path, name: str) -> dict[str, Any] | None:

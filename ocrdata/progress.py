@@ -1,4 +1,5 @@
-"""What a conversion shows while it runs: a bar on a terminal, a line per shard elsewhere."""
+"""What a conversion or the counting of tokens shows while it runs: a bar on a terminal, lines
+elsewhere."""
 
 from __future__ import annotations
 
@@ -63,6 +64,11 @@ class Progress:
         self.shards += 1
         if self.stream is not None and self._bar is None:
             print(f"{line} ({self.rates})", file=self.stream, flush=True)
+
+    def say(self, line: str) -> None:
+        """One line, where there is no terminal that had a bar."""
+        if self.stream is not None and not self.stream.isatty():
+            print(line, file=self.stream, flush=True)
 
     def close(self) -> None:
         """Take the bar away."""

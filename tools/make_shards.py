@@ -29,6 +29,7 @@ from ocrdata.progress import Progress, to_terminal
 from ocrdata.rejects import rejects_path
 from ocrdata.sources import Source, finevision, safe_name, smoltalk
 from ocrdata.sources.jsonl import JsonlSource
+from ocrdata.tokenizer import load_tokenizer
 
 PROGRAM = "tools/make_shards.py"
 SYNTHETIC_ROWS = 10_240
@@ -64,6 +65,7 @@ class _Asked:
     split: str | None = None
     path: str | None = None
     images: str | None = None
+    tokenizer: str | None = None
     seed: int | None = None
 
 
@@ -83,6 +85,7 @@ def main(arguments: Sequence[str]) -> int:
         workers=asked.workers,
         max_reject_fraction=asked.max_reject_fraction,
         command=_command(asked),
+        tokenizer=load_tokenizer(asked.tokenizer) if asked.tokenizer else None,
     )
     source = _source(asked, recorded_provenance(out, name) or {})
     progress = to_terminal()
@@ -107,6 +110,8 @@ def summary(manifest: Manifest, options: Options, progress: Progress) -> str:
     if "commit" in manifest.provenance:
         pinned = manifest.provenance
         lines.append(f"  origin    {pinned['repository']} at commit {pinned['commit']}")
+    if options.tokenizer is not None:
+        lines.append(f"  tokens    counted, tokenizer {options.tokenizer.fingerprint}")
     rejected = manifest.rejects["rows"]
     if rejected:
         lines.append(
@@ -167,7 +172,7 @@ def _default_name(asked: _Asked) -> str:
 
 
 # What another machine may do otherwise with the same result, or what the manifest holds anyway.
-_NOT_IN_COMMAND = ("kind", "out", "workers", "only", "max_reject_fraction", "images")
+_NOT_IN_COMMAND = ("kind", "out", "workers", "only", "max_reject_fraction", "images", "tokenizer")
 
 
 def _command(asked: _Asked) -> str:
@@ -265,6 +270,12 @@ def _add_common(parser: argparse.ArgumentParser) -> None:
         type=int,
         metavar="K",
         help="make shard K alone: a part of a set to come, or the repair of a damaged one",
+    )
+    add(
+        "--tokenizer",
+        metavar="FILE",
+        help="count the tokens of every sample with this tokenizer, beside each shard, so that no "
+        "plan has to (nanochat's folder or tokenizer.pkl, tokenizer.json, a .tiktoken file)",
     )
     add(
         "--max-reject-fraction",
