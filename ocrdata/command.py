@@ -17,9 +17,10 @@ from ocrdata.errors import OcrError
 class Parser(argparse.ArgumentParser):
     """argparse whose errors are one line, with flags never guessed from their beginnings."""
 
-    def __init__(self, *, prog: str, description: str) -> None:
+    def __init__(self, *, prog: str, description: str, add_help: bool = True) -> None:
         super().__init__(
             prog=prog,
+            add_help=add_help,
             description=description,
             allow_abbrev=False,
             formatter_class=argparse.RawDescriptionHelpFormatter,

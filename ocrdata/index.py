@@ -132,6 +132,14 @@ class Index:
         ).astype(np.int64)
         return longer
 
+    @property
+    def payload_sizes(self) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+        """The bytes of each sample's members together, headers and padding not counted."""
+        ends = np.concatenate([[0], np.cumsum(np.asarray(self.member_sizes), dtype=np.int64)])
+        starts = np.asarray(self.member_starts, np.int64)
+        sizes: np.ndarray[tuple[int], np.dtype[np.int64]] = np.diff(ends[starts])
+        return sizes
+
     def members(self, position: int) -> Iterator[IndexMember]:
         """The files of one sample, in the tar's order."""
         for at in range(self.member_starts[position], self.member_starts[position + 1]):

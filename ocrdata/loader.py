@@ -18,7 +18,7 @@ from typing import Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from ocrdata.errors import ImageError, ShardError
+from ocrdata.errors import ImageError, ShardError, TransportError
 from ocrdata.image import decode_rgb, shrink_to_fit
 from ocrdata.reader import SampleRef, Shards
 from ocrdata.sample import Sample
@@ -35,6 +35,12 @@ class Item:
     source: str
     sample: Sample
     images: tuple[npt.NDArray[np.uint8], ...]
+
+
+def skippable(error: ShardError) -> bool:
+    """Whether an error is of one sample's content, and not of the way to it: only such a sample
+    may be skipped (law 1)."""
+    return bool(error.key) and not isinstance(error, TransportError)
 
 
 def load_item(shards: Shards, position: int, *, source: str, image_size: int) -> Item:
@@ -96,6 +102,11 @@ class Loader(Generic[Item_]):
         self._next += 1
         self.waited = time.perf_counter() - began
         return result
+
+    @property
+    def step(self) -> int:
+        """The step whose batch comes next: all the state there is to save."""
+        return self._next
 
     def _fill(self, pool: ThreadPoolExecutor) -> None:
         while self._submitted < self._stop and len(self._pending) < self._ahead:

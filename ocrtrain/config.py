@@ -14,7 +14,9 @@ from fractions import Fraction
 from typing import Any
 
 from ocrdata.errors import UsageError
-from ocrdata.plan import MIXES
+from ocrdata.measures import TOO_LONG
+from ocrdata.mix import AT_END
+from ocrdata.plan import MIXES, WEIGHTS, Weight
 from ocrdata.spec import parse_slice
 
 VERSION = 1
@@ -101,7 +103,12 @@ class Config:
         (), "text-only shards to mix in: a shard spec, with a slice", runtime=True
     )
     text_ratio: Fraction = _flag(TEXT_RATIO, "share of steps (or rows) that are text")
+    text_ratio_at: tuple[str, ...] = _flag(
+        (), "other ratios from named steps on: STEP:RATIO, as in 1000:1/10"
+    )
     mix: str = _flag("batch", "what the mix gives out: whole batches, or every row (sample)")
+    weigh_by: str = _flag("rows", "what --text-ratio counts: rows, samples or tokens")
+    at_end: str = _flag("repeat", "at a source's end: repeat it, stop, or move its share to others")
     val: tuple[str, ...] = _flag(
         (), "image shards to validate on: a shard spec, with a slice", runtime=True
     )
@@ -115,7 +122,13 @@ class Config:
     steps: int = _flag(1000, "optimiser steps")
     batch: int = _flag(10, "samples per optimiser step")
     micro_batch: int = _flag(0, "samples per forward pass; sets memory (0: the whole batch)")
-    seq_len: int = _flag(4096, "longest row in tokens; what is longer is cut at a turn")
+    seq_len: int = _flag(4096, "longest row in tokens")
+    too_long: str = _flag("truncate", "samples above --seq-len: truncate (at a turn), drop, error")
+    pack: bool = _flag(False, "pack several samples into each row of --seq-len")
+    pack_window: int = _flag(4096, "samples that are packed together, in the order's windows")
+    row_images: int = _flag(32, "images that a packed row may hold")
+    bad_samples: str = _flag("raise", "samples that cannot be used: raise, or skip", runtime=True)
+    max_bad: int = _flag(100, "stop where more samples than this were skipped", runtime=True)
     image_size: int = _flag(1024, "side of the square every image is letterboxed to, px")
     lr: float = _flag(5e-5, "peak learning rate")
     sam_lr_scale: float = _flag(1.0, "factor of --lr for SAM")
@@ -139,6 +152,7 @@ class Config:
     save_every: int = _flag(100, "steps between checkpoints (0: only at the end)", runtime=True)
     keep: int = _flag(2, "checkpoints kept, newest first (0: all)", runtime=True)
     stop_at: int = _flag(0, "save and stop at this step, to go on later", runtime=True)
+    log_samples: bool = _flag(False, "record the samples of every step", runtime=True)
     workers: int = _flag(2, "threads that make batches ahead", runtime=True)
     device: str = _flag("auto", "auto, cpu, cuda or cuda:N", runtime=True)
     wandb: str = _flag("auto", "auto (online with a key, else offline), online, offline or off",
@@ -166,19 +180,21 @@ class Config:
             raise UsageError(
                 f"--batch {self.batch} is no multiple of --micro-batch {self.micro_batch}"
             )
-        if not 0 <= self.text_ratio < 1:
-            raise UsageError(f"--text-ratio {self.text_ratio} must be at least 0 and below 1")
+        for _, ratio in self.text_ratios:
+            if not 0 <= ratio < 1:
+                raise UsageError(f"--text-ratio {ratio} must be at least 0 and below 1")
         if self.warmup >= self.steps:
             raise UsageError(f"--warmup {self.warmup} must be below --steps {self.steps}")
 
     def _check_ranges(self) -> None:
         """Each number by itself."""
         for name in ("steps", "batch", "seq_len", "image_size", "lr", "clip", "val_batch",
-                     "sam_lr_scale", "clip_lr_scale", "step_every", "step_factor"):  # fmt: skip
+                     "pack_window", "row_images", "sam_lr_scale", "clip_lr_scale", "step_every",
+                     "step_factor"):  # fmt: skip
             if not 0 < getattr(self, name) < math.inf:
                 raise UsageError(f"{flag_name(name)} must be above 0, not {getattr(self, name)}")
         for name in ("seed", "micro_batch", "warmup", "eval_every", "save_every", "keep",
-                     "stop_at", "workers", "weight_decay"):  # fmt: skip
+                     "stop_at", "workers", "weight_decay", "max_bad"):  # fmt: skip
             if not 0 <= getattr(self, name) < math.inf:
                 raise UsageError(f"{flag_name(name)} must not be negative")
         for name in ("beta1", "beta2"):
@@ -191,6 +207,27 @@ class Config:
         return self.out or f"runs/{self.name}-{self.preset}"
 
     @property
+    def text_ratios(self) -> tuple[tuple[int, Fraction], ...]:
+        """The share of text, with the steps from which on it holds. Raises UsageError."""
+        found = [(0, self.text_ratio)]
+        for text in self.text_ratio_at:
+            start, colon, ratio = text.partition(":")
+            try:
+                found.append((int(start), Fraction(ratio)))
+            except (ValueError, ZeroDivisionError):
+                found.append((0, Fraction(0)))
+            if not colon or found[-1][0] <= found[-2][0]:
+                raise UsageError(
+                    f"--text-ratio-at {' '.join(self.text_ratio_at)}: write STEP:RATIO with steps "
+                    "that rise from 1 on, as in 500:3/10 1000:1/10"
+                )
+        return tuple(found)
+
+    def share(self, *, text: bool) -> Weight:
+        """The share of text, or of all else, as a plan takes it."""
+        return tuple((start, ratio if text else 1 - ratio) for start, ratio in self.text_ratios)
+
+    @property
     def rows_per_pass(self) -> int:
         """Samples of one forward pass."""
         return self.micro_batch or self.batch
@@ -200,6 +237,10 @@ CHOICES = {
     "preset": ("full", "tiny"),
     "init": ("pretrained", "random"),
     "mix": MIXES,
+    "weigh_by": WEIGHTS,
+    "at_end": AT_END,
+    "too_long": TOO_LONG,
+    "bad_samples": ("raise", "skip"),
     "schedule": ("cosine", "step", "constant"),
     "precision": ("auto", "fp32", "bf16"),
     "freeze": ("sam", "clip", "projector", "gpt"),

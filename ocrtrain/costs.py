@@ -25,7 +25,7 @@ def batch_flops(config: Config, batch: Batch) -> float:
         config.model,
         images=len(batch.images),
         image_size=config.image_size,
-        row_lengths=[row.length for row in batch.rows],
+        row_lengths=[segment.length for segment in batch.segments],
         supervised=batch.supervised,
         frozen=config.freeze,
     )

@@ -7,6 +7,7 @@ convolution, as in torch's counter; element-wise work and recomputed work are no
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from typing import NamedTuple
 
 from ocrtrain.config import ModelConfig
 from ocrtrain.encoder import PATCH, SHRINK, image_slots
@@ -110,24 +111,81 @@ def _clip_attention(config: ModelConfig, positions: int) -> float:
     return config.clip_layers * 4.0 * positions**2 * config.clip_width
 
 
-def decoder_flops(config: ModelConfig, length: int) -> float:
-    """Forward FLOPs of the decoder's blocks on one document of `length` positions.
+def decoder_flops(config: ModelConfig, tokens: int, squares: int) -> float:
+    """Forward FLOPs of the decoder's blocks on documents of `tokens` ids in all, whose lengths'
+    squares sum to `squares`.
 
-    A position attends to itself and what is before it: length * (length + 1) / 2 pairs, half of
-    what a kernel without a causal mask does.
+    A position attends to itself and what is before it in its document: length * (length + 1) / 2
+    pairs, half of what a kernel without a causal mask does.
     """
     width = config.gpt_width
     products = config.gpt_layers * (4 * width * width + 2 * width * config.gpt_mlp)
-    return 2.0 * length * products + _decoder_attention(config, length)
+    return 2.0 * tokens * products + _decoder_attention(config, tokens, squares)
 
 
-def _decoder_attention(config: ModelConfig, length: int) -> float:
-    return config.gpt_layers * 2.0 * length * (length + 1) * config.gpt_width
+def _decoder_attention(config: ModelConfig, tokens: int, squares: int) -> float:
+    return config.gpt_layers * 2.0 * (squares + tokens) * config.gpt_width
 
 
 def head_flops(config: ModelConfig, positions: int) -> float:
     """Forward FLOPs of the output head; the embedding is a look-up and costs none."""
     return 2.0 * positions * config.gpt_width * config.vocab_size
+
+
+class Documents(NamedTuple):
+    """The samples a step, or a run, trains on, as FLOPs see them: images, ids, the sum of the
+    squares of the samples' lengths, and positions whose loss is computed."""
+
+    images: int
+    tokens: int
+    squares: int
+    supervised: int
+
+
+class Flops(NamedTuple):
+    """FLOPs of SAM, CLIP and projector, and of the decoder."""
+
+    vision: float
+    text: float
+
+    @property
+    def total(self) -> float:
+        """Both."""
+        return self.vision + self.text
+
+
+def training_flops(
+    config: ModelConfig, documents: Documents, *, image_size: int, frozen: Collection[str] = ()
+) -> Flops:
+    """FLOPs the model needs to train on documents, each by itself, however they are batched.
+
+    A trained part costs its forward pass three times (values, gradients of the weights, gradients
+    of the inputs), but for the inputs of the first product of all. A frozen one costs it twice
+    where something before it is trained, its attention (which multiplies two inputs) three times;
+    else once.
+    """
+    images = documents.images
+    forward = {name: images * cost for name, cost in image_flops(config, image_size).items()}
+    forward["gpt"] = decoder_flops(config, documents.tokens, documents.squares)
+    forward["gpt"] += head_flops(config, documents.supervised)
+    # CLIP and decoder begin with trained embeddings, not with a product.
+    stem = images * _stem_flops(config, image_size // PATCH)
+    first = {"sam": stem, "projector": forward["projector"]}
+    positions = (image_size // PATCH // SHRINK) ** 2 + 1
+    attention = {
+        "clip": images * _clip_attention(config, positions),
+        "gpt": _decoder_attention(config, documents.tokens, documents.squares),
+    }
+    costs, before = dict.fromkeys(PARTS, 0.0), False
+    for part in PARTS:
+        trained = part not in frozen
+        costs[part] = forward[part] * (1 + trained + (trained or before))
+        if trained and not before:
+            costs[part] -= first.get(part, 0.0)
+        if before and not trained:
+            costs[part] += attention.get(part, 0.0)
+        before = (before or trained) and images > 0
+    return Flops(sum(costs.values()) - costs["gpt"], costs["gpt"])
 
 
 def step_flops(
@@ -139,33 +197,15 @@ def step_flops(
     supervised: int | None = None,
     frozen: Collection[str] = (),
 ) -> float:
-    """FLOPs the model needs to train one step on `images` and documents of `row_lengths`.
+    """`training_flops` of `images` and documents of `row_lengths`, both together.
 
-    The head runs on `supervised` positions; None counts it on every position, which makes the
-    usual 6 N a token. A trained part costs its forward pass three times (values, gradients of the
-    weights, gradients of the inputs), but for the inputs of the first product of all. A frozen one
-    costs it twice where something before it is trained, its attention (which multiplies two
-    inputs) three times; else once.
+    `supervised` None counts the head on every position, which makes the usual 6 N a token.
     """
-    predicted = sum(row_lengths) if supervised is None else supervised
-    forward = {name: images * cost for name, cost in image_flops(config, image_size).items()}
-    forward["gpt"] = sum(decoder_flops(config, length) for length in row_lengths)
-    forward["gpt"] += head_flops(config, predicted)
-    # CLIP and decoder begin with trained embeddings, not with a product.
-    stem = images * _stem_flops(config, image_size // PATCH)
-    first = {"sam": stem, "projector": forward["projector"]}
-    positions = (image_size // PATCH // SHRINK) ** 2 + 1
-    attention = {
-        "clip": images * _clip_attention(config, positions),
-        "gpt": sum(_decoder_attention(config, length) for length in row_lengths),
-    }
-    total, before = 0.0, False
-    for part in PARTS:
-        trained = part not in frozen
-        total += forward[part] * (1 + trained + (trained or before))
-        if trained and not before:
-            total -= first.get(part, 0.0)
-        if before and not trained:
-            total += attention.get(part, 0.0)
-        before = (before or trained) and images > 0
-    return total
+    tokens = sum(row_lengths)
+    documents = Documents(
+        images,
+        tokens,
+        sum(length * length for length in row_lengths),
+        tokens if supervised is None else supervised,
+    )
+    return training_flops(config, documents, image_size=image_size, frozen=frozen).total

@@ -6,18 +6,19 @@ go on from. Whatever can fail cheaply fails here, before a weight is loaded.
 
 from __future__ import annotations
 
-import json
 import textwrap
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ocrdata.errors import TrainError, UsageError
-from ocrdata.files import Lock, make_folder, write_json
-from ocrdata.plan import Plan
-from ocrtrain import checkpoint, costs, metrics
+from ocrdata.files import Lock, make_folder
+from ocrtrain import bad as bad_samples
+from ocrtrain import checkpoint, costs, metrics, record
+from ocrtrain.bad import BadSamples
 from ocrtrain.build import (
     bare_model,
     find_tokenizer,
@@ -29,8 +30,13 @@ from ocrtrain.build import (
 from ocrtrain.checkpoint import Checkpoint, State
 from ocrtrain.config import TEXT_RATIO, Config, differences, from_json, to_json
 from ocrtrain.flags import Asked, override
+from ocrtrain.forecast import Forecast, describe, figures, forecast
 from ocrtrain.metrics import Log
-from ocrtrain.stream import Sources, Stream, make_plan, open_sources, shared_samples
+from ocrtrain.planning import plan_run
+from ocrtrain.record import BatchRecord
+from ocrtrain.runfile import read_sealed, write_sealed
+from ocrtrain.spikes import Spikes
+from ocrtrain.stream import Sources, Stream, open_sources, shared_samples
 from ocrtrain.train import Job, make_optimizer, run_loop
 
 
@@ -54,34 +60,43 @@ def train(config: Config, *, resume: bool = False) -> int:
                 f"{run} holds a run already; go on with it by --resume, or choose another --out"
             )
         if found is None:  # a checkpoint holds what was in the files a run began with
-            check_inputs(config)
+            check_data(config)
+            check_weights(config)
         sources = open_sources(config)
         device = resolve_device(config.device)
         costs.preflight(config, device)
         make_folder(run)
         stack.enter_context(Lock(run / ".lock", f"the run {run}"))
         job = _prepare(config, run, sources, device=device, found=found)
-        stack.callback(job.log.close)
+        stack.callback(job.close)
         ended = run_loop(job, fresh=found is None)
         return _say_how_it_stands(job, ended)
 
 
-def check_inputs(config: Config) -> None:
-    """What must be given and there before anything is opened. Raises UsageError."""
+def check_data(config: Config) -> None:
+    """What must be named of data before anything is opened. Raises UsageError."""
     if not config.shards:
         raise UsageError("--shards is missing: the image shards to train on")
+    if (config.text_ratio != TEXT_RATIO or config.text_ratio_at) and not config.text:
+        raise UsageError("--text-ratio needs --text: without text-only shards nothing is mixed in")
+    if config.val_text and not config.text:
+        raise UsageError("--val-text needs --text: without it no text is trained or validated on")
+    _is_there("--tokenizer", config.tokenizer)
+
+
+def check_weights(config: Config) -> None:
+    """What must be there of weights before anything is opened. Raises UsageError."""
     if "sam" in config.freeze and not config.deepencoder:
         raise UsageError(
             "--freeze sam needs --deepencoder FILE: the two convolutions behind SAM are trained "
             "in stage 1 and stand in no hub checkpoint"
         )
-    if config.text_ratio != TEXT_RATIO and not config.text:
-        raise UsageError("--text-ratio needs --text: without text-only shards nothing is mixed in")
-    if config.val_text and not config.text:
-        raise UsageError("--val-text needs --text: without it no text is trained or validated on")
-    for flag, name in (("--deepencoder", config.deepencoder), ("--tokenizer", config.tokenizer)):
-        if name and not Path(name).exists():
-            raise UsageError(f"{flag} {name}: there is no such file")
+    _is_there("--deepencoder", config.deepencoder)
+
+
+def _is_there(flag: str, name: str) -> None:
+    if name and not Path(name).exists():
+        raise UsageError(f"{flag} {name}: there is no such file")
 
 
 def _resumed_config(asked: Asked) -> Config:
@@ -94,7 +109,7 @@ def _resumed_config(asked: Asked) -> Config:
     path = run / "config.json"
     if not path.exists():
         return asked.config
-    saved = from_json(_read(path))
+    saved = from_json(read_sealed(path))
     if saved.name != asked.config.name:
         raise UsageError(
             f"{run} holds a run of {saved.name}, not of {asked.config.name}; "
@@ -135,12 +150,18 @@ def _prepare(
     checkpoint.prune(run, config.keep)  # what a kill just after the last save left
     torch.manual_seed(config.seed)
     tokenizer = found.tokenizer() if found else find_tokenizer(config)
-    config = with_vocabulary(config, tokenizer)
-    plan = make_plan(config, sources)
-    recipe = {**plan.recipe(), "validation": _validation(sources)}
-    _same_plan(run, recipe, resumed=found is not None)
+    asked = config = with_vocabulary(config, tokenizer)
+    planned = plan_run(config, sources, tokenizer)
+    if planned.plan.steps < config.steps:  # a source ends the run: rates fall with its real end
+        config = replace(config, steps=planned.plan.steps)
+    if found:
+        _same_plan(run, planned.recipe())
     state = found.state if found else State()
-    _introduce(config, sources, run, plan)
+    bad = BadSamples(skip=config.bad_samples == "skip", limit=config.max_bad)
+    if found:
+        bad.load(run)
+    expected = forecast(config, planned)
+    _introduce(config, sources, run, expected, asked.steps)
     if found:  # its weights are all in the checkpoint: nothing is asked of the hub
         model = ready_to_train(bare_model(config, tokenizer), config)
     else:
@@ -154,27 +175,33 @@ def _prepare(
         for change in found.changed_versions():
             print(f"this machine differs, so losses may differ in the last bits: {change}")
         print(f"resuming at step {state.step} from {found.folder}")
-    metrics.cut_back(run, state.step if found else 0)
+    resumed_at = state.step if found else 0
+    metrics.cut_back(run, resumed_at)
+    record.cut_back(run, resumed_at)
     # The log first: where Weights & Biases does not start, the folder holds no run yet.
     log = Log(run, config, wandb_id=state.wandb_id)
-    write_json(run / "config.json", to_json(config))
-    write_json(run / "plan.json", recipe)
-    stream = Stream(
-        plan,
-        sources,
+    if not found:
+        (run / bad_samples.FILE).unlink(missing_ok=True)
+    write_sealed(run / "config.json", to_json(asked))
+    write_sealed(run / "plan.json", {**planned.recipe(), "figures": figures(expected)})
+    tokenizer.save(run / "tokenizer.json")
+    spikes = Spikes()
+    spikes.remember(metrics.read(run))
+    return Job(
+        config=config,
+        run=run,
+        device=device,
         tokenizer=tokenizer,
-        image_size=config.image_size,
-        seq_len=config.seq_len,
+        sources=sources,
+        stream=Stream(planned.plan, sources, config, tokenizer=tokenizer, bad=bad),
+        bad=bad,
+        model=model,
+        optimizer=optimizer,
+        state=state,
+        log=log,
+        record=BatchRecord(run, samples=config.log_samples),
+        spikes=spikes,
     )
-    return Job(config, run, device, tokenizer, sources, stream, model, optimizer, state, log)
-
-
-def _validation(sources: Sources) -> list[dict[str, Any]]:
-    """What validates, by its rows: losses before and after a resume must be of the same samples."""
-    return [
-        {"name": name, "size": len(shards), "spec": shards.spec, "digest": shards.digest}
-        for name, shards in sources.validation.items()
-    ]
 
 
 def _without_places(recipe: dict[str, Any]) -> dict[str, Any]:
@@ -187,39 +214,26 @@ def _without_places(recipe: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _same_plan(run: Path, recipe: dict[str, Any], *, resumed: bool) -> None:
+def _same_plan(run: Path, recipe: dict[str, Any]) -> None:
     """A resumed run must see the rows it began with. Raises TrainError saying what changed."""
     path = run / "plan.json"
-    if not resumed:
-        return
-    if _without_places(_read(path)) != _without_places(recipe):
+    began = read_sealed(path)
+    began.pop("figures", None)
+    if _without_places(began) != _without_places(recipe):
         raise TrainError(
             f"{path}: the shards are not those the run began with (their digest or size differs); "
             "bring them back to go on, or start a new run"
         )
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """The object in a file of the run. Raises TrainError where it cannot be read."""
-    try:
-        value = json.loads(path.read_text())
-    except (OSError, ValueError) as exc:
-        raise TrainError(f"{path}: cannot be read: {exc}") from exc
-    if not isinstance(value, dict):
-        raise TrainError(f"{path}: cannot be read: holds no JSON object")
-    return value
-
-
-def _introduce(config: Config, sources: Sources, run: Path, plan: Plan) -> None:
+def _introduce(
+    config: Config, sources: Sources, run: Path, expected: Forecast, asked_steps: int
+) -> None:
     """What is about to happen, on the console."""
     print(resolved(config))
-    planned = dict(zip(sources.train, plan.rows_per_source(), strict=True))
-    for name, shards in sources.train.items():
-        rows = planned[name]
-        print(
-            f"train on {len(shards):,} samples of {name}, share {sources.shares[name]}: "
-            f"{rows:,} rows, {rows / len(shards):.2f} epochs"
-        )
+    print(describe(expected))
+    if config.steps < asked_steps:
+        print(f"the run ends after {config.steps:,} of {asked_steps:,} steps: a source ends")
     for name, shards in sources.validation.items():
         print(f"validate on {len(shards):,} samples of {name}")
     shared = shared_samples(sources)

@@ -11,13 +11,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
-from ocrdata.errors import UsageError
-from ocrdata.loader import load_item
-from ocrdata.plan import Plan, PlanSource
+from ocrdata.errors import ShardError, UsageError
+from ocrdata.loader import load_item, skippable
+from ocrdata.plan import Place, Plan, Weight
 from ocrdata.reader import Shards, open_shards
 from ocrdata.spec import parse_slice, split_slice
 from ocrdata.tokenizer import Tokenizer
-from ocrtrain.batch import Batch, collate
+from ocrtrain.bad import BadSamples
+from ocrtrain.batch import Batch, Piece, collate, make_hole, make_piece
 from ocrtrain.config import Config
 
 
@@ -26,7 +27,7 @@ class Sources:
     """Opened shards by source name: what is trained on, with shares, and what validates."""
 
     train: dict[str, Shards]
-    shares: dict[str, Fraction]
+    shares: dict[str, Weight]
     validation: dict[str, Shards]
 
 
@@ -36,13 +37,14 @@ def open_sources(config: Config) -> Sources:
     Raises UsageError where a slice is empty.
     """
     vision = _open(config.shards, config.train_slice, "--shards")
-    train, shares = {_name(vision, ()): vision}, {_name(vision, ()): 1 - config.text_ratio}
+    train = {_name(vision, ()): vision}
+    shares: dict[str, Weight] = {_name(vision, ()): config.share(text=False)}
     validation: dict[str, Shards] = {}
     _validate_on(validation, _open_validation(config.val, config.shards, config.val_slice, "--val"))
     if config.text:
         text = _open(config.text, config.text_train_slice, "--text")
         name = _name(text, train)
-        train[name], shares[name] = text, config.text_ratio
+        train[name], shares[name] = text, config.share(text=True)
         _validate_on(
             validation,
             _open_validation(config.val_text, config.text, config.text_val_slice, "--val-text"),
@@ -92,50 +94,73 @@ def _name(shards: Shards, taken: Sequence[str] | dict[str, Shards]) -> str:
     return name
 
 
-def make_plan(config: Config, sources: Sources) -> Plan:
-    """The plan of a run over its sources."""
-    return Plan(
-        [
-            PlanSource(name, len(shards), sources.shares[name], shards.spec, shards.digest)
-            for name, shards in sources.train.items()
-        ],
-        batch=config.batch,
-        steps=config.steps,
-        seed=config.seed,
-        mix_by=config.mix,
-    )
-
-
 class Stream:
-    """The batches of a plan. Thread-safe: the loader's workers call `batch`."""
+    """The batches of a plan. Thread-safe: the loader's workers call `batch` and `part`.
+
+    A sample that cannot be used is an error, or a hole where `bad` says so; those that `bad`
+    knows are holes without being read.
+    """
 
     def __init__(
-        self, plan: Plan, sources: Sources, *, tokenizer: Tokenizer, image_size: int, seq_len: int
+        self,
+        plan: Plan,
+        sources: Sources,
+        config: Config,
+        *,
+        tokenizer: Tokenizer,
+        bad: BadSamples | None = None,
     ) -> None:
         self.plan = plan
         self._names = list(sources.train)
         self._shards = list(sources.train.values())
         self._tokenizer = tokenizer
-        self._image_size, self._seq_len = image_size, seq_len
+        self._image_size, self._seq_len = config.image_size, config.seq_len
+        self._bad = BadSamples() if bad is None else bad
 
     def batch(self, step: int) -> Batch:
         """The global batch of a step."""
-        items = [
-            load_item(
-                self._shards[place.source],
-                place.position,
-                source=self._names[place.source],
-                image_size=self._image_size,
-            )
-            for place in self.plan.places(step)
-        ]
-        return collate(
+        return self.part(step, range(self.plan.batch))
+
+    def part(self, step: int, rows: range) -> Batch:
+        """Some rows of a step's global batch: what a rank trains on (`rank_rows`)."""
+        batch = collate(
             step,
-            items,
+            [[self._piece(step, place) for place in row] for row in self.plan.rows(step, rows)],
             tokenizer=self._tokenizer,
             image_size=self._image_size,
-            seq_len=self._seq_len,
         )
+        _ = batch.identity  # computed here, by a worker, and kept: the trainer records it
+        return batch
+
+    def _piece(self, step: int, place: Place) -> Piece:
+        shards, name = self._shards[place.source], self._names[place.source]
+        ref = shards.ref(place.position)
+        reason = self._bad.reason((step, name, ref.position))
+        if not reason:
+            try:
+                item = load_item(shards, place.position, source=name, image_size=self._image_size)
+                return make_piece(
+                    item,
+                    tokenizer=self._tokenizer,
+                    image_size=self._image_size,
+                    seq_len=self._seq_len,
+                )
+            except ShardError as exc:
+                if not (self._bad.skip and skippable(exc)):
+                    raise
+                reason = exc.detail
+        return make_hole(ref, name, reason=reason, tokenizer=self._tokenizer)
+
+
+def rank_rows(batch: int, rank: int, world: int) -> range:
+    """The rows of a global batch that one of `world` ranks has. Raises UsageError where they
+    cannot be shared out evenly."""
+    if world < 1 or not 0 <= rank < world:
+        raise UsageError(f"rank {rank} of {world}: ranks are 0 to world size - 1")
+    if batch % world:
+        raise UsageError(f"a batch of {batch} rows cannot be shared out among {world} ranks")
+    each = batch // world
+    return range(rank * each, (rank + 1) * each)
 
 
 def shared_samples(sources: Sources) -> int:

@@ -22,6 +22,7 @@ from ocrdata.errors import TrainError
 from ocrdata.loader import Loader
 from ocrdata.tokenizer import Tokenizer
 from ocrtrain import checkpoint, costs, metrics
+from ocrtrain.bad import BadSamples
 from ocrtrain.batch import Batch
 from ocrtrain.build import autocast_type
 from ocrtrain.checkpoint import State
@@ -30,6 +31,8 @@ from ocrtrain.deepencoder import save_deepencoder
 from ocrtrain.metrics import Log
 from ocrtrain.model import OcrModel
 from ocrtrain.optim import build_optimizer, learning_rate, set_rate
+from ocrtrain.record import BatchRecord
+from ocrtrain.spikes import Spikes
 from ocrtrain.stream import Sources, Stream
 from ocrtrain.validate import Settings, validate
 
@@ -47,18 +50,28 @@ class Job:
     tokenizer: Tokenizer
     sources: Sources
     stream: Stream
+    bad: BadSamples
     model: OcrModel
     optimizer: torch.optim.Optimizer
     state: State
     log: Log
+    record: BatchRecord
+    spikes: Spikes
+
+    def close(self) -> None:
+        """End the files of the run."""
+        self.record.close()
+        self.log.close()
 
 
 @dataclass
 class Measured:
-    """What one optimiser step gave. `loss` is nats per supervised token over the whole batch."""
+    """What one optimiser step gave. `loss` is nats per supervised token over the whole batch,
+    `positions` those of its passes, padding included."""
 
     loss: float
     grad_norm: float
+    positions: int
 
 
 class Interrupt:
@@ -120,6 +133,8 @@ def _step(job: Job, batches: Loader[Batch]) -> None:
     config, state = job.config, job.state
     began = time.perf_counter()
     batch = next(batches)
+    if batch.bad:
+        job.bad.record(job.run, batch)
     rate = learning_rate(config, state.step)
     set_rate(job.optimizer, rate)
     measured = _optimise(job, batch)
@@ -137,11 +152,14 @@ def _step(job: Job, batches: Loader[Batch]) -> None:
         "train/tok_per_sec": batch.tokens / seconds,
         "train/total_flops": state.total_flops,
         "train/grad_norm": measured.grad_norm,
-        "train/padding": 1 - batch.tokens / batch.input_ids.numel(),
+        "train/padding": 1 - batch.tokens / measured.positions,
+        "train/positions": measured.positions,
         "train/tokens": batch.tokens,
         "train/supervised": batch.supervised,
         "train/cut_tokens": batch.cut_tokens,
         "train/cut_turns": batch.cut_turns,
+        "train/images": len(batch.images),
+        "train/bad": len(batch.bad),
         **_shares(job, batch),
     }
     peak = costs.peak_flops(job.device)
@@ -149,9 +167,24 @@ def _step(job: Job, batches: Loader[Batch]) -> None:
     if peak and autocast_type(config.precision, job.device) is not None:
         values["train/mfu"] = flops / seconds / peak
     job.log.write(state.step, values)
+    job.record.write(batch)
     state.step += 1
     eta = state.seconds / state.step * (config.steps - state.step)
     print(metrics.console_line(state.step, config.steps, values, eta), flush=True)
+    height = job.spikes.height(batch.sources, measured.loss)
+    if height is not None:
+        print(
+            f"WARNING at step {batch.step}: the loss is {measured.loss:.4f}, {height:.0f} "
+            f"deviations above those before it; look at the batch with\n  python "
+            f"tools/show_batch.py --run {job.run} --step {batch.step}\n"
+            f"  samples: {_names(batch)}",
+            flush=True,
+        )
+
+
+def _names(batch: Batch) -> str:
+    """The samples of a batch, by shard and key."""
+    return ", ".join(f"{ref.shard}:{ref.key}" for ref in batch.refs)
 
 
 def _shares(job: Job, batch: Batch) -> dict[str, float]:
@@ -169,24 +202,24 @@ def _optimise(job: Job, batch: Batch) -> Measured:
     """
     config, model = job.config, job.model
     job.optimizer.zero_grad(set_to_none=True)
-    total = 0.0
+    total, positions = 0.0, 0
     for piece in batch.split(config.rows_per_pass):
         with _autocast(config, job.device):
             summed = model.loss(piece.to(job.device)).loss_sum
             loss = summed / max(1, batch.supervised)
         loss.backward()  # type: ignore[no-untyped-call]
         total += loss.item()
+        positions += piece.input_ids.numel()
     trained = [p for p in model.parameters() if p.requires_grad]
     norm = torch.nn.utils.clip_grad_norm_(trained, config.clip).item()
     if not (math.isfinite(total) and math.isfinite(norm)):
-        samples = ", ".join(f"{ref.shard}:{ref.key}" for ref in batch.refs)
         raise TrainError(
             f"step {batch.step}: loss {total} and gradient norm {norm}: the run stops before the "
-            f"weights are touched\n  samples of the batch: {samples}\n"
+            f"weights are touched\n  samples of the batch: {_names(batch)}\n"
             f"  the last checkpoint stands; resume with a lower --lr in a new run, or look at them"
         )
     job.optimizer.step()
-    return Measured(total, norm)
+    return Measured(total, norm, positions)
 
 
 def _autocast(config: Config, device: torch.device) -> Any:
@@ -221,6 +254,7 @@ def _save(job: Job) -> None:
     """Write the checkpoint of this state, after its log."""
     config, state = job.config, job.state
     job.log.sync()
+    job.record.sync()
     state.wandb_id = job.log.wandb_id
     folder = checkpoint.save(
         job.run,

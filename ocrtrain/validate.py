@@ -20,7 +20,7 @@ from ocrdata.errors import UsageError
 from ocrdata.loader import Item, Loader, load_item
 from ocrdata.reader import Shards
 from ocrdata.tokenizer import Tokenizer
-from ocrtrain.batch import Batch, collate
+from ocrtrain.batch import Batch, collate, make_piece
 from ocrtrain.generate import inference
 from ocrtrain.model import IGNORE, OcrModel
 from ocrtrain.similarity import Similarity
@@ -249,13 +249,20 @@ class _Run:
         parts = [positions[start : start + size] for start in range(0, len(positions), size)]
 
         def make(number: int) -> tuple[Sequence[int], Batch]:
-            items = [self._item(position, partners) for position in parts[number]]
+            pieces = [
+                make_piece(
+                    self._item(position, partners),
+                    tokenizer=self.tokenizer,
+                    image_size=self.model.image_size,
+                    seq_len=self.settings.seq_len,
+                )
+                for position in parts[number]
+            ]
             batch = collate(
                 number,
-                items,
+                [[piece] for piece in pieces],
                 tokenizer=self.tokenizer,
                 image_size=self.model.image_size,
-                seq_len=self.settings.seq_len,
             )
             return parts[number], batch
 

@@ -19,7 +19,7 @@ from ocrdata.sample import Sample, from_turns
 from ocrdata.shard import ShardWriter, make_key
 from ocrdata.tokenizer import Tokenizer, train_tokenizer
 from ocrtrain import checkpoint
-from ocrtrain.batch import collate
+from ocrtrain.batch import collate, make_piece
 from ocrtrain.build import bare_model
 from ocrtrain.checkpoint import State
 from ocrtrain.config import Config, ModelConfig
@@ -155,8 +155,12 @@ def _train(shards: Shards) -> Trained:
             text = user["content"][-1]
             alone = replace(sample, messages=[{"role": "user", "content": [image, text]}, answer])
             singles.append(replace(item, sample=alone))
+    pieces = [
+        make_piece(one, tokenizer=tokenizer(), image_size=CONFIG.image_size, seq_len=CONFIG.seq_len)
+        for one in singles
+    ]
     batch = collate(
-        0, singles, tokenizer=tokenizer(), image_size=CONFIG.image_size, seq_len=CONFIG.seq_len
+        0, [[piece] for piece in pieces], tokenizer=tokenizer(), image_size=CONFIG.image_size
     )
     model.train()
     for _ in range(CONFIG.steps):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +18,7 @@ from ocrdata.reader import SampleRef
 from ocrdata.sample import Sample, from_turns
 from ocrdata.tokenizer import Tokenizer, train_tokenizer
 from ocrdata.tokens import render
-from ocrtrain.batch import IGNORE, Batch, collate
+from ocrtrain.batch import IGNORE, Batch, collate, identity_of, make_hole, make_piece
 from ocrtrain.encoder import image_slots
 
 SIZE = 64  # px; 2 image positions
@@ -42,7 +43,16 @@ def item(position: int, turns: list[tuple[str, str]], images: int = 0) -> Item:
 
 
 def make(items: list[Item], tokenizer: Tokenizer, seq_len: int = 500) -> Batch:
-    return collate(3, items, tokenizer=tokenizer, image_size=SIZE, seq_len=seq_len)
+    return pack([[one] for one in items], tokenizer, seq_len)
+
+
+def pack(rows: list[list[Item]], tokenizer: Tokenizer, seq_len: int = 500) -> Batch:
+    """Several samples a row."""
+    pieces = [
+        [make_piece(one, tokenizer=tokenizer, image_size=SIZE, seq_len=seq_len) for one in row]
+        for row in rows
+    ]
+    return collate(3, pieces, tokenizer=tokenizer, image_size=SIZE)
 
 
 texts = st.text("What blue 12%", min_size=1, max_size=20)
@@ -81,6 +91,53 @@ def test_rows_are_renderings(tokenizer: Tokenizer, items: list[Item]) -> None:
     assert batch.step == 3 and batch.cut_tokens == batch.cut_turns == 0
 
 
+@given(items=some_items, data=st.data())
+@settings(max_examples=100, deadline=None)
+def test_packed_rows_are_the_rows_side_by_side(
+    tokenizer: Tokenizer, items: list[Item], data: st.DataObject
+) -> None:
+    cuts = sorted(data.draw(st.sets(st.integers(1, max(1, len(items) - 1)))))
+    bounds = [0, *(cut for cut in cuts if cut < len(items)), len(items)]
+    groups = [items[a:b] for a, b in itertools.pairwise(bounds)]
+    packed, alone = pack(groups, tokenizer), make(items, tokenizer)
+    assert (packed.tokens, packed.supervised) == (alone.tokens, alone.supervised)
+    assert [int(i[0, 0, 0]) for i in packed.images] == [int(i[0, 0, 0]) for i in alone.images]
+    assert packed.refs == alone.refs
+    flat = [(number, part) for number, row in enumerate(packed.rows) for part in row.segments]
+    for (row, part), single, own in zip(flat, alone.rows, range(len(items)), strict=True):
+        where = slice(part.start, part.start + part.length)
+        assert part.length == single.length and part.images == single.images
+        for name in ("input_ids", "targets", "position_ids"):
+            found, wanted = getattr(packed, name)[row, where], getattr(alone, name)[own]
+            assert torch.equal(found, wanted[: single.length])
+    for row in packed.rows:
+        starts = [part.start for part in row.segments]
+        assert starts == np.cumsum([0, *(part.length for part in row.segments)])[:-1].tolist()
+
+
+def test_ranks_that_hold_parts_know_the_identity_of_the_whole(tokenizer: Tokenizer) -> None:
+    items = [item(n, [("What?", "12" * (n + 1))], n % 2) for n in range(4)]
+    whole = make(items, tokenizer)
+    halves = [make(items[:2], tokenizer), make(items[2:], tokenizer)]
+    rows = [identity for half in halves for identity in half.row_identities]
+    assert identity_of(rows) == whole.identity
+    assert len(set(rows)) == 4
+
+
+def test_a_hole_keeps_its_place(tokenizer: Tokenizer) -> None:
+    items = [item(n, [("What?", "12")], 1) for n in range(3)]
+    pieces = [make_piece(i, tokenizer=tokenizer, image_size=SIZE, seq_len=500) for i in items]
+    pieces[1] = make_hole(items[1].ref, "charts", reason="it is torn", tokenizer=tokenizer)
+    for rows in ([pieces], [[piece] for piece in pieces]):
+        batch = collate(3, rows, tokenizer=tokenizer, image_size=SIZE)
+        assert [part.bad for part in batch.segments] == ["", "it is torn", ""]
+        assert [part.ref for part in batch.bad] == [items[1].ref]
+        assert [part.length for part in batch.segments][1] == 1
+        assert len(batch.images) == 2
+        whole = make([items[0], items[2]], tokenizer)
+        assert batch.supervised == whole.supervised and batch.tokens == whole.tokens + 1
+
+
 @given(items=some_items, rows=st.integers(1, 7))
 @settings(max_examples=100, deadline=None)
 def test_splitting_loses_nothing(tokenizer: Tokenizer, items: list[Item], rows: int) -> None:
@@ -109,7 +166,7 @@ def test_identity_sees_every_part(tokenizer: Tokenizer) -> None:
     one_pixel = batch.images[0].clone()
     one_pixel[0, 0, 0] += 1
     targets = batch.targets.clone()
-    targets[0, -1] = 5
+    targets[1, -2] = 5
     others: list[Batch] = [
         make(items[::-1], tokenizer),
         make(items[:1], tokenizer),
@@ -150,7 +207,7 @@ def test_errors_name_the_sample(tokenizer: Tokenizer) -> None:
     missing = replace(item(7, [("a", "b")], 2), images=())
     with pytest.raises(ShardError, match="sample 000000007: 2 images are placed"):
         make([missing], tokenizer)
-    with pytest.raises(ValueError, match="step 3: a batch of no samples"):
+    with pytest.raises(ValueError, match="step 3: a batch, or a row, of no samples"):
         make([], tokenizer)
 
 

@@ -1,67 +1,210 @@
+import itertools
 from fractions import Fraction
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocrdata.mix import ordinals, schedule
+from ocrdata import compiled, mix
+from ocrdata.errors import UsageError
+from ocrdata.mix import Phase, schedule
 
-weights_lists = st.lists(
-    st.fractions(min_value=0, max_value=1000, max_denominator=1000), min_size=1, max_size=12
-).filter(lambda weights: sum(weights) > 0)
+weights_lists = st.lists(st.integers(0, 1000), min_size=1, max_size=12).filter(any)
+Weights = list[int]
+
+
+def phases(*lists: Weights, starts: tuple[int, ...] = (0,)) -> list[Phase]:
+    return [
+        Phase(start, tuple(map(Fraction, weights)))
+        for start, weights in zip(starts, lists, strict=True)
+    ]
+
+
+def largest_stray(
+    slots: list[int], parts: list[Phase], sizes: list[list[int]] | None = None
+) -> tuple[Fraction, int]:
+    """How far any source ever was from its share, in slots or tokens, and the largest size met;
+    by exact arithmetic on its own."""
+    count = len(parts[0].weights)
+    given_out, due = [Fraction(0)] * count, [Fraction(0)] * count
+    drawn, worst, largest = [0] * count, Fraction(0), 1
+    for slot, source in enumerate(slots):
+        weights = next(part.weights for part in reversed(parts) if part.start <= slot)
+        size = 1 if sizes is None else sizes[source][drawn[source]]
+        drawn[source] += 1
+        given_out[source] += size
+        largest = max(largest, size)
+        due = [d + size * w / sum(weights) for d, w in zip(due, weights, strict=True)]
+        worst = max(worst, *(abs(g - d) for g, d in zip(given_out, due, strict=True)))
+    return worst, largest
 
 
 @given(weights=weights_lists, length=st.integers(1, 400))
-def test_every_prefix_is_within_one_slot_of_the_exact_share(
-    weights: list[Fraction], length: int
-) -> None:
-    slots = schedule(weights, length)
-    total = sum(weights)
-    for source, weight in enumerate(weights):
-        got = np.cumsum(slots == source)
-        for count in range(1, length + 1):
-            assert abs(int(got[count - 1]) - weight / total * count) < 1
+def test_every_prefix_is_within_one_slot_of_the_exact_share(weights: Weights, length: int) -> None:
+    slots = schedule(phases(weights), length).slots.tolist()
+    assert len(slots) == length
+    assert largest_stray(slots, phases(weights))[0] < 1
+
+
+@given(data=st.data(), length=st.integers(1, 300))
+def test_weights_may_change_at_named_slots(data: st.DataObject, length: int) -> None:
+    count = data.draw(st.integers(2, 6))
+    lists = st.lists(st.integers(0, 30), min_size=count, max_size=count).filter(any)
+    parts = data.draw(st.lists(lists, min_size=2, max_size=4))
+    starts = sorted(data.draw(st.sets(st.integers(1, 250), min_size=len(parts) - 1,
+                                      max_size=len(parts) - 1)))  # fmt: skip
+    found = phases(*parts, starts=(0, *starts))
+    assert largest_stray(schedule(found, length).slots.tolist(), found)[0] < 1
+
+
+@given(data=st.data())
+def test_by_tokens_every_prefix_is_within_one_largest_batch(data: st.DataObject) -> None:
+    weights = data.draw(st.lists(st.integers(1, 50), min_size=2, max_size=6))
+    sizes = [
+        data.draw(st.lists(st.sampled_from([1, 3, 50, 99, 100]), min_size=120, max_size=120))
+        for _ in weights
+    ]
+    found = schedule(
+        phases(weights), 100, sizes=lambda source, count: np.array(sizes[source][:count])
+    )
+    stray, largest = largest_stray(found.slots.tolist(), phases(weights), sizes)
+    assert stray <= largest
+
+
+def test_by_tokens_a_source_of_long_batches_gets_fewer_of_them() -> None:
+    def sizes(source: int, count: int) -> npt.NDArray[np.int64]:
+        return np.full(count, (900, 100)[source], np.int64)
+
+    slots = schedule(phases([1, 1]), 1_000, sizes=sizes).slots
+    assert np.bincount(slots).tolist() == [100, 900]
+    by_slots = schedule(phases([1, 1]), 1_000).slots
+    assert np.bincount(by_slots).tolist() == [500, 500]
 
 
 @given(weights=weights_lists, length=st.integers(1, 200))
-def test_a_longer_schedule_begins_with_the_shorter_one(
-    weights: list[Fraction], length: int
-) -> None:
-    assert schedule(weights, length + 50)[:length].tolist() == schedule(weights, length).tolist()
+def test_a_longer_schedule_begins_with_the_shorter_one(weights: Weights, length: int) -> None:
+    longer, shorter = (schedule(phases(weights), n).slots.tolist() for n in (length + 50, length))
+    assert longer[:length] == shorter
 
 
 def test_the_originals_share() -> None:
     # 10,000 of 28,000 samples were text: of 1,400 steps exactly 500 are.
-    slots = schedule([Fraction(18, 28), Fraction(10, 28)], 1400)
+    slots = schedule(phases([18, 10]), 1400).slots
     assert np.bincount(slots).tolist() == [900, 500]
     # A plan's mix never changes under the same ALGORITHM.
+    assert mix.ALGORITHM == "deadline-2"
     assert slots[:14].tolist() == [0, 1, 0, 0, 1, 0, 0, 1, 0, 0, 1, 0, 0, 1]
 
 
 def test_the_case_greedy_gets_wrong() -> None:
     # Many small sources beside a large one: largest deficit first lets the small ones queue up.
-    weights = [Fraction(1, 2)] + [Fraction(1, 200)] * 100
-    slots = schedule(weights, 400)
-    got = np.cumsum(slots == 0)
-    assert all(abs(got[k] - (k + 1) / 2) < 1 for k in range(400))
+    weights = [100] + [1] * 100
+    slots = schedule(phases(weights), 200).slots.tolist()
+    assert largest_stray(slots, phases(weights))[0] < 1
 
 
 def test_a_source_of_weight_0_is_never_drawn() -> None:
-    assert set(schedule([Fraction(0), Fraction(3), Fraction(0)], 50).tolist()) == {1}
+    assert set(schedule(phases([0, 3, 0]), 50).slots.tolist()) == {1}
+
+
+@given(
+    weights=st.lists(st.integers(1, 9), min_size=1, max_size=5),
+    available=st.lists(st.integers(0, 30), min_size=5, max_size=5),
+    tokens=st.booleans(),
+)
+def test_move_gives_the_weight_of_what_ends_to_the_others(
+    weights: Weights, available: list[int], tokens: bool
+) -> None:
+    limits = available[: len(weights)]
+
+    def sizes(source: int, count: int) -> npt.NDArray[np.int64]:
+        return np.full(count, 10 + source, np.int64)
+
+    found = schedule(
+        phases(weights), 1_000, available=limits, at_end="move", sizes=sizes if tokens else None
+    )
+    # All that there is is given out, once, and nothing else.
+    assert np.bincount(found.slots, minlength=len(weights)).tolist() == limits
+    assert (found.ended_by >= 0) == any(limits)
+    # Until the first ends, the shares are those asked for.
+    first = min(
+        (n for n in range(len(found.slots))
+         if np.count_nonzero(found.slots[: n + 1] == found.slots[n]) == limits[found.slots[n]]),
+        default=0,
+    )  # fmt: skip
+    if not tokens and all(limits):
+        before = found.slots[: first + 1].tolist()
+        assert largest_stray(before, phases(weights))[0] < 1
+
+
+def test_after_a_move_the_others_keep_their_proportion() -> None:
+    found = schedule(phases([2, 1, 1]), 400, available=[10, None, None], at_end="move").slots
+    rest = found[np.flatnonzero(found == 0)[-1] + 1 :]
+    assert abs(np.count_nonzero(rest == 1) - len(rest) / 2) <= 1.5
+
+
+@given(
+    weights=st.lists(st.integers(1, 9), min_size=1, max_size=5),
+    available=st.lists(st.one_of(st.none(), st.integers(0, 30)), min_size=5, max_size=5),
+)
+def test_stop_ends_at_the_first_slot_that_cannot_be_filled(
+    weights: Weights, available: list[int | None]
+) -> None:
+    limits = available[: len(weights)]
+    endless = schedule(phases(weights), 200).slots.tolist()
+    wanted = list(
+        itertools.takewhile(
+            lambda slot: (
+                (limit := limits[endless[slot]]) is None
+                or endless[:slot].count(endless[slot]) < limit
+            ),
+            range(200),
+        )
+    )
+    found = schedule(phases(weights), 200, available=limits, at_end="stop")
+    assert found.slots.tolist() == endless[: len(wanted)]
+    assert found.ended_by == (endless[len(wanted)] if len(wanted) < 200 else -1)
+
+
+@given(data=st.data())
+def test_compiled_and_plain_agree(data: st.DataObject) -> None:
+    weights = data.draw(st.lists(st.integers(1, 99), min_size=2, max_size=8))
+    limits = data.draw(st.lists(st.integers(0, 60), min_size=len(weights), max_size=len(weights)))
+    policy = data.draw(st.sampled_from(mix.AT_END))
+    sizes = [np.arange(1, 300) * (n + 3) % 101 + 1 for n in range(len(weights))]
+    found = []
+    for worth in (0, 1 << 60):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(compiled, "WORTH", worth)
+            found += [
+                schedule(phases(weights), 200, available=limits, at_end=policy, sizes=own)
+                for own in (None, lambda source, count: sizes[source][:count])
+            ]
+    for one, two in zip(found[:2], found[2:], strict=True):
+        assert one.slots.tolist() == two.slots.tolist()
+        assert one.ended_by == two.ended_by
 
 
 @pytest.mark.parametrize(
     ("weights", "message"),
-    [([], "1 to"), ([Fraction(0)], "all 0"), ([Fraction(-1), Fraction(2)], "negative")],
+    [([], "1 to"), ([0], "all 0"), ([-1, 2], "negative")],
 )
-def test_impossible_weights(weights: list[Fraction], message: str) -> None:
+def test_impossible_weights(weights: Weights, message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        schedule(weights, 10)
+        schedule(phases(weights), 10)
 
 
-@given(st.lists(st.integers(0, 4), max_size=60))
-def test_ordinals_count_what_came_before(sources: list[int]) -> None:
-    slots = np.array(sources, dtype=np.uint16)
-    expected = [sources[:k].count(source) for k, source in enumerate(sources)]
-    assert ordinals(slots, 5).tolist() == expected
+def test_impossible_phases() -> None:
+    with pytest.raises(ValueError, match="from slot 0 on"):
+        schedule([Phase(1, (Fraction(1),))], 10)
+    with pytest.raises(ValueError, match="must rise"):
+        schedule(phases([1], [1], starts=(0, 0)), 10)
+    with pytest.raises(ValueError, match="one a source"):
+        schedule(phases([1], [1, 1], starts=(0, 5)), 10)
+
+
+def test_weights_finer_than_the_arithmetic() -> None:
+    with pytest.raises(UsageError, match="no common denominator up to 67,108,864"):
+        schedule([Phase(0, tuple(Fraction(1, n) for n in (9_973, 9_967, 9_949)))], 10)

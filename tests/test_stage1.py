@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from ocrdata.errors import UsageError
 from ocrtrain import metrics
 from ocrtrain.build import load_for_inference
 from ocrtrain.config import from_json
+from ocrtrain.runfile import read_sealed
 from ocrtrain.stage1 import main
 from tests.data import flags, make_inputs, small_config
 
@@ -23,7 +23,7 @@ def test_a_tiny_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words) == 0
     assert f"done: 3 steps in {run}" in capsys.readouterr().out
     assert (run / "deepencoder_000003.safetensors").is_file()
-    config = from_json(json.loads((run / "config.json").read_text()))
+    config = from_json(read_sealed(run / "config.json"))
     assert (config.name, config.freeze, config.fresh_gpt) == ("stage1", (), False)
     trained = [line for line in metrics.read(run) if "train/loss" in line]
     assert [line["step"] for line in trained] == [0, 1, 2]

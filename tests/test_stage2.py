@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ from ocrtrain import metrics, presets, stage1
 from ocrtrain.build import load_for_inference
 from ocrtrain.config import Config, from_json
 from ocrtrain.model import PARTS, part_of
+from ocrtrain.runfile import read_sealed
 from ocrtrain.stage2 import main
 from tests.data import SMALL_MODEL, flags, make_inputs, small_config
 
@@ -48,7 +48,7 @@ def words(inputs: dict[str, str], run: Path) -> list[str]:
 def test_a_tiny_run(inputs: dict[str, str], tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert main(words(inputs, run)) == 0
-    config = from_json(json.loads((run / "config.json").read_text()))
+    config = from_json(read_sealed(run / "config.json"))
     preset = presets.stage2("tiny")
     for name in ("name", "freeze", "fresh_gpt", "schedule", "text_ratio", "lr"):
         assert getattr(config, name) == getattr(preset, name)

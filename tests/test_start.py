@@ -20,7 +20,8 @@ from ocrtrain import checkpoint, metrics
 from ocrtrain.config import CHOICES, Config, ModelConfig, flag_name, from_json, to_json
 from ocrtrain.flags import Asked, parse
 from ocrtrain.presets import stage1, stage2
-from ocrtrain.start import check_inputs, resolved, start, train
+from ocrtrain.runfile import read_sealed, write_sealed
+from ocrtrain.start import check_data, check_weights, resolved, start, train
 from tests.data import flags, make_inputs, small_config
 
 
@@ -42,7 +43,7 @@ def losses(run: Path) -> list[tuple[int, float]]:
 
 
 def saved_config(run: Path) -> Config:
-    return from_json(json.loads((run / "config.json").read_text()))
+    return from_json(read_sealed(run / "config.json"))
 
 
 def contents(run: Path) -> dict[str, bytes]:
@@ -208,6 +209,8 @@ def another(config: Config, name: str) -> Any:
         return next(choice for choice in CHOICES[name] if choice != value)
     if name.endswith("slice"):
         return "[:7]"
+    if name == "text_ratio_at":
+        return ("5:1/10",)
     steps = {"image_size": 64, "micro_batch": 4}
     others: dict[type, Any] = {
         bool: lambda: not value,
@@ -223,7 +226,8 @@ def another(config: Config, name: str) -> Any:
 def test_what_may_change_is_what_is_listed_here() -> None:
     assert {
         "eval_every", "save_every", "keep", "stop_at", "workers", "device", "wandb",
-        "wandb_project", "shards", "text", "val", "val_text",
+        "wandb_project", "shards", "text", "val", "val_text", "log_samples", "bad_samples",
+        "max_bad",
     } == RUNTIME  # fmt: skip
 
 
@@ -298,13 +302,13 @@ def test_a_damaged_file_of_the_run(run: Path, name: str, text: str) -> None:
 
 def test_a_plan_that_is_gone(run: Path) -> None:
     (run / "plan.json").unlink()
-    with pytest.raises(TrainError, match=r"plan\.json: cannot be read: "):
+    with pytest.raises(TrainError, match=r"plan\.json: the file is missing"):
         go_on(run)
 
 
 def test_a_config_of_another_release(run: Path) -> None:
     path = run / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 99}))
+    write_sealed(path, json.loads(path.read_text()) | {"version": 99})
     with pytest.raises(UsageError, match="config version 99 is not 1"):
         go_on(run)
 
@@ -357,8 +361,7 @@ def test_what_is_about_to_happen_is_said(
     assert train(config) == 0
     printed = capsys.readouterr().out
     for line in (
-        "train on 48 samples of squares, share 9/14: 32 rows, 0.67 epochs",
-        "train on 30 samples of sums, share 5/14: 16 rows, 0.53 epochs",
+        "an epoch of squares is 18.0 steps", "an epoch of sums is 22.5 steps",
         "validate on 12 samples of squares", "validate on 10 samples of sums",
         f"run folder: {tmp_path / 'run'}",
         "stopped at step 1 of 12, saved; go on with the same command and --resume "
@@ -367,6 +370,10 @@ def test_what_is_about_to_happen_is_said(
         assert f"\n{line}\n" in f"\n{printed}"
     assert resolved(saved_config(tmp_path / "run")) in printed
     assert "M parameters" in printed
+    table = {line.split()[0]: line.split() for line in printed.splitlines() if line}
+    assert table["squares"][1:4] == ["48", "32", "0.67"]
+    assert table["sums"][1:4] == ["30", "16", "0.53"]
+    assert table["sums"][7:9] == ["35.7%", "33.3%"]
     shown = "samples stand in training too" in printed
     assert shown == bool(shared(inputs["shards"]))
 
@@ -414,10 +421,12 @@ def test_every_setting_in_force_is_printed(config: Config) -> None:
 )
 def test_what_must_be_given(inputs: dict[str, str], values: dict[str, Any], message: str) -> None:
     config = small_config(inputs, Path("unused"))
-    check_inputs(config)
-    check_inputs(replace(config, deepencoder=inputs["tokenizer"], freeze=("sam",), tokenizer=""))
+    for changed in (config, replace(config, deepencoder=inputs["tokenizer"], freeze=("sam",))):
+        check_data(changed)
+        check_weights(changed)
     with pytest.raises(UsageError, match=message):
-        check_inputs(replace(config, **values))
+        for check in (check_data, check_weights):
+            check(replace(config, **values))
 
 
 def test_a_folder_that_cannot_be_made(inputs: dict[str, str], tmp_path: Path) -> None:

@@ -6,8 +6,10 @@ from __future__ import annotations
 import shlex
 import shutil
 import tempfile
+from collections import Counter
 from dataclasses import replace
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,19 +17,27 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ocrdata.errors import ShardError, SpecError, UsageError
+from ocrdata.errors import ShardError, SpecError, TransportError, UsageError
 from ocrdata.image import decode_rgb
 from ocrdata.loader import Loader
+from ocrdata.plan import Plan
 from ocrdata.reader import Shards, open_shards
 from ocrdata.sample import Sample, from_turns
 from ocrdata.tokenizer import load_tokenizer
+from ocrtrain.bad import BadSamples
+from ocrtrain.batch import identity_of
 from ocrtrain.config import Config
 from ocrtrain.flags import parse
+from ocrtrain.planning import plan_run
 from ocrtrain.presets import stage1
-from ocrtrain.stream import Sources, Stream, make_plan, open_sources, shared_samples
+from ocrtrain.stream import Sources, Stream, open_sources, rank_rows, shared_samples
 from tests.data import COLOURS, make_inputs, small_config, square, write_set
+from tests.rows import flip
 
 STEPS = 14
+
+State = tuple[int, str]
+"""The next step, and the plan's digest: all that a loader has to save."""
 
 
 @pytest.fixture(scope="module")
@@ -38,19 +48,18 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def two_sources(inputs: dict[str, str], **values: object) -> Config:
     """Squares with sums mixed in."""
     text = {"text": (inputs["text"] + "[:30]",), "val_text": (inputs["text"] + "[30:]",)}
-    return small_config(inputs, Path("unused"), steps=STEPS, **{**text, **values})
+    return small_config(inputs, Path("unused"), **{"steps": STEPS, **text, **values})
 
 
 def make_stream(config: Config) -> Stream:
     """All of it made anew, as another process would."""
-    sources = open_sources(config)
-    return Stream(
-        make_plan(config, sources),
-        sources,
-        tokenizer=load_tokenizer(config.tokenizer),
-        image_size=config.image_size,
-        seq_len=config.seq_len,
-    )
+    sources, tokenizer = open_sources(config), load_tokenizer(config.tokenizer)
+    plan = plan_run(config, sources, tokenizer).plan
+    return Stream(plan, sources, config, tokenizer=tokenizer)
+
+
+def make_plan(config: Config, sources: Sources) -> Plan:
+    return plan_run(config, sources, load_tokenizer(config.tokenizer)).plan
 
 
 def positions(shards: Shards) -> list[int]:
@@ -175,9 +184,9 @@ def test_shards_that_are_not_there(inputs: dict[str, str], tmp_path: Path) -> No
 def test_shares(inputs: dict[str, str]) -> None:
     ratio = Fraction(2, 7)
     mixed = open_sources(two_sources(inputs, text_ratio=ratio))
-    assert mixed.shares == {"squares": 1 - ratio, "sums": ratio}
+    assert mixed.shares == {"squares": ((0, 1 - ratio),), "sums": ((0, ratio),)}
     alone = open_sources(small_config(inputs, Path("unused"), text_ratio=ratio))
-    assert alone.shares == {"squares": 1}
+    assert alone.shares == {"squares": Fraction(1)}
     assert list(alone.train) == list(alone.validation) == ["squares"]
 
 
@@ -193,20 +202,24 @@ def test_sources_of_one_name_are_numbered(inputs: dict[str, str]) -> None:
     config = two_sources(inputs, text=same, val_text=same, text_ratio=Fraction(1, 3))
     sources = open_sources(config)
     assert list(sources.train) == list(sources.validation) == ["squares", "squares-2"]
-    assert sources.shares == {"squares": Fraction(2, 3), "squares-2": Fraction(1, 3)}
+    assert sources.shares == {
+        "squares": ((0, Fraction(2, 3)),), "squares-2": ((0, Fraction(1, 3)),)
+    }  # fmt: skip
     assert positions(sources.train["squares-2"]) == list(range(30, 40))
     plan = make_plan(config, sources)
     assert [source.name for source in plan.sources] == ["squares", "squares-2"]
     stream = make_stream(config)
     rows = [row for step in range(STEPS) for row in stream.batch(step).rows]
     assert {row.source for row in rows} == {"squares", "squares-2"}
-    assert all(row.ref.position in range(30, 40) for row in rows if row.source == "squares-2")
+    assert all(
+        row.segments[0].ref.position in range(30, 40) for row in rows if row.source == "squares-2"
+    )
 
 
 def test_the_plan_names_shards_that_open_to_the_same_rows(inputs: dict[str, str]) -> None:
     config = two_sources(inputs, shards=(inputs["shards"] + "[40:3:-2]",), mix="sample", seed=4)
     sources = open_sources(config)
-    recipe = make_plan(config, sources).recipe()
+    recipe = make_plan(config, sources).to_json()
     assert (recipe["batch"], recipe["steps"]) == (config.batch, STEPS)
     assert (recipe["seed"], recipe["mix_by"]) == (4, "sample")
     for source, shards in zip(recipe["sources"], sources.train.values(), strict=True):
@@ -223,7 +236,7 @@ def test_a_batch_holds_the_samples_its_plan_names(inputs: dict[str, str], mix: s
     plan, stream = make_plan(config, sources), make_stream(config)
     names, views = list(sources.train), list(sources.train.values())
     for step in range(STEPS):
-        batch, places = stream.batch(step), plan.places(step)
+        batch, places = stream.batch(step), [row[0] for row in plan.rows(step)]
         assert batch.step == step
         assert batch.refs == tuple(views[p.source].ref(p.position) for p in places)
         assert batch.sources == tuple(names[p.source] for p in places)
@@ -331,7 +344,7 @@ def test_a_damaged_sample_stops_its_own_step_and_is_named(
         file.write(bytes([byte[0] ^ 1]))
     config = small_config(inputs, tmp_path / "run", shards=(spec + "[:48]",), steps=12)
     stream, plan = make_stream(config), make_plan(config, open_sources(config))
-    at = next(step for step in range(12) if bad in {p.position for p in plan.places(step)})
+    at = next(step for step in range(12) if bad in {row[0].position for row in plan.rows(step)})
     place = rf"squares-000\.tar: sample {bad:09d}: member {image.name}"
     with Loader(stream.batch, 0, stop=12, workers=workers) as batches:
         assert [next(batches).step for _ in range(at)] == list(range(at))
@@ -387,3 +400,153 @@ def test_shared_samples_are_those_with_equal_bytes(
             for sample in view
         )
         assert shared_samples(sources) == wanted
+
+
+KINDS: dict[str, dict[str, object]] = {
+    "single source": {"text": (), "val_text": ()},
+    "mix": {"mix": "sample", "text_ratio": Fraction(1, 3)},
+    "packed mix": {"pack": True, "pack_window": 16, "row_images": 4, "weigh_by": "tokens"},
+}
+WORKERS, WORLDS = (0, 1, 2, 4), (1, 2, 4)
+STOP = 6
+
+
+def read_ranks(config: Config, workers: int, world: int, steps: range) -> list[tuple[str, State]]:
+    """Each step's global identity and the state to save after it, from `world` ranks that each
+    have loaders of their own."""
+    streams = [make_stream(config) for _ in range(world)]
+    loaders = [
+        Loader(
+            partial(stream.part, rows=rank_rows(config.batch, rank, world)),
+            steps.start, stop=steps.stop, workers=workers,
+        )
+        for rank, stream in enumerate(streams)
+    ]  # fmt: skip
+    found = []
+    for _ in steps:
+        parts = [next(loader) for loader in loaders]
+        rows = [identity for part in parts for identity in part.row_identities]
+        states = {(loader.step, stream.plan.digest)
+                  for loader, stream in zip(loaders, streams, strict=True)}  # fmt: skip
+        (state,) = states  # every rank would save the same
+        found.append((identity_of(rows), state))
+    for loader in loaders:
+        loader.close()
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_workers_and_world_size_go_on_from_any_other(inputs: dict[str, str], kind: str) -> None:
+    config = two_sources(inputs, batch=4, **KINDS[kind])
+    stream = make_stream(config)
+    whole = [stream.batch(step) for step in range(STEPS)]
+    wanted = [batch.identity for batch in whole]
+    assert len(set(wanted)) == STEPS
+    if kind != "single source":
+        assert len({source for batch in whole for source in batch.sources}) == 2
+    if kind == "packed mix":
+        assert max(len(row.segments) for batch in whole for row in batch.rows) > 2
+    saved = set()
+    for workers in WORKERS:
+        for world in WORLDS:
+            before = read_ranks(config, workers, world, range(STOP))
+            assert [identity for identity, _ in before] == wanted[:STOP]
+            saved.add(before[-1][1])
+    (state,) = saved  # all twelve writers save the same
+    step, plan = state
+    assert (step, plan) == (STOP, stream.plan.digest)
+    for workers in WORKERS:
+        for world in WORLDS:
+            after = read_ranks(config, workers, world, range(step, STEPS))
+            assert [identity for identity, _ in after] == wanted[STOP:]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_over_a_run_nothing_is_lost_or_repeated(inputs: dict[str, str], kind: str) -> None:
+    config = two_sources(inputs, batch=4, at_end="stop", steps=100, **KINDS[kind])
+    stream = make_stream(config)
+    drawn = Counter(
+        (part.source, part.ref.key)
+        for step in range(stream.plan.steps)
+        for part in stream.batch(step).segments
+    )
+    assert set(drawn.values()) == {1}
+    ended = stream.plan.sources[stream.plan.ended_by]
+    assert sum(source == ended.name for source, _ in drawn) > ended.size - 3 * config.batch
+
+
+def test_ranks_that_cannot_share(inputs: dict[str, str]) -> None:
+    with pytest.raises(UsageError, match="a batch of 4 rows cannot be shared out among 3 ranks"):
+        rank_rows(4, 0, 3)
+    for rank, world in ((2, 2), (-1, 2), (0, 0)):
+        with pytest.raises(UsageError, match=f"rank {rank} of {world}"):
+            rank_rows(4, rank, world)
+
+
+def damaged(inputs: dict[str, str], folder: Path, bad: int) -> str:
+    """A copy of the squares in which one image has a wrong bit."""
+    for path in Path(inputs["shards"]).parent.glob("squares-*"):
+        shutil.copy(path, folder)
+    spec = str(folder / "squares-*.tar")
+    row = open_shards(spec).row(bad)
+    image = next(member for member in row.members if not member.name.endswith(".json"))
+    flip(folder / f"squares-{bad // 20:03d}.tar", image.offset + 9)
+    return spec
+
+
+@pytest.mark.parametrize("pack", [False, True])
+def test_a_skipped_sample_leaves_a_hole_and_no_other_takes_its_place(
+    inputs: dict[str, str], tmp_path: Path, pack: bool
+) -> None:
+    spec = damaged(inputs, tmp_path, 17)
+    values: dict[str, object] = {"pack": pack, "pack_window": 16, "row_images": 3}
+    config = small_config(inputs, tmp_path / "run", shards=(spec + "[:48]",), **values)
+    sources, tokenizer = open_sources(config), load_tokenizer(config.tokenizer)
+    plan = plan_run(config, sources, tokenizer).plan
+    skipping = Stream(plan, sources, config, tokenizer=tokenizer, bad=BadSamples(skip=True))
+    sound = make_stream(small_config(inputs, tmp_path / "run", **values))
+    holes = 0
+    for step in range(12):
+        found, whole = skipping.batch(step), sound.batch(step)
+        assert [part.ref for part in found.segments] == [part.ref for part in whole.segments]
+        for part in found.segments:
+            assert bool(part.bad) == (part.ref.position == 17)
+            holes += bool(part.bad)
+            if part.bad:
+                assert "digest differs" in part.bad and part.length == 1
+        assert len(found.bad) == sum(part.ref.position == 17 for part in whole.segments)
+        if not found.bad:
+            assert found.identity == whole.identity
+    assert holes
+
+
+def test_a_known_bad_sample_is_not_read_again(inputs: dict[str, str], tmp_path: Path) -> None:
+    """What was skipped stays skipped where the shard has been mended since."""
+    spec = damaged(inputs, tmp_path, 17)
+    config = small_config(inputs, tmp_path, shards=(spec + "[:48]",), bad_samples="skip")
+    sources, tokenizer = open_sources(config), load_tokenizer(config.tokenizer)
+    plan = plan_run(config, sources, tokenizer).plan
+    first = BadSamples(skip=True, limit=9)
+    stream = Stream(plan, sources, config, tokenizer=tokenizer, bad=first)
+    before = [stream.batch(step) for step in range(12)]
+    for batch in before:
+        first.record(tmp_path, batch)
+    again = BadSamples()
+    again.load(tmp_path)
+    assert len(again) == 1
+    sound = small_config(inputs, tmp_path)
+    replayed = Stream(plan, open_sources(sound), sound, tokenizer=tokenizer, bad=again)
+    assert [replayed.batch(step).identity for step in range(12)] == [b.identity for b in before]
+
+
+def test_a_shard_that_is_gone_is_never_skipped(inputs: dict[str, str], tmp_path: Path) -> None:
+    spec = damaged(inputs, tmp_path, 17)
+    config = small_config(inputs, tmp_path / "run", shards=(spec + "[:48]",))
+    sources, tokenizer = open_sources(config), load_tokenizer(config.tokenizer)
+    plan = plan_run(config, sources, tokenizer).plan
+    stream = Stream(plan, sources, config, tokenizer=tokenizer, bad=BadSamples(skip=True))
+    for path in tmp_path.glob("squares-*.tar"):
+        path.unlink()
+    with pytest.raises(TransportError, match="the file is gone"):
+        for step in range(12):
+            stream.batch(step)

@@ -15,8 +15,9 @@ from ocrtrain.build import find_tokenizer, load_for_inference
 from ocrtrain.checkpoint import Checkpoint
 from ocrtrain.config import Config
 from ocrtrain.model import PARTS
+from ocrtrain.planning import plan_run
 from ocrtrain.start import train
-from ocrtrain.stream import Stream, make_plan, open_sources
+from ocrtrain.stream import Stream, open_sources
 from tests.data import make_inputs, small_config
 
 
@@ -52,8 +53,8 @@ def unbroken(inputs: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -
 def test_a_run_leaves_what_the_design_says(unbroken: Path) -> None:
     names = {path.name for path in unbroken.iterdir()}
     assert names == {
-        "config.json", "plan.json", "metrics.jsonl", "checkpoints",
-        "deepencoder_000012.safetensors",
+        "config.json", "plan.json", "tokenizer.json", "metrics.jsonl", "batches.jsonl",
+        "checkpoints", "deepencoder_000012.safetensors",
     }  # fmt: skip
     assert [folder.name for folder in checkpoint.steps(unbroken)] == [
         "step_000004", "step_000008", "step_000012",
@@ -94,13 +95,8 @@ def test_logged_tokens_are_the_batches_real_tokens(inputs: dict[str, str], unbro
 def make_stream(config: Config) -> Stream:
     tokenizer = find_tokenizer(config)
     sources = open_sources(config)
-    return Stream(
-        make_plan(config, sources),
-        sources,
-        tokenizer=tokenizer,
-        image_size=config.image_size,
-        seq_len=config.seq_len,
-    )
+    plan = plan_run(config, sources, tokenizer).plan
+    return Stream(plan, sources, config, tokenizer=tokenizer)
 
 
 @pytest.mark.parametrize("stop", [1, 4, 7])

@@ -1,0 +1,108 @@
+"""Bad samples of a run: which were skipped, written down before the step that skipped them.
+
+Owner of `bad.jsonl`, a line for each sample that a step could not use, and of the limit. Skipping
+is opt-in. A skipped sample leaves a masked hole in its row; no other takes its place. What is
+written here is replayed: a resumed run, and anybody who rebuilds a batch, has the same holes, even
+where the sample can be read by then.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from pathlib import Path
+
+from ocrdata.errors import TrainError
+from ocrdata.files import atomic_file, explain_disk, fsync_folder
+from ocrtrain.batch import Batch
+
+FILE = "bad.jsonl"
+
+Occurrence = tuple[int, str, int]
+"""(step, source, position of the sample in its shard set)"""
+
+
+class BadSamples:
+    """What is known to be bad. `skip` says whether new ones may be skipped; at most `limit` in
+    the whole run. Reading `reason` is safe from the loader's threads."""
+
+    def __init__(self, *, skip: bool = False, limit: int = 0) -> None:
+        self.skip, self.limit = skip, limit
+        self._known: dict[Occurrence, str] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._known)
+
+    def reason(self, occurrence: Occurrence) -> str:
+        """Why a sample was skipped at this step; "" where it was not."""
+        with self._lock:
+            return self._known.get(occurrence, "")
+
+    def load(self, run: Path) -> None:
+        """Read what a run has written. A line torn by a kill was never acted on: it goes. Raises
+        TrainError for a file that is not ours."""
+        path = run / FILE
+        if not path.exists():
+            return
+        with explain_disk(path):
+            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        whole = lines if not lines or lines[-1].endswith("\n") else lines[:-1]
+        for number, line in enumerate(whole, start=1):
+            try:
+                value = json.loads(line)
+                at = int(value["step"]), str(value["source"]), int(value["position"])
+                reason = str(value["reason"])
+            except (ValueError, TypeError, KeyError) as exc:
+                raise TrainError(
+                    f"{path}: line {number} is no record of a skipped sample: it was damaged; "
+                    "without it the run's batches cannot be made again"
+                ) from exc
+            with self._lock:
+                self._known[at] = reason
+        if len(whole) < len(lines):
+            with atomic_file(path) as file:
+                file.write("".join(whole).encode())
+
+    def record(self, run: Path, batch: Batch) -> None:
+        """Write down what a batch found bad, durably, before its step.
+
+        Raises TrainError where more than `limit` samples would have been skipped.
+        """
+        lines = []
+        for segment in batch.bad:
+            at = batch.step, segment.source, segment.ref.position
+            if self.reason(at):
+                continue
+            with self._lock:
+                self._known[at] = segment.bad
+            lines.append(
+                {
+                    "step": at[0],
+                    "source": at[1],
+                    "position": at[2],
+                    "shard": segment.ref.shard,
+                    "key": segment.ref.key,
+                    "digest": segment.ref.digest,
+                    "reason": segment.bad,
+                }
+            )
+        if not lines:
+            return
+        path = run / FILE
+        fresh = not path.exists()
+        with explain_disk(path), path.open("a", encoding="utf-8") as file:
+            file.write("".join(json.dumps(line, sort_keys=True) + "\n" for line in lines))
+            file.flush()
+            os.fsync(file.fileno())
+        if fresh:
+            fsync_folder(run)
+        if len(self) > self.limit:
+            last = lines[-1]
+            raise TrainError(
+                f"step {batch.step}: {len(self)} samples could not be used, more than --max-bad "
+                f"{self.limit}; the last is {last['shard']}: sample {last['key']}: "
+                f"{last['reason']}\n  every one is in {path}; mend the shards, or resume with a "
+                "larger --max-bad"
+            )

@@ -1,0 +1,95 @@
+"""The record of batches: `batches.jsonl`, a line a step with the identity of what was trained on.
+
+Owner of what a run writes so that any batch can be checked later (`tools/show_batch.py` rebuilds
+it): the step, the identity, and, where asked for, every sample by row. It holds no times, so that
+a run that was stopped and resumed has the same file as one that was not.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from ocrdata.errors import TrainError
+from ocrdata.files import atomic_file, explain_disk
+from ocrtrain.batch import Batch
+
+FILE = "batches.jsonl"
+
+
+class BatchRecord:
+    """Appends to `batches.jsonl`. With `samples` a line names every sample, row by row."""
+
+    def __init__(self, run: Path, *, samples: bool) -> None:
+        self._path, self._samples = run / FILE, samples
+        with explain_disk(self._path):
+            self._file = self._path.open("a", encoding="utf-8")
+
+    def write(self, batch: Batch) -> None:
+        """Write the line of a step."""
+        line: dict[str, Any] = {"step": batch.step, "identity": batch.identity}
+        if self._samples:
+            line["rows"] = [
+                [[part.source, part.ref.shard, part.ref.key] for part in row.segments]
+                for row in batch.rows
+            ]
+        with explain_disk(self._path):
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
+
+    def sync(self) -> None:
+        """Make the lines so far durable."""
+        with explain_disk(self._path):
+            os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """End the file."""
+        self._file.close()
+
+
+def cut_back(run: Path, step: int) -> None:
+    """Drop the lines of steps from `step` on, which a resumed run will write again."""
+    path = run / FILE
+    if not path.exists():
+        return
+    kept = []
+    with explain_disk(path):
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+    for line in lines:
+        value = _parsed(line)
+        if value is None or value["step"] >= step:
+            break
+        kept.append(line)
+    with atomic_file(path) as file:
+        file.write("".join(kept).encode())
+
+
+def identity_at(run: Path, step: int) -> str:
+    """The identity a run recorded for a step; "" where it never came to it. Raises TrainError for
+    a file that is not ours."""
+    path = run / FILE
+    if not path.exists():
+        return ""
+    with explain_disk(path), path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, start=1):
+            value = _parsed(line)
+            if value is None:
+                if line.endswith("\n"):
+                    raise TrainError(f"{path}: line {number} was damaged after it was written")
+                break  # torn by a kill
+            if value["step"] == step:
+                return str(value["identity"])
+    return ""
+
+
+def _parsed(line: str) -> dict[str, Any] | None:
+    """A line's values, or None where it is torn or damaged."""
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return None
+    if not isinstance(value, dict) or type(value.get("step")) is not int:
+        return None
+    return value if isinstance(value.get("identity"), str) and line.endswith("\n") else None

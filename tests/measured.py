@@ -1,0 +1,24 @@
+"""Made-up measures of samples, for the tests of planning."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ocrdata.measures import Measures
+
+
+def made_up(size: int, *, longest: int, seed: int = 0, cut: float = 0.0) -> Measures:
+    """`size` samples of 1 to `longest` ids, some with images; a share `cut` of them was longer."""
+    random = np.random.default_rng([size, seed])
+    lengths = random.integers(1, longest + 1, size).astype(np.int32)
+    positions = np.flatnonzero(random.random(size) < cut)
+    return Measures(
+        lengths=lengths,
+        supervised=(random.random(size) * lengths).astype(np.int32),
+        images=random.integers(0, 3, size).astype(np.uint16),
+        bytes=random.integers(1, 1 << 20, size).astype(np.uint32),
+        cut=positions,
+        cut_tokens=random.integers(1, 100, len(positions)).astype(np.int32),
+        cut_turns=random.integers(0, 4, len(positions)).astype(np.int32),
+        unfit=np.empty(0, np.int64),
+    )

@@ -1,0 +1,22 @@
+import numpy as np
+
+from ocrdata import compiled
+from ocrdata.compiled import fast
+
+
+def total(values):  # type: ignore[no-untyped-def]
+    found = 0
+    for value in values:
+        found += value
+    return found
+
+
+def test_small_work_is_done_as_it_stands() -> None:
+    assert fast(total, work=compiled.WORTH - 1) is total
+
+
+def test_large_work_is_compiled_once_and_gives_the_same() -> None:
+    found = fast(total, work=compiled.WORTH)
+    assert found is not total
+    assert found is fast(total, work=compiled.WORTH)
+    assert found(np.arange(1_000)) == total(range(1_000)) == 499_500

@@ -1,0 +1,40 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ocrdata import draws as module
+from ocrdata.draws import Draws
+from ocrdata.order import Order
+
+
+@given(size=st.integers(1, 50), seed=st.integers(0, 9), start=st.integers(0, 200),
+       count=st.integers(0, 200))  # fmt: skip
+def test_draws_are_the_orders_of_the_epochs_one_after_the_other(
+    size: int, seed: int, start: int, count: int
+) -> None:
+    draws = Draws("charts", size, seed=seed)
+    wanted = [
+        Order(size, seed=seed, epoch=number // size, source="charts")[number % size]
+        for number in range(start, start + count)
+    ]
+    assert draws.many(start, start + count).tolist() == wanted
+    assert [draws.position(number) for number in range(start, start + count)] == wanted
+    assert draws.epoch(start) == start // size
+
+
+@given(kept=st.sets(st.integers(0, 99), min_size=1))
+def test_an_epoch_of_what_is_kept(kept: set[int]) -> None:
+    draws = Draws("charts", 100, seed=3, kept=np.array(sorted(kept), np.int32))
+    assert draws.size == len(kept)
+    for epoch in range(3):
+        found = draws.many(epoch * len(kept), (epoch + 1) * len(kept))
+        assert sorted(found.tolist()) == sorted(kept)
+
+
+def test_pieces_are_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "CHUNK", 7)
+    draws = Draws("charts", 23, seed=1)
+    pieces = list(draws.chunks(5, 60))
+    assert max(map(len, pieces)) == 7
+    assert np.concatenate(pieces).tolist() == draws.many(5, 60).tolist()

@@ -1,0 +1,90 @@
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ocrdata.packing import Packing, pack
+
+CAPACITY = 100
+samples = st.lists(st.tuples(st.integers(1, CAPACITY), st.integers(0, 4)), max_size=80)
+Samples = list[tuple[int, int]]
+
+
+def packed(found: Samples, *, max_images: int = 6, compiled: bool = False) -> Packing:
+    lengths = np.array([length for length, _ in found], np.int32)
+    images = np.array([count for _, count in found], np.int64)
+    return pack(lengths, images, capacity=CAPACITY, max_images=max_images, compiled=compiled)
+
+
+@given(samples)
+def test_no_row_is_too_full_and_no_sample_is_split(found: Samples) -> None:
+    result = packed(found)
+    assert len(result.row_of) == len(found)
+    ids, images = Counter[int](), Counter[int]()
+    for row, (length, count) in zip(result.row_of.tolist(), found, strict=True):
+        ids[row] += length
+        images[row] += count
+    assert set(ids) == set(range(result.rows))
+    assert all(total <= CAPACITY for total in ids.values())
+    assert all(total <= 6 for total in images.values())
+
+
+@given(samples)
+def test_rows_are_numbered_by_their_first_draws(found: Samples) -> None:
+    seen: list[int] = []
+    for row in packed(found).row_of.tolist():
+        if row not in seen:
+            seen.append(row)
+    assert seen == sorted(seen)
+
+
+@given(samples)
+def test_each_sample_lies_where_it_fits_best(found: Samples) -> None:
+    """The rule by itself: longest first, into the fullest row that holds it."""
+    order = sorted(range(len(found)), key=lambda at: -found[at][0])
+    rows: list[list[int]] = []
+    for at in order:
+        length, images = found[at]
+        fitting = [
+            row for row in rows
+            if sum(found[k][0] for k in row) + length <= CAPACITY
+            and sum(found[k][1] for k in row) + images <= 6
+        ]  # fmt: skip
+        if fitting:
+            # Rows equally full are interchangeable as far as ids go.
+            best = max(sum(found[k][0] for k in row) for row in fitting)
+            next(row for row in fitting if sum(found[k][0] for k in row) == best).append(at)
+        else:
+            rows.append([at])
+    if not any(images for _, images in found):
+        fill = sorted(sum(found[k][0] for k in row) for row in rows)
+        result = packed(found)
+        got = np.bincount(result.row_of, weights=[length for length, _ in found] or None)
+        assert sorted(got.astype(int).tolist()) == fill
+
+
+@given(samples)
+def test_at_most_one_row_is_half_empty(found: Samples) -> None:
+    """Of two rows at most half full one would not have been opened."""
+    result = packed(found, max_images=10_000)
+    fill = np.bincount(result.row_of, weights=[length for length, _ in found] or None)
+    assert np.count_nonzero(fill <= CAPACITY / 2) <= 1
+
+
+@given(samples)
+def test_compiled_and_plain_agree(found: Samples) -> None:
+    plain, twin = packed(found), packed(found, compiled=True)
+    assert (plain.rows, plain.row_of.tolist()) == (twin.rows, twin.row_of.tolist())
+
+
+def test_more_images_than_a_row_takes_have_a_row_to_themselves() -> None:
+    result = packed([(10, 4), (10, 1), (10, 1), (10, 4)], max_images=2)
+    assert result.rows == 3
+    assert result.row_of.tolist() == [0, 1, 1, 2]
+
+
+def test_too_long() -> None:
+    with pytest.raises(ValueError, match="a sample of 101 ids does not fit a row of 100"):
+        packed([(101, 0)])
