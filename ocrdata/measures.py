@@ -51,19 +51,6 @@ class Measures:
         lengths[self.cut] += self.cut_tokens
         return lengths
 
-    def take(self, positions: npt.NDArray[np.int64]) -> Measures:
-        """The measures of some samples, in the order given; each position at most once."""
-        place = np.full(len(self), -1, np.int64)
-        place[positions] = np.arange(len(positions))
-        cut = np.flatnonzero(place[self.cut] >= 0)
-        by_place = cut[np.argsort(place[self.cut[cut]], kind="stable")]
-        unfit = place[self.unfit]
-        return Measures(
-            self.lengths[positions], self.supervised[positions], self.images[positions],
-            self.bytes[positions], place[self.cut[by_place]], self.cut_tokens[by_place],
-            self.cut_turns[by_place], np.sort(unfit[unfit >= 0]),
-        )  # fmt: skip
-
 
 def measure(counts: Counts, size: npt.NDArray[np.uint32], *, slots: int, seq_len: int) -> Measures:
     """The measures of counted samples, whose images take `slots` positions each and which are

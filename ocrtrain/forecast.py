@@ -7,6 +7,7 @@ arithmetic at an MFU that the reader chooses: nothing here was measured on the G
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -190,6 +191,17 @@ def _line(source: SourceTotals, slots: int) -> tuple[str, ...]:
 def _tokens(sums: Sums, slots: int) -> tuple[str, str, str]:
     image = sums.images * slots
     return f"{image:,}", f"{sums.tokens - image:,}", f"{sums.supervised:,}"
+
+
+def describe_rows(ways: Mapping[bool, Totals]) -> str:
+    """Packed and unpacked rows side by side, the planned way first: `ways[pack]`."""
+    lines: list[tuple[str, ...]] = [("rows", "steps", "samples", "tokens", "positions", "padding")]
+    for pack, totals in ways.items():
+        sums = totals.sums
+        name = "packed (--pack)" if pack else "one sample a row"
+        lines.append((name, f"{totals.steps:,}", f"{sums.samples:,}", f"{sums.tokens:,}",
+                      f"{totals.positions:,}", f"{totals.padding:.2%}"))  # fmt: skip
+    return _table(lines)
 
 
 def describe_gpus(found: Forecast, mfu: float) -> str:

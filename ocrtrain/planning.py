@@ -6,6 +6,7 @@ counts are read. Counts that are missing are made first, once, and kept beside t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -52,13 +53,23 @@ class Planned:
 
 
 def plan_run(config: Config, sources: Sources, tokenizer: Tokenizer) -> Planned:
-    """Plan a run. Raises UsageError where it cannot be planned, and names the sample where one is
-    in the way; ShardError for damaged indexes or counts."""
+    """Plan a run. Raises as `measure_sources` and `plan_measured` do."""
+    return plan_measured(config, sources, measure_sources(config, sources, tokenizer))
+
+
+def measure_sources(config: Config, sources: Sources, tokenizer: Tokenizer) -> tuple[Measures, ...]:
+    """The measures of every source's samples. Raises ShardError for damaged indexes or counts, and
+    UsageError where the config's policies refuse a sample, naming it."""
     measured = []
     for name, shards in sources.train.items():
         found = measure_view(shards, tokenizer, config)
         _refuse(name, shards, found, config)
         measured.append(found)
+    return tuple(measured)
+
+
+def plan_measured(config: Config, sources: Sources, measured: Sequence[Measures]) -> Planned:
+    """Plan a run whose samples are measured. Raises UsageError where it cannot be planned."""
     plan = Plan(
         [
             PlanSource(name, len(shards), sources.shares[name], shards.spec, shards.digest)
@@ -126,7 +137,7 @@ def _refuse(name: str, shards: Shards, found: Measures, config: Config) -> None:
         )
 
 
-def _longest(sources: Sources, measured: list[Measures]) -> tuple[LongSample, ...]:
+def _longest(sources: Sources, measured: Sequence[Measures]) -> tuple[LongSample, ...]:
     """The longest samples of all sources, longest first; of equals, those that come first."""
     found = []
     for (name, shards), own in zip(sources.train.items(), measured, strict=True):

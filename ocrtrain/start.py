@@ -31,6 +31,7 @@ from ocrtrain.checkpoint import Checkpoint, State
 from ocrtrain.config import TEXT_RATIO, Config, differences, from_json, to_json
 from ocrtrain.flags import Asked, override
 from ocrtrain.forecast import Forecast, describe, figures, forecast
+from ocrtrain.memory import this_machine
 from ocrtrain.metrics import Log
 from ocrtrain.planning import plan_run
 from ocrtrain.record import BatchRecord
@@ -162,6 +163,14 @@ def _prepare(
         bad.load(run)
     expected = forecast(config, planned)
     _introduce(config, sources, run, expected, asked.steps)
+    have = this_machine(device).memory
+    if expected.memory > have:
+        print(
+            f"WARNING: a step takes about {expected.memory / 1e9:.3g} GB at its peak, "
+            f"{have / 1e9:.3g} GB are free; give --micro-batch 1 --checkpointing, or fewer "
+            "--row-images",
+            flush=True,
+        )
     if found:  # its weights are all in the checkpoint: nothing is asked of the hub
         model = ready_to_train(bare_model(config, tokenizer), config)
     else:

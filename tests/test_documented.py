@@ -11,7 +11,7 @@ import pytest
 
 from ocrtrain import ask, evaluate, presets
 from ocrtrain.flags import parse
-from tools import check_shards, make_shards, train_tokenizer
+from tools import check_shards, make_shards, plan, train_tokenizer
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "shards" / "README.md", ROOT / "benchmarks" / "README.md"]
@@ -63,6 +63,8 @@ def test_a_documented_command_is_understood(command: str) -> None:
             make_shards.build_parser().parse_args(arguments)
         case "tools/check_shards.py":
             check_shards.build_parser().parse_args(arguments)
+        case "tools/plan.py":
+            plan.read(arguments)
         case "tools/train_tokenizer.py":
             train_tokenizer.build_parser().parse_args(arguments)
         case _:

@@ -76,7 +76,7 @@ def test_decoder_flops_are_those_torch_counts() -> None:
     # The kernel computes all pairs; half of them are masked and not needed.
     unneeded = length * length - length * (length + 1) // 2
     counted = counter.get_total_flops() - 4 * unneeded * SMALL.gpt_width * SMALL.gpt_layers
-    assert counted == decoder_flops(SMALL, length) + head_flops(SMALL, length)
+    assert counted == decoder_flops(SMALL, length, length**2) + head_flops(SMALL, length)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_flops_of_text_rows_and_of_the_head() -> None:
     def text(**options: object) -> float:
         return step_flops(FULL, images=0, image_size=1024, row_lengths=[100, 50], **options)
 
-    blocks = decoder_flops(FULL, 100) + decoder_flops(FULL, 50)
+    blocks = decoder_flops(FULL, 100, 100**2) + decoder_flops(FULL, 50, 50**2)
     assert text() == 3 * (blocks + head_flops(FULL, 150))
     assert text(supervised=7) == 3 * (blocks + head_flops(FULL, 7))
     # Without images nothing stands before the decoder that a gradient is needed for.

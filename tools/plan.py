@@ -2,7 +2,7 @@
 
     python tools/plan.py --stage stage1 --shards 'shards/chartqa-<000..017>.tar'
     python tools/plan.py --stage stage2 --shards 'shards/chartqa-<000..017>.tar' \\
-        --text shards/smoltalk-train.json --pack
+        --text shards/smoltalk-train.json --pack --mfu 0.4
 
 The flags are those of `python -m ocrtrain.stage1` and `stage2`; the run then prints the same
 figures, and its logs come to the same sums. Nothing is trained, no GPU is asked for. Token counts
@@ -13,6 +13,7 @@ folder, as the run itself does.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ocrdata.command import Parser, run
@@ -21,9 +22,16 @@ from ocrdata.files import make_folder
 from ocrtrain import presets
 from ocrtrain.build import find_tokenizer, with_vocabulary
 from ocrtrain.costs import describe as describe_model
-from ocrtrain.flags import parse
-from ocrtrain.forecast import MFU, describe, describe_gpus, figures, forecast
-from ocrtrain.planning import plan_run
+from ocrtrain.flags import Asked, parse
+from ocrtrain.forecast import (
+    MFU,
+    describe,
+    describe_gpus,
+    describe_rows,
+    figures,
+    forecast,
+)
+from ocrtrain.planning import measure_sources, plan_measured
 from ocrtrain.runfile import write_sealed
 from ocrtrain.start import check_data
 from ocrtrain.stream import open_sources
@@ -33,41 +41,48 @@ STAGES = {"stage1": presets.stage1, "stage2": presets.stage2}
 
 def main(arguments: Sequence[str]) -> int:
     """Plan, print, and write plan.json."""
-    own, rest = _own_parser().parse_known_args(list(arguments))
-    if not 0 < own.mfu <= 1:
-        raise UsageError(f"--mfu {own.mfu} must be above 0 and at most 1")
-    asked = parse(
-        rest,
-        STAGES[own.stage],
-        prog=f"tools/plan.py --stage {own.stage}",
-        description=f"Plan a run of {own.stage}. Beside its flags: --mfu X, the share of a GPU's "
-        f"peak to count on (default {MFU}).",
-    )
-    config = asked.config
-    folder = Path(config.run_folder)
+    asked, mfu = read(arguments)
+    config, folder = asked.config, Path(asked.config.run_folder)
     if (folder / "config.json").exists():
         raise UsageError(f"{folder} holds a run with a plan of its own; choose another --out")
     check_data(config)
     sources = open_sources(config)
     tokenizer = find_tokenizer(config)
     config = with_vocabulary(config, tokenizer)
-    planned = plan_run(config, sources, tokenizer)
+    measured = measure_sources(config, sources, tokenizer)
+    ways = {
+        pack: plan_measured(replace(config, pack=pack), sources, measured)
+        for pack in (config.pack, not config.pack)
+    }
+    planned = ways[config.pack]
     found = forecast(config, planned)
     print(describe(found))
+    print(describe_rows({pack: way.totals for pack, way in ways.items()}))
     print(describe_model(config))
-    print(describe_gpus(found, own.mfu))
+    print(describe_gpus(found, mfu))
     make_folder(folder)
     write_sealed(folder / "plan.json", {**planned.recipe(), "figures": figures(found)})
     print(f"written to {folder / 'plan.json'}")
     return 0
 
 
-def _own_parser() -> Parser:
-    """The flags that are not the stages'."""
-    parser = Parser(prog="tools/plan.py", description="", add_help=False)
-    parser.add_argument("--stage", choices=STAGES, default="stage1")
-    parser.add_argument("--mfu", type=float, default=MFU)
-    return parser
+def read(arguments: Sequence[str]) -> tuple[Asked, float]:
+    """What was typed: the stage's config, and the MFU to count on."""
+    own = Parser(prog="tools/plan.py", description="", add_help=False)
+    own.add_argument("--stage", choices=STAGES, default="stage1")
+    own.add_argument("--mfu", type=float, default=MFU)
+    mine, rest = own.parse_known_args(list(arguments))
+    if not 0 < mine.mfu <= 1:
+        raise UsageError(f"--mfu {mine.mfu} must be above 0 and at most 1")
+    asked = parse(
+        rest,
+        STAGES[mine.stage],
+        prog=f"tools/plan.py --stage {mine.stage}",
+        description=f"Plan a run of {mine.stage} (--stage stage1 or stage2). --mfu X is the share "
+        f"of a GPU's peak to count on, {MFU} where it is not given. All other flags are the "
+        "stage's own:",
+    )
+    return asked, float(mine.mfu)
 
 
 if __name__ == "__main__":

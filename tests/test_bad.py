@@ -1,0 +1,82 @@
+"""Bad samples are written down before the step that skips them, and replayed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from ocrdata.errors import TrainError
+from ocrdata.reader import SampleRef
+from ocrtrain.bad import FILE, BadSamples
+from ocrtrain.batch import Batch, Row, Segment
+
+
+def batch(step: int, *bad: int) -> Batch:
+    """A batch of rows of one sample each; those at `bad` were skipped."""
+    rows = tuple(
+        Row(
+            (
+                Segment(
+                    SampleRef("charts-000.tar", f"{at:09d}", at, "0" * 32), "charts", 0, 1, 0,
+                    bad="digest differs" if at in bad else "",
+                ),
+            )
+        )
+        for at in range(6)
+    )  # fmt: skip
+    nothing = torch.from_numpy(np.zeros((6, 1), np.int64))
+    return Batch(step, rows, nothing, nothing, nothing, (), 64)
+
+
+def test_what_was_recorded_is_known_again(tmp_path: Path) -> None:
+    first = BadSamples(skip=True, limit=5)
+    first.record(tmp_path, batch(3, 1, 4))
+    first.record(tmp_path, batch(7, 1))
+    first.record(tmp_path, batch(7, 1))  # the same step again, as after a kill: nothing new
+    lines = [json.loads(line) for line in (tmp_path / FILE).read_text().splitlines()]
+    assert [(line["step"], line["position"], line["key"]) for line in lines] == [
+        (3, 1, "000000001"), (3, 4, "000000004"), (7, 1, "000000001"),
+    ]  # fmt: skip
+    again = BadSamples()
+    again.load(tmp_path)
+    assert len(again) == len(first) == 3
+    assert again.reason((3, "charts", 4)) == "digest differs"
+    assert again.reason((4, "charts", 4)) == again.reason((3, "other", 4)) == ""
+
+
+def test_nothing_bad_writes_nothing(tmp_path: Path) -> None:
+    bad = BadSamples(skip=True)
+    bad.record(tmp_path, batch(0))
+    bad.load(tmp_path)
+    assert not list(tmp_path.iterdir()) and len(bad) == 0
+
+
+def test_more_than_the_limit_stops_the_run_and_is_on_record(tmp_path: Path) -> None:
+    bad = BadSamples(skip=True, limit=2)
+    bad.record(tmp_path, batch(0, 1, 2))
+    with pytest.raises(TrainError, match=r"3 samples could not be used, more than --max-bad 2; the "
+                       r"last is charts-000\.tar: sample 000000003: digest differs"):  # fmt: skip
+        bad.record(tmp_path, batch(1, 3))
+    assert len((tmp_path / FILE).read_text().splitlines()) == 3
+
+
+def test_a_torn_line_was_never_acted_on(tmp_path: Path) -> None:
+    BadSamples(skip=True, limit=9).record(tmp_path, batch(0, 1, 2))
+    path = tmp_path / FILE
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-5])
+    found = BadSamples()
+    found.load(tmp_path)
+    assert len(found) == 1
+    assert path.read_bytes() == whole[: whole.index(b"\n") + 1]
+
+
+@pytest.mark.parametrize("line", ["nonsense", "{}", "[]", '{"step": "x"}', "\x00"])
+def test_a_damaged_record_is_an_error(tmp_path: Path, line: str) -> None:
+    (tmp_path / FILE).write_text(line + "\n")
+    with pytest.raises(TrainError, match=r"bad\.jsonl: line 1 is no record of a skipped sample"):
+        BadSamples().load(tmp_path)
