@@ -142,7 +142,7 @@ def remove_abandoned(path: Path) -> None:
     """Remove what a killed process left that was making `path` in `only_one`: its lock, and the
     file it was writing. Nothing is touched while a process is at it."""
     lock = path.with_name(f".{path.name}{_LOCK_SUFFIX}")
-    if lock.exists():
+    if os.path.exists(lock):  # False, too, for a name that is too long
         with suppress(UsageError, DiskError), Lock(lock, str(path)):
             temporary_name(path).unlink(missing_ok=True)
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from ocrdata import counting
 from ocrdata.counting import OneTar, ViewCounts, count_anew, count_shards, count_tars
 from ocrdata.counts import cached_counts_path, counts_path, read_counts
-from ocrdata.errors import DigestError, RejectedRow, ShardError, UsageError
+from ocrdata.errors import DigestError, DiskError, RejectedRow, ShardError, UsageError
 from ocrdata.index import index_path, read_header
 from ocrdata.indexfile import CACHE_VARIABLE
 from ocrdata.progress import Progress
@@ -213,6 +213,17 @@ def test_counts_go_to_the_cache_where_they_cannot_lie_beside(
         assert len(turns_of(count_shards(shards, tokenizer))) == number + 1
         assert cached_counts_path(tar, tokenizer.fingerprint).exists()
     assert len(list((tmp_path / "cache").iterdir())) == 2
+
+
+def test_no_place_for_counts(
+    tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "file" / "cache"))
+    tar = tmp_path / f"{'x' * 230}.tar"
+    write_shard(tar, [sample(0)])
+    with pytest.raises(DiskError, match="not a folder"):
+        count_shards(open_shards(str(tar)), tokenizer)
 
 
 def test_many_who_want_one_file_make_it_once(
