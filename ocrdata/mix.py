@@ -39,8 +39,8 @@ FINEST = 1 << 26
 
 _DONE, _MORE_SIZES, _LAST_GIVEN, _NONE_LEFT = range(4)
 
-Sizes = Callable[[int, int], npt.NDArray[np.int64]]
-"""sizes(source, count): tokens of its first `count` batches, or of all where it has fewer."""
+Sizes = Callable[[int, int, int], npt.NDArray[np.int64]]
+"""sizes(source, start, stop): tokens of its batches [start, stop), all of which there are."""
 
 
 class Phase(NamedTuple):
@@ -158,10 +158,11 @@ class _Run:
     def _learn(self, source: int) -> None:
         """Ask for more sizes of a source: twice as many as were known."""
         assert self._sizes is not None
-        wanted = max(64, 2 * int(self._given[source]))
-        found = self._sizes(source, min(wanted, int(self._limits[source])))
+        known = self._known[source]
+        stop = min(max(64, 2 * len(known)), int(self._limits[source]))
         # What comes after the last one is never given; its size only says when it would be due.
-        self._known[source] = found if len(found) > self._given[source] else np.append(found, 1)
+        more = self._sizes(source, len(known), stop) if stop > len(known) else np.ones(1, np.int64)
+        self._known[source] = np.concatenate([known, more])
 
     def _bury(self, weights: list[Fraction], source: int) -> None:
         """Move the weight of a source that has ended, and what it was ahead, to the others."""

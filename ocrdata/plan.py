@@ -131,12 +131,16 @@ class Plan:
 
         Raises IndexError outside the plan.
         """
-        if not 0 <= step < self.steps:
-            raise IndexError(f"step {step} of a plan of {self.steps} steps")
-        return [self._planned(source, row) for source, row in self.numbers(step, part)]
+        numbers = self.numbers(step, part)
+        if self.recipe.mix_by == "batch" and numbers:
+            source, first = numbers[0]
+            return self._planned(source, first, first + len(numbers))
+        return [self._planned(source, row, row + 1)[0] for source, row in numbers]
 
     def numbers(self, step: int, part: range | None = None) -> list[tuple[int, int]]:
-        """(source, number of its row) of each row of a step."""
+        """(source, number of its row) of each row of a step. Raises IndexError outside the plan."""
+        if not 0 <= step < self.steps:
+            raise IndexError(f"step {step} of a plan of {self.steps} steps")
         part = range(self.batch) if part is None else part
         if self.recipe.mix_by == "batch":
             source = int(self.slots[step])
@@ -178,12 +182,17 @@ class Plan:
             del source["spec"]
         return digest_of(canonical(value))
 
-    def _planned(self, source: int, row: int) -> PlannedRow:
+    def _planned(self, source: int, start: int, stop: int) -> list[PlannedRow]:
+        """Rows [start, stop) of a source."""
         rows = self.rows_of[source]
-        return tuple(
-            Place(source, rows.draws.position(draw), rows.draws.epoch(draw))
-            for draw in rows.draws_of(row).tolist()
-        )
+        size = rows.draws.size
+        return [
+            tuple(
+                Place(source, position, draw // size)
+                for draw, position in zip(draws.tolist(), positions.tolist(), strict=True)
+            )
+            for draws, positions in rows.members(start, stop)
+        ]
 
     def _rows(self, number: int) -> Rows:
         source, recipe = self.sources[number], self.recipe
@@ -225,11 +234,11 @@ class Plan:
             sizes=None if plain else self._sizes,
         )
 
-    def _sizes(self, source: int, count: int) -> npt.NDArray[np.int64]:
-        """Tokens, or samples, of a source's first `count` slots."""
-        rows = self.rows_of[source]
+    def _sizes(self, source: int, start: int, stop: int) -> npt.NDArray[np.int64]:
+        """Tokens, or samples, of a source's slots [start, stop)."""
+        rows, per_slot = self.rows_of[source], self._per_slot
         column = rows.lengths if self.recipe.weigh_by == "tokens" else rows.samples
-        each = column(0, count * self._per_slot).reshape(count, self._per_slot)
+        each = column(start * per_slot, stop * per_slot).reshape(stop - start, per_slot)
         sums: npt.NDArray[np.int64] = each.sum(axis=1)
         return sums
 

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ocrdata.compiled import WORTH
-from ocrdata.draws import CHUNK, Draws
+from ocrdata.draws import Draws
 from ocrdata.measures import Measures
 from ocrdata.packing import Packing, pack
 
@@ -27,8 +27,12 @@ WINDOWS_KEPT = 4
 """Packed windows a source keeps at hand: steps that follow one another share them."""
 
 
+_NOTHING = np.empty(0, np.int64)
+
+
 class Consumed(NamedTuple):
-    """The draws behind a number of rows: all of [0, whole), and `extra` single ones above."""
+    """What is behind a number of rows: all draws of [0, whole), and single ones above, of which
+    `extra` are the positions."""
 
     whole: int
     extra: Int64
@@ -42,14 +46,14 @@ class Rows(Protocol):
     def available(self) -> int:
         """How many rows one epoch gives when draws end with it."""
 
-    def draws_of(self, row: int) -> Int64:
-        """The numbers of the draws in a row, rising."""
+    def members(self, start: int, stop: int) -> Iterator[tuple[Int64, Int64]]:
+        """Of each row [start, stop) its draws, rising, and their positions in the view."""
 
     def lengths(self, start: int, stop: int) -> Int64:
         """The real ids of rows [start, stop). Shape: [stop - start]."""
 
-    def images(self, start: int, stop: int) -> Int64:
-        """The images of rows [start, stop). Shape: [stop - start]."""
+    def sizes(self, start: int, stop: int) -> tuple[Int64, Int64]:
+        """Lengths and images of rows [start, stop). Shapes: [stop - start]."""
 
     def samples(self, start: int, stop: int) -> Int64:
         """The samples in rows [start, stop). Shape: [stop - start]."""
@@ -68,31 +72,32 @@ class PlainRows:
         """Rows of one epoch."""
         return self.draws.size
 
-    def draws_of(self, row: int) -> Int64:
-        """The one draw of a row."""
-        return np.array([row], np.int64)
+    def members(self, start: int, stop: int) -> Iterator[tuple[Int64, Int64]]:
+        """The one draw of each row, and its position."""
+        positions = self.draws.many(start, stop)
+        for at in range(stop - start):
+            yield np.array([start + at], np.int64), positions[at : at + 1]
 
     def lengths(self, start: int, stop: int) -> Int64:
         """Ids of the rows."""
-        assert self._measures is not None
-        return self._gather(self._measures.lengths, start, stop)
+        return self.sizes(start, stop)[0]
 
-    def images(self, start: int, stop: int) -> Int64:
-        """Images of the rows."""
+    def sizes(self, start: int, stop: int) -> tuple[Int64, Int64]:
+        """Ids and images of the rows."""
         assert self._measures is not None
-        return self._gather(self._measures.images, start, stop)
+        lengths, images = [_NOTHING], [_NOTHING]
+        for positions in self.draws.chunks(start, stop):
+            lengths.append(self._measures.lengths[positions].astype(np.int64))
+            images.append(self._measures.images[positions].astype(np.int64))
+        return np.concatenate(lengths), np.concatenate(images)
 
     def samples(self, start: int, stop: int) -> Int64:
         """One a row."""
         return np.ones(stop - start, np.int64)
 
-    def _gather(self, column: npt.NDArray[np.int32 | np.uint16], start: int, stop: int) -> Int64:
-        parts = [column[positions] for positions in self.draws.chunks(start, stop)]
-        return np.concatenate(parts).astype(np.int64) if parts else np.empty(0, np.int64)
-
     def consumed(self, rows: int) -> Consumed:
         """As many draws as rows."""
-        return Consumed(rows, np.empty(0, np.int64))
+        return Consumed(rows, _NOTHING)
 
 
 class PackedRows:
@@ -119,47 +124,55 @@ class PackedRows:
             self._learn()
         return self._ends[-1]
 
-    def draws_of(self, row: int) -> Int64:
-        """The draws packed into a row."""
-        window, before = self._find(row)
-        found = np.flatnonzero(self._pack(window)[0].row_of == row - before)
-        return found + window * self._window
+    def members(self, start: int, stop: int) -> Iterator[tuple[Int64, Int64]]:
+        """The draws packed into each row, and their positions."""
+        for row in range(start, stop):
+            window, before = self._find(row)
+            packing, positions = self._pack(window)
+            found = np.flatnonzero(packing.row_of == row - before)
+            yield found + window * self._window, positions[found]
 
     def lengths(self, start: int, stop: int) -> Int64:
         """Ids of the rows."""
-        return self._sums("lengths", start, stop)
+        return self.sizes(start, stop)[0]
 
-    def images(self, start: int, stop: int) -> Int64:
-        """Images of the rows."""
-        return self._sums("images", start, stop)
+    def sizes(self, start: int, stop: int) -> tuple[Int64, Int64]:
+        """Ids and images of the rows."""
+        lengths, images = [_NOTHING], [_NOTHING]
+        for packing, positions, part in self._windows(start, stop):
+            for column, found in ((self._measures.lengths, lengths),
+                                  (self._measures.images, images)):  # fmt: skip
+                sums = np.bincount(packing.row_of, column[positions], packing.rows)
+                found.append(sums[part].astype(np.int64))
+        return np.concatenate(lengths), np.concatenate(images)
 
     def samples(self, start: int, stop: int) -> Int64:
         """Samples of the rows."""
-        return self._sums("", start, stop)
+        parts = [
+            np.bincount(packing.row_of, minlength=packing.rows)[part].astype(np.int64)
+            for packing, _, part in self._windows(start, stop)
+        ]
+        return np.concatenate([_NOTHING, *parts])
 
-    def _sums(self, column: str, start: int, stop: int) -> Int64:
-        """A column of the measures, summed by row; how many samples where none is named."""
-        parts, at = [np.empty(0, np.int64)], start
-        while at < stop:
-            window, before = self._find(at)
+    def _windows(self, start: int, stop: int) -> Iterator[tuple[Packing, Int64, slice]]:
+        """The windows that hold rows [start, stop), and which of their rows those are."""
+        while start < stop:
+            window, before = self._find(start)
             packing, positions = self._pack(window)
-            values = getattr(self._measures, column)[positions] if column else None
-            sums = np.bincount(packing.row_of, weights=values, minlength=packing.rows)
             end = min(stop, before + packing.rows)
-            parts.append(sums[at - before : end - before].astype(np.int64))
-            at = end
-        return np.concatenate(parts)
+            yield packing, positions, slice(start - before, end - before)
+            start = end
 
     def consumed(self, rows: int) -> Consumed:
         """Whole windows, and the draws of the last one's first rows."""
         if not rows:
-            return Consumed(0, np.empty(0, np.int64))
+            return Consumed(0, _NOTHING)
         window, before = self._find(rows - 1)
-        packing, _ = self._pack(window)
+        packing, positions = self._pack(window)
         first = window * self._window
         if rows == before + packing.rows:
-            return Consumed(first + len(packing.row_of), np.empty(0, np.int64))
-        return Consumed(first, np.flatnonzero(packing.row_of < rows - before) + first)
+            return Consumed(first + len(packing.row_of), _NOTHING)
+        return Consumed(first, positions[packing.row_of < rows - before])
 
     def _find(self, row: int) -> tuple[int, int]:
         """The window of a row, and the rows before it."""
@@ -203,10 +216,3 @@ class PackedRows:
             while len(self._cache) > WINDOWS_KEPT:
                 self._cache.popitem(last=False)
         return packing, positions
-
-
-def chunks(start: int, stop: int, multiple: int) -> Iterator[tuple[int, int]]:
-    """[start, stop) in pieces of about `CHUNK` rows, each but the last a multiple of `multiple`."""
-    size = max(1, CHUNK // multiple) * multiple
-    for at in range(start, stop, size):
-        yield at, min(stop, at + size)

@@ -136,9 +136,7 @@ def _taken(draws: Draws, measures: Measures, consumed: Consumed) -> Sums:
         total = total.times(epochs)
     for positions in draws.chunks(start, start + rest):
         total = total.plus(columns.sums(positions))
-    for draw in consumed.extra.tolist():
-        total = total.plus(columns.sums(draws.many(draw, draw + 1)))
-    return total
+    return total.plus(columns.sums(consumed.extra))
 
 
 class _Columns:
@@ -230,7 +228,7 @@ def batches(plan: Plan) -> Iterator[tuple[Int64, Int64]]:
             chosen = slots == source
             number = int(np.count_nonzero(chosen))
             start, stop = int(given[source]) * each, (int(given[source]) + number) * each
-            lengths[chosen] = plan.rows_of[source].lengths(start, stop).reshape(number, each)
-            images[chosen] = plan.rows_of[source].images(start, stop).reshape(number, each)
+            ids, shown = plan.rows_of[source].sizes(start, stop)
+            lengths[chosen], images[chosen] = ids.reshape(number, each), shown.reshape(number, each)
             given[source] += number
         yield lengths.reshape(-1, plan.batch), images.reshape(-1, plan.batch)

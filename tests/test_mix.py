@@ -67,15 +67,15 @@ def test_by_tokens_every_prefix_is_within_one_largest_batch(data: st.DataObject)
         for _ in weights
     ]
     found = schedule(
-        phases(weights), 100, sizes=lambda source, count: np.array(sizes[source][:count])
+        phases(weights), 100, sizes=lambda source, start, stop: np.array(sizes[source][start:stop])
     )
     stray, largest = largest_stray(found.slots.tolist(), phases(weights), sizes)
     assert stray <= largest
 
 
 def test_by_tokens_a_source_of_long_batches_gets_fewer_of_them() -> None:
-    def sizes(source: int, count: int) -> npt.NDArray[np.int64]:
-        return np.full(count, (900, 100)[source], np.int64)
+    def sizes(source: int, start: int, stop: int) -> npt.NDArray[np.int64]:
+        return np.full(stop - start, (900, 100)[source], np.int64)
 
     slots = schedule(phases([1, 1]), 1_000, sizes=sizes).slots
     assert np.bincount(slots).tolist() == [100, 900]
@@ -119,8 +119,8 @@ def test_move_gives_the_weight_of_what_ends_to_the_others(
 ) -> None:
     limits = available[: len(weights)]
 
-    def sizes(source: int, count: int) -> npt.NDArray[np.int64]:
-        return np.full(count, 10 + source, np.int64)
+    def sizes(source: int, start: int, stop: int) -> npt.NDArray[np.int64]:
+        return np.full(stop - start, 10 + source, np.int64)
 
     found = schedule(
         phases(weights), 1_000, available=limits, at_end="move", sizes=sizes if tokens else None
@@ -180,7 +180,7 @@ def test_compiled_and_plain_agree(data: st.DataObject) -> None:
             patch.setattr(compiled, "WORTH", worth)
             found += [
                 schedule(phases(weights), 200, available=limits, at_end=policy, sizes=own)
-                for own in (None, lambda source, count: sizes[source][:count])
+                for own in (None, lambda source, start, stop: sizes[source][start:stop])
             ]
     for one, two in zip(found[:2], found[2:], strict=True):
         assert one.slots.tolist() == two.slots.tolist()

@@ -19,6 +19,14 @@ def test_one_place_equals_many_places(size: int, data: st.DataObject) -> None:
     assert order.many(places).tolist() == [order[place] for place in places]
 
 
+@pytest.mark.parametrize("size", [100_000, 262_144, 262_145, 10**9])
+def test_the_compiled_walk_is_the_same_walk(size: int) -> None:
+    order = Order(size, seed=7, epoch=2, source="charts")
+    places = np.linspace(0, size - 1, 3_000).astype(np.int64)
+    compiled = order.many(places).tolist()
+    assert compiled == [found for place in places for found in order.many([place]).tolist()]
+
+
 def test_seed_epoch_and_source_each_give_another_order() -> None:
     places = np.arange(1000)
     orders = [

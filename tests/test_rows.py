@@ -23,6 +23,12 @@ def packed(size: int, window: int, *, finite: bool = False, seed: int = 0) -> Pa
     )  # fmt: skip
 
 
+def draws_of(rows: Rows, row: int) -> list[int]:
+    ((draws, positions),) = rows.members(row, row + 1)
+    assert positions.tolist() == [rows.draws.position(draw) for draw in draws.tolist()]
+    return draws.tolist()
+
+
 sizes = st.integers(1, 40)
 windows = st.integers(1, 30)
 
@@ -44,7 +50,7 @@ def test_packed_rows_are_their_windows_one_after_the_other(
             [start + at for at in np.flatnonzero(packing.row_of == row).tolist()]
             for row in range(packing.rows)
         ]
-    assert [found.draws_of(row).tolist() for row in range(rows)] == wanted[:rows]
+    assert [draws_of(found, row) for row in range(rows)] == wanted[:rows]
 
 
 @given(size=sizes, window=windows, start=st.integers(0, 30), count=st.integers(0, 30),
@@ -60,21 +66,24 @@ def test_sums_are_those_of_the_draws(
 
     def of(column: np.ndarray[tuple[int], np.dtype[np.int32]]) -> list[int]:
         return [
-            sum(int(column[found.draws.position(draw)]) for draw in found.draws_of(row).tolist())
+            sum(int(column[found.draws.position(draw)]) for draw in draws_of(found, row))
             for row in rows
         ]
 
-    assert found.lengths(start, start + count).tolist() == of(measures.lengths)
-    assert found.images(start, start + count).tolist() == of(measures.images.astype(np.int32))
-    assert found.samples(start, start + count).tolist() == [len(found.draws_of(r)) for r in rows]
+    lengths, images = found.sizes(start, start + count)
+    assert lengths.tolist() == found.lengths(start, start + count).tolist() == of(measures.lengths)
+    assert images.tolist() == of(measures.images.astype(np.int32))
+    assert found.samples(start, start + count).tolist() == [len(draws_of(found, r)) for r in rows]
 
 
 @given(size=sizes, window=windows, rows=st.integers(0, 60))
 def test_what_rows_consume_is_their_draws(size: int, window: int, rows: int) -> None:
     found = packed(size, window)
     whole, extra = found.consumed(rows)
-    drawn = [draw for row in range(rows) for draw in found.draws_of(row).tolist()]
-    assert sorted([*range(whole), *extra.tolist()]) == sorted(drawn)
+    drawn = [draw for row in range(rows) for draw in draws_of(found, row)]
+    wanted = [*found.draws.many(0, whole).tolist(), *extra.tolist()]
+    assert sorted(wanted) == sorted(found.draws.position(draw) for draw in drawn)
+    assert whole + len(extra) == len(drawn) and set(range(whole)) <= set(drawn)
 
 
 @given(size=sizes, window=windows)
@@ -82,23 +91,30 @@ def test_a_finite_source_gives_each_sample_once(size: int, window: int) -> None:
     found = packed(size, window, finite=True)
     rows = found.available()
     drawn = Counter(
-        found.draws.position(draw) for row in range(rows) for draw in found.draws_of(row).tolist()
+        found.draws.position(draw) for row in range(rows) for draw in draws_of(found, row)
     )
     assert drawn == Counter(range(size))
     with pytest.raises(IndexError, match=f"charts has {rows} rows, no more"):
-        found.draws_of(rows)
+        draws_of(found, rows)
+
+
+@given(size=sizes, window=windows, start=st.integers(0, 20), count=st.integers(0, 20))
+def test_a_stretch_of_rows_is_its_rows(size: int, window: int, start: int, count: int) -> None:
+    for found in (packed(size, window), PlainRows(Draws("charts", size, seed=0))):
+        rows = [draws.tolist() for draws, _ in found.members(start, start + count)]
+        assert rows == [draws_of(found, row) for row in range(start, start + count)]
 
 
 def test_a_row_is_the_same_in_whatever_order_rows_are_asked_for() -> None:
     forwards, backwards = packed(200, 25), packed(200, 25)
-    wanted = [forwards.draws_of(row).tolist() for row in range(60)]
-    assert [backwards.draws_of(row).tolist() for row in reversed(range(60))] == wanted[::-1]
+    wanted = [draws_of(forwards, row) for row in range(60)]
+    assert [draws_of(backwards, row) for row in reversed(range(60))] == wanted[::-1]
 
 
 def test_plain_rows_are_draws() -> None:
     rows = PlainRows(Draws("charts", 7, seed=0))
     assert rows.available() == 7
-    assert rows.draws_of(12).tolist() == [12]
+    assert draws_of(rows, 12) == [12]
     assert rows.consumed(9)[0] == 9 and not len(rows.consumed(9)[1])
 
 

@@ -1,0 +1,134 @@
+"""Planning at the size of all FineVision: 24.3 M samples in 185 sources, for 1,024 ranks.
+
+    python -m benchmarks.scale [--runs 5]
+
+The indexes are simulated: sizes of sources as uneven as the real ones (a few with millions, many
+with thousands), shards of 1,024, token lengths and images drawn from seeds. What is planned with
+them is real: `Plan`, its order, its mix and its packing. Each run of each case is a process of its
+own, in turns, and says how long it planned, how long it took to locate the samples of one rank at
+a random step (down to the shard and the place in it), and its peak memory, libraries included.
+Packed, the whole run's totals are computed too (`ocrdata.totals`), as `tools/plan.py` does; the
+simulated lengths are made before the clock starts. Writes benchmarks/results/scale-DATE.json.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+
+from benchmarks.common import ROOT, machine, table, write_result
+from ocrdata.command import Parser, run
+from ocrdata.measures import Measures
+from ocrdata.plan import Plan, PlanSource, Recipe
+from ocrdata.totals import compute
+
+SAMPLES, SOURCES, RANKS, SHARD = 24_300_000, 185, 1024, 1024
+SEQ_LEN = 8192
+LOOKUPS = 1000
+WANTED = {"plan_s": 10.0, "packed_s": 60.0, "memory_mb": 500.0, "locate_ms": 1.0}
+
+CASES: dict[str, dict[str, Any]] = {
+    "batches of one source": {"mix_by": "batch", "batch": 8 * RANKS},
+    "every row its own source": {"mix_by": "sample", "batch": 8 * RANKS},
+    "packed to 8,192": {"mix_by": "batch", "batch": RANKS, "pack_window": 4096, "row_images": 32},
+    "packed, weighed by tokens": {"mix_by": "batch", "batch": RANKS, "pack_window": 4096,
+                                  "row_images": 32, "weigh_by": "tokens"},
+}  # fmt: skip
+
+
+def sizes() -> list[int]:
+    """Samples of each source: log-normal, as FineVision's are, and SAMPLES in all."""
+    drawn = np.random.default_rng(0).lognormal(0, 2.0, SOURCES)
+    whole = np.maximum(1000, drawn / drawn.sum() * SAMPLES).astype(int)
+    whole[np.argmax(whole)] += SAMPLES - int(whole.sum())
+    return [int(size) for size in whole]
+
+
+def simulated(size: int, seed: int) -> Measures:
+    """Samples of an image and a few turns: 330 to 8,192 ids, 600 in the mean."""
+    drawn = np.random.default_rng(seed)
+    lengths = np.minimum(290 + drawn.lognormal(5.3, 0.9, size), SEQ_LEN).astype(np.int32)
+    return Measures(
+        lengths=lengths,
+        supervised=((lengths - 280) // 2).astype(np.int32),
+        images=np.ones(size, np.uint16),
+        bytes=np.full(size, 40_000, np.uint32),
+        cut=np.empty(0, np.int64),
+        cut_tokens=np.empty(0, np.int32),
+        cut_turns=np.empty(0, np.int32),
+        unfit=np.empty(0, np.int64),
+    )
+
+
+def one(case: str) -> dict[str, float]:
+    """Plan once in this process."""
+    options = CASES[case]
+    sources = [
+        PlanSource(f"source-{number:03d}", size, Fraction(size))
+        for number, size in enumerate(sizes())
+    ]
+    packed = "pack_window" in options
+    measures = [simulated(s.size, n) for n, s in enumerate(sources)] if packed else []
+    ids = sum(int(found.lengths.sum()) for found in measures)
+    rows = ids // SEQ_LEN if packed else SAMPLES
+    recipe = Recipe(steps=rows // options["batch"], seed=1, seq_len=SEQ_LEN, **options)
+    began = time.perf_counter()
+    plan = Plan(sources, recipe, measures)
+    totals = compute(plan, rows_per_pass=1) if packed else None
+    planned = time.perf_counter() - began
+    pick, each, spent = random.Random(0), recipe.batch // RANKS, []
+    for _ in range(LOOKUPS):
+        step, rank = pick.randrange(plan.steps), pick.randrange(RANKS)
+        began = time.perf_counter()
+        for row in plan.rows(step, range(rank * each, (rank + 1) * each)):
+            for place in row:
+                divmod(place.position, SHARD)  # shards here are all full: shard, place in it
+        spent.append(time.perf_counter() - began)
+    return {
+        "plan_s": planned,
+        "locate_ms": 1e3 * statistics.median(spent),
+        "locate_p99_ms": 1e3 * sorted(spent)[-LOOKUPS // 100],
+        "memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
+        "steps": plan.steps,
+        "padding": totals.padding if totals else 0.0,
+    }
+
+
+def main(arguments: Sequence[str]) -> int:
+    parser = Parser(prog="python -m benchmarks.scale", description=__doc__ or "")
+    parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--case", choices=CASES, help="one run of one case, as JSON")
+    asked = parser.parse_args(list(arguments))
+    if asked.case:
+        print(json.dumps(one(asked.case)))
+        return 0
+    found: dict[str, list[dict[str, float]]] = {case: [] for case in CASES}
+    for _ in range(asked.runs):
+        for case, results in found.items():
+            words = [sys.executable, "-m", "benchmarks.scale", "--case", case]
+            done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True)
+            results.append(json.loads(done.stdout))
+    rows = [
+        {"case": case, **{k: statistics.median(r[k] for r in results) for k in results[0]}}
+        for case, results in found.items()
+    ]
+    print(f"{SAMPLES:,} samples, {SOURCES} sources, {RANKS:,} ranks, {asked.runs} runs in turns\n")
+    print(table(rows))
+    print(f"\nwanted: {WANTED}")
+    result = {**machine(["numpy", "numba"]), "wanted": WANTED, "cases": rows, "runs": found}
+    print(f"written to {write_result('scale', result)}")
+    return 0
+
+
+if __name__ == "__main__":
+    run(main)
