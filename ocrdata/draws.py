@@ -34,14 +34,6 @@ class Draws:
         self._kept = kept
         self._orders: dict[int, Order] = {}
 
-    def epoch(self, draw: int) -> int:
-        """The epoch a draw belongs to, from 0."""
-        return draw // self.size
-
-    def position(self, draw: int) -> int:
-        """The position of one draw."""
-        return int(self.many(draw, draw + 1)[0])
-
     def many(self, start: int, stop: int) -> Positions:
         """The positions of draws [start, stop). Shape: [stop - start]."""
         parts = []

@@ -37,7 +37,9 @@ weight goes to the others in proportion to theirs, and the run ends when none is
 FINEST = 1 << 26
 """Largest common denominator of the weights of a phase: products with it stay below 2^63."""
 
-_DONE, _MORE_SIZES, _LAST_GIVEN, _NONE_LEFT = range(4)
+# Why the loop stopped: its slots are full; it needs the size of a source's next batch; a source was
+# given its last batch; the source that is due has none.
+_DONE, _MORE_SIZES, _LAST_GIVEN, _NONE_LEFT = 0, 1, 2, 3
 
 Sizes = Callable[[int, int, int], npt.NDArray[np.int64]]
 """sizes(source, start, stop): tokens of its batches [start, stop), all of which there are."""
@@ -203,11 +205,11 @@ def _serve(  # noqa: PLR0913, PLR0917 - the argument list of a compiled loop
     waiting.pop()
     ready.pop()
     levels = ahead.copy()  # given since `begin`, times total, plus what it was ahead
-    slot, why, source = begin, 0, np.int64(-1)
+    slot, why, source = begin, _DONE, np.int64(-1)
     for one in range(len(weights)):
         if weights[one] > 0:
             if given[one] >= known[one]:
-                return begin, 1, one
+                return begin, _MORE_SIZES, one
             size = np.int64(1) if unit else sizes[starts[one] + given[one]]
             due = -((-levels[one] - total * size) // weights[one])
             when = levels[one] // weights[one] if unit else -(-levels[one] // weights[one])
@@ -218,7 +220,7 @@ def _serve(  # noqa: PLR0913, PLR0917 - the argument list of a compiled loop
             heapq.heappush(ready, (due, one_source))
         _, source = heapq.heappop(ready)
         if given[source] >= limits[source]:
-            why = 3
+            why = _NONE_LEFT
             break
         size = np.int64(1) if unit else sizes[starts[source] + given[source]]
         slots[slot] = source
@@ -227,10 +229,10 @@ def _serve(  # noqa: PLR0913, PLR0917 - the argument list of a compiled loop
         now += size
         levels[source] += total * size
         if given[source] == limits[source]:
-            why = 2
+            why = _LAST_GIVEN
             break
         if given[source] >= known[source]:
-            why = 1
+            why = _MORE_SIZES
             break
         size = np.int64(1) if unit else sizes[starts[source] + given[source]]
         due = -((-levels[source] - total * size) // weights[source])
