@@ -15,9 +15,11 @@ import numpy as np
 
 from ocrdata.errors import DigestError, ShardError, SpecError
 from ocrdata.format import digest_of
+from ocrdata.framefile import FrameFile
 from ocrdata.index import Index, IndexRow, index_path, read_index
 from ocrdata.indexfile import cached_index_path
 from ocrdata.indexing import (
+    FrameReader,
     LoadedMember,
     SequentialReader,
     index_tar,
@@ -25,6 +27,7 @@ from ocrdata.indexing import (
     make_row,
     split_name,
 )
+from ocrdata.names import is_compressed
 from ocrdata.shard import KEY_DIGITS, ShardInfo
 from ocrdata.spec import Resolved, resolve
 from ocrdata.storage import LocalFile
@@ -104,6 +107,8 @@ def check_shard(path: Path, info: ShardInfo | None, contents: Contents) -> Itera
         if not os.path.exists(index_file):
             index_file = cached_index_path(path)
         index = read_index(index_file) if index_file.exists() else index_tar(path)
+        if is_compressed(path.name) != (index.frames is not None):
+            raise ShardError(str(index_file), "the index of a shard of the other ending")
     except ShardError as exc:
         yield exc
         if exc.shard == str(index_file):
@@ -129,8 +134,8 @@ def _against_manifest(
     found = index.header
     for what, here, said in (
         ("samples in its index", found.samples, info.samples),
-        ("bytes of the tar in its index", found.shard_size, info.bytes),
-        ("digest of the tar in its index", found.shard_digest, info.digest),
+        ("bytes of the shard in its index", found.shard_size, info.bytes),
+        ("digest of the shard in its index", found.shard_digest, info.digest),
         ("digest of the index's rows", found.rows_digest, info.rows_digest),
     ):
         if here != said:
@@ -147,8 +152,13 @@ class Pass:
     def __init__(self, file: LocalFile, index: Index, *, ours: bool) -> None:
         self.name, self.index, self.ours = file.name, index, ours
         self._file = file
-        self._reader = SequentialReader(file)
-        self._walker = Walker(file.name, self._reader.read, file.size)
+        self._reader = (
+            SequentialReader(file)
+            if index.frames is None
+            else FrameReader(FrameFile(file, index.frames, samples=index.between))
+        )
+        self._tar_size = self._reader.file.size
+        self._walker = Walker(file.name, self._reader.read, self._tar_size)
         self._padded: list[str] = []
 
     def run(self) -> Iterator[ShardError]:
@@ -174,8 +184,10 @@ class Pass:
         try:
             self._tail(end)
         except ShardError as exc:
+            # The end lies in a frame with samples, which are named already where it is damaged.
+            if not (damaged and isinstance(exc, DigestError)):
+                yield exc
             damaged = True
-            yield exc
         if self._reader.finish() != self.index.header.shard_digest and not damaged:
             yield from self._unexplained()
 
@@ -189,7 +201,7 @@ class Pass:
             self._reader.read(member.end, 0)
 
     def _tail(self, end: int) -> None:
-        while (member := self._walker.member(end, self._file.size)) is not None:
+        while (member := self._walker.member(end, self._tar_size)) is not None:
             if self.ours or (member.regular and split_name(member.name) is not None):
                 raise ShardError(
                     self.name, "stands after the last sample of the index", member=member.name
@@ -242,5 +254,5 @@ class Pass:
             yield ShardError(self.name, "the padding after a member is not zero", key=key)
         if not self._padded:
             yield DigestError(
-                self.name, "the tar's digest differs: headers or its end are not as written"
+                self.name, "the file's digest differs: headers or its end are not as written"
             )

@@ -7,10 +7,9 @@ processes are in `ocrdata.workforce`. It knows nothing of where rows come from.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,59 +18,15 @@ from ocrdata.counting import count_anew
 from ocrdata.errors import DiskError, OcrError, ShardError, UsageError
 from ocrdata.files import Lock, explain_disk, free_bytes, fsync_folder, make_folder
 from ocrdata.index import index_path
-from ocrdata.making import Layout, WorkFolder, differences, recorded_provenance
+from ocrdata.making import Record, WorkFolder, differences, recorded_provenance
 from ocrdata.manifest import Manifest, read_manifest, write_manifest
+from ocrdata.options import Options
 from ocrdata.progress import Progress
 from ocrdata.rejects import Reject, examples, reasons, rejects_path, write_rejects
 from ocrdata.shard import ShardInfo, shard_info
 from ocrdata.sources import SizedSource, Source
 from ocrdata.stretch import Made, Stretch, runs
-from ocrdata.tokenizer import Tokenizer
 from ocrdata.workforce import work
-
-
-@dataclass(frozen=True)
-class Options:
-    """How a source is made into shards. `start` and `stop` are origin rows, `limit` counts from
-    `start`; `command` is what makes the set again, for error messages. With a `tokenizer` tokens
-    are counted too (`ocrdata.counting`); they are no part of the manifest."""
-
-    out: Path
-    name: str
-    shard_samples: int = 1024
-    start: int = 0
-    stop: int | None = None
-    limit: int | None = None
-    workers: int = 1
-    max_reject_fraction: float = 0.01
-    command: str = ""
-    tokenizer: Tokenizer | None = None
-
-    def __post_init__(self) -> None:
-        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]*", self.name):
-            raise UsageError(f"--name {self.name!r}: letters, digits, _ and - only")
-        for flag, value, least in (
-            ("--shard-samples", self.shard_samples, 1),
-            ("--workers", self.workers, 1),
-            ("--start", self.start, 0),
-            ("--stop", self.stop, 1),
-            ("--limit", self.limit, 1),
-        ):
-            if value is not None and value < least:
-                raise UsageError(f"{flag} {value}: must be {least} or more")
-        if self.stop is not None and self.limit is not None:
-            raise UsageError("--stop and --limit both say where to end; give one of them")
-        if not 0 <= self.max_reject_fraction <= 1:
-            raise UsageError(f"--max-reject-fraction {self.max_reject_fraction}: from 0 to 1")
-
-    def layout(self, rows: int) -> Layout:
-        """Which shards there will be, for a source of `rows` rows. Raises UsageError."""
-        stop = rows if self.stop is None else self.stop
-        if self.limit is not None:
-            stop = min(rows, self.start + self.limit)
-        if not self.start < stop <= rows:
-            raise UsageError(f"rows [{self.start}:{stop}]: the data set has {rows:,} rows")
-        return Layout(self.name, rows, self.start, stop, self.shard_samples)
 
 
 def convert(source: Source, options: Options, progress: Progress | None = None) -> Manifest:
@@ -141,6 +96,7 @@ class _Conversion:
             "start": self.layout.start,
             "stop": self.layout.stop,
             "shard_samples": self.layout.shard_samples,
+            **({"compress": options.compress} if options.compress else {}),
             **({"command": options.command} if options.command else {}),
         }
         if known is not None:
@@ -225,7 +181,9 @@ class _Conversion:
         made = self.work.path / file
         new = shard_info(made)
         old = next(entry for entry in manifest.shards if entry.file == file)
-        if (new.rows_digest, new.digest) != (old.rows_digest, old.digest):
+        # Rows that are the same may be compressed to other bytes by another version of zstd.
+        same_file = self.options.compress or new.digest == old.digest
+        if new.rows_digest != old.rows_digest or not same_file:
             raise OcrError(
                 f"{self.out / file}: made again it is not what the manifest says (digest "
                 f"{new.digest}, the manifest has {old.digest}): the source has changed; nothing "
@@ -236,9 +194,10 @@ class _Conversion:
             made.rename(self.out / file)
             index_path(made).rename(index_path(self.out / file))
             fsync_folder(self.out)
-        if new != old:  # the same rows, indexed by another version of the Parquet library
+        if new != old:  # the same rows, made by another version of zstd or the Parquet library
             shards = tuple(new if entry == old else entry for entry in manifest.shards)
-            write_manifest(self.manifest_path, replace(manifest, shards=shards))
+            totals = {**manifest.totals, "bytes": sum(shard.bytes for shard in shards)}
+            write_manifest(self.manifest_path, replace(manifest, shards=shards, totals=totals))
         return new
 
     def _count(self, shards: Sequence[int]) -> None:
@@ -315,8 +274,15 @@ class _Conversion:
                 "turns": sum(record.turns for record in records),
                 "bytes": sum(record.shard.bytes for record in records),
                 "image_bytes": sum(record.image_bytes for record in records),
+                **self._tar_bytes(records),
             },
             rejects={"rows": len(rejects), "reasons": reasons(rejects)},
         )
         write_manifest(self.manifest_path, manifest)
         return manifest
+
+    def _tar_bytes(self, records: Sequence[Record]) -> dict[str, int]:
+        """What compressed shards are uncompressed; of plain ones "bytes" says it."""
+        if not self.options.compress:
+            return {}
+        return {"tar_bytes": sum(record.tar_bytes for record in records)}

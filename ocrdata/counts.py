@@ -21,12 +21,13 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ocrdata.columns import explain_parquet, numbers, single, starts
+from ocrdata.columns import elements, explain_parquet, numbers, single, starts
 from ocrdata.columns import rows_digest as digest_of_rows
 from ocrdata.errors import ShardError
 from ocrdata.files import atomic_file
 from ocrdata.format import FORMAT, VERSION, check_seal, check_version, parse_object, seal
 from ocrdata.indexfile import cached_path
+from ocrdata.names import beside
 from ocrdata.tokens import TurnCount
 
 KIND = "tokens"
@@ -120,8 +121,7 @@ def counts_suffix(fingerprint: str) -> str:
 
 def counts_path(tar: Path, fingerprint: str) -> Path:
     """Where the counts of a shard lie: NAME-000.tar -> NAME-000.tokens-<fingerprint>.parquet."""
-    stem = tar.name.removesuffix(".zst").removesuffix(".tar")
-    return tar.with_name(stem + counts_suffix(fingerprint))
+    return beside(tar, counts_suffix(fingerprint))
 
 
 def cached_counts_path(tar: Path, fingerprint: str) -> Path:
@@ -131,9 +131,9 @@ def cached_counts_path(tar: Path, fingerprint: str) -> Path:
 
 def find_counts(tar: Path, fingerprint: str) -> Path | None:
     """The counts file of a shard, beside it or in the cache; None where there is none."""
-    beside = counts_path(tar, fingerprint)
-    if os.path.exists(beside):
-        return beside
+    here = counts_path(tar, fingerprint)
+    if os.path.exists(here):
+        return here
     cached = cached_counts_path(tar, fingerprint)
     return cached if cached.exists() else None
 
@@ -187,7 +187,7 @@ def read_counts(path: Path, *, rows_digest: str, fingerprint: str) -> Counts:
 
 def _counts(table: pa.Table) -> Counts:
     turns = single(table.column("turns"))
-    inner = turns.flatten()
+    inner = elements(turns)
     columns = [np.asarray(numbers(inner.field(name))) for name in TurnCount._fields]
     return Counts(np.asarray(starts(turns), np.int64), *columns)
 

@@ -17,6 +17,9 @@ FORMAT = "ocr-shards"
 VERSION = "1.0"
 """major.minor: a reader reads any minor version of its own major version and of older ones."""
 
+COMPRESSED_VERSION = "1.1"
+"""What the index of a compressed shard says, and the newest this reader knows: 1.1 added them."""
+
 
 def digest_of(data: bytes | bytearray | memoryview) -> str:
     """xxh3_128 of bytes, as 32 hexadecimal digits."""
@@ -31,7 +34,7 @@ def check_version(file: str, version: object) -> None:
     if int(major) > int(VERSION.partition(".")[0]):
         raise ShardError(
             file,
-            f"format version {version} is newer than this reader's {VERSION}",
+            f"format version {version} is newer than this reader's {COMPRESSED_VERSION}",
             remedy="update this software to read it",
         )
 

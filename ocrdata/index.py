@@ -3,17 +3,20 @@
 It depends on the tar alone: what `ShardWriter` gathers while it writes is what `index_tar` finds
 in the finished tar. In memory it is a few arrays, so that a shard's index costs kilobytes. Offsets
 are bytes in the tar: `offset` and `size` of a sample span its headers, payloads and padding, those
-of a member its payload alone.
+of a member its payload alone. Of a compressed shard they are bytes of the tar in it, and the header
+says where its frames lie.
 """
 
 from __future__ import annotations
 
+import bisect
 import json
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -21,32 +24,53 @@ import pyarrow.parquet as pq
 
 from ocrdata.columns import (
     SCHEMA,
-    Words,
+    Columns,
     explain_parquet,
     fixed_bytes,
     numbers,
-    rows_digest,
-    single,
     starts,
+    words,
 )
 from ocrdata.errors import ShardError
 from ocrdata.files import atomic_file
 from ocrdata.format import FORMAT, VERSION, check_seal, check_version, parse_object, seal
+from ocrdata.frames import FrameSize, FrameTable
 from ocrdata.image import ImageInfo
+from ocrdata.names import beside
 
 SUFFIX = ".index.parquet"
+
+NAMED_KEYS = 16
+"""Keys that an error lists; of more it names the first and the last."""
 
 
 @dataclass(frozen=True)
 class IndexHeader:
-    """What the file's metadata says, readable without the rows. Digests are of the whole tar, and
-    of the rows (`rows_digest`)."""
+    """What the file's metadata says, readable without the rows.
+
+    `shard_size` and `shard_digest` are of the shard as it lies on the disk, `rows_digest` of the
+    rows. `frames` are those of a compressed shard, in order and without a gap, its seek table
+    among them; a plain tar has none.
+    """
 
     shard_size: int
     shard_digest: str
     samples: int
     rows_digest: str
     version: str = VERSION
+    frames: tuple[FrameSize, ...] = ()
+
+    @property
+    def tar_size(self) -> int:
+        """Bytes of the tar: the file itself, or what its frames hold."""
+        return sum(size for _, size in self.frames) if self.frames else self.shard_size
+
+    def document(self) -> dict[str, Any]:
+        """As the file's metadata holds it; that of a plain tar says nothing of frames."""
+        body = {"format": FORMAT, **asdict(self), "tar_size": self.tar_size}
+        if not self.frames:
+            del body["frames"], body["tar_size"]
+        return seal(body)
 
 
 class IndexMember(NamedTuple):
@@ -76,27 +100,57 @@ class Index:
 
     def __init__(self, table: pa.Table, header: IndexHeader) -> None:
         self.table, self.header = table, header
-        columns = {name: single(table.column(name)) for name in SCHEMA.names}
-        members, images = columns["members"], columns["images"]
-        self.keys: list[str] = columns["key"].to_pylist()
-        self.offsets = numbers(columns["offset"])
-        self.sizes = numbers(columns["size"])
-        self.member_starts = starts(members)
-        inner = members.flatten()
-        self.names: list[str] = inner.field("name").to_pylist()
-        self.member_offsets = numbers(inner.field("offset"))
-        self.member_sizes = numbers(inner.field("size"))
-        self.digests = fixed_bytes(inner.field("xxh3_128"))
-        self.image_starts = starts(images)
-        inner = images.flatten()
-        self._formats = Words(inner.field("format"))
-        self._widths, self._heights = numbers(inner.field("width")), numbers(inner.field("height"))
-        self.turns = numbers(columns["turns"])
-        self._sources = Words(columns["source"])
+        self.frames = FrameTable(header.frames) if header.frames else None
+        self._columns = Columns(table)
+        find = self._columns.find
+        self.offsets, self.sizes = numbers(find("offset")), numbers(find("size"))
+        self.member_starts = starts(find("members"))
+        self.names: list[str] = find("members", "name").to_pylist()
+        self.member_offsets = numbers(find("members", "offset"))
+        self.member_sizes = numbers(find("members", "size"))
+        self.digests = fixed_bytes(find("members", "xxh3_128"))
         self._by_key: dict[str, int] | None = None
 
+    # What reading payloads does not need is made of the columns when it is first asked for.
+
+    @cached_property
+    def keys(self) -> list[str]:
+        """The key of each sample."""
+        keys: list[str] = self._columns.find("key").to_pylist()
+        return keys
+
+    @cached_property
+    def image_starts(self) -> memoryview:
+        """Where each sample's images begin among all of them, and where the last one's end."""
+        return starts(self._columns.find("images"))
+
+    @cached_property
+    def turns(self) -> memoryview:
+        """Pairs of user and assistant in each sample."""
+        return numbers(self._columns.find("turns"))
+
+    @cached_property
+    def _formats(self) -> list[str]:
+        return words(self._columns.find("images", "format"))
+
+    @cached_property
+    def _widths(self) -> memoryview:
+        return numbers(self._columns.find("images", "width"))
+
+    @cached_property
+    def _heights(self) -> memoryview:
+        return numbers(self._columns.find("images", "height"))
+
+    @cached_property
+    def _sources(self) -> list[str]:
+        return words(self._columns.find("source"))
+
+    def rows_digest(self) -> str:
+        """The digest of the rows, see `ocrdata.columns`."""
+        return self._columns.digest()
+
     def __len__(self) -> int:
-        return len(self.keys)
+        return len(self.offsets)
 
     def row(self, position: int) -> IndexRow:
         """Everything about one sample, without its payload."""
@@ -148,6 +202,16 @@ class Index:
                 self.names[at], self.member_offsets[at], self.member_sizes[at], digest
             )
 
+    def between(self, start: int, stop: int) -> str:
+        """In words which samples lie in the bytes `[start, stop)` of the tar; "" for none."""
+        first = bisect.bisect_right(self.offsets, start) - 1
+        if first < 0 or self.offsets[first] + self.sizes[first] <= start:
+            first += 1
+        keys = self.keys[first : bisect.bisect_left(self.offsets, stop)]
+        if len(keys) > NAMED_KEYS:
+            return f"samples {keys[0]} to {keys[-1]} ({len(keys):,} of them)"
+        return f"sample{'s' if len(keys) > 1 else ''} {', '.join(keys)}" if keys else ""
+
     def find(self, key: str) -> int | None:
         """The position of a key, or None."""
         if self._by_key is None:
@@ -155,14 +219,14 @@ class Index:
         return self._by_key.get(key)
 
 
-def index_path(tar: Path) -> Path:
-    """Where the index of a tar lies: NAME-000.tar -> NAME-000.index.parquet."""
-    return tar.with_name(tar.name.removesuffix(".tar") + SUFFIX)
+def index_path(shard: Path) -> Path:
+    """Where the index of a shard lies: NAME-000.tar or .tar.zst -> NAME-000.index.parquet."""
+    return beside(shard, SUFFIX)
 
 
 def write_index(path: Path, index: Index) -> None:
     """Write an index, atomically. The same rows give the same bytes for one pyarrow version."""
-    document = seal({"format": FORMAT, **asdict(index.header)})
+    document = index.header.document()
     table = index.table.replace_schema_metadata({FORMAT: json.dumps(document, sort_keys=True)})
     with atomic_file(path) as file:
         pq.write_table(
@@ -206,9 +270,9 @@ def read_index(path: Path) -> Index:
             table = file.read(use_threads=False)
         if not table.schema.equals(SCHEMA):
             raise ShardError(str(path), "its columns are not those of an index")
-        if rows_digest(table) != header.rows_digest:
-            raise ShardError(str(path), "the rows are not those its digest was made of")
         index = Index(table, header)
+        if index.rows_digest() != header.rows_digest:
+            raise ShardError(str(path), "the rows are not those its digest was made of")
         _check_bounds(str(path), index)
         return index
 
@@ -225,13 +289,21 @@ def _header(path: Path, metadata: dict[bytes, bytes] | None) -> IndexHeader:
     document = parse_object(str(path), raw)
     check_version(str(path), document.get("version"))
     check_seal(str(path), document)
-    names = list(IndexHeader.__dataclass_fields__)
-    return IndexHeader(**{name: document[name] for name in names})
+    names = ("shard_size", "shard_digest", "samples", "rows_digest", "version")
+    frames = tuple((int(size), int(content)) for size, content in document.get("frames", ()))
+    header = IndexHeader(**{name: document[name] for name in names}, frames=frames)
+    if frames and not (
+        sum(size for size, _ in frames) == header.shard_size
+        and header.tar_size == document["tar_size"]
+        and all(size > 0 and content >= 0 for size, content in frames)
+    ):
+        raise ShardError(str(path), "its frames are not those of a shard of its size")
+    return header
 
 
 def _check_bounds(name: str, index: Index) -> None:
     """Offsets rise, and members lie inside their samples and samples inside the tar."""
-    end = index.header.shard_size
+    end = index.header.tar_size
     offsets, sizes = np.asarray(index.offsets), np.asarray(index.sizes)
     starts, lengths = np.asarray(index.member_offsets), np.asarray(index.member_sizes)
     owner = np.repeat(np.arange(len(index)), np.diff(index.member_starts))

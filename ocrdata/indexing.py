@@ -1,4 +1,5 @@
-"""From a tar to its index: one strict pass over any tar, ours or anybody's WebDataset.
+"""From a tar to its index: one strict pass over any tar, ours or anybody's WebDataset, plain or
+compressed.
 
 Members of one sample are adjacent and share the part of their name before the first dot of the
 file name. Directories, hidden files and names without a dot belong to no sample. What makes a tar
@@ -17,8 +18,13 @@ import xxhash
 
 from ocrdata.columns import SCHEMA, rows_digest
 from ocrdata.errors import ImageError, ShardError
+from ocrdata.format import COMPRESSED_VERSION, VERSION
+from ocrdata.framefile import FrameFile
+from ocrdata.framescan import scan
 from ocrdata.image import ImageInfo, read_header
 from ocrdata.index import Index, IndexHeader, IndexMember, IndexRow
+from ocrdata.names import is_compressed
+from ocrdata.sink import Written
 from ocrdata.storage import LocalFile
 from ocrdata.tar import TarMember, Walker
 
@@ -55,8 +61,8 @@ class IndexBuilder:
         self._member_starts.append(len(self._members[0]))
         self._image_starts.append(len(self._images[0]))
 
-    def finish(self, shard_size: int, shard_digest: str) -> Index:
-        """The index of the finished tar."""
+    def finish(self, written: Written) -> Index:
+        """The index of the finished shard."""
         keys, offsets, sizes, turns, sources = self._samples
         columns = [
             keys,
@@ -68,7 +74,15 @@ class IndexBuilder:
             sources,
         ]
         table = pa.table(columns, schema=SCHEMA)
-        return Index(table, IndexHeader(shard_size, shard_digest, len(self), rows_digest(table)))
+        header = IndexHeader(
+            shard_size=written.size,
+            shard_digest=written.digest,
+            samples=len(self),
+            rows_digest=rows_digest(table),
+            version=COMPRESSED_VERSION if written.frames else VERSION,
+            frames=written.frames,
+        )
+        return Index(table, header)
 
 
 def _append(columns: tuple[list[Any], ...], values: tuple[Any, ...]) -> None:
@@ -121,6 +135,20 @@ class SequentialReader:
         return str(self._hasher.hexdigest())
 
 
+class FrameReader:
+    """Reads the tar in a compressed shard; what was read last is kept by the file itself."""
+
+    def __init__(self, file: FrameFile) -> None:
+        self.file, self.read = file, file.read
+
+    def finish(self) -> str:
+        """The digest of the whole file, as it lies on the disk."""
+        return self.file.file.digest()
+
+
+Reader = SequentialReader | FrameReader
+
+
 class LoadedMember(NamedTuple):
     """A member with as much of its payload as its row needs: all, or b"" for what is opaque."""
 
@@ -141,7 +169,7 @@ def kind_of(name: str) -> str:
     return name.rpartition(".")[2].lower()
 
 
-def load_member(reader: SequentialReader, member: TarMember) -> LoadedMember:
+def load_member(reader: Reader, member: TarMember) -> LoadedMember:
     """Read and digest a member; its bytes are kept where they say something for the index."""
     kind = kind_of(member.name)
     if kind in IMAGE_SUFFIXES or kind == "json" or member.size <= CHUNK:
@@ -238,8 +266,9 @@ def samples(shard: str, members: Iterator[TarMember]) -> Iterator[tuple[str, Tar
 def index_tar(path: Path) -> Index:
     """Read a whole tar and index it. Raises ShardError where it is not sound to its last byte."""
     file = LocalFile(path)
-    reader = SequentialReader(file)
-    walker = Walker(file.name, reader.read, file.size)
+    table = scan(file) if is_compressed(path.name) else None
+    reader = SequentialReader(file) if table is None else FrameReader(FrameFile(file, table))
+    walker = Walker(file.name, reader.read, reader.file.size)
     builder = IndexBuilder()
     key, loaded = "", list[LoadedMember]()
     for owner, member in samples(file.name, walker.all()):
@@ -254,4 +283,4 @@ def index_tar(path: Path) -> Index:
     now = LocalFile(path)
     if (now.size, now.modified) != (file.size, file.modified):
         raise ShardError(file.name, "the file changed while it was being indexed")
-    return builder.finish(file.size, digest)
+    return builder.finish(Written(file.size, digest, table.sizes if table else ()))

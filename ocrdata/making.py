@@ -22,6 +22,7 @@ from ocrdata.errors import ShardError, UsageError
 from ocrdata.files import explain_disk, make_folder, remove_abandoned, write_json
 from ocrdata.format import FORMAT, VERSION, check_version, parse_object
 from ocrdata.manifest import read_manifest
+from ocrdata.names import PLAIN
 from ocrdata.shard import ShardInfo, shard_info
 
 
@@ -38,6 +39,7 @@ class Layout:
     start: int
     stop: int
     shard_samples: int
+    ending: str = PLAIN
 
     @property
     def shards(self) -> range:
@@ -45,9 +47,9 @@ class Layout:
         return range(self.start // self.shard_samples, -(-self.stop // self.shard_samples))
 
     def file(self, shard: int) -> str:
-        """NAME-000.tar; as many digits as the last shard of all rows needs, three or more."""
+        """NAME-000.tar or .tar.zst; three digits, more where all rows need them."""
         last = max(0, -(-self.rows // self.shard_samples) - 1)
-        return f"{self.name}-{shard:0{max(3, len(str(last)))}d}.tar"
+        return f"{self.name}-{shard:0{max(3, len(str(last)))}d}{self.ending}"
 
     def span(self, shard: int) -> range:
         """The origin rows of one shard."""
@@ -57,13 +59,15 @@ class Layout:
 
 @dataclass(frozen=True)
 class Record:
-    """What came of one shard. `rejects` are (origin row, reason)."""
+    """What came of one shard. `tar_bytes` is its size uncompressed; `rejects` are (origin row,
+    reason)."""
 
     shard: ShardInfo
     images: int = 0
     turns: int = 0
     image_bytes: int = 0
     rejects: tuple[tuple[int, str], ...] = field(default_factory=tuple)
+    tar_bytes: int = 0
 
 
 class WorkFolder:
@@ -138,7 +142,7 @@ class WorkFolder:
     def remove_leftovers(self) -> None:
         """Remove the half-written files of processes that were killed."""
         with explain_disk(self.out):
-            shard = rf"{self.name}-\d+\.(tar|index\.parquet)"
+            shard = rf"{self.name}-\d+\.(tar|tar\.zst|index\.parquet)"
             _unlink(self.out, rf"\.({shard}|{self.name}\.json|{self.name}\.rejects\.jsonl)\.tmp")
             counts = rf"\.({self.name}-\d+\.tokens-[0-9a-f]+\.parquet)\.lock"
             for match in _matching(self.out, counts):
@@ -172,7 +176,7 @@ def recorded_provenance(out: Path, name: str) -> dict[str, Any] | None:
         return {**manifest.provenance, "licence": manifest.licence}
     found = WorkFolder(out, name).provenance()
     if found is None and out.is_dir():
-        pattern = re.compile(rf"{re.escape(name)}-\d+\.tar")
+        pattern = re.compile(rf"{re.escape(name)}-\d+\.tar(\.zst)?")
         strange = sorted(path.name for path in out.iterdir() if pattern.fullmatch(path.name))
         if strange:
             raise UsageError(

@@ -21,6 +21,7 @@ from ocrdata.foreign import to_sample
 from ocrdata.format import canonical, digest_of
 from ocrdata.index import IndexRow
 from ocrdata.indexing import IMAGE_SUFFIXES, kind_of
+from ocrdata.runs import Copies, Runs, Views
 from ocrdata.sample import Sample
 from ocrdata.shardset import Members, ShardSet
 from ocrdata.spec import resolve
@@ -94,8 +95,9 @@ class Shards(Sequence[Sample]):
         return self._sample(shard, local, self._set.members(shard, local))
 
     def __iter__(self) -> Iterator[Sample]:
-        for shard, local, members in self._set.runs(self._positions):
-            yield self._sample(shard, local, members)
+        for shard, run, batch in Runs(self._set, Copies()).batches(self._positions):
+            for local, members in zip(run, batch, strict=True):
+                yield self._sample(shard, local, members)
 
     def __repr__(self) -> str:
         return f"<Shards {self.spec}: {len(self):,} samples>"
@@ -136,9 +138,18 @@ class Shards(Sequence[Sample]):
         return self._set.members(*self._locate(at))
 
     def iter_members(self) -> Iterator[Members]:
-        """`members` of every sample in turn, the fastest way through."""
-        for _, _, members in self._set.runs(self._positions):
-            yield members
+        """`members` of every sample in turn, the fastest way through that gives bytes."""
+        for _, _, batch in Runs(self._set, Copies()).batches(self._positions):
+            yield from batch
+
+    def iter_views(self) -> Iterator[dict[str, memoryview[int]]]:
+        """As `iter_members`, without the last copy: views of what was read, verified all the same.
+
+        A view stays what it is for as long as it is held, but holds up to a megabyte around it;
+        what is to be kept is better copied. Views are read-only.
+        """
+        for _, _, batch in Runs(self._set, Views()).batches(self._positions):
+            yield from batch
 
     def _sample(self, shard: int, local: int, members: Members) -> Sample:
         key = self._set.index(shard).keys[local]

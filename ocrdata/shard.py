@@ -2,7 +2,8 @@
 
 Owner of the layout of our own tars (DESIGN section 5): `KEY.json` first, then `KEY.png`,
 `KEY.1.jpg`, ... in the order of the conversation's images, named by the format found in their
-bytes. It never looks at pixels and never changes a byte of an image.
+bytes. It never looks at pixels and never changes a byte of an image. How the tar lies on the disk,
+plain or compressed, is in `ocrdata.sink`.
 """
 
 from __future__ import annotations
@@ -14,25 +15,27 @@ from types import TracebackType
 
 import xxhash
 
-from ocrdata.errors import DiskError, ShardError, UsageError
+from ocrdata.errors import DiskError, RejectedRow, ShardError, UsageError
 from ocrdata.files import explain_disk, publish, temporary_name
 from ocrdata.format import digest_of
+from ocrdata.frames import MAX_FRAME
 from ocrdata.image import read_header
 from ocrdata.index import IndexMember, IndexRow, index_path, write_index
 from ocrdata.index import read_header as read_index_header
 from ocrdata.indexing import IndexBuilder
+from ocrdata.names import is_compressed, is_shard
 from ocrdata.sample import Sample
-from ocrdata.tar import END, header, padding
+from ocrdata.sink import OUR_FRAMES, Frames, FrameSink, PlainSink
+from ocrdata.tar import BLOCK, END, header, padding
 
 KEY_DIGITS = 9
-_FLUSH_BYTES = 1 << 20
-_FLUSH_BUFFERS = 512  # below IOV_MAX, 1,024 on Linux
 
 
 @dataclass(frozen=True)
 class ShardInfo:
-    """What a manifest says of one shard. `file` is a name without folder, `bytes` the tar's size;
-    digests are of the tar, of its index file, and of the index's rows."""
+    """What a manifest says of one shard. `file` is a name without folder; `bytes` and `digest` are
+    of that file as it lies on the disk, compressed or not; the others of its index file, and of
+    the index's rows."""
 
     file: str
     samples: int
@@ -51,26 +54,27 @@ class ShardWriter:
     """Writes one shard under a temporary name beside its final one.
 
     A context manager: a normal end closes it, an exception removes what was written. Keys are
-    decimal, of nine digits or more, and rise. The disk's refusals are DiskErrors.
+    decimal, of nine digits or more, and rise. The disk's refusals are DiskErrors. A name that ends
+    in .tar.zst makes a compressed shard, as `frames` says.
     """
 
-    def __init__(self, path: Path) -> None:
-        if path.suffix != ".tar":
-            raise UsageError(f"{path}: a shard's name ends in .tar")
+    def __init__(self, path: Path, *, frames: Frames = OUR_FRAMES) -> None:
+        if not is_shard(path.name):
+            raise UsageError(f"{path}: a shard's name ends in .tar or .tar.zst")
         if not path.parent.is_dir():
             raise DiskError(f"{path.parent}: no such folder")
         self.path = path
         self.info: ShardInfo | None = None
         self._temporary = temporary_name(path)
         self._index = IndexBuilder()
-        self._hasher = xxhash.xxh3_128()
         self._offset = 0
         self._last_key = -1
-        self._buffers: list[bytes] = []
-        self._buffered = 0
         with explain_disk(path):
             flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
             self._handle = os.open(self._temporary, flags, 0o644)
+        self._compressed = is_compressed(path.name)
+        plain = PlainSink(self._handle, path)
+        self._sink = FrameSink(plain, frames) if self._compressed else plain
 
     def __enter__(self) -> ShardWriter:
         return self
@@ -84,8 +88,8 @@ class ShardWriter:
             self.abort()
 
     def write(self, key: str, sample: Sample) -> None:
-        """Append one sample. Raises ImageError for bytes that are no image; then nothing of the
-        sample was written."""
+        """Append one sample. Raises ImageError for bytes that are no image, RejectedRow for a
+        sample too large for a compressed shard; then nothing of the sample was written."""
         if self._handle < 0:
             raise UsageError(f"{self.path}: the shard is closed")
         if not (key.isascii() and key.isdigit() and len(key) >= KEY_DIGITS):
@@ -97,6 +101,7 @@ class ShardWriter:
         for number, (info, data) in enumerate(zip(images, sample.images, strict=True)):
             middle = f".{number}" if number else ""
             payloads.append((f"{key}{middle}.{info.format}", data))
+        self._check_fits(payloads)
         start = self._offset
         members = tuple(self._member(name, data) for name, data in payloads)
         self._last_key = int(key)
@@ -111,33 +116,28 @@ class ShardWriter:
                 source=sample.source,
             )
         )
-        if self._buffered >= _FLUSH_BYTES or len(self._buffers) >= _FLUSH_BUFFERS:
-            self._flush()
+        self._sink.end_sample()
+
+    def _check_fits(self, payloads: list[tuple[str, bytes]]) -> None:
+        size = sum(BLOCK + len(data) + padding(len(data)) for _, data in payloads)
+        if self._compressed and size > MAX_FRAME:
+            raise RejectedRow(
+                f"{size:,} bytes in the tar: a compressed shard's samples have at most "
+                f"{MAX_FRAME:,}"
+            )
 
     def _member(self, name: str, data: bytes) -> IndexMember:
         head = header(name, len(data))
-        pad = bytes(padding(len(data)))
         offset = self._offset + len(head)
-        self._put(head)
-        self._put(data)
-        self._put(pad)
+        for part in (head, data, bytes(padding(len(data)))):
+            self._sink.put(part)
+            self._offset += len(part)
         return IndexMember(name, offset, len(data), xxhash.xxh3_128_digest(data))
 
-    def _put(self, data: bytes) -> None:
-        if data:
-            self._buffers.append(data)
-            self._buffered += len(data)
-            self._offset += len(data)
-
-    def _flush(self) -> None:
-        for data in self._buffers:
-            self._hasher.update(data)
-        buffers = self._buffers
-        with explain_disk(self.path):
-            while buffers:
-                written = os.writev(self._handle, buffers[:_FLUSH_BUFFERS])
-                buffers = _rest(buffers, written)
-        self._buffers, self._buffered = [], 0
+    @property
+    def tar_size(self) -> int:
+        """Bytes of the tar so far, uncompressed; once closed with its end mark."""
+        return self._offset if self.info is None else self._offset + len(END)
 
     def close(self) -> ShardInfo:
         """Finish the tar, then its index, and give both their final names."""
@@ -146,9 +146,7 @@ class ShardWriter:
         if self._handle < 0:
             raise UsageError(f"{self.path}: the shard was given up")
         try:
-            self._put(END)
-            self._flush()
-            index = self._index.finish(self._offset, str(self._hasher.hexdigest()))
+            index = self._index.finish(self._sink.finish(END))
             with explain_disk(self.path):
                 os.fsync(self._handle)
                 self._close_handle()
@@ -171,15 +169,6 @@ class ShardWriter:
         handle, self._handle = self._handle, -1
         if handle >= 0:
             os.close(handle)
-
-
-def _rest(buffers: list[bytes], written: int) -> list[bytes]:
-    """What of `buffers` is left when their first `written` bytes are gone."""
-    for number, data in enumerate(buffers):
-        if written < len(data):
-            return [data[written:], *buffers[number + 1 :]]
-        written -= len(data)
-    return []
 
 
 def shard_info(path: Path) -> ShardInfo:

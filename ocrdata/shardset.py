@@ -18,25 +18,24 @@ from pathlib import Path
 from xxhash import xxh3_128_digest
 
 from ocrdata.errors import DigestError, ShardError, TruncatedError, UsageError
+from ocrdata.framefile import FrameCache, FrameFile
 from ocrdata.index import Index, index_path, read_header, read_index, read_key_range
 from ocrdata.indexfile import find_index
 from ocrdata.indexing import IMAGE_SUFFIXES, kind_of
+from ocrdata.names import is_compressed
 from ocrdata.spec import Resolved, set_name, shard_number
 from ocrdata.storage import FilePool, LocalFile
 
 INDEX_ROWS = 1 << 17
 """Samples whose index rows are kept in memory, about 0.4 KB each; one index is always kept."""
 
-RUN_BYTES = 1 << 18
-"""Bytes read at once when neighbours are read in order. 64 KiB to 1 MiB differ by less than a tenth
-(NOTES.md); this stays in a core's second-level cache."""
-
 Members = dict[str, bytes]
 
 
 @dataclass(frozen=True, slots=True)
 class OneShard:
-    """One tar of a set, and what manifest or footer say of it."""
+    """One shard of a set, and what manifest or footer say of it; `bytes` and `digest` are of the
+    file on the disk."""
 
     path: Path
     samples: int
@@ -57,7 +56,7 @@ class ShardSet:
         self.base, self.manifest, self.verify = found.base, found.manifest, verify
         self.shards = tuple(_describe(found))
         self.starts = tuple(itertools.accumulate((s.samples for s in self.shards), initial=0))
-        self._files = FilePool()
+        self._files, self._frames = FilePool(), FrameCache()
         self._indexes: OrderedDict[int, Index] = OrderedDict()
         self._rows = 0
         self._lock = threading.Lock()
@@ -96,6 +95,8 @@ class ShardSet:
         shard = self.shards[number]
         file = find_index(shard.path)
         index = read_index(file)
+        if is_compressed(shard.path.name) != (index.frames is not None):
+            raise ShardError(shard.name, f"{file.name} is the index of a shard of the other ending")
         found = index.header
         if (found.samples, found.shard_size, found.shard_digest, found.rows_digest) != (
             shard.samples,
@@ -136,73 +137,22 @@ class ShardSet:
     def _member(self, number: int, index: Index, local: int, at: int) -> bytes:
         """The verified bytes of the index's member `at`, which is one of sample `local`."""
         try:
-            data = self._file(number).read(index.member_offsets[at], index.member_sizes[at])
+            tar = self.tar(number, index)
+            data = tar.read(index.member_offsets[at], index.member_sizes[at])
         except ShardError as exc:
             place = {"key": index.keys[local], "member": index.names[at]}
-            raise type(exc)(exc.shard, exc.detail, remedy=exc.remedy, **place) from exc
+            remedy = self.remedy(number) if isinstance(exc, DigestError) else exc.remedy
+            raise type(exc)(exc.shard, exc.detail, remedy=remedy, **place) from exc
         if self.verify and xxh3_128_digest(data) != index.digests[16 * at : 16 * at + 16]:
-            raise self._differs(number, index, local, at)
+            raise self.differs(number, index, local, at)
         return data
 
-    def runs(self, positions: range) -> Iterator[tuple[int, int, Members]]:
-        """(shard, position in it, members) of each position in turn; neighbours are read in
-        one go, which saves a third of the time."""
-        window = bytearray(RUN_BYTES)
-        at = 0
-        while at < len(positions):
-            number, local = self.locate(positions[at])
-            stop = local + 1
-            if positions.step == 1:
-                stop = min(local + len(positions) - at, self.shards[number].samples)
-            yield from self._stretch(number, range(local, stop), window)
-            at += stop - local
-
-    def _stretch(
-        self, number: int, locals_: range, window: bytearray
-    ) -> Iterator[tuple[int, int, Members]]:
-        index = self.index(number)
-        at = locals_.start
-        while at < locals_.stop:
-            stop = _fitting(index, at, locals_.stop, len(window))
-            run = range(at, stop)
-            if self._read_run(number, index, run, window):
-                for local, members in zip(run, self._cut(number, index, run, window), strict=True):
-                    yield number, local, members
-            else:
-                for local in run:
-                    yield number, local, self.members(number, local)
-            at = stop
-
-    def _read_run(self, number: int, index: Index, run: range, window: bytearray) -> bool:
-        """Fill the window from the run's first sample on; False where `members` has to read each
-        by itself: one that is larger than the window, or what is wrong with the file."""
-        base, last = index.offsets[run.start], run.stop - 1
-        size = index.offsets[last] + index.sizes[last] - base
-        if size > len(window):
-            return False
-        try:
-            self._file(number).read_into(base, memoryview(window)[:size])
-        except ShardError:
-            return False
-        return True
-
-    def _cut(self, number: int, index: Index, run: range, window: bytearray) -> Iterator[Members]:
-        """`members` of each sample of a run that lies in the window."""
-        # The hottest loop of reading: names are local, and nothing is looked up twice.
-        view, base = memoryview(window), index.offsets[run.start]
-        offsets, sizes, names = index.member_offsets, index.member_sizes, index.names
-        digests, verify = index.digests, self.verify
-        at = index.member_starts[run.start]
-        for local in run:
-            found: Members = {}
-            for at in range(at, index.member_starts[local + 1]):  # noqa: B020
-                start = offsets[at] - base
-                data = bytes(view[start : start + sizes[at]])
-                if verify and xxh3_128_digest(data) != digests[16 * at : 16 * at + 16]:
-                    raise self._differs(number, index, local, at)
-                found[names[at]] = data
-            at += 1
-            yield found
+    def tar(self, number: int, index: Index) -> LocalFile | FrameFile:
+        """A shard's tar, however it lies on the disk."""
+        file = self._file(number)
+        if index.frames is None:
+            return file
+        return FrameFile(file, index.frames, cache=self._frames, samples=index.between)
 
     def _file(self, number: int) -> LocalFile:
         shard = self.shards[number]
@@ -211,7 +161,8 @@ class ShardSet:
             raise _size_error(shard.path, file.size, shard.bytes, "when the set was opened")
         return file
 
-    def _differs(self, number: int, index: Index, local: int, at: int) -> DigestError:
+    def differs(self, number: int, index: Index, local: int, at: int) -> DigestError:
+        """The error for a member, the index's number `at`, whose digest is not the stored one."""
         return DigestError(
             self.shards[number].name,
             f"digest differs at byte {index.member_offsets[at]:,}",
@@ -241,15 +192,6 @@ class ShardSet:
                 data = self._member(number, index, local, at)
             found[name] = data
         return found
-
-
-def _fitting(index: Index, start: int, stop: int, size: int) -> int:
-    """The end of the run of samples from `start` on, at most to `stop`, that fits `size` bytes;
-    `start + 1` where not even the first does."""
-    limit = index.offsets[start] + size
-    last = bisect.bisect_right(index.offsets, limit, start + 1, stop) - 1
-    fits = index.offsets[last] + index.sizes[last] <= limit
-    return max(last + 1 if fits else last, start + 1)
 
 
 def _describe(found: Resolved) -> Iterator[OneShard]:

@@ -1,9 +1,9 @@
 """Shard specs: what people write where shards are named, resolved to files (DESIGN section 5).
 
-A spec is a tar, a range `NAME-<000..017>.tar` (or `{000..017}`, `{a,b}`), a glob, a folder or a
-manifest, then optionally one slice `[start:stop:step]`. A path that exists as it is written is
-that path, whatever signs it holds. Several specs make one set; where each carries the same slice,
-or only the last one has a slice, it holds for the whole set: a shell makes
+A spec is a shard (.tar or .tar.zst), a range `NAME-<000..017>.tar` (or `{000..017}`, `{a,b}`), a
+glob, a folder or a manifest, then optionally one slice `[start:stop:step]`. A path that exists as
+it is written is that path, whatever signs it holds. Several specs make one set; where each carries
+the same slice, or only the last one has a slice, it holds for the whole set: a shell makes
 `x-000.tar[:9] x-001.tar[:9]` of an unquoted `x-{000..001}.tar[:9]`.
 """
 
@@ -19,12 +19,13 @@ from pathlib import Path
 
 from ocrdata.errors import SpecError
 from ocrdata.manifest import Manifest, is_manifest, read_manifest
+from ocrdata.names import is_shard, shard_stem
 
 MAX_FILES = 1_000_000
 _SLICE = re.compile(r"\[([^\[\]]*)\]$")
 _RANGE = re.compile(r"<(\d+)\.\.(\d+)>|\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}")
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-_NUMBERED = re.compile(r"(.+)-(\d{3,})\.tar$")
+_NUMBERED = re.compile(r"(.+)-(\d{3,})")
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,12 @@ def resolve(spec: str | Path | Sequence[str | Path]) -> Resolved:
     twice = _first_repeated(os.path.abspath(path) for path in files)
     if twice is not None:
         raise SpecError(f"{' '.join(texts)}: {twice} is named twice")
+    stem = _first_repeated(os.path.abspath(path.with_name(shard_stem(path.name))) for path in files)
+    if stem is not None:
+        raise SpecError(
+            f"{' '.join(texts)}: {stem}.tar and .tar.zst have one index between them; name one of "
+            "them, and move the other into another folder"
+        )
     manifest = found[0][1] if len(found) == 1 else None
     base = split[0][0] if len(split) == 1 else join(files)
     return Resolved(files, parse_slice(texts[-1], taken), manifest or _beside(files), base)
@@ -120,14 +127,13 @@ def _find(text: str) -> tuple[list[Path], Manifest | None]:
 
 
 def _hint(path: Path) -> str:
-    tar = path.with_name(path.name + ".tar")
-    manifest = path.with_name(path.name + ".json")
-    for other in (tar, manifest):
+    for ending in (".tar", ".tar.zst", ".zst", ".json"):
+        other = path.with_name(path.name + ending) if path.name else path
         if path.name and _exists(str(other)):
             return f"; {other} is there"
-    siblings = natural(entry for entry in path.parent.glob("*.tar")) if path.parent.is_dir() else []
+    siblings = _shards_in(path.parent)
     if siblings:
-        return f"; {path.parent} holds {len(siblings)} tars, {siblings[0].name} to begin with"
+        return f"; {path.parent} holds {len(siblings)} shards, {siblings[0].name} to begin with"
     return ""
 
 
@@ -137,11 +143,11 @@ def _existing(path: Path) -> tuple[list[Path], Manifest | None]:
     if path.suffix == ".json":
         manifest = read_manifest(path)
         return _listed(path, manifest), manifest
-    if path.suffix == ".tar":
+    if is_shard(path.name):
         return [path], None
-    if path.name.endswith((".tar.zst", ".tar.gz", ".tgz")):
-        raise SpecError(f"{path}: compressed shards are not part of this version; unpack it first")
-    raise SpecError(f"{path}: neither a .tar, nor a manifest .json, nor a folder")
+    if path.name.endswith((".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")):
+        raise SpecError(f"{path}: of compressed tars .tar.zst alone is read; unpack it first")
+    raise SpecError(f"{path}: neither a .tar or .tar.zst, nor a manifest .json, nor a folder")
 
 
 def _listed(path: Path, manifest: Manifest) -> list[Path]:
@@ -161,7 +167,7 @@ def _all_there(spec: str, files: Sequence[Path]) -> None:
 
 
 def _folder(path: Path) -> tuple[list[Path], Manifest | None]:
-    tars = natural(entry for entry in path.glob("*.tar") if not entry.name.startswith("."))
+    tars = _shards_in(path)
     sets = {set_name(tar.name) for tar in tars}
     manifests = [
         entry
@@ -170,12 +176,12 @@ def _folder(path: Path) -> tuple[list[Path], Manifest | None]:
     ]
     names = sorted(sets | {entry.stem for entry in manifests})
     if not names:
-        raise SpecError(f"{path}: the folder holds no .tar and no manifest")
+        raise SpecError(f"{path}: the folder holds no .tar, no .tar.zst and no manifest")
     if len(names) > 1:
         listed = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
         raise SpecError(
             f"{path}: the folder holds {len(names)} shard sets ({listed}); name one, "
-            f"as in {path / names[0]}-*.tar"
+            f"as in {path / names[0]}-*.tar{_more(tars, names[0])}"
         )
     if manifests:
         manifest = read_manifest(manifests[0])
@@ -183,11 +189,28 @@ def _folder(path: Path) -> tuple[list[Path], Manifest | None]:
     return tars, None
 
 
+def _shards_in(path: Path) -> list[Path]:
+    """The shards that lie in a folder, hidden files left out; none where it is no folder."""
+    if not path.is_dir():
+        return []
+    return natural(
+        entry for entry in path.iterdir() if is_shard(entry.name) and not entry.name.startswith(".")
+    )
+
+
+def _more(tars: Sequence[Path], name: str) -> str:
+    """What the ending of a set's shards has beyond .tar."""
+    first = next((tar for tar in tars if set_name(tar.name) == name), None)
+    return first.suffix if first is not None and first.suffix != ".tar" else ""
+
+
 def _glob(text: str) -> list[Path]:
     found = [Path(name) for name in glob.glob(text, recursive=True)]
-    tars = natural(path for path in found if path.suffix == ".tar")
+    tars = natural(path for path in found if is_shard(path.name))
     if not tars:
-        what = f"matches {len(found)} files, none a .tar" if found else "matches nothing"
+        what = (
+            f"matches {len(found)} files, none a .tar or .tar.zst" if found else "matches nothing"
+        )
         raise SpecError(f"{text}: the pattern {what}")
     return tars
 
@@ -206,8 +229,8 @@ def _range(text: str) -> list[Path]:
     files = [Path("".join(parts)) for parts in itertools.product(*pieces)]
     _all_there(text, files)
     for file in files:
-        if file.suffix != ".tar":
-            raise SpecError(f"{text}: {file} is no .tar")
+        if not is_shard(file.name):
+            raise SpecError(f"{text}: {file} is no .tar or .tar.zst")
     return files
 
 
@@ -238,14 +261,16 @@ def natural(paths: Iterable[Path]) -> list[Path]:
 
 
 def set_name(file: str) -> str:
-    """'chartqa-003.tar' -> 'chartqa'; 'photos.tar' -> 'photos'."""
-    match = _NUMBERED.match(file)
-    return match[1] if match else file.removesuffix(".tar")
+    """'chartqa-003.tar' -> 'chartqa'; 'photos.tar.zst' -> 'photos'."""
+    stem = shard_stem(file)
+    match = _NUMBERED.fullmatch(stem) if stem != file else None
+    return match[1] if match else stem
 
 
 def shard_number(file: str) -> int | None:
     """'chartqa-003.tar' -> 3; None for a name without a number."""
-    match = _NUMBERED.match(file)
+    stem = shard_stem(file)
+    match = _NUMBERED.fullmatch(stem) if stem != file else None
     return int(match[2]) if match else None
 
 

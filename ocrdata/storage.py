@@ -13,11 +13,15 @@ import threading
 from collections import OrderedDict
 from pathlib import Path
 
+import xxhash
+
 from ocrdata.errors import ShardError, TransportError, TruncatedError
 from ocrdata.files import explain_disk
 
 OPEN_FILES = 64
 """Files a pool keeps open; the usual limit of a process is 1,024."""
+
+_CHUNK = 1 << 20
 
 
 class LocalFile:
@@ -68,6 +72,13 @@ class LocalFile:
                 done += count
         except OSError as exc:
             raise self._unreadable(exc) from exc
+
+    def digest(self) -> str:
+        """The xxh3_128 of the whole file, as 32 hexadecimal digits."""
+        hasher = xxhash.xxh3_128()
+        for start in range(0, self.size, _CHUNK):
+            hasher.update(self.read(start, min(_CHUNK, self.size - start)))
+        return str(hasher.hexdigest())
 
     def _too_short(self, needed: int) -> TruncatedError:
         size = os.fstat(self._handle).st_size

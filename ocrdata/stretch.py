@@ -82,7 +82,7 @@ class Stretch:
                 if row == span[-1]:
                     break
             info = writer.close()
-        record = Record(info, images, turns, image_bytes, tuple(rejects))
+        record = Record(info, images, turns, image_bytes, tuple(rejects), writer.tar_size)
         self.work.write_record(shard, record)
         since.flush(info)
 

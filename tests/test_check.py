@@ -140,7 +140,7 @@ def test_an_index_of_another_tar(tmp_path: Path) -> None:
     one.write_bytes(other.read_bytes())
     found = errors(tmp_path)
     text = "\n".join(map(str, found))
-    assert "digest of the tar in its index" in text
+    assert "digest of the shard in its index" in text
     assert "digest of the index's rows" in text
     assert "not the index file whose digest the manifest holds" in text
     assert [error.key for error in found if error.key] == [make_key(n) for n in (3, 4, 5)]

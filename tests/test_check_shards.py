@@ -1,10 +1,15 @@
+import json
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from ocrdata.errors import ShardError
 from ocrdata.index import index_path, read_index
+from ocrdata.reader import open_shards
 from tests.rows import flip, write_set
-from tests.shardcommand import ROOT, environment
+from tests.shardcommand import ROOT, environment, make_shards
 
 
 def check_shards(*words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -60,3 +65,28 @@ def test_what_is_not_there(tmp_path: Path) -> None:
     done = check_shards("one.json", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "error: one.json: not a manifest of shards\n"
+
+
+def test_compressed_shards_made_damaged_and_repaired(tmp_path: Path) -> None:
+    rows = [{"prompt": f"question {n}", "answer": f"answer {n} " * 20} for n in range(90)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ["jsonl", "--path", tmp_path / "rows.jsonl", "--out", tmp_path, "--compress", "zstd"]
+    done = make_shards(*words, "--shard-samples", 40, env=environment(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "rows-000.tar.zst to rows-002.tar.zst" in done.stdout
+    assert "times smaller than" in done.stdout
+    before = (tmp_path / "rows-001.tar.zst").read_bytes()
+    sound = check_shards(*(f"rows-00{n}.tar.zst" for n in range(3)), cwd=tmp_path)
+    assert sound.stdout.count("all sound") == 1 and "3 shards, 90 samples" in sound.stdout
+    flip(tmp_path / "rows-001.tar.zst", 300)
+    found = check_shards("rows.json", cwd=tmp_path)
+    named = [line for line in found.stdout.splitlines() if "the zstd frame at byte 0" in line]
+    assert found.returncode == 1 and len(named) == 40
+    assert all("and with it samples 000000040 to 000000079 (40 of them)" in line for line in named)
+    with pytest.raises(ShardError) as caught:
+        open_shards(str(tmp_path / "rows.json"))[40]
+    command = caught.value.remedy
+    assert "--compress zstd" in command and command.endswith("--only 1")
+    done = make_shards(*words, "--shard-samples", 40, "--only", 1, env=environment(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "rows-001.tar.zst").read_bytes() == before

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from ocrdata.convert import Options, convert
+from ocrdata.convert import convert
 from ocrdata.errors import DiskError, OcrError, SourceError, UsageError
 from ocrdata.files import Lock
 from ocrdata.manifest import read_manifest
+from ocrdata.options import Options
 from ocrdata.progress import Progress
 from ocrdata.reader import open_shards
 from ocrdata.shard import make_key

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,13 @@ from tests.kill import points, run_killed, spread
 from tests.shardcommand import TOOL, environment, made, make_shards
 
 POINTS = 8
+ZSTD = ("--compress", "zstd")
 
 
-def command(file: Path, out: Path, workers: int = 1) -> list[str]:
+def command(file: Path, out: Path, workers: int = 1, more: Sequence[str] = ()) -> list[str]:
     return [
         sys.executable, str(TOOL), "jsonl", "--path", str(file), "--out", str(out),
-        "--shard-samples", "16", "--workers", str(workers), "--max-reject-fraction", "0.1",
+        "--shard-samples", "16", "--workers", str(workers), "--max-reject-fraction", "0.1", *more,
     ]  # fmt: skip
 
 
@@ -41,14 +43,15 @@ def check_names(files: dict[str, bytes], whole: dict[str, bytes]) -> None:
 @pytest.fixture
 def whole(tmp_path: Path) -> tuple[dict[str, bytes], int]:
     """The files of the unbroken conversion, and at how many points it can be killed."""
-    write_rows(tmp_path / "rows.jsonl")
-    out = tmp_path / "out"
-    found = points(
-        command(tmp_path / "rows.jsonl", out),
-        out,
-        scratch=tmp_path / "hook",
-        env=environment(tmp_path),
-    )
+    return unbroken(tmp_path)
+
+
+def unbroken(folder: Path, more: Sequence[str] = ()) -> tuple[dict[str, bytes], int]:
+    """See `whole`; `more` goes on the command line."""
+    write_rows(folder / "rows.jsonl")
+    out = folder / "out"
+    words = command(folder / "rows.jsonl", out, more=more)
+    found = points(words, out, scratch=folder / "hook", env=environment(folder))
     files = made(out)
     assert len(files) == 8 and not [name for name in files if name.startswith(".")]
     shutil.rmtree(out)
@@ -61,10 +64,20 @@ def test_killed_at_eight_points(whole: tuple[dict[str, bytes], int], tmp_path: P
         kill_and_go_on(files, at, tmp_path)
 
 
-def kill_and_go_on(files: dict[str, bytes], at: int, folder: Path, workers: int = 1) -> None:
+def test_a_compressed_one_killed_at_four_points(tmp_path: Path) -> None:
+    files, count = unbroken(tmp_path, ZSTD)
+    assert [name for name in files if name.endswith(".tar.zst")]
+    for at in spread(count, 4):
+        kill_and_go_on(files, at, tmp_path, more=ZSTD)
+
+
+def kill_and_go_on(
+    files: dict[str, bytes], at: int, folder: Path, workers: int = 1, more: Sequence[str] = ()
+) -> None:
     out = folder / "out"
+    words = command(folder / "rows.jsonl", out, workers, more)
     run_killed(
-        command(folder / "rows.jsonl", out, workers),
+        words,
         out,
         at=at,
         scratch=folder / "hook",
@@ -72,8 +85,7 @@ def kill_and_go_on(files: dict[str, bytes], at: int, folder: Path, workers: int 
         group=workers > 1,
     )
     check_names(made(out) if out.exists() else {}, files)
-    again = command(folder / "rows.jsonl", out, workers)
-    done = make_shards(*again[2:], env=environment(folder))
+    done = make_shards(*words[2:], env=environment(folder))
     assert done.returncode == 0, (at, done.stderr)
     assert made(out) == files, at
     shutil.rmtree(out)

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from ocrdata.convert import Options, convert, convert_one
+from ocrdata.convert import convert, convert_one
 from ocrdata.errors import OcrError, UsageError
 from ocrdata.manifest import read_manifest, write_manifest
+from ocrdata.options import Options
 from tests.numbered import Numbered, reads
 from tests.shardcommand import made
 

@@ -162,7 +162,7 @@ def test_versions(tmp_path: Path) -> None:
     assert listed(read(path)) == SAMPLES
     rewritten(path, {"version": "2.0"})
     for call in (read_counts, check_counts):
-        with pytest.raises(ShardError, match=r"2.0 is newer than this reader's 1.0\n.*update this"):
+        with pytest.raises(ShardError, match=r"2.0 is newer than this reader's 1.1\n.*update this"):
             call(path, rows_digest=INDEX, fingerprint=PRINT)
 
 

@@ -1,5 +1,7 @@
 import os
 import threading
+from collections.abc import Callable
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 import pytest
@@ -7,7 +9,8 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ocrdata.errors import ShardError
+from ocrdata import framefile
+from ocrdata.errors import ShardError, TruncatedError
 from ocrdata.image import ImageInfo
 from ocrdata.index import (
     Index,
@@ -16,7 +19,10 @@ from ocrdata.index import (
     write_index,
 )
 from ocrdata.indexing import index_tar, split_name
+from ocrdata.reader import open_shards
 from ocrdata.sample import Sample
+from ocrdata.sink import Frames
+from tests.compressed import Piece, chat, sized, skippable, streamed, write, write_chats
 from tests.rows import image, samples, write_shard, write_tar
 
 
@@ -116,3 +122,62 @@ def test_a_tar_that_changes_while_it_is_indexed(tmp_path: Path) -> None:
     finally:
         done.set()
         thread.join()
+
+
+def test_a_compressed_shard_is_indexed_as_its_writer_did(tmp_path: Path) -> None:
+    for count in (0, 1, 200):
+        path = write_chats(tmp_path / f"z-{count:03d}.tar.zst", count, Frames(5000, 3))
+        written = read_index(index_path(path))
+        assert same(written, index_tar(path))
+        assert (len(written.header.frames) > 10) == (count == 200)
+
+
+@pytest.mark.parametrize("largest", [1000, 1 << 24])
+@pytest.mark.parametrize("make", [sized, streamed])
+def test_anybodys_compressed_tar(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    make: Callable[[bytes], Piece],
+    largest: int,
+) -> None:
+    """One frame or several, cut anywhere, with other frames between."""
+    monkeypatch.setattr(framefile, "LARGEST_HELD", largest)
+    plain = write_chats(tmp_path / "x-000.tar", 50)
+    data, expected = plain.read_bytes(), index_tar(plain)
+    for number, cuts in enumerate(([], [700], [512, 513, 30_000], [len(data) - 1024])):
+        bounds = [0, *cuts, len(data)]
+        parts = [make(data[a:b]) for a, b in pairwise(bounds)]
+        path = tmp_path / f"z-{number:03d}.tar.zst"
+        write(path, [skippable(b"first"), *parts])
+        found = index_tar(path)
+        assert found.table.equals(expected.table)
+        assert found.header.tar_size == len(data)
+        assert found.header.shard_size == path.stat().st_size
+        shards = open_shards(str(path))
+        assert list(shards) == [chat(at) for at in range(50)]
+        assert [shards[at] for at in (49, 3, 20)] == [chat(at) for at in (49, 3, 20)]
+
+
+def test_a_compressed_tar_that_was_cut(tmp_path: Path) -> None:
+    plain = write_chats(tmp_path / "x-000.tar", 50)
+    data = plain.read_bytes()
+    for length in (len(data) - 1024, len(data) - 1, 3000):
+        write(tmp_path / "z-000.tar.zst", [sized(data[:length])])
+        with pytest.raises(TruncatedError, match=r"z-000.tar.zst: .*truncated or damaged"):
+            index_tar(tmp_path / "z-000.tar.zst")
+    path = write_chats(tmp_path / "z-001.tar.zst", 50, Frames(4000, 3))
+    header, whole = read_index(index_path(path)).header, path.read_bytes()
+    starts = [0, *accumulate(size for size, _ in header.frames)]
+    for size in (*starts[:-2], 5, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        with pytest.raises(TruncatedError):
+            index_tar(path)
+    path.write_bytes(whole[: starts[-2]])  # all but the seek table: nothing of the tar is missing
+    assert len(index_tar(path)) == 50
+
+
+def test_a_member_too_large_for_a_compressed_tar(tmp_path: Path) -> None:
+    tar = write_tar(tmp_path / "x.tar", [("a.json", bytes(20 << 20))])
+    write(tmp_path / "z.tar.zst", [sized(b""), streamed(tar.read_bytes())])
+    with pytest.raises(ShardError, match=r"at most 16,777,216 are read at once\n  unpack it with"):
+        index_tar(tmp_path / "z.tar.zst")

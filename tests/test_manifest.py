@@ -89,7 +89,7 @@ def document(**change: Any) -> str:
         ("[" * 10**5, "not readable as JSON"),
         ("{}", "not a manifest"),
         (document(kind="other"), "not a manifest"),
-        (document(version="2.0"), "format version 2.0 is newer than this reader's 1.0"),
+        (document(version="2.0"), "format version 2.0 is newer than this reader's 1.1"),
         (document(version=None), "None is no format version"),
         (document(shards=None), "lacks or misuses a field"),
         (document(shards=[{}]), "lacks or misuses a field"),

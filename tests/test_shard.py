@@ -1,6 +1,7 @@
 import json
 import os
 import resource
+import shutil
 import subprocess
 import sys
 import warnings
@@ -12,13 +13,17 @@ from typing import Any
 import pytest
 import webdataset
 import xxhash
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ocrdata.errors import DiskError, ImageError, ShardError, UsageError
+from ocrdata.errors import DiskError, ImageError, RejectedRow, ShardError, UsageError
+from ocrdata.frames import MAX_FRAME
 from ocrdata.reader import open_shards
-from ocrdata.sample import Sample
+from ocrdata.sample import Sample, from_turns
 from ocrdata.shard import ShardWriter, make_key, shard_info
+from ocrdata.sink import Frames
+from tests.compressed import chat, write_chats
 from tests.rows import image, sample, samples, write_set, write_shard
 
 ROOT = Path(__file__).parents[1]
@@ -246,3 +251,66 @@ def test_datasets_reads_a_set_of_one_image_format(tmp_path: Path) -> None:
     assert found == [
         [make_key(n), "numbers", sample(n).images[0].hex(), f"It is {n}."] for n in range(12)
     ]
+
+
+def unpacked(path: Path) -> bytes:
+    """A compressed shard through the zstd library's own stream, across its frames."""
+    with zstandard.open(path, "rb") as file:
+        return bytes(file.read())
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(samples(), max_size=5), st.integers(1, 5000))
+def test_a_compressed_shard_holds_the_same_tar(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[Sample], size: int
+) -> None:
+    folder = tmp_path_factory.mktemp("shard")
+    plain, packed = folder / "x-000.tar", folder / "z-000.tar.zst"
+    said = write_shard(plain, rows)
+    for _ in range(2):
+        with ShardWriter(packed, frames=Frames(size, 1)) as writer:
+            for number, one in enumerate(rows):
+                writer.write(make_key(number), one)
+        before, info = packed.read_bytes(), writer.close()
+    assert packed.read_bytes() == before
+    assert unpacked(packed) == plain.read_bytes()
+    assert writer.tar_size == plain.stat().st_size
+    assert (info.samples, info.rows_digest) == (said.samples, said.rows_digest)
+    assert (info.bytes, info.digest) == (len(before), xxhash.xxh3_128_hexdigest(before))
+    assert list(open_shards(str(packed))) == rows
+
+
+def test_every_tool_reads_a_compressed_shard(tmp_path: Path) -> None:
+    packed = write_chats(tmp_path / "z-000.tar.zst", 300)
+    plain = write_chats(tmp_path / "x-000.tar", 300)
+    assert packed.stat().st_size * 3 < plain.stat().st_size
+    if shutil.which("zstd") is None:
+        pytest.skip("the zstd command is not here")
+    out = subprocess.run(["zstd", "-dc", str(packed)], check=True, capture_output=True).stdout
+    assert out == plain.read_bytes()
+    listed = subprocess.run(
+        ["tar", "--zstd", "-tf", str(packed)], check=True, capture_output=True, text=True
+    )
+    assert listed.stderr == ""
+    assert listed.stdout.splitlines() == [f"{make_key(number)}.json" for number in range(300)]
+
+
+def test_a_sample_too_large_to_be_compressed(tmp_path: Path) -> None:
+    path = tmp_path / "z-000.tar.zst"
+    large = from_turns([("q", "a" * MAX_FRAME)], [], source="s", meta={})
+    with ShardWriter(path) as writer:
+        writer.write(make_key(0), chat(0))
+        with pytest.raises(RejectedRow, match="bytes in the tar: a compressed shard's samples"):
+            writer.write(make_key(1), large)
+        writer.write(make_key(2), chat(2))
+    assert list(open_shards(str(path))) == [chat(0), chat(2)]
+    with ShardWriter(tmp_path / "x-000.tar") as writer:
+        writer.write(make_key(1), large)
+    assert list(open_shards(str(tmp_path / "x-000.tar"))) == [large]
+
+
+def test_a_compressed_shard_is_complete_or_absent(tmp_path: Path) -> None:
+    with pytest.raises(ImageError), ShardWriter(tmp_path / "z-000.tar.zst") as writer:
+        writer.write(make_key(0), chat(0))
+        writer.write(make_key(1), from_turns([("q", "a")], [b"none"], source="s", meta={}))
+    assert not list(tmp_path.iterdir())

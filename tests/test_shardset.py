@@ -137,14 +137,6 @@ def test_few_indexes_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert len(shards._set._indexes) == 1
 
 
-@pytest.mark.parametrize("window", [1, 512, 4096, 9000, 1 << 20])
-def test_runs_of_any_size(folder: Path, window: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shardset, "RUN_BYTES", window)
-    shards = open_shards(str(folder))
-    assert list(shards) == [sample(n, ("PNG", "JPEG")) for n in range(TOTAL)]
-    assert list(shards[3:9]) == [sample(n, ("PNG", "JPEG")) for n in range(3, 9)]
-
-
 def test_threads_share_a_view(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shardset, "INDEX_ROWS", 6)
     shards, wrong = open_shards(str(folder)), []

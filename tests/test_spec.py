@@ -102,7 +102,7 @@ def test_slices(text: str, expected: slice) -> None:
         ("", "'' names no shards"),
         ([], "no shards are named"),
         ("a\0b", "names no shards"),
-        ("shards/absent.tar", "no such file or folder; shards holds 12 tars, c-000.tar to begin"),
+        ("shards/absent.tar", "no such file or folder; shards holds 12 shards, c-000.tar to begin"),
         ("shards/c-003", "no such file or folder; shards/c-003.tar is there"),
         ("absent/x.tar", "absent/x.tar: no such file or folder"),
         ("shards/c-<010..014>.tar", r"3 of 5 shards are missing: shards/c-012.tar, .*c-014.tar$"),
@@ -113,7 +113,10 @@ def test_slices(text: str, expected: slice) -> None:
         ("shards/c-<000..001>.index.parquet", "c-000.index.parquet is no .tar"),
         ("shards/d-*.tar", "the pattern matches nothing"),
         ("shards/*.parquet", "the pattern matches 12 files, none a .tar"),
-        ("shards/c-000.index.parquet", "neither a .tar, nor a manifest .json, nor a folder"),
+        (
+            "shards/c-000.index.parquet",
+            "neither a .tar or .tar.zst, nor a manifest",
+        ),
         ("shards/c-000.tar[a:b]", r"\[a:b\] is no slice"),
         ("shards/c-000.tar[1:2:3:4]", r"\[1:2:3:4\] is no slice"),
         ("shards/c-000.tar[1.5:]", r"\[1.5:\] is no slice"),
@@ -155,10 +158,41 @@ def test_odd_names_are_taken_as_they_are(folder: Path) -> None:
     assert [p.name for p in resolve("数据-<000..000>.tar[:1]").files] == ["数据-000.tar"]
 
 
-def test_compressed_tars_are_refused(folder: Path) -> None:
-    (folder / "x-000.tar.zst").touch()
-    with pytest.raises(SpecError, match="compressed shards are not part of this version"):
-        resolve("x-000.tar.zst")
+def test_compressed_shards(folder: Path) -> None:
+    for number in range(3):
+        (folder / f"z-{number:03d}.tar.zst").touch()
+    names = [f"z-{number:03d}.tar.zst" for number in range(3)]
+    for spec in ("z-<000..002>.tar.zst", "z-{000..002}.tar.zst[:5]", "z-*.tar.zst", "z-00?.tar.*"):
+        assert [path.name for path in resolve(spec).files] == names
+    assert resolve("z-001.tar.zst[2:]").slice == slice(2, None)
+    assert (set_name("z-001.tar.zst"), shard_number("z-001.tar.zst")) == ("z", 1)
+    assert (set_name("photos.tar.zst"), shard_number("photos.tar.zst")) == ("photos", None)
+    for spec, message in (
+        ("z-001", r"no such file or folder; z-001.tar.zst is there"),
+        ("z-001.tar", r"no such file or folder; z-001.tar.zst is there"),
+        ("z-<000..003>.tar.zst", "1 of 4 shards are missing: z-003.tar.zst"),
+    ):
+        with pytest.raises(SpecError, match=message):
+            resolve(spec)
+    (folder / "z-001.tar").touch()
+    with pytest.raises(SpecError, match=r"z-001.tar and .tar.zst have one index between them"):
+        resolve(["z-001.tar", "z-001.tar.zst"])
+
+
+def test_a_folder_of_compressed_shards(tmp_path: Path) -> None:
+    for name in ("a-000.tar.zst", "a-001.tar.zst", ".a-002.tar.zst.tmp"):
+        (tmp_path / name).touch()
+    assert [path.name for path in resolve(tmp_path).files] == ["a-000.tar.zst", "a-001.tar.zst"]
+    (tmp_path / "b-000.tar.zst").touch()
+    with pytest.raises(SpecError, match=r"2 shard sets \(a, b\); name one, as in .*a-\*.tar.zst$"):
+        resolve(tmp_path)
+
+
+@pytest.mark.parametrize("ending", [".tar.gz", ".tgz", ".tar.xz", ".tar.bz2"])
+def test_other_compressed_tars_are_refused(folder: Path, ending: str) -> None:
+    (folder / f"x-000{ending}").touch()
+    with pytest.raises(SpecError, match=r"of compressed tars .tar.zst alone is read"):
+        resolve(f"x-000{ending}")
 
 
 def test_order_is_numeric(tmp_path: Path) -> None:
@@ -218,7 +252,7 @@ def test_a_manifest_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 def test_a_folder_with_several_sets_lists_them(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match=r"holds no \.tar and no manifest"):
+    with pytest.raises(SpecError, match=r"holds no .tar, no .tar.zst and no manifest"):
         resolve(tmp_path)
     write_set(tmp_path, "charts", [1])
     write_set(tmp_path, "chats", [1])

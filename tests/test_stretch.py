@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocrdata.convert import Options, convert
+from ocrdata.convert import convert
 from ocrdata.errors import DiskError, RejectedRow, SourceError
 from ocrdata.making import Layout, WorkFolder
+from ocrdata.options import Options
 from ocrdata.reader import open_shards
 from ocrdata.sample import Sample, from_turns
 from ocrdata.shard import make_key

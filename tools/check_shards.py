@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from ocrdata.check import Contents, check, find, quantile
 from ocrdata.command import Parser, human_bytes, human_time, run
+from ocrdata.names import is_shard
 from ocrdata.spec import Resolved, set_name
 
 
@@ -41,7 +42,7 @@ def together(specs: Sequence[str]) -> list[list[str]]:
     groups: dict[str, list[str]] = {}
     for spec in specs:
         path = Path(spec)
-        single = path.suffix == ".tar" and path.is_file()
+        single = is_shard(path.name) and path.is_file()
         groups.setdefault(str(path.parent / set_name(path.name)) if single else spec, []).append(
             spec
         )

@@ -16,7 +16,7 @@ from tests.hubdata import FINEVISION, SMOLTALK, chart_rows, finevision_repositor
 from tests.hubdata import smoltalk_repository as chat_repository
 from tests.kill import points, spread
 from tests.shardcommand import TOOL, environment, made, make_shards
-from tests.test_convert_kill import command, kill_and_go_on, whole
+from tests.test_convert_kill import ZSTD, command, kill_and_go_on, unbroken, whole
 
 pytestmark = pytest.mark.torture
 __all__ = ["whole"]  # the fixture
@@ -26,6 +26,12 @@ def test_killed_at_every_point(whole: tuple[dict[str, bytes], int], tmp_path: Pa
     files, count = whole
     for at in range(1, count + 1):
         kill_and_go_on(files, at, tmp_path)
+
+
+def test_a_compressed_one_killed_at_every_point(tmp_path: Path) -> None:
+    files, count = unbroken(tmp_path, ZSTD)
+    for at in range(1, count + 1):
+        kill_and_go_on(files, at, tmp_path, more=ZSTD)
 
 
 def test_two_workers_killed_at_forty_points(

@@ -1,0 +1,26 @@
+from pathlib import Path
+
+import pytest
+
+from ocrdata.names import beside, is_compressed, is_shard, shard_stem
+
+
+@pytest.mark.parametrize(
+    ("name", "shard", "compressed", "stem"),
+    [
+        ("chartqa-003.tar", True, False, "chartqa-003"),
+        ("chartqa-003.tar.zst", True, True, "chartqa-003"),
+        ("a.b.tar.zst", True, True, "a.b"),
+        ("chartqa-003.index.parquet", False, False, "chartqa-003.index.parquet"),
+        ("x.zst", False, False, "x.zst"),
+        ("x.tar.gz", False, False, "x.tar.gz"),
+        ("tar", False, False, "tar"),
+    ],
+)
+def test_both_endings(name: str, shard: bool, compressed: bool, stem: str) -> None:
+    assert (is_shard(name), is_compressed(name), shard_stem(name)) == (shard, compressed, stem)
+
+
+def test_what_lies_beside_a_shard() -> None:
+    for name in ("a/x-000.tar", "a/x-000.tar.zst"):
+        assert beside(Path(name), ".tokens-0f.parquet") == Path("a/x-000.tokens-0f.parquet")

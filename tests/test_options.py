@@ -1,0 +1,52 @@
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ocrdata.errors import UsageError
+from ocrdata.options import Options
+
+OUT = Path("out")
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"name": "a/b"}, "--name 'a/b': letters, digits, _ and - only"),
+        ({"name": "-a"}, "--name '-a'"),
+        ({"shard_samples": 0}, "--shard-samples 0: must be 1 or more"),
+        ({"workers": 0}, "--workers 0"),
+        ({"start": -1}, "--start -1: must be 0 or more"),
+        ({"stop": 0}, "--stop 0"),
+        ({"limit": 0}, "--limit 0"),
+        ({"stop": 5, "limit": 5}, "--stop and --limit both say where to end"),
+        ({"compress": "gzip"}, "--compress gzip: zstd is the one that is known"),
+        ({"max_reject_fraction": 1.5}, "--max-reject-fraction 1.5: from 0 to 1"),
+    ],
+)
+def test_what_cannot_be_meant(values: dict[str, Any], said: str) -> None:
+    with pytest.raises(UsageError, match=f"^{said}"):
+        Options(OUT, **{"name": "x", **values})
+
+
+@pytest.mark.parametrize(
+    ("values", "rows"),
+    [
+        ({}, range(50)),
+        ({"start": 7}, range(7, 50)),
+        ({"stop": 20}, range(20)),
+        ({"start": 7, "limit": 5}, range(7, 12)),
+        ({"limit": 500}, range(50)),
+    ],
+)
+@pytest.mark.parametrize("compress", [None, "zstd"])
+def test_the_layout(values: dict[str, Any], rows: range, compress: str | None) -> None:
+    layout = Options(OUT, "x", shard_samples=10, compress=compress, **values).layout(50)
+    assert [row for shard in layout.shards for row in layout.span(shard)] == list(rows)
+    assert layout.file(3) == ("x-003.tar.zst" if compress else "x-003.tar")
+
+
+def test_rows_that_are_not_there() -> None:
+    for values in ({"stop": 51}, {"start": 50}, {"start": 60, "limit": 5}):
+        with pytest.raises(UsageError, match="the data set has 50 rows"):
+            Options(OUT, "x", **values).layout(50)
