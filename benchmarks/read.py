@@ -13,18 +13,19 @@ benchmarks/results/read-DATE.json.
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import random
 import subprocess
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from itertools import pairwise
 from pathlib import Path
 
-import webdataset
-
 from benchmarks.charts import load_charts, write_ours
-from benchmarks.common import Timing, interleaved, machine, table, write_result
+from benchmarks.common import ROOT, Timing, interleaved, machine, table, write_result
 from ocrdata.command import Parser, run
 from ocrdata.reader import open_shards
 from ocrdata.runs import RUN_BYTES
@@ -32,6 +33,8 @@ from ocrdata.runs import RUN_BYTES
 WANTED_RATIO = 3.0
 WANTED_TO_CAT = 1.5
 WANTED_FIRST_MS = 10.0
+WANTED_MEMORY_MB = 250.0
+WORKERS = 2
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -65,6 +68,7 @@ def measure(folder: Path, size: int, count: int, runs: int) -> dict[str, object]
         for case, timing in timings.items()
     ]
     first = first_samples(folder, files, count, runs)
+    memory = [peak_memory(list(map(str, files)), count) for _ in range(3)]
     ratio = slow / timings["ours"].median_wall
     print(f"{count:,} samples, {size / 1e6:,.0f} MB, {len(files)} tars, {runs} runs in turns\n")
     print(table(rows))
@@ -79,6 +83,10 @@ def measure(folder: Path, size: int, count: int, runs: int) -> dict[str, object]
             f"of them {timing.median_cpu * 1e3:.1f} ms CPU"
         )
     print(f"(wanted: under {WANTED_FIRST_MS:.0f} ms)")
+    print(
+        f"memory of two workers and their parent: {max(memory) / 1e6:.0f} MB (PSS, wanted: under "
+        f"{WANTED_MEMORY_MB:.0f} MB)"
+    )
     return {
         **machine(["webdataset", "pyarrow", "xxhash"]),
         "samples": count,
@@ -89,6 +97,7 @@ def measure(folder: Path, size: int, count: int, runs: int) -> dict[str, object]
             case: {"wall": timing.median_wall * 1e3, "cpu": timing.median_cpu * 1e3}
             for case, timing in first.items()
         },
+        "peak_memory_two_workers_bytes": memory,
         "ratio_to_webdataset": ratio,
         "time_to_that_of_cat": to_cat,
     }
@@ -118,6 +127,8 @@ def cases(files: Sequence[Path], count: int) -> dict[str, Callable[[], None]]:
         drain((shards.members(at) for at in order), count)
 
     def theirs() -> Iterable[dict[str, bytes]]:
+        import webdataset  # here, so that it is not in the memory of our workers
+
         return webdataset.WebDataset(names, shardshuffle=False)  # type: ignore[no-any-return]
 
     return {
@@ -175,6 +186,8 @@ def first_samples(folder: Path, files: Sequence[Path], count: int, runs: int) ->
         parse([open_shards(str(folder)).members(at)], 1)
 
     def theirs() -> None:
+        import webdataset
+
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ResourceWarning)
             rows = iter(webdataset.WebDataset(list(map(str, files)), shardshuffle=False))
@@ -183,6 +196,55 @@ def first_samples(folder: Path, files: Sequence[Path], count: int, runs: int) ->
             parse([next(rows)], 1)
 
     return interleaved({"ours": ours, "webdataset (reads up to it)": theirs}, runs)
+
+
+def peak_memory(spec: list[str], count: int) -> int:
+    """The most bytes this many worker processes and their parent have in memory at any time, a
+    page that several share counted once (PSS). Parent and workers open the set; each worker reads
+    its part of the samples."""
+    code = (
+        "import sys\n"
+        "from benchmarks.read import parent\n"
+        "if __name__ == '__main__': parent(sys.argv[1:])"
+    )
+    words = [sys.executable, "-c", code, str(count), *spec]
+    done = subprocess.run(words, check=True, capture_output=True, text=True, cwd=ROOT)
+    return int(done.stdout)
+
+
+def parent(words: Sequence[str]) -> None:
+    """The parent of `peak_memory`: prints the bytes."""
+    count, spec = int(words[0]), list(words[1:])
+    shards = open_shards(spec)
+    assert len(shards) == count
+    context = multiprocessing.get_context("spawn")
+    cuts = [count * worker // WORKERS for worker in range(WORKERS + 1)]
+    workers = [context.Process(target=worker, args=(spec, a, b)) for a, b in pairwise(cuts)]
+    for process in workers:
+        process.start()
+    peak = 0
+    while any(process.is_alive() for process in workers):
+        peak = max(peak, sum(map(pss, [os.getpid(), *(process.pid for process in workers)])))
+        workers[0].join(0.002)
+    for process in workers:
+        process.join()
+        assert process.exitcode == 0
+    print(peak)
+
+
+def worker(spec: list[str], start: int, stop: int) -> None:
+    """Read a part several times over, so that what grows has time to."""
+    for _ in range(5):
+        drain(open_shards(spec)[start:stop].iter_members(), stop - start)
+
+
+def pss(process: int) -> int:
+    """Bytes of a process in memory, shared pages by its share in them; 0 where it is gone."""
+    try:
+        text = Path(f"/proc/{process}/smaps_rollup").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return sum(int(line.split()[1]) << 10 for line in text.splitlines() if line.startswith("Pss:"))
 
 
 if __name__ == "__main__":
