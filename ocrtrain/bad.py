@@ -43,11 +43,21 @@ class BadSamples:
     def load(self, run: Path) -> None:
         """Read what a run has written. A line torn by a kill was never acted on: it goes. Raises
         TrainError for a file that is not ours."""
-        path = run / FILE
+        lines = self._read(run / FILE)
+        if lines and not lines[-1].endswith("\n"):
+            with atomic_file(run / FILE) as file:
+                file.write("".join(lines[:-1]).encode())
+
+    def replay(self, run: Path) -> None:
+        """The same for who only looks: nothing is written, and the run may be going on."""
+        self._read(run / FILE)
+
+    def _read(self, path: Path) -> list[str]:
+        """Take in the whole lines of a record; every line it has."""
         if not path.exists():
-            return
+            return []
         with explain_disk(path):
-            lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+            lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
         whole = lines if not lines or lines[-1].endswith("\n") else lines[:-1]
         for number, line in enumerate(whole, start=1):
             try:
@@ -61,9 +71,7 @@ class BadSamples:
                 ) from exc
             with self._lock:
                 self._known[at] = reason
-        if len(whole) < len(lines):
-            with atomic_file(path) as file:
-                file.write("".join(whole).encode())
+        return lines
 
     def record(self, run: Path, batch: Batch) -> None:
         """Write down what a batch found bad, durably, before its step.

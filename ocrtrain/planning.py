@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ocrdata import measures
 from ocrdata.counting import count_shards
-from ocrdata.errors import UsageError
+from ocrdata.errors import TrainError, UsageError
 from ocrdata.measures import Measures, measure
 from ocrdata.plan import Plan, PlanSource, Recipe
 from ocrdata.progress import to_terminal
@@ -23,6 +24,7 @@ from ocrdata.tokenizer import Tokenizer
 from ocrdata.totals import Totals, compute
 from ocrtrain.config import Config
 from ocrtrain.encoder import image_slots
+from ocrtrain.runfile import read_sealed
 from ocrtrain.stream import Sources
 
 LONGEST = 5
@@ -70,7 +72,21 @@ def measure_sources(config: Config, sources: Sources, tokenizer: Tokenizer) -> t
 
 def plan_measured(config: Config, sources: Sources, measured: Sequence[Measures]) -> Planned:
     """Plan a run whose samples are measured. Raises UsageError where it cannot be planned."""
-    plan = Plan(
+    plan = _plan(config, sources, measured)
+    totals = compute(plan, rows_per_pass=config.rows_per_pass)
+    return Planned(plan, totals, _validation(sources), _longest(sources, measured))
+
+
+def plan_rows(config: Config, sources: Sources, tokenizer: Tokenizer) -> Plan:
+    """The plan of a run that has begun: its rows and nothing else. Samples are measured only where
+    rows depend on it, and none is refused: the run has taken them."""
+    needed = make_recipe(config).needs_lengths
+    views = sources.train.values() if needed else ()
+    return _plan(config, sources, [measure_view(shards, tokenizer, config) for shards in views])
+
+
+def _plan(config: Config, sources: Sources, measured: Sequence[Measures]) -> Plan:
+    return Plan(
         [
             PlanSource(name, len(shards), sources.shares[name], shards.spec, shards.digest)
             for name, shards in sources.train.items()
@@ -78,8 +94,44 @@ def plan_measured(config: Config, sources: Sources, measured: Sequence[Measures]
         make_recipe(config),
         measured,
     )
-    totals = compute(plan, rows_per_pass=config.rows_per_pass)
-    return Planned(plan, totals, _validation(sources), _longest(sources, measured))
+
+
+def check_same(path: Path, recipe: dict[str, Any], *, remedy: str) -> None:
+    """Compare a recipe with the one in a run's `plan.json`, part by part; where shards lie does not
+    count. Raises TrainError that says what differs, with the remedy for other shards."""
+    began = read_sealed(path)
+    changed = [key for key in recipe if _placeless(began.get(key)) != _placeless(recipe[key])]
+    if not changed:
+        return
+    if set(changed) <= {"sources", "validation"}:
+        raise TrainError(
+            f"{path}: the shards are not those the run began with "
+            f"({_first_change(began[changed[0]], recipe[changed[0]])}); {remedy}"
+        )
+    shown = "; ".join(f"{key}: {began.get(key)} then, {recipe[key]} now" for key in changed)
+    raise TrainError(
+        f"{path}: the plan is not the one the run began with: {shown[:500]}\n  it was made by "
+        "another version of this software, or config.json is not the run's"
+    )
+
+
+def _placeless(value: object) -> object:
+    """A part of a recipe without where shards lie: their digests say what they are."""
+    if not isinstance(value, list):
+        return value
+    return [
+        {key: part for key, part in one.items() if key != "spec"} if isinstance(one, dict) else one
+        for one in value
+    ]
+
+
+def _first_change(began: list[dict[str, Any]], now: list[dict[str, Any]]) -> str:
+    """The first set of shards that is another, and the first thing in which it is."""
+    for old, new in zip(began, now, strict=False):
+        for key in new:
+            if key != "spec" and old.get(key) != new[key]:
+                return f"{old.get('name')}: its {key} was {old.get(key)}, now it is {new[key]}"
+    return f"they were {len(began)} sets, now they are {len(now)}"
 
 
 def make_recipe(config: Config) -> Recipe:

@@ -56,7 +56,7 @@ def cut_back(run: Path, step: int) -> None:
         return
     kept = []
     with explain_disk(path):
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
     for line in lines:
         value = _parsed(line)
         if value is None or value["step"] >= step:
@@ -72,7 +72,7 @@ def identity_at(run: Path, step: int) -> str:
     path = run / FILE
     if not path.exists():
         return ""
-    with explain_disk(path), path.open(encoding="utf-8") as file:
+    with explain_disk(path), path.open(encoding="utf-8", errors="replace") as file:
         for number, line in enumerate(file, start=1):
             value = _parsed(line)
             if value is None:
@@ -81,6 +81,11 @@ def identity_at(run: Path, step: int) -> str:
                 break  # torn by a kill
             if value["step"] == step:
                 return str(value["identity"])
+            if value["step"] > step:
+                raise TrainError(
+                    f"{path}: line {number} is of step {value['step']} and none before it of step "
+                    f"{step}: lines were taken out after they were written"
+                )
     return ""
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from ocrdata.errors import TrainError, UsageError
+from ocrdata.errors import UsageError
 from ocrdata.files import Lock, make_folder
 from ocrtrain import bad as bad_samples
 from ocrtrain import checkpoint, costs, metrics, record
@@ -33,7 +33,7 @@ from ocrtrain.flags import Asked, override
 from ocrtrain.forecast import Forecast, describe, figures, forecast
 from ocrtrain.memory import this_machine
 from ocrtrain.metrics import Log
-from ocrtrain.planning import plan_run
+from ocrtrain.planning import check_same, plan_run
 from ocrtrain.record import BatchRecord
 from ocrtrain.runfile import read_sealed, write_sealed
 from ocrtrain.spikes import Spikes
@@ -155,8 +155,9 @@ def _prepare(
     planned = plan_run(config, sources, tokenizer)
     if planned.plan.steps < config.steps:  # a source ends the run: rates fall with its real end
         config = replace(config, steps=planned.plan.steps)
-    if found:
-        _same_plan(run, planned.recipe())
+    if found:  # a resumed run must see the rows it began with
+        remedy = "bring them back to go on, or start a new run"
+        check_same(run / "plan.json", planned.recipe(), remedy=remedy)
     state = found.state if found else State()
     bad = BadSamples(skip=config.bad_samples == "skip", limit=config.max_bad)
     if found:
@@ -211,28 +212,6 @@ def _prepare(
         record=BatchRecord(run, samples=config.log_samples),
         spikes=spikes,
     )
-
-
-def _without_places(recipe: dict[str, Any]) -> dict[str, Any]:
-    """A recipe without where its shards lie: their digests say what they are."""
-    return {
-        key: [{k: v for k, v in one.items() if k != "spec"} for one in value]
-        if key in ("sources", "validation")
-        else value
-        for key, value in recipe.items()
-    }
-
-
-def _same_plan(run: Path, recipe: dict[str, Any]) -> None:
-    """A resumed run must see the rows it began with. Raises TrainError saying what changed."""
-    path = run / "plan.json"
-    began = read_sealed(path)
-    began.pop("figures", None)
-    if _without_places(began) != _without_places(recipe):
-        raise TrainError(
-            f"{path}: the shards are not those the run began with (their digest or size differs); "
-            "bring them back to go on, or start a new run"
-        )
 
 
 def _introduce(

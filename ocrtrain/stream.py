@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from ocrdata.errors import ShardError, UsageError
@@ -36,22 +36,28 @@ def open_sources(config: Config) -> Sources:
 
     Raises UsageError where a slice is empty.
     """
-    vision = _open(config.shards, config.train_slice, "--shards")
-    train = {_name(vision, ()): vision}
-    shares: dict[str, Weight] = {_name(vision, ()): config.share(text=False)}
+    opened = open_training(config)
     validation: dict[str, Shards] = {}
     _validate_on(validation, _open_validation(config.val, config.shards, config.val_slice, "--val"))
     if config.text:
-        text = _open(config.text, config.text_train_slice, "--text")
-        name = _name(text, train)
-        train[name], shares[name] = text, config.share(text=True)
         _validate_on(
             validation,
             _open_validation(config.val_text, config.text, config.text_val_slice, "--val-text"),
         )
-    else:
-        shares = {name: Fraction(1) for name in train}
-    return Sources(train, shares, validation)
+    return replace(opened, validation=validation)
+
+
+def open_training(config: Config) -> Sources:
+    """Open what a config trains on, and nothing to validate on: all that batches are made of."""
+    vision = _open(config.shards, config.train_slice, "--shards")
+    train = {_name(vision, ()): vision}
+    if not config.text:
+        return Sources(train, {name: Fraction(1) for name in train}, {})
+    shares: dict[str, Weight] = {_name(vision, ()): config.share(text=False)}
+    text = _open(config.text, config.text_train_slice, "--text")
+    name = _name(text, train)
+    train[name], shares[name] = text, config.share(text=True)
+    return Sources(train, shares, {})
 
 
 def _open_validation(

@@ -75,6 +75,19 @@ def test_a_torn_line_was_never_acted_on(tmp_path: Path) -> None:
     assert path.read_bytes() == whole[: whole.index(b"\n") + 1]
 
 
+def test_who_only_looks_mends_nothing(tmp_path: Path) -> None:
+    BadSamples(skip=True, limit=9).record(tmp_path, batch(0, 1, 2))
+    path = tmp_path / FILE
+    path.write_bytes(path.read_bytes()[:-5])
+    torn = path.read_bytes()
+    found = BadSamples()
+    found.replay(tmp_path)
+    assert (len(found), path.read_bytes()) == (1, torn)
+    path.write_bytes(b"\xff\n")
+    with pytest.raises(TrainError, match=r"bad\.jsonl: line 1 is no record of a skipped sample"):
+        found.replay(tmp_path)
+
+
 @pytest.mark.parametrize("line", ["nonsense", "{}", "[]", '{"step": "x"}', "\x00"])
 def test_a_damaged_record_is_an_error(tmp_path: Path, line: str) -> None:
     (tmp_path / FILE).write_text(line + "\n")

@@ -9,17 +9,17 @@ from typing import Any
 import pytest
 import torch
 
-from ocrdata.errors import UsageError
+from ocrdata.errors import TrainError, UsageError
 from ocrdata.sample import Sample, text_part
 from ocrdata.tokenizer import load_tokenizer
 from ocrtrain import metrics
 from ocrtrain.config import Config
 from ocrtrain.encoder import image_slots
 from ocrtrain.forecast import figures, forecast
-from ocrtrain.planning import Planned, plan_run
-from ocrtrain.runfile import read_sealed
+from ocrtrain.planning import Planned, check_same, plan_rows, plan_run
+from ocrtrain.runfile import read_sealed, write_sealed
 from ocrtrain.start import train
-from ocrtrain.stream import open_sources
+from ocrtrain.stream import open_sources, open_training
 from tests.data import make_inputs, small_config, write_set
 
 WAYS: dict[str, dict[str, Any]] = {
@@ -194,3 +194,45 @@ def test_forecast_is_the_sum_of_its_sources(inputs: dict[str, str], tmp_path: Pa
                  "vision_flops"):  # fmt: skip
         assert found[name] == pytest.approx(sum(source[name] for source in found["sources"]))
     assert found["sources"][1]["vision_flops"] == 0  # sums have no images
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_rows_of_a_run_that_has_begun_are_those_planned(
+    inputs: dict[str, str], tmp_path: Path, way: str
+) -> None:
+    config = mixed(inputs, tmp_path, **WAYS[way])
+    tokenizer = load_tokenizer(config.tokenizer)
+    whole = planned(config).plan
+    again = plan_rows(config, open_training(config), tokenizer)
+    assert again.to_json() == whole.to_json() and again.steps == whole.steps
+    for step in range(whole.steps):
+        assert again.rows(step) == whole.rows(step)
+
+
+def test_rows_that_do_not_depend_on_lengths_need_no_counts(tmp_path: Path) -> None:
+    own = make_inputs(tmp_path)
+    config = mixed(own, tmp_path / "run")
+    plan_rows(config, open_training(config), load_tokenizer(config.tokenizer))
+    assert not list(tmp_path.glob("*tokens-*"))
+
+
+def test_a_recipe_is_compared_part_by_part(inputs: dict[str, str], tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    recipe = planned(mixed(inputs, tmp_path)).recipe()
+    write_sealed(path, {**recipe, "figures": {"tokens": 3}})
+    moved = [{**source, "spec": "elsewhere"} for source in recipe["sources"]]
+    check_same(path, {**recipe, "sources": moved}, remedy="")
+    without = {key: value for key, value in recipe.items() if key != "validation"}
+    check_same(path, without, remedy="")
+    other = [{**recipe["sources"][0], "digest": "0" * 32}, recipe["sources"][1]]
+    was = recipe["sources"][0]["digest"]
+    for changed, message in (
+        ({"sources": other}, rf"\(squares: its digest was {was}, now it is 0+\); bring them"),
+        ({"sources": other[:1]}, r"\(squares: its digest was"),
+        ({"sources": moved[:1]}, r"\(they were 2 sets, now they are 1\); bring them"),
+        ({"validation": []}, r"\(they were 2 sets, now they are 0\); bring them"),
+        ({"order": "x", "sources": other}, r"order: .* then, x now"),
+        ({"brand_new": 1}, r"brand_new: None then, 1 now\n  it was made by another version"),
+    ):
+        with pytest.raises(TrainError, match=message):
+            check_same(path, {**recipe, **changed}, remedy="bring them")

@@ -56,6 +56,28 @@ def test_without_a_record(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_line_that_was_taken_out(tmp_path: Path) -> None:
+    write(tmp_path, range(5))
+    path = tmp_path / FILE
+    kept = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(kept[:2] + kept[3:]))
+    assert identity_at(tmp_path, 3) == batch(3).identity
+    with pytest.raises(TrainError, match=r"line 3 is of step 3 and none before it of step 2"):
+        identity_at(tmp_path, 2)
+
+
+def test_bytes_that_are_no_text(tmp_path: Path) -> None:
+    write(tmp_path, range(3))
+    path = tmp_path / FILE
+    data = bytearray(path.read_bytes())
+    data[data.index(b"identity") - 3] = 0xFF
+    path.write_bytes(data)
+    with pytest.raises(TrainError, match=r"batches\.jsonl: line 1 was damaged"):
+        identity_at(tmp_path, 2)
+    cut_back(tmp_path, 2)
+    assert lines(tmp_path) == []
+
+
 def test_a_damaged_line_is_an_error_and_a_torn_one_is_not(tmp_path: Path) -> None:
     write(tmp_path, range(3))
     path = tmp_path / FILE

@@ -30,7 +30,14 @@ from ocrtrain.config import Config
 from ocrtrain.flags import parse
 from ocrtrain.planning import plan_run
 from ocrtrain.presets import stage1
-from ocrtrain.stream import Sources, Stream, open_sources, rank_rows, shared_samples
+from ocrtrain.stream import (
+    Sources,
+    Stream,
+    open_sources,
+    open_training,
+    rank_rows,
+    shared_samples,
+)
 from tests.data import COLOURS, make_inputs, small_config, square, write_set
 from tests.rows import flip
 
@@ -172,6 +179,20 @@ def test_what_an_empty_slice_suggests_can_be_typed(inputs: dict[str, str], count
     typed = parse(words, stage1, prog="stage1", description="").config.val
     again = open_sources(replace(config, val=typed))
     assert positions(again.validation["squares"]) == list(range(20 * count))[-100:]
+
+
+@pytest.mark.parametrize("text", [True, False])
+def test_what_is_trained_on_opens_without_what_validates(
+    inputs: dict[str, str], text: bool
+) -> None:
+    none: dict[str, object] = {} if text else {"text": (), "val_text": ()}
+    wanted = open_sources(two_sources(inputs, **none))
+    found = open_training(two_sources(inputs, **none, val=("gone.tar",)))
+    assert (found.shares, found.validation) == (wanted.shares, {})
+    assert list(found.train) == list(wanted.train)
+    assert [view.digest for view in found.train.values()] == [
+        view.digest for view in wanted.train.values()
+    ]
 
 
 def test_shards_that_are_not_there(inputs: dict[str, str], tmp_path: Path) -> None:
