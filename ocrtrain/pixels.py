@@ -53,6 +53,13 @@ def normalise(pixels: Tensor) -> Tensor:
     return pixels.float().div_(127.5).sub_(1)
 
 
+def seen(image: Tensor, size: int) -> Tensor:
+    """One uint8 [H, W, 3] image as the encoder sees it, uint8 [size, size, 3]: letterboxed, and the
+    normalisation undone, which is exact."""
+    pixels = letterbox([image], size)[0].add_(1).mul_(127.5).round_().to(torch.uint8)
+    return pixels.permute(1, 2, 0)
+
+
 def _resize(pixels: Tensor, height: int, width: int) -> Tensor:
     """uint8 [N, 3, H, W] -> uint8 [N, 3, height, width], Pillow's bicubic (a = -0.5, antialias)."""
     if pixels.shape[2:] == (height, width):

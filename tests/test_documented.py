@@ -11,12 +11,23 @@ import pytest
 
 from ocrtrain import ask, evaluate, presets
 from ocrtrain.flags import parse
-from tools import check_shards, make_shards, plan, train_tokenizer
+from tools import check_shards, make_shards, plan, show_batch, train_tokenizer
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "shards" / "README.md", ROOT / "benchmarks" / "README.md"]
 SOURCES = [*sorted((ROOT / "tools").glob("*.py")), *sorted((ROOT / "ocrtrain").glob("*.py")),
            *sorted((ROOT / "benchmarks").glob("*.py"))]  # fmt: skip
+
+
+PARSERS = {
+    "ocrtrain.evaluate": evaluate.build_parser,
+    "ocrtrain.ask": ask.build_parser,
+    "tools/make_shards.py": make_shards.build_parser,
+    "tools/check_shards.py": check_shards.build_parser,
+    "tools/show_batch.py": show_batch.build_parser,
+    "tools/train_tokenizer.py": train_tokenizer.build_parser,
+}
+"""Each command's reader of its words."""
 
 
 def documented() -> list[str]:
@@ -55,18 +66,10 @@ def test_a_documented_command_is_understood(command: str) -> None:
             parse(arguments, presets.stage1, prog="stage1", description="")
         case "ocrtrain.stage2":
             parse(arguments, presets.stage2, prog="stage2", description="")
-        case "ocrtrain.evaluate":
-            evaluate.build_parser().parse_args(arguments)
-        case "ocrtrain.ask":
-            ask.build_parser().parse_args(arguments)
-        case "tools/make_shards.py":
-            make_shards.build_parser().parse_args(arguments)
-        case "tools/check_shards.py":
-            check_shards.build_parser().parse_args(arguments)
         case "tools/plan.py":
             plan.read(arguments)
-        case "tools/train_tokenizer.py":
-            train_tokenizer.build_parser().parse_args(arguments)
+        case _ if program in PARSERS:
+            PARSERS[program]().parse_args(arguments)
         case _:
             name = program.removeprefix("benchmarks.")
             assert (ROOT / "benchmarks" / f"{name}.py").exists(), command

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from ocrdata.image import decode_rgb, letterbox_geometry, shrink_to_fit
-from ocrtrain.pixels import FILL, letterbox, normalise, resize_float
+from ocrtrain.pixels import FILL, letterbox, normalise, resize_float, seen
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 
@@ -27,6 +27,17 @@ def pillow(rgb: np.ndarray, size: int) -> np.ndarray:
 def levels(pixels: torch.Tensor) -> np.ndarray:
     """Normalised [3, S, S] back to grey levels [S, S, 3]."""
     return ((pixels * 0.5 + 0.5) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+
+
+def test_what_the_encoder_sees_can_be_seen() -> None:
+    every = torch.arange(256, dtype=torch.uint8).reshape(16, 16, 1).expand(16, 16, 3).contiguous()
+    assert torch.equal(seen(every, 16), every), "the normalisation is undone exactly"
+    sizes = ((30, 90), (64, 64), (30, 90), (200, 31), (7, 5))
+    images = [torch.from_numpy(noise(*size, seed=n)) for n, size in enumerate(sizes)]
+    for image, together in zip(images, letterbox(images, 64), strict=True):
+        alone = seen(image, 64)
+        assert alone.shape == (64, 64, 3) and alone.dtype == torch.uint8
+        assert np.array_equal(alone.numpy(), levels(together)), "as in a batch of others"
 
 
 def noise(height: int, width: int, seed: int = 0) -> np.ndarray:

@@ -1,0 +1,256 @@
+"""The batch of any step, rebuilt from a run folder: no GPU, no weights.
+
+Owner of what a batch is rebuilt from (`config.json`, `plan.json`, `tokenizer.json`, `bad.jsonl` and
+the shards, wherever they lie by now) and of the verdict whether it is the one that was trained on
+(`batches.jsonl`). It takes no lock and changes nothing in the run, which may be going on meanwhile.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+from ocrdata.errors import OcrError, SpecError, TrainError, UsageError
+from ocrdata.plan import Place, Plan
+from ocrdata.reader import Shards
+from ocrdata.spec import split_slice
+from ocrdata.tokenizer import Tokenizer, load_tokenizer
+from ocrtrain import checkpoint, record
+from ocrtrain.bad import BadSamples
+from ocrtrain.batch import Batch, Segment
+from ocrtrain.checkpoint import Checkpoint
+from ocrtrain.config import Config, differences, from_json
+from ocrtrain.planning import check_same, plan_rows
+from ocrtrain.runfile import read_sealed
+from ocrtrain.stream import Sources, Stream, open_training, rank_rows
+
+_NO_MATTER = ("threads:", "transformers:")
+"""Versions in a checkpoint that no batch depends on."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Which batch. `shards` and `text` say where the run's shards lie by now, where they moved;
+    `world` 0 asks for the rows of all ranks."""
+
+    run: Path
+    step: int
+    shards: tuple[str, ...] = ()
+    text: tuple[str, ...] = ()
+    rank: int = 0
+    world: int = 0
+
+
+class Shown(NamedTuple):
+    """A sample of a batch: the number of its row in the global batch, where it lies in it, the
+    epoch of its source, and width and height of its images in px, as they were before loading."""
+
+    row: int
+    segment: Segment
+    epoch: int
+    sizes: tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Rebuilt:
+    """A batch as it was trained on, or will be.
+
+    `batch` holds the rows asked for, which are `rows` of the global batch; `identity` is the global
+    batch's, and `recorded` what training wrote down for it ("" where it has not come so far).
+    `problem` says why the two are not known to be equal; None where they are, or cannot be yet.
+    """
+
+    asked: Asked
+    config: Config
+    tokenizer: Tokenizer
+    steps: int
+    batch: Batch
+    rows: range
+    samples: tuple[Shown, ...]
+    identity: str
+    recorded: str
+    problem: TrainError | None
+
+    @property
+    def verdict(self) -> str:
+        """The identity and how it stands to the record, in one line."""
+        whole = " of the whole batch" if self.asked.world else ""
+        if self.problem is not None:
+            return f"identity {self.identity}{whole} IS NOT KNOWN TO BE THE ONE TRAINED ON"
+        if self.recorded:
+            return f"identity {self.identity}{whole} equals the one recorded"
+        return (
+            f"identity {self.identity}{whole}: none is recorded, "
+            f"training has not finished step {self.asked.step} yet"
+        )
+
+    @property
+    def title(self) -> str:
+        """'step 12 of 400', with the rank where one was asked for."""
+        asked = self.asked
+        rank = f", rank {asked.rank} of {asked.world}" if asked.world else ""
+        return f"step {asked.step} of {self.steps:,}{rank}"
+
+
+def rebuild(asked: Asked) -> Rebuilt:
+    """Rebuild a batch and compare it with what was recorded.
+
+    Raises UsageError for a step or rank that is not there or shards that are not found, TrainError
+    for a run whose files are missing, damaged or not each other's, and what reading shards raises.
+    """
+    config = _config(asked)
+    tokenizer = _tokenizer(asked.run)
+    sources = _open(config)
+    plan = plan_rows(config, sources, tokenizer)
+    check_same(
+        asked.run / "plan.json",
+        plan.to_json(),
+        remedy="say where those lie by --shards and --text",
+    )
+    if not 0 <= asked.step < plan.steps:
+        raise UsageError(
+            f"--step {asked.step}: the plan of {asked.run} has the steps 0 to {plan.steps - 1}"
+        )
+    rows = range(plan.batch)
+    if asked.world:
+        rows = rank_rows(plan.batch, asked.rank, asked.world)
+    recorded = record.identity_at(asked.run, asked.step)
+    # What training has read without a complaint must be read again; what it has still to read may
+    # be skipped by it.
+    bad = BadSamples(skip=config.bad_samples == "skip" and not recorded)
+    bad.replay(asked.run)
+    whole = Stream(plan, sources, config, tokenizer=tokenizer, bad=bad).batch(asked.step)
+    batch = whole.split(len(rows))[rows.start // len(rows)]
+    return Rebuilt(
+        asked=asked,
+        config=config,
+        tokenizer=tokenizer,
+        steps=plan.steps,
+        batch=batch,
+        rows=rows,
+        samples=_samples(plan, sources, batch, rows),
+        identity=whole.identity,
+        recorded=recorded,
+        problem=_problem(asked, config, tokenizer, whole.identity, recorded),
+    )
+
+
+def _config(asked: Asked) -> Config:
+    """The run's config, with its shards where they are said to lie."""
+    path = asked.run / "config.json"
+    if not path.exists():
+        raise UsageError(f"--run {asked.run} holds no run: there is no {path}")
+    config = from_json(read_sealed(path))
+    if asked.text and not config.text:
+        raise UsageError(f"--text: the run in {asked.run} has no text-only shards")
+    return replace(
+        config,
+        shards=_moved(asked.shards, config.shards),
+        text=_moved(asked.text, config.text),
+    )
+
+
+def _moved(now: Sequence[str], then: tuple[str, ...]) -> tuple[str, ...]:
+    """A spec that says where shards lie now; the run's own slice holds where it has none."""
+    if not now:
+        return then
+    *others, last = now
+    taken = split_slice(then[-1])[1]
+    if taken is not None and split_slice(last)[1] is None:
+        last = f"{last}[{taken}]"
+    return (*others, last)
+
+
+def _tokenizer(run: Path) -> Tokenizer:
+    """The run's tokenizer. Raises TrainError where its file is not what the run has written."""
+    path = run / "tokenizer.json"
+    remedy = "every checkpoint of the run has a copy to put there"
+    if not path.exists():
+        raise TrainError(f"{path}: the file is missing; {remedy}")
+    try:
+        return load_tokenizer(path)
+    except OcrError as exc:
+        raise TrainError(f"{exc}; {remedy}") from exc
+
+
+def _open(config: Config) -> Sources:
+    """The shards trained on. One that is not found may have been named from another folder."""
+    try:
+        return open_training(config)
+    except SpecError as exc:
+        named = shlex.join([*config.shards, *config.text])
+        raise UsageError(
+            f"{exc}; the run trained on {named}: go to the folder that was named from, or say "
+            "where they lie now by --shards and --text"
+        ) from exc
+
+
+def _samples(plan: Plan, sources: Sources, batch: Batch, rows: range) -> tuple[Shown, ...]:
+    """What the plan and the indexes know of each segment, beside the batch."""
+    views = list(sources.train.values())
+    found = []
+    planned = plan.rows(batch.step, rows)
+    for number, row, places in zip(rows, batch.rows, planned, strict=True):
+        for segment, place in zip(row.segments, places, strict=True):
+            found.append(Shown(number, segment, place.epoch, _sizes(views, place, segment)))
+    return tuple(found)
+
+
+def _sizes(views: list[Shards], place: Place, segment: Segment) -> tuple[tuple[int, int], ...]:
+    """Width and height of the images that are left of a sample, from the index."""
+    images = views[place.source].row(place.position).images[: segment.images]
+    return tuple((image.width, image.height) for image in images)
+
+
+def _problem(
+    asked: Asked, config: Config, tokenizer: Tokenizer, identity: str, recorded: str
+) -> TrainError | None:
+    """Why a batch is not known to be the one trained on; None where it is, or none was yet."""
+    if recorded == identity:
+        return None
+    path = asked.run / record.FILE
+    if recorded:
+        return TrainError(
+            f"{path}: step {asked.step} was trained on the batch with identity {recorded}, what is "
+            f"rebuilt has {identity}; {_reason(asked.run, config, tokenizer)}"
+        )
+    if not path.exists():
+        return TrainError(
+            f"{path}: the file is missing, so nothing says what step {asked.step} was trained on; "
+            "bring it back, or show the batch all the same by --anyway"
+        )
+    later = [folder for folder in checkpoint.steps(asked.run) if _step(folder) > asked.step]
+    if later:
+        return TrainError(
+            f"{path}: step {asked.step} is missing, though {later[0]} is of a later one: lines "
+            "were lost; bring them back, or show the batch all the same by --anyway"
+        )
+    return None
+
+
+def _step(folder: Path) -> int:
+    return int(folder.name.removeprefix("step_"))
+
+
+def _reason(run: Path, config: Config, tokenizer: Tokenizer) -> str:
+    """What can have made the batch another, by the newest checkpoint."""
+    found = checkpoint.steps(run)
+    if not found:
+        return "no checkpoint says under which library versions it was trained"
+    folder = found[-1]
+    try:
+        saved = Checkpoint.open(folder)
+        # A checkpoint holds the steps that there are, config.json those that were asked for.
+        changed = differences(replace(saved.config, steps=config.steps), config)
+        if saved.tokenizer().fingerprint != tokenizer.fingerprint:
+            changed.append("the tokenizer is another")
+        changed += [text for text in saved.changed_versions() if not text.startswith(_NO_MATTER)]
+    except (OcrError, OSError, json.JSONDecodeError) as exc:
+        return f"{folder}, which could tell why, cannot be read: {exc}"
+    if not changed:
+        return f"settings, tokenizer and library versions are those of {folder}"
+    return f"differing from {folder}: {'; '.join(changed)}"
