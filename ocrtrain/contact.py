@@ -78,7 +78,9 @@ def sheet(shown: Rebuilt, limits: Limits) -> Image.Image:
     draw = ImageDraw.Draw(canvas)
     for number, line in enumerate(_words(shown, limits)):
         place = (MARGIN, MARGIN + number * LINE)
-        draw.text(place, line, INK if number < 2 else SOFT, font=_font(15))
+        alarm = number == 1 and shown.problem is not None
+        colour = HOLE if alarm else INK if number < 2 else SOFT
+        draw.text(place, line, colour, font=_font(15))
     _bars(shown, draw, limits)
     for number, tile in enumerate(pieces):
         canvas.paste(_tile(shown, tile), tile_place(number, top))
@@ -99,9 +101,9 @@ def _words(shown: Rebuilt, limits: Limits) -> list[str]:
     images = sum(tile.number >= 0 for tile in tiles(shown, limits))
     samples = min(len(shown.samples), limits.samples)
     missing = [
-        left_out(len(shown.batch.rows), _bars_shown(shown, limits), "rows", "--rows"),
-        left_out(len(shown.samples), samples, "samples", "--samples"),
-        left_out(len(shown.batch.images), images, "images", "--images"),
+        left_out(len(shown.batch.rows), _bars_shown(shown, limits), "row", "--rows"),
+        left_out(len(shown.samples), samples, "sample", "--samples"),
+        left_out(len(shown.batch.images), images, "image", "--images"),
     ]
     lines = [*summary(shown), "; ".join(text for text in missing if text)]
     return [part for line in lines for part in textwrap.wrap(line, 150)]
@@ -171,4 +173,4 @@ def _text(shown: Rebuilt, sample: Shown, draw: ImageDraw.ImageDraw) -> None:
 
 def _drawable(text: str) -> str:
     """A text without the signs of `readable.visible` that the font lacks."""
-    return text.replace("\u21b5", " / ").replace("\u21e5", " ")
+    return text.translate({0x21B5: " / ", 0x21E5: " ", 0x27E8: "<", 0x27E9: ">"})

@@ -60,7 +60,7 @@ article { margin: 10px 0; padding: 14px 16px; border: 1px solid var(--line); bor
 article:target { border-color: #1d5fa8; }
 .facts { margin: 0 0 8px; }
 .figures { display: flex; flex-wrap: wrap; gap: 14px; margin: 8px 0 12px; }
-figure { margin: 0; max-width: 100%; }
+figure { position: relative; margin: 0; max-width: 100%; }
 figure img { display: block; width: 300px; height: auto; max-width: 100%; cursor: zoom-in;
   border: 1px solid var(--line); border-radius: 4px; }
 figure input { position: absolute; opacity: 0; }

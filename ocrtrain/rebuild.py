@@ -61,7 +61,8 @@ class Rebuilt:
 
     `batch` holds the rows asked for, which are `rows` of the global batch; `identity` is the global
     batch's, and `recorded` what training wrote down for it ("" where it has not come so far).
-    `problem` says why the two are not known to be equal; None where they are, or cannot be yet.
+    `compared` is the step whose identity was compared: this one, else the last one recorded, else
+    -1. `problem` says what speaks against the batch; None where nothing does.
     """
 
     asked: Asked
@@ -73,6 +74,7 @@ class Rebuilt:
     samples: tuple[Shown, ...]
     identity: str
     recorded: str
+    compared: int
     problem: TrainError | None
 
     @property
@@ -83,9 +85,10 @@ class Rebuilt:
             return f"identity {self.identity}{whole} IS NOT KNOWN TO BE THE ONE TRAINED ON"
         if self.recorded:
             return f"identity {self.identity}{whole} equals the one recorded"
+        last = f"; step {self.compared}, the last it has, is the same" if self.compared >= 0 else ""
         return (
-            f"identity {self.identity}{whole}: none is recorded, "
-            f"training has not finished step {self.asked.step} yet"
+            f"identity {self.identity}{whole}: training has not finished step {self.asked.step} "
+            f"yet{last}"
         )
 
     @property
@@ -96,47 +99,78 @@ class Rebuilt:
         return f"step {asked.step} of {self.steps:,}{rank}"
 
 
+@dataclass(frozen=True)
+class _Run:
+    """A run as its folder has it."""
+
+    folder: Path
+    config: Config
+    tokenizer: Tokenizer
+    sources: Sources
+    plan: Plan
+
+    def batch(self, step: int, *, skip: bool) -> Batch:
+        """The global batch of a step with the holes that are on record; with `skip` more of them,
+        where samples cannot be used."""
+        bad = BadSamples(skip=skip)
+        bad.replay(self.folder)
+        stream = Stream(self.plan, self.sources, self.config, tokenizer=self.tokenizer, bad=bad)
+        return stream.batch(step)
+
+
 def rebuild(asked: Asked) -> Rebuilt:
     """Rebuild a batch and compare it with what was recorded.
 
     Raises UsageError for a step or rank that is not there or shards that are not found, TrainError
     for a run whose files are missing, damaged or not each other's, and what reading shards raises.
     """
+    run = _open(asked)
+    rows = range(run.plan.batch)
+    if asked.world:
+        rows = rank_rows(run.plan.batch, asked.rank, asked.world)
+    # Listed before the record is read: a checkpoint is never ahead of it.
+    saved = checkpoint.steps(asked.run)
+    recorded = record.identity_at(asked.run, asked.step)
+    # What training has read without a complaint must be read again; what it has still to read may
+    # be skipped by it.
+    whole = run.batch(asked.step, skip=run.config.bad_samples == "skip" and not recorded)
+    newest = None if recorded else record.newest(asked.run)
+    if recorded:
+        problem = _compare(run, asked.step, whole.identity, recorded)
+    elif newest is not None:  # then at least what was trained on last must be the same
+        step, identity = newest
+        problem = _compare(run, step, run.batch(step, skip=False).identity, identity)
+    else:
+        problem = None
+    batch = whole.split(len(rows))[rows.start // len(rows)]
+    return Rebuilt(
+        asked=asked,
+        config=run.config,
+        tokenizer=run.tokenizer,
+        steps=run.plan.steps,
+        batch=batch,
+        rows=rows,
+        samples=_samples(run, batch, rows),
+        identity=whole.identity,
+        recorded=recorded,
+        compared=asked.step if recorded else newest[0] if newest else -1,
+        problem=problem or (None if recorded else _lost(run, asked.step, saved)),
+    )
+
+
+def _open(asked: Asked) -> _Run:
+    """Read the run's files and open its shards."""
     config = _config(asked)
     tokenizer = _tokenizer(asked.run)
-    sources = _open(config)
+    sources = _sources(config)
     plan = plan_rows(config, sources, tokenizer)
-    check_same(
-        asked.run / "plan.json",
-        plan.to_json(),
-        remedy="say where those lie by --shards and --text",
-    )
+    remedy = "say where those lie by --shards and --text"
+    check_same(asked.run / "plan.json", plan.to_json(), remedy=remedy)
     if not 0 <= asked.step < plan.steps:
         raise UsageError(
             f"--step {asked.step}: the plan of {asked.run} has the steps 0 to {plan.steps - 1}"
         )
-    rows = range(plan.batch)
-    if asked.world:
-        rows = rank_rows(plan.batch, asked.rank, asked.world)
-    recorded = record.identity_at(asked.run, asked.step)
-    # What training has read without a complaint must be read again; what it has still to read may
-    # be skipped by it.
-    bad = BadSamples(skip=config.bad_samples == "skip" and not recorded)
-    bad.replay(asked.run)
-    whole = Stream(plan, sources, config, tokenizer=tokenizer, bad=bad).batch(asked.step)
-    batch = whole.split(len(rows))[rows.start // len(rows)]
-    return Rebuilt(
-        asked=asked,
-        config=config,
-        tokenizer=tokenizer,
-        steps=plan.steps,
-        batch=batch,
-        rows=rows,
-        samples=_samples(plan, sources, batch, rows),
-        identity=whole.identity,
-        recorded=recorded,
-        problem=_problem(asked, config, tokenizer, whole.identity, recorded),
-    )
+    return _Run(asked.run, config, tokenizer, sources, plan)
 
 
 def _config(asked: Asked) -> Config:
@@ -177,7 +211,7 @@ def _tokenizer(run: Path) -> Tokenizer:
         raise TrainError(f"{exc}; {remedy}") from exc
 
 
-def _open(config: Config) -> Sources:
+def _sources(config: Config) -> Sources:
     """The shards trained on. One that is not found may have been named from another folder."""
     try:
         return open_training(config)
@@ -189,11 +223,11 @@ def _open(config: Config) -> Sources:
         ) from exc
 
 
-def _samples(plan: Plan, sources: Sources, batch: Batch, rows: range) -> tuple[Shown, ...]:
+def _samples(run: _Run, batch: Batch, rows: range) -> tuple[Shown, ...]:
     """What the plan and the indexes know of each segment, beside the batch."""
-    views = list(sources.train.values())
+    views = list(run.sources.train.values())
     found = []
-    planned = plan.rows(batch.step, rows)
+    planned = run.plan.rows(batch.step, rows)
     for number, row, places in zip(rows, batch.rows, planned, strict=True):
         for segment, place in zip(row.segments, places, strict=True):
             found.append(Shown(number, segment, place.epoch, _sizes(views, place, segment)))
@@ -206,28 +240,29 @@ def _sizes(views: list[Shards], place: Place, segment: Segment) -> tuple[tuple[i
     return tuple((image.width, image.height) for image in images)
 
 
-def _problem(
-    asked: Asked, config: Config, tokenizer: Tokenizer, identity: str, recorded: str
-) -> TrainError | None:
-    """Why a batch is not known to be the one trained on; None where it is, or none was yet."""
-    if recorded == identity:
+def _compare(run: _Run, step: int, identity: str, recorded: str) -> TrainError | None:
+    """What there is to say where a batch is not the one recorded for its step."""
+    if identity == recorded:
         return None
-    path = asked.run / record.FILE
-    if recorded:
-        return TrainError(
-            f"{path}: step {asked.step} was trained on the batch with identity {recorded}, what is "
-            f"rebuilt has {identity}; {_reason(asked.run, config, tokenizer)}"
-        )
+    return TrainError(
+        f"{run.folder / record.FILE}: step {step} was trained on the batch with identity "
+        f"{recorded}, what is rebuilt has {identity}; {_reason(run)}"
+    )
+
+
+def _lost(run: _Run, step: int, saved: Sequence[Path]) -> TrainError | None:
+    """What there is to say where the record of a step should be, and is not: `saved` are the
+    run's checkpoints."""
+    path = run.folder / record.FILE
+    remedy = "bring it back, or show the batch all the same by --anyway"
     if not path.exists():
         return TrainError(
-            f"{path}: the file is missing, so nothing says what step {asked.step} was trained on; "
-            "bring it back, or show the batch all the same by --anyway"
+            f"{path}: the file is missing, nothing says what step {step} was trained on; {remedy}"
         )
-    later = [folder for folder in checkpoint.steps(asked.run) if _step(folder) > asked.step]
+    later = [folder for folder in saved if _step(folder) > step]
     if later:
         return TrainError(
-            f"{path}: step {asked.step} is missing, though {later[0]} is of a later one: lines "
-            "were lost; bring them back, or show the batch all the same by --anyway"
+            f"{path}: it ends before step {step}, though {later[0]} is of a later one; {remedy}"
         )
     return None
 
@@ -236,17 +271,17 @@ def _step(folder: Path) -> int:
     return int(folder.name.removeprefix("step_"))
 
 
-def _reason(run: Path, config: Config, tokenizer: Tokenizer) -> str:
+def _reason(run: _Run) -> str:
     """What can have made the batch another, by the newest checkpoint."""
-    found = checkpoint.steps(run)
+    found = checkpoint.steps(run.folder)
     if not found:
         return "no checkpoint says under which library versions it was trained"
     folder = found[-1]
     try:
         saved = Checkpoint.open(folder)
         # A checkpoint holds the steps that there are, config.json those that were asked for.
-        changed = differences(replace(saved.config, steps=config.steps), config)
-        if saved.tokenizer().fingerprint != tokenizer.fingerprint:
+        changed = differences(replace(saved.config, steps=run.config.steps), run.config)
+        if saved.tokenizer().fingerprint != run.tokenizer.fingerprint:
             changed.append("the tokenizer is another")
         changed += [text for text in saved.changed_versions() if not text.startswith(_NO_MATTER)]
     except (OcrError, OSError, json.JSONDecodeError) as exc:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -69,24 +70,36 @@ def cut_back(run: Path, step: int) -> None:
 def identity_at(run: Path, step: int) -> str:
     """The identity a run recorded for a step; "" where it never came to it. Raises TrainError for
     a file that is not ours."""
-    path = run / FILE
+    for number, value in _lines(run / FILE):
+        if value["step"] == step:
+            return str(value["identity"])
+        if value["step"] > step:
+            raise TrainError(
+                f"{run / FILE}: line {number} is of step {value['step']} and none before it of "
+                f"step {step}: lines were taken out after they were written"
+            )
+    return ""
+
+
+def newest(run: Path) -> tuple[int, str] | None:
+    """The last step a run recorded, and its identity; None before the first. Raises as above."""
+    last = None
+    for _, value in _lines(run / FILE):
+        last = value["step"], str(value["identity"])
+    return last
+
+
+def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The numbers and values of the lines that are whole."""
     if not path.exists():
-        return ""
+        return
     with explain_disk(path), path.open(encoding="utf-8", errors="replace") as file:
         for number, line in enumerate(file, start=1):
             value = _parsed(line)
-            if value is None:
-                if line.endswith("\n"):
-                    raise TrainError(f"{path}: line {number} was damaged after it was written")
-                break  # torn by a kill
-            if value["step"] == step:
-                return str(value["identity"])
-            if value["step"] > step:
-                raise TrainError(
-                    f"{path}: line {number} is of step {value['step']} and none before it of step "
-                    f"{step}: lines were taken out after they were written"
-                )
-    return ""
+            if value is not None:
+                yield number, value
+            elif line.endswith("\n"):
+                raise TrainError(f"{path}: line {number} was damaged after it was written")
 
 
 def _parsed(line: str) -> dict[str, Any] | None:

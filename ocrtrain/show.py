@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from ocrdata.image import letterbox_geometry
-from ocrtrain.batch import Batch
+from ocrtrain.batch import Batch, Segment
 from ocrtrain.readable import first_turn, visible
 from ocrtrain.rebuild import Rebuilt, Shown
 
@@ -28,6 +28,11 @@ class Limits:
     tokens: int = 1024
 
 
+def many(count: int, what: str) -> str:
+    """'1 row', '1,024 rows'."""
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
+
+
 def padding(batch: Batch) -> float:
     """The share of positions that hold nothing."""
     return 1 - batch.tokens / batch.input_ids.numel()
@@ -40,19 +45,30 @@ def summary(shown: Rebuilt) -> list[str]:
     lines = [
         f"{shown.asked.run}, {shown.title}: {_sources(batch)}",
         shown.verdict,
-        f"{high:,} rows, {len(batch.segments):,} samples, {len(batch.images):,} images; "
-        f"{batch.tokens:,} tokens, {batch.supervised:,} of them supervised; padding "
+        f"{many(high, 'row')}, {many(len(batch.segments), 'sample')}, "
+        f"{many(len(batch.images), 'image')}; {many(batch.tokens, 'token')}, "
+        f"{batch.supervised:,} of them supervised; padding "
         f"{padding(batch):.1%} of {high:,} x {wide:,} positions",
     ]
     if batch.cut_tokens:
-        lines.append(
-            f"cut to --seq-len {shown.config.seq_len}: {batch.cut_tokens:,} tokens and "
-            f"{batch.cut_turns:,} whole turns of "
-            f"{sum(bool(part.cut_tokens) for part in batch.segments):,} samples"
-        )
+        samples = many(sum(bool(part.cut_tokens) for part in batch.segments), "sample")
+        lines.append(f"cut to --seq-len {shown.config.seq_len}: {cut(batch)}, of {samples}")
     if batch.bad:
-        lines.append(f"{len(batch.bad):,} samples were skipped and left holes")
+        lines.append(f"skipped, with a hole in its place: {many(len(batch.bad), 'sample')}")
+    if repeated(batch):
+        lines.append(f"there more than once: {many(repeated(batch), 'sample')} too many")
     return lines
+
+
+def cut(part: Batch | Segment) -> str:
+    """'12 tokens', '364 tokens with 1 whole turn': what did not fit."""
+    turns = f" with {many(part.cut_turns, 'whole turn')}" if part.cut_turns else ""
+    return many(part.cut_tokens, "token") + turns
+
+
+def repeated(batch: Batch) -> int:
+    """Samples of a batch that stand in it before, in whatever epoch."""
+    return len(batch.segments) - len({(part.source, part.ref) for part in batch.segments})
 
 
 def _sources(batch: Batch) -> str:
@@ -60,7 +76,7 @@ def _sources(batch: Batch) -> str:
     names = list(dict.fromkeys(batch.sources))
     counts = [(batch.sources.count(name), visible(name)) for name in names]
     return ", ".join(
-        f"{count:,}{' rows' if number == 0 else ''} of {name}"
+        f"{many(count, 'row') if number == 0 else count} of {name}"
         for number, (count, name) in enumerate(counts)
     )
 
@@ -94,8 +110,8 @@ def image_size(sample: Shown, number: int, size: int) -> str:
 
 
 def left_out(total: int, shown: int, what: str, flag: str) -> str:
-    """'9 more images are not shown (--images N)'; "" where there are none."""
-    return f"{total - shown:,} more {what} are not shown ({flag} N)" if total > shown else ""
+    """'not shown: 9 images (--images N)'; "" where all are."""
+    return f"not shown: {many(total - shown, what)} ({flag} N)" if total > shown else ""
 
 
 def describe(shown: Rebuilt, limits: Limits) -> str:
@@ -104,7 +120,7 @@ def describe(shown: Rebuilt, limits: Limits) -> str:
     lines = [*summary(shown), "", *_table([COLUMNS, *map(cells, samples)]), ""]
     for sample in samples:
         lines += _sample(shown, sample)
-    missing = left_out(len(shown.samples), len(samples), "samples", "--samples")
+    missing = left_out(len(shown.samples), len(samples), "sample", "--samples")
     return "\n".join([*lines, missing] if missing else lines)
 
 

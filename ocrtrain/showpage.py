@@ -21,7 +21,19 @@ from ocrtrain.pagestyle import STYLE
 from ocrtrain.pixels import seen
 from ocrtrain.readable import IMAGE, SPECIAL, Run, Span, runs, spans, visible
 from ocrtrain.rebuild import Rebuilt, Shown
-from ocrtrain.show import COLUMNS, NUMBERS, Limits, cells, image_size, left_out, name_of, padding
+from ocrtrain.show import (
+    COLUMNS,
+    NUMBERS,
+    Limits,
+    cells,
+    cut,
+    image_size,
+    left_out,
+    many,
+    name_of,
+    padding,
+    repeated,
+)
 
 BESIDE = 2
 """Images of a sample that have room beside its text."""
@@ -62,9 +74,12 @@ def _header(shown: Rebuilt) -> str:
         (f"{padding(batch):.1%}", f"padding of {batch.input_ids.numel():,} positions"),
     ]
     if batch.cut_tokens:
-        tiles.append((f"{batch.cut_tokens:,}", f"tokens cut, {batch.cut_turns:,} whole turns"))
+        turns = f", {many(batch.cut_turns, 'whole turn')}" if batch.cut_turns else ""
+        tiles.append((f"{batch.cut_tokens:,}", f"tokens cut{turns}"))
     if batch.bad:
         tiles.append((f"{len(batch.bad):,}", "samples skipped"))
+    if repeated(batch):
+        tiles.append((f"{repeated(batch):,}", "samples too many: there more than once"))
     numbers = "".join(
         f"<div><b>{value}</b><span>{escape(what)}</span></div>" for value, what in tiles
     )
@@ -81,9 +96,9 @@ def _rows(shown: Rebuilt, limits: Limits) -> Iterator[str]:
     """A bar for each row: what its positions are, where samples begin, and the padding."""
     batch = shown.batch
     width = batch.input_ids.shape[1]
-    kinds = (("image", "image"), ("context", "read only"), ("supervised", "supervised"),
-             ("padding", "padding"))  # fmt: skip
-    legend = "".join(f'<span><i class="{kind}"></i>{what}</span>' for kind, what in kinds)
+    kinds = {"image": "image", "context": "read only", "supervised": "supervised",
+             **({"hole": "skipped"} if batch.bad else {}), "padding": "padding"}  # fmt: skip
+    legend = "".join(f'<span><i class="{kind}"></i>{what}</span>' for kind, what in kinds.items())
     yield f'<section><h2>Rows</h2><p class="legend">{legend}</p>\n<div class="bars">\n'
     rows = batch.rows[: limits.rows]
     for number, row in enumerate(rows):
@@ -94,7 +109,7 @@ def _rows(shown: Rebuilt, limits: Limits) -> Iterator[str]:
             f'<div class="fill">{row.length:,} of {width:,}</div>\n'
         )
     yield "</div>"
-    yield _note(left_out(len(batch.rows), len(rows), "rows", "--rows"))
+    yield _note(left_out(len(batch.rows), len(rows), "row", "--rows"))
     yield "</section>\n"
 
 
@@ -175,8 +190,8 @@ def _cards(shown: Rebuilt, limits: Limits) -> Iterator[str]:
         yield "</div></article>\n"
         first, shown_images = first + part.images, shown_images + count
     samples = min(len(shown.samples), limits.samples)
-    yield _note(left_out(len(shown.batch.images), shown_images, "images", "--images"))
-    yield _note(left_out(len(shown.samples), samples, "samples", "--samples"))
+    yield _note(left_out(len(shown.batch.images), shown_images, "image", "--images"))
+    yield _note(left_out(len(shown.samples), samples, "sample", "--samples"))
     yield "</section>\n"
 
 
@@ -185,7 +200,7 @@ def _facts(sample: Shown) -> str:
     facts = [part.source, f"position {part.ref.position:,}", f"epoch {sample.epoch}",
              f"{part.length:,} ids"]  # fmt: skip
     if part.cut_tokens:
-        facts.append(f"{part.cut_tokens:,} tokens and {part.cut_turns:,} whole turns cut")
+        facts.append(f"{cut(part)} cut")
     if part.bad:
         return f'<p class="problem">skipped: {escape(part.bad)}</p>'
     return f'<p class="facts">{escape(" · ".join(facts))}</p>'
@@ -208,7 +223,7 @@ def _images(shown: Rebuilt, sample: Shown, first: int, count: int) -> Iterator[s
         )
     yield "</div>"
     if count < sample.segment.images:
-        yield _note(f"{sample.segment.images - count} images of it are not shown (--images N)")
+        yield _note(left_out(sample.segment.images, count, "image", "--images"))
 
 
 def _png(pixels: Tensor) -> str:
@@ -226,10 +241,9 @@ def _tokens(shown: Rebuilt, sample: Shown, limit: int) -> Iterator[str]:
     every = spans(shown.batch, row, sample.segment, shown.tokenizer)
     for count, span in enumerate(every):
         if count == limit:
-            rest = sample.segment.length - span.start
             yield "</mark>" if marked else ""
             marked = False
-            yield _note(f"{rest:,} more ids are not shown (--tokens N)")
+            yield _note(left_out(sample.segment.length, span.start, "id", "--tokens"))
             break
         if span.supervised != marked:
             yield "<mark>" if span.supervised else "</mark>"

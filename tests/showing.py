@@ -85,7 +85,8 @@ def shown_of(
     return Rebuilt(
         asked=Asked(Path(run), 0), config=replace(CONFIG, seq_len=CONFIG.seq_len),
         tokenizer=tokenizer(), steps=5, batch=batch, rows=range(len(rows)),
-        samples=tuple(samples), identity=batch.identity, recorded=batch.identity, problem=None,
+        samples=tuple(samples), identity=batch.identity, recorded=batch.identity, compared=0,
+        problem=None,
     )  # fmt: skip
 
 

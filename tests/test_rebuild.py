@@ -168,7 +168,8 @@ def test_steps_that_training_has_not_reached(
         shown = rebuild(Asked(trained, step))
         assert (shown.identity, shown.problem) == (line["identity"], None)
         assert bool(shown.recorded) == (step < 6)
-    assert shown.verdict.endswith("none is recorded, training has not finished step 9 yet")
+    told = "training has not finished step 9 yet; step 5, the last it has, is the same"
+    assert shown.verdict == f"identity {shown.identity}: {told}"
 
 
 def test_a_run_that_is_going_on(run: Path) -> None:
@@ -281,6 +282,21 @@ def test_another_tokenizer_changes_the_identity_and_is_named(run: Path) -> None:
     assert problem(run).endswith("the tokenizer is another")
 
 
+def test_a_step_to_come_of_another_tokenizer_is_not_believed(run: Path) -> None:
+    """The last step that was trained on tells."""
+    train_tokenizer(["What colour is it? Sure? Yes, black."] * 9, 300).save(run / "tokenizer.json")
+    text = problem(run, 8)
+    assert "step 5 was trained on the batch" in text and "the tokenizer is another" in text
+
+
+def test_a_run_that_has_recorded_nothing_yet(run: Path) -> None:
+    (run / "batches.jsonl").write_text("")
+    shutil.rmtree(run / "checkpoints")
+    found = rebuild(Asked(run, 3))
+    assert (found.problem, found.recorded, found.compared) == (None, "", -1)
+    assert found.verdict.endswith("training has not finished step 3 yet")
+
+
 def test_other_library_versions_are_named(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     lines = recorded(run)
     lines[1]["identity"] = "0" * 32
@@ -300,11 +316,11 @@ def test_a_record_that_is_gone_or_short(run: Path) -> None:
     path = run / "batches.jsonl"
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(lines[:3]))
-    assert "step 4 is missing, though" in problem(run, 4)
+    assert "it ends before step 4, though" in problem(run, 4)
     assert rebuild(Asked(run, 2)).problem is None
     assert rebuild(Asked(run, 7)).problem is None
     path.write_text("".join(lines[:3] + lines[4:]))
     with pytest.raises(TrainError, match=r"line 4 is of step 4 and none before it of step 3"):
         rebuild(Asked(run, 3))
     path.unlink()
-    assert "the file is missing, so nothing says what step 1 was trained on" in problem(run)
+    assert "the file is missing, nothing says what step 1 was trained on" in problem(run)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ocrdata.errors import TrainError
-from ocrtrain.record import FILE, BatchRecord, cut_back, identity_at
+from ocrtrain.record import FILE, BatchRecord, cut_back, identity_at, newest
 from tests.test_bad import batch
 
 
@@ -30,6 +30,15 @@ def test_a_line_a_step(tmp_path: Path) -> None:
     assert lines(tmp_path)[2] == {"step": 2, "identity": batch(2).identity}
     assert identity_at(tmp_path, 2) == batch(2).identity
     assert identity_at(tmp_path, 4) == ""
+
+
+def test_the_newest_line(tmp_path: Path) -> None:
+    assert newest(tmp_path) is None
+    write(tmp_path, range(4))
+    assert newest(tmp_path) == (3, batch(3).identity)
+    with (tmp_path / FILE).open("a") as file:
+        file.write('{"step": 4, "iden')
+    assert newest(tmp_path) == (3, batch(3).identity)
 
 
 def test_samples_are_recorded_on_request(tmp_path: Path) -> None:

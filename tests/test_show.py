@@ -16,11 +16,13 @@ from ocrtrain.show import (
     NUMBERS,
     Limits,
     cells,
+    cut,
     describe,
     excerpts,
     image_size,
     left_out,
     padding,
+    repeated,
     summary,
 )
 from tests.showing import shown_of, talk
@@ -40,18 +42,31 @@ def test_the_summary_counts_the_batch() -> None:
     assert lines[1] == f"identity {batch.identity} equals the one recorded"
     assert lines[2].startswith(f"3 rows, 4 samples, 3 images; {batch.tokens} tokens, ")
     assert f"{batch.supervised} of them supervised" in lines[2]
-    assert lines[3:] == ["1 samples were skipped and left holes"]
+    assert lines[3:] == ["skipped, with a hole in its place: 1 sample"]
 
 
 def test_what_was_cut_is_said() -> None:
     shown = shown_of([[talk("q", "long " * 60)]])
-    assert f"cut to --seq-len 128: {shown.batch.cut_tokens} tokens" in "\n".join(summary(shown))
+    lost = shown.batch.cut_tokens
+    assert summary(shown)[3:] == [f"cut to --seq-len 128: {lost} tokens, of 1 sample"]
+    (segment,) = shown.batch.segments
+    assert cut(replace(segment, cut_tokens=1, cut_turns=2)) == "1 token with 2 whole turns"
+
+
+def test_samples_that_are_there_twice_are_counted() -> None:
+    shown = three_rows()
+    assert repeated(shown.batch) == 0
+    twice = replace(shown, batch=replace(shown.batch, rows=shown.batch.rows * 2))
+    assert repeated(twice.batch) == 4
+    assert summary(twice)[-1] == "there more than once: 4 samples too many"
 
 
 def test_the_verdict_has_three_ways() -> None:
     shown = three_rows()
     assert "equals the one recorded" in summary(shown)[1]
-    assert "none is recorded" in summary(replace(shown, recorded=""))[1]
+    later = replace(shown, recorded="", compared=-1)
+    assert summary(later)[1].endswith("training has not finished step 0 yet")
+    assert summary(replace(later, compared=7))[1].endswith("; step 7, the last it has, is the same")
     bad = replace(shown, recorded="x", problem=TrainError("it differs"))
     assert "IS NOT KNOWN TO BE THE ONE TRAINED ON" in summary(bad)[1]
 
@@ -75,7 +90,7 @@ def test_a_table_line_for_each_sample() -> None:
 def test_limits_are_said() -> None:
     shown = three_rows()
     text = describe(shown, Limits(samples=2))
-    assert text.endswith("2 more samples are not shown (--samples N)")
+    assert text.endswith("not shown: 2 samples (--samples N)")
     assert "k0.1" in text and "k1.0" not in text
     assert left_out(5, 5, "rows", "--rows") == "" and left_out(2, 3, "rows", "--rows") == ""
 

@@ -150,9 +150,9 @@ def test_limits_hold_and_are_said() -> None:
     assert len([1 for tag, values in found.tags if values.get("class") == "bar"]) == 3
     assert found.within("tbody").count("x-000.tar") == 6
     for note in (
-        "1 more rows are not shown (--rows N)", "6 more samples are not shown (--samples N)",
-        "16 more images are not shown (--images N)", "1 images of it are not shown (--images N)",
-        "more ids are not shown (--tokens N)",
+        "not shown: 1 row (--rows N)", "not shown: 6 samples (--samples N)",
+        "not shown: 16 images (--images N)", "not shown: 1 image (--images N)",
+        " ids (--tokens N)",
     ):  # fmt: skip
         assert note in text, note
     assert not images(read(shown, Limits(images=0)))
