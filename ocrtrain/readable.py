@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Iterator, Sequence
-from itertools import groupby
+from itertools import groupby, takewhile
 from typing import NamedTuple
 
 from ocrdata.tokenizer import Tokenizer
@@ -69,22 +69,12 @@ def spans(batch: Batch, row: int, segment: Segment, tokenizer: Tokenizer) -> Ite
         elif ids[at] in names:
             count, kind, text = 1, SPECIAL, names[ids[at]]
         else:
-            near = slice(at, at + LONGEST_CHARACTER)
-            following = _plain(ids[near], wanted[near], names)
+            near = ids[at : at + LONGEST_CHARACTER]
+            following = list(takewhile(lambda number: number not in names, near))
             count, text = _characters(following, tokenizer)
             kind = TEXT
         yield Span(kind, text, tuple(ids[at : at + count]), at, wanted[at])
         at += count
-
-
-def _plain(ids: Sequence[int], wanted: Sequence[bool], names: dict[int, str]) -> list[int]:
-    """The ids of text at the beginning that are supervised, or not, as the first one is."""
-    kept: list[int] = []
-    for number, flag in zip(ids, wanted, strict=False):
-        if number in names or flag != wanted[0]:
-            break
-        kept.append(number)
-    return kept
 
 
 def _characters(ids: Sequence[int], tokenizer: Tokenizer) -> tuple[int, str]:
