@@ -160,9 +160,10 @@ def rebuild(asked: Asked) -> Rebuilt:
 
 def _open(asked: Asked) -> _Run:
     """Read the run's files and open its shards."""
-    config = _config(asked)
+    began = _config(asked.run)
+    config = _with_places(began, asked)
     tokenizer = _tokenizer(asked.run)
-    sources = _sources(config)
+    sources = _sources(config, began)
     plan = plan_rows(config, sources, tokenizer)
     remedy = "say where those lie by --shards and --text"
     check_same(asked.run / "plan.json", plan.to_json(), remedy=remedy)
@@ -173,12 +174,16 @@ def _open(asked: Asked) -> _Run:
     return _Run(asked.run, config, tokenizer, sources, plan)
 
 
-def _config(asked: Asked) -> Config:
-    """The run's config, with its shards where they are said to lie."""
-    path = asked.run / "config.json"
+def _config(run: Path) -> Config:
+    """The config a run was started with."""
+    path = run / "config.json"
     if not path.exists():
-        raise UsageError(f"--run {asked.run} holds no run: there is no {path}")
-    config = from_json(read_sealed(path))
+        raise UsageError(f"--run {run} holds no run: there is no {path}")
+    return from_json(read_sealed(path))
+
+
+def _with_places(config: Config, asked: Asked) -> Config:
+    """A run's config with its shards where they are said to lie."""
     if asked.text and not config.text:
         raise UsageError(f"--text: the run in {asked.run} has no text-only shards")
     return replace(
@@ -211,15 +216,16 @@ def _tokenizer(run: Path) -> Tokenizer:
         raise TrainError(f"{exc}; {remedy}") from exc
 
 
-def _sources(config: Config) -> Sources:
-    """The shards trained on. One that is not found may have been named from another folder."""
+def _sources(config: Config, began: Config) -> Sources:
+    """The shards trained on. One that is not found may have been named from another folder by the
+    config the run began with."""
     try:
         return open_training(config)
     except SpecError as exc:
-        named = shlex.join([*config.shards, *config.text])
+        named = shlex.join([*began.shards, *began.text])
         raise UsageError(
-            f"{exc}; the run trained on {named}: go to the folder that was named from, or say "
-            "where they lie now by --shards and --text"
+            f"{exc}; the run was started with {named}: go to the folder that was named from, or "
+            "say where they lie now by --shards and --text"
         ) from exc
 
 

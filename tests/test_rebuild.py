@@ -203,6 +203,8 @@ def test_shards_that_moved(run: Path, inputs: dict[str, str], tmp_path: Path, wr
     write_sealed(path, to_json(config))
     with pytest.raises(UsageError, match=r"gone.*say where they lie now by --shards and --text"):
         rebuild(Asked(run, 1))
+    with pytest.raises(UsageError, match=r"^nowhere.*started with .*gone/squares-\*\.tar\[:48\]"):
+        rebuild(Asked(run, 1, shards=("nowhere.json",)))
     text = now["text"] + written.replace("48", "30")
     found = rebuild(Asked(run, 1, shards=(now["shards"] + written,), text=(text,)))
     assert found.problem is None and found.recorded
