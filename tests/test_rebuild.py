@@ -243,11 +243,22 @@ def test_no_run_and_missing_files(run: Path, tmp_path: Path) -> None:
         (run / name).write_bytes(kept)
 
 
+def value_of(data: bytes) -> object:
+    """The JSON value of bytes; None where they have none."""
+    try:
+        return json.loads(data)
+    except ValueError:
+        return None
+
+
 @pytest.mark.parametrize("name", ["config.json", "plan.json", "tokenizer.json"])
 def test_a_flipped_bit_in_a_file_of_the_run(run: Path, name: str) -> None:
-    data = bytearray((run / name).read_bytes())
+    data = (run / name).read_bytes()
     for at in range(len(data) // 7, len(data), len(data) // 7):
-        (run / name).write_bytes(data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :])
+        changed = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+        if value_of(changed) == value_of(data):
+            continue  # the last of 17 digits: the same number
+        (run / name).write_bytes(changed)
         with pytest.raises(OcrError, match=name) as caught:
             rebuild(Asked(run, 0))
         assert caught.value.exit_status == 1
