@@ -1,7 +1,8 @@
 """Rows: the endless sequence of a source's rows, each of one sample or of several packed ones.
 
-Owner of the way from the number of a row to its draws. Unpacked, row n is draw n. Packed, draws
-are cut into windows, and each window is packed by itself (`ocrdata.packing`): all that is kept of
+Owner of the way from the number of a row to its draws. Unpacked, row n is draw n. Packed, each
+epoch is cut into windows of one size (a window of two epochs would bring a sample and its copy
+together), and each window is packed by itself (`ocrdata.packing`): all that is kept of
 it is how many rows it gave, and it is packed again when one of them is asked for.
 """
 
@@ -101,9 +102,9 @@ class PlainRows:
 
 
 class PackedRows:
-    """Windows of `window` draws, packed into rows of `capacity` ids and `max_images` images.
-
-    `finite` ends the draws with the first epoch. Safe to share between threads.
+    """Windows of at most `window` draws, packed into rows of `capacity` ids and `max_images`
+    images. No row holds a sample twice. `finite` ends the draws with the first epoch. Safe to share
+    between threads.
     """
 
     def __init__(
@@ -111,7 +112,8 @@ class PackedRows:
         finite: bool = False,
     ) -> None:  # fmt: skip
         self.draws, self._measures = draws, measures
-        self._capacity, self._window, self._max_images = capacity, window, max_images
+        self._capacity, self._max_images = capacity, max_images
+        self._windows_each = -(-draws.size // window)  # of an epoch
         self._finite = finite
         self._ends: list[int] = []  # rows after each window that was packed so far
         self._cache: OrderedDict[int, tuple[Packing, Int64]] = OrderedDict()
@@ -120,7 +122,7 @@ class PackedRows:
     def available(self) -> int:
         """Rows of one epoch by itself: its last window is what is left."""
         assert self._finite
-        while len(self._ends) * self._window < self.draws.size:
+        while len(self._ends) < self._windows_each:
             self._learn()
         return self._ends[-1]
 
@@ -130,7 +132,7 @@ class PackedRows:
             window, before = self._find(row)
             packing, positions = self._pack(window)
             found = np.flatnonzero(packing.row_of == row - before)
-            yield found + window * self._window, positions[found]
+            yield found + self._span(window).start, positions[found]
 
     def lengths(self, start: int, stop: int) -> Int64:
         """Ids of the rows."""
@@ -169,10 +171,16 @@ class PackedRows:
             return Consumed(0, _NOTHING)
         window, before = self._find(rows - 1)
         packing, positions = self._pack(window)
-        first = window * self._window
+        first = self._span(window).start
         if rows == before + packing.rows:
             return Consumed(first + len(packing.row_of), _NOTHING)
         return Consumed(first, positions[packing.row_of < rows - before])
+
+    def _span(self, window: int) -> range:
+        """The draws of a window: its epoch's in parts whose sizes differ by one at most."""
+        epoch, number = divmod(window, self._windows_each)
+        first, size, parts = epoch * self.draws.size, self.draws.size, self._windows_each
+        return range(first + size * number // parts, first + size * (number + 1) // parts)
 
     def _find(self, row: int) -> tuple[int, int]:
         """The window of a row, and the rows before it."""
@@ -185,7 +193,7 @@ class PackedRows:
         """Pack the next window that was never packed, and note its rows."""
         with self._lock:
             window = len(self._ends)
-            if self._finite and window * self._window >= self.draws.size:
+            if self._finite and window >= self._windows_each:
                 raise IndexError(f"{self.draws.name} has {self._ends[-1]} rows, no more")
         packing, _ = self._pack(window)
         with self._lock:
@@ -199,11 +207,8 @@ class PackedRows:
             if found is not None:
                 self._cache.move_to_end(window)
                 return found
-        start = window * self._window
-        stop = start + self._window
-        if self._finite:
-            stop = min(stop, self.draws.size)
-        positions = self.draws.many(start, stop)
+        span = self._span(window)
+        positions = self.draws.many(span.start, span.stop)
         packing = pack(
             self._measures.lengths[positions],
             self._measures.images[positions].astype(np.int64),

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocrdata import compiled, mix
+from ocrdata import mix
 from ocrdata.errors import UsageError
 from ocrdata.mix import Phase, schedule
 
@@ -59,6 +59,12 @@ def test_weights_may_change_at_named_slots(data: st.DataObject, length: int) -> 
     assert largest_stray(schedule(found, length).slots.tolist(), found)[0] < 1
 
 
+def test_a_change_that_many_sources_feel_at_once() -> None:
+    """Found by hypothesis: without looking ahead to the later weights a source strays by 7/6."""
+    found = phases([0, 0, 1, 0, 1], [0, 4, 0, 1, 1], [0, 0, 0, 2, 1], starts=(0, 1, 3))
+    assert largest_stray(schedule(found, 4).slots.tolist(), found)[0] < 1
+
+
 @given(data=st.data())
 def test_by_tokens_every_prefix_is_within_one_largest_batch(data: st.DataObject) -> None:
     weights = data.draw(st.lists(st.integers(1, 50), min_size=2, max_size=6))
@@ -70,6 +76,24 @@ def test_by_tokens_every_prefix_is_within_one_largest_batch(data: st.DataObject)
         phases(weights), 100, sizes=lambda source, start, stop: np.array(sizes[source][start:stop])
     )
     stray, largest = largest_stray(found.slots.tolist(), phases(weights), sizes)
+    assert stray <= largest
+
+
+@given(data=st.data())
+def test_by_tokens_two_sources_keep_the_bound_through_changes(data: st.DataObject) -> None:
+    pairs = st.tuples(st.integers(0, 30), st.integers(0, 30)).filter(any).map(list)
+    parts = data.draw(st.lists(pairs, min_size=2, max_size=4))
+    starts = sorted(data.draw(st.sets(st.integers(1, 60), min_size=len(parts) - 1,
+                                      max_size=len(parts) - 1)))  # fmt: skip
+    found = phases(*parts, starts=(0, *starts))
+    sizes = [
+        data.draw(st.lists(st.sampled_from([1, 3, 50, 100]), min_size=90, max_size=90))
+        for _ in range(2)
+    ]
+    slots = schedule(
+        found, 80, sizes=lambda source, start, stop: np.array(sizes[source][start:stop])
+    )
+    stray, largest = largest_stray(slots.slots.tolist(), found, sizes)
     assert stray <= largest
 
 
@@ -94,7 +118,7 @@ def test_the_originals_share() -> None:
     slots = schedule(phases([18, 10]), 1400).slots
     assert np.bincount(slots).tolist() == [900, 500]
     # A plan's mix never changes under the same ALGORITHM.
-    assert mix.ALGORITHM == "deadline-2"
+    assert mix.ALGORITHM == "deadline-3"
     assert slots[:14].tolist() == [0, 1, 0, 0, 1, 0, 0, 1, 0, 0, 1, 0, 0, 1]
 
 
@@ -166,25 +190,6 @@ def test_stop_ends_at_the_first_slot_that_cannot_be_filled(
     found = schedule(phases(weights), 200, available=limits, at_end="stop")
     assert found.slots.tolist() == endless[: len(wanted)]
     assert found.ended_by == (endless[len(wanted)] if len(wanted) < 200 else -1)
-
-
-@given(data=st.data())
-def test_compiled_and_plain_agree(data: st.DataObject) -> None:
-    weights = data.draw(st.lists(st.integers(1, 99), min_size=2, max_size=8))
-    limits = data.draw(st.lists(st.integers(0, 60), min_size=len(weights), max_size=len(weights)))
-    policy = data.draw(st.sampled_from(mix.AT_END))
-    sizes = [np.arange(1, 300) * (n + 3) % 101 + 1 for n in range(len(weights))]
-    found = []
-    for worth in (0, 1 << 60):
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(compiled, "WORTH", worth)
-            found += [
-                schedule(phases(weights), 200, available=limits, at_end=policy, sizes=own)
-                for own in (None, lambda source, start, stop: sizes[source][start:stop])
-            ]
-    for one, two in zip(found[:2], found[2:], strict=True):
-        assert one.slots.tolist() == two.slots.tolist()
-        assert one.ended_by == two.ended_by
 
 
 @pytest.mark.parametrize(

@@ -42,32 +42,29 @@ def test_rows_are_numbered_by_their_first_draws(found: Samples) -> None:
 
 @given(samples)
 def test_each_sample_lies_where_it_fits_best(found: Samples) -> None:
-    """The rule by itself: longest first, into the fullest row that holds it."""
-    order = sorted(range(len(found)), key=lambda at: -found[at][0])
+    """The rule by itself: in order, into the fullest row that holds it, the first of equals."""
     rows: list[list[int]] = []
-    for at in order:
-        length, images = found[at]
+    wanted = []
+    for at, (length, images) in enumerate(found):
+        fill = [sum(found[k][0] for k in row) for row in rows]
         fitting = [
-            row for row in rows
-            if sum(found[k][0] for k in row) + length <= CAPACITY
+            number for number, row in enumerate(rows)
+            if fill[number] + length <= CAPACITY
             and sum(found[k][1] for k in row) + images <= 6
         ]  # fmt: skip
-        if fitting:
-            # Rows equally full are interchangeable as far as ids go.
-            best = max(sum(found[k][0] for k in row) for row in fitting)
-            next(row for row in fitting if sum(found[k][0] for k in row) == best).append(at)
-        else:
-            rows.append([at])
-    if not any(images for _, images in found):
-        fill = sorted(sum(found[k][0] for k in row) for row in rows)
-        result = packed(found)
-        got = np.bincount(result.row_of, weights=[length for length, _ in found] or None)
-        assert sorted(got.astype(int).tolist()) == fill
+        if not fitting:
+            rows.append([])
+            fill.append(0)
+            fitting = [len(rows) - 1]
+        best = max(fitting, key=lambda number: (fill[number], -number))
+        rows[best].append(at)
+        wanted.append(best)
+    assert packed(found).row_of.tolist() == wanted
 
 
 @given(samples)
 def test_at_most_one_row_is_half_empty(found: Samples) -> None:
-    """Of two rows at most half full one would not have been opened."""
+    """Of two rows at most half full the second would not have been opened."""
     result = packed(found, max_images=10_000)
     fill = np.bincount(result.row_of, weights=[length for length, _ in found] or None)
     assert np.count_nonzero(fill <= CAPACITY / 2) <= 1

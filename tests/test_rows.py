@@ -44,9 +44,12 @@ def test_packed_rows_are_their_windows_one_after_the_other(
 ) -> None:
     found, measures = packed(size, window), made_up(size, longest=CAPACITY)
     wanted: list[list[int]] = []
+    parts = -(-size // window)
     for number in range(rows + 1):
-        start = number * window
-        positions = Draws("charts", size, seed=0).many(start, start + window)
+        epoch, part = divmod(number, parts)
+        start, stop = (epoch * size + size * at // parts for at in (part, part + 1))
+        assert stop - start <= window
+        positions = Draws("charts", size, seed=0).many(start, stop)
         packing = pack(
             measures.lengths[positions], measures.images[positions].astype(np.int64),
             capacity=CAPACITY, max_images=5,
@@ -88,6 +91,12 @@ def test_what_rows_consume_is_their_draws(size: int, window: int, rows: int) -> 
     wanted = [*found.draws.many(0, whole).tolist(), *extra.tolist()]
     assert sorted(wanted) == sorted(position(found, draw) for draw in drawn)
     assert whole + len(extra) == len(drawn) and set(range(whole)) <= set(drawn)
+
+
+@given(size=sizes, window=windows, rows=st.integers(0, 60))
+def test_no_row_holds_a_sample_twice(size: int, window: int, rows: int) -> None:
+    for _, positions in packed(size, window).members(0, rows):
+        assert len(set(positions.tolist())) == len(positions)
 
 
 @given(size=sizes, window=windows)
