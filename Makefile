@@ -16,7 +16,8 @@ test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not torture" tests
 
 torture: $(READY)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m torture --timeout 3600 tests
+	TORTURE_RESULTS=benchmarks/results OMP_NUM_THREADS=1 \
+		$(BIN)/python -m pytest -n 2 -m torture --timeout 3600 tests
 
 lint: $(READY)
 	$(BIN)/ruff check .

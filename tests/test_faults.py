@@ -1,0 +1,116 @@
+"""A few of each kind of damage to each kind of file (`make torture` has a thousand), and proof
+that the harness sees what it looks for."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ocrdata.errors import DigestError, OcrError, ShardError
+from ocrdata.index import index_path
+from ocrdata.manifest import Manifest, write_manifest
+from ocrdata.reader import open_shards
+from tests import fault
+from tests.fault import BAD, Reading, Target, cases, outcome, run
+from tests.faulttargets import SHARD, TARGETS, make_set, read_set
+from tests.rows import sample, write_shard
+
+CASES = 6
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
+def test_some_of_each(target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OCR_SHARDS_CACHE", str(tmp_path / "cache"))
+    target.make(tmp_path)
+    for kind in target.kinds:
+        for number, what, detail in cases(target, tmp_path, kind, count=CASES):
+            assert what not in BAD, f"{kind}, case {number}: {what}: {detail}"
+
+
+def reader(value: object) -> Target:
+    """A target whose reader gives, or raises, a value."""
+
+    def read(_: Path) -> Reading:
+        if isinstance(value, BaseException):
+            raise value
+        assert isinstance(value, dict)
+        return value
+
+    return replace(TARGETS[0], read=read, place="x-000", by_sample=True)
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ({"a": 1, "b": 2}, "identical"),
+        ({"a": 1, "b": 3}, "silent"),
+        ({"a": 1}, "silent"),
+        ({"a": 1, "b": 2, "c": 3}, "silent"),
+        ({"a": ShardError("x-000", "no", key="a"), "b": 3}, "silent"),
+        ({"a": ShardError("x-000", "no", key="a"), "b": 2}, "sample named"),
+        ({"a": ShardError("x-000", "no", key="b"), "b": 2}, "place not named"),
+        ({"a": ShardError("x-000", "no"), "b": 2}, "place not named"),
+        (ShardError("x-000", "no"), "file named"),
+        (OcrError("no"), "place not named"),
+        (ValueError("no"), "crash"),
+    ],
+)
+def test_each_outcome_is_told_from_the_others(value: object, expected: str) -> None:
+    assert outcome(reader(value), Path(), {"a": 1, "b": 2})[0] == expected
+
+
+def test_a_hang_ends(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def forever(_: Path) -> Reading:
+        while True:
+            time.monotonic()
+
+    monkeypatch.setattr(fault, "CASE_SECONDS", 1)
+    make_set(tmp_path)
+    good, first = read_set(tmp_path), []
+
+    def read(folder: Path) -> Reading:
+        return forever(folder) if first else (first.append(1) or good)
+
+    target = replace(TARGETS[0], read=read)
+    assert [what for _, what, _ in cases(target, tmp_path, "flip", count=1)] == ["hang"]
+
+
+def test_a_child_gives_the_same_outcomes(tmp_path: Path) -> None:
+    target = TARGETS[0]
+    target.make(tmp_path)
+    told = [what for _, what, _ in cases(target, tmp_path, "flip", count=10)]
+    assert run(target, tmp_path, "flip", 10).counts == {w: told.count(w) for w in set(told)}
+
+
+@pytest.mark.parametrize("with_manifest", [True, False])
+def test_an_old_index_with_a_new_shard(tmp_path: Path, with_manifest: bool) -> None:
+    """Of the same size, so that only the bytes tell; and a new index with the old manifest."""
+    tar = tmp_path / SHARD
+    old = write_shard(tar, [sample(number, ()) for number in range(10, 15)])
+    if with_manifest:
+        write_manifest(tmp_path / "x.json", Manifest("x", (old,)))
+    index = index_path(tar).read_bytes()
+    new = write_shard(tar, [sample(number, ()) for number in range(20, 25)])
+    assert new.bytes == old.bytes
+    if with_manifest:
+        with pytest.raises(ShardError, match=r"its index .* is not the one the manifest lists"):
+            open_shards(str(tar))[0]
+    index_path(tar).write_bytes(index)
+    shards = open_shards(str(tar))
+    for at in range(len(shards)):
+        with pytest.raises(DigestError, match=f"{SHARD}: sample {at:09d}: member {at:09d}.json"):
+            shards[at]
+
+
+def test_shards_under_each_others_names(tmp_path: Path) -> None:
+    """Tar and index together: only the manifest can know."""
+    make_set(tmp_path)
+    for path, other in ((SHARD, "x-001.tar"), ("x-000.index.parquet", "x-001.index.parquet")):
+        (tmp_path / path).rename(tmp_path / "between")
+        (tmp_path / other).rename(tmp_path / path)
+        (tmp_path / "between").rename(tmp_path / other)
+    with pytest.raises(ShardError, match="according to the manifest"):
+        open_shards(str(tmp_path))
