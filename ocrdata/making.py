@@ -119,7 +119,7 @@ class WorkFolder:
                 }
             )
             found = shard_info(self.out / record.shard.file)
-        except (OSError, ValueError, TypeError, KeyError, ShardError):
+        except (OSError, ValueError, TypeError, KeyError, RecursionError, ShardError):
             return None
         return record if found == record.shard else None
 

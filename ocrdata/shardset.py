@@ -11,7 +11,7 @@ import itertools
 import shlex
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -113,18 +113,20 @@ class ShardSet:
         if not self._key_ranges:
             files = [find_index(shard.path) for shard in self.shards]
             self._key_ranges = [read_key_range(file) for file in files]
-        hits = []
-        for number, bounds in enumerate(self._key_ranges):
-            if bounds is not None and bounds[0] <= key <= bounds[1]:
-                local = self.index(number).find(key)
-                if local is not None:
-                    hits.append(self.starts[number] + local)
+        ranges = enumerate(self._key_ranges)
+        likely = [number for number, found in ranges if found and found[0] <= key <= found[1]]
+        # No digest covers a footer's ranges: they say where to look first, never that it is not.
+        hits = self._find_in(key, likely) or self._find_in(key, range(len(self.shards)))
         if len(hits) > 1:
             where = ", ".join(self.shards[self.locate(hit)[0]].path.name for hit in hits[:3])
             raise UsageError(
                 f"{self.base}: {len(hits)} samples have the key {key!r} ({where}); ask by position"
             )
         return hits[0] if hits else None
+
+    def _find_in(self, key: str, numbers: Iterable[int]) -> list[int]:
+        found = ((number, self.index(number).find(key)) for number in numbers)
+        return [self.starts[number] + local for number, local in found if local is not None]
 
     def members(self, number: int, local: int) -> Members:
         """The verified members of one sample, in the tar's order. Raises ShardError."""

@@ -23,7 +23,10 @@ from ocrdata.names import is_shard, shard_stem
 
 MAX_FILES = 1_000_000
 _SLICE = re.compile(r"\[([^\[\]]*)\]$")
-_RANGE = re.compile(r"<(\d+)\.\.(\d+)>|\{(\d+)\.\.(\d+)\}|\{([^{}]*,[^{}]*)\}")
+_NUMBER = "[0-9]{1,18}"  # int() refuses thousands of digits, and knows those of other scripts
+_RANGE = re.compile(
+    rf"<({_NUMBER})\.\.({_NUMBER})>|\{{({_NUMBER})\.\.({_NUMBER})\}}|\{{([^{{}}]*,[^{{}}]*)\}}"
+)
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _NUMBERED = re.compile(r"(.+)-(\d{3,})")
 
@@ -67,7 +70,7 @@ def split_slice(text: str) -> tuple[str, str | None]:
     """'a.tar[1:2]' -> ('a.tar', '1:2'); a path that exists as written has no slice."""
     match = _SLICE.search(text)
     if match is None or _exists(text) or ":" not in match[1]:
-        if match is not None and re.fullmatch(r"-?\d+", match[1]) and ".tar" in text:
+        if match is not None and re.fullmatch(rf"-?{_NUMBER}", match[1]) and ".tar" in text:
             number = int(match[1])
             raise SpecError(
                 f"{text}: [{number}] is one position, not a slice; write "
@@ -82,7 +85,7 @@ def parse_slice(spec: str, text: str | None) -> slice | None:
     if text is None:
         return None
     parts = text.split(":")
-    if len(parts) > 3 or not all(re.fullmatch(r"\s*([+-]?\d{1,18})?\s*", part) for part in parts):
+    if len(parts) > 3 or not all(re.fullmatch(rf"\s*([+-]?{_NUMBER})?\s*", part) for part in parts):
         raise SpecError(f"{spec}: [{text}] is no slice; write [start:stop] or [start:stop:step]")
     numbers = [int(part) if part.strip() else None for part in parts]
     if len(numbers) == 3 and numbers[2] == 0:
@@ -103,8 +106,12 @@ def _one_slice(texts: Sequence[str], slices: Sequence[str | None]) -> str | None
 def _exists(text: str) -> bool:
     try:
         return Path(text).exists()
-    except (OSError, ValueError):
+    except (OSError, ValueError):  # a name that is too long, or that no file can have
         return False
+
+
+def _is_file(path: Path) -> bool:
+    return _exists(str(path)) and path.is_file()
 
 
 def _find(text: str) -> tuple[list[Path], Manifest | None]:
@@ -131,7 +138,7 @@ def _hint(path: Path) -> str:
         other = path.with_name(path.name + ending) if path.name else path
         if path.name and _exists(str(other)):
             return f"; {other} is there"
-    siblings = _shards_in(path.parent)
+    siblings = _shards_in(path.parent) if _exists(str(path.parent)) else []
     if siblings:
         return f"; {path.parent} holds {len(siblings)} shards, {siblings[0].name} to begin with"
     return ""
@@ -159,7 +166,7 @@ def _listed(path: Path, manifest: Manifest) -> list[Path]:
 
 
 def _all_there(spec: str, files: Sequence[Path]) -> None:
-    missing = [file for file in files if not file.is_file()]
+    missing = [file for file in files if not _is_file(file)]
     if missing:
         names = ", ".join(str(file) for file in missing[:3])
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""

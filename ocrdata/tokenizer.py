@@ -244,7 +244,7 @@ def _find(path: Path) -> Path:
 def _from_json(data: bytes) -> Tokenizer:
     try:
         value = json.loads(data)
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise UsageError(f"neither JSON nor another kind of tokenizer file: {exc}") from exc
     if isinstance(value, dict) and value.get("format") == FORMAT:
         return _from_saved(value)

@@ -15,7 +15,9 @@ from pathlib import Path
 
 from ocrdata.errors import TrainError
 from ocrdata.files import atomic_file, explain_disk, fsync_folder
+from ocrdata.format import canonical, digest_of
 from ocrtrain.batch import Batch
+from ocrtrain.lines import Line, parse_line
 
 FILE = "bad.jsonl"
 
@@ -44,27 +46,29 @@ class BadSamples:
         """Read what a run has written. A line torn by a kill was never acted on: it goes. Raises
         TrainError for a file that is not ours."""
         lines = self._read(run / FILE)
-        if lines and not lines[-1].endswith("\n"):
+        if lines and not lines[-1].endswith(b"\n"):
             with atomic_file(run / FILE) as file:
-                file.write("".join(lines[:-1]).encode())
+                file.writelines(lines[:-1])
 
     def replay(self, run: Path) -> None:
         """The same for who only looks: nothing is written, and the run may be going on."""
         self._read(run / FILE)
 
-    def _read(self, path: Path) -> list[str]:
+    def _read(self, path: Path) -> list[bytes]:
         """Take in the whole lines of a record; every line it has."""
         if not path.exists():
             return []
         with explain_disk(path):
-            lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-        whole = lines if not lines or lines[-1].endswith("\n") else lines[:-1]
+            lines = path.read_bytes().splitlines(keepends=True)
+        whole = lines if not lines or lines[-1].endswith(b"\n") else lines[:-1]
         for number, line in enumerate(whole, start=1):
             try:
-                value = json.loads(line)
-                at = int(value["step"]), str(value["source"]), int(value["position"])
+                value = parse_line(line) or {}
+                if value.pop("check") != _check(value):
+                    raise ValueError("its digest differs")
+                at = value["step"], str(value["source"]), int(value["position"])
                 reason = str(value["reason"])
-            except (ValueError, TypeError, KeyError) as exc:
+            except (ValueError, TypeError, KeyError, OverflowError) as exc:
                 raise TrainError(
                     f"{path}: line {number} is no record of a skipped sample: it was damaged; "
                     "without it the run's batches cannot be made again"
@@ -85,17 +89,16 @@ class BadSamples:
                 continue
             with self._lock:
                 self._known[at] = segment.bad
-            lines.append(
-                {
-                    "step": at[0],
-                    "source": at[1],
-                    "position": at[2],
-                    "shard": segment.ref.shard,
-                    "key": segment.ref.key,
-                    "digest": segment.ref.digest,
-                    "reason": segment.bad,
-                }
-            )
+            line = {
+                "step": at[0],
+                "source": at[1],
+                "position": at[2],
+                "shard": segment.ref.shard,
+                "key": segment.ref.key,
+                "digest": segment.ref.digest,
+                "reason": segment.bad,
+            }
+            lines.append({**line, "check": _check(line)})
         if not lines:
             return
         path = run / FILE
@@ -114,3 +117,8 @@ class BadSamples:
                 f"{last['reason']}\n  every one is in {path}; mend the shards, or resume with a "
                 "larger --max-bad"
             )
+
+
+def _check(line: Line) -> str:
+    """The digest of a line's other values: another position would be another batch."""
+    return digest_of(canonical(line))

@@ -29,8 +29,9 @@ import xxhash
 from safetensors.torch import load, save_file
 from torch import nn
 
-from ocrdata.errors import TrainError
+from ocrdata.errors import ShardError, TrainError
 from ocrdata.files import explain_disk, fsync_folder, make_folder, publish, temporary_name
+from ocrdata.format import parse_object
 from ocrdata.tokenizer import Tokenizer, load_tokenizer
 from ocrtrain.config import Config, from_json, to_json
 
@@ -159,7 +160,7 @@ class Checkpoint:
             value = json.loads((folder / COMPLETE).read_bytes())
             files = dict(value["files"])
             good = value["digest"] == _digest(_canonical(files))
-        except (OSError, ValueError, KeyError, TypeError) as exc:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as exc:
             raise TrainError(f"{folder}: the completion marker cannot be read: {exc}") from exc
         if not good:
             raise TrainError(f"{folder}: the completion marker is damaged; use an earlier one")
@@ -183,17 +184,36 @@ class Checkpoint:
     @property
     def config(self) -> Config:
         """The run's config."""
-        return from_json(json.loads(self.read("config.json")))
+        return from_json(self._object("config.json"))
 
     @property
     def state(self) -> State:
         """Where the run stood."""
-        return State(**json.loads(self.read("state.json"))["state"])
+        try:
+            state = State(**self._object("state.json")["state"])
+            if type(state.step) is not int or state.step < 0:
+                raise ValueError(f"step {state.step!r}")
+        except (KeyError, TypeError, ValueError) as exc:
+            raise self._foreign("state.json", exc) from exc
+        return state
 
     def changed_versions(self) -> list[str]:
         """What differs here from the machine that wrote it, as 'torch: 2.11 then, 2.13 now'."""
-        then, now = json.loads(self.read("state.json"))["versions"], versions()
+        then, now = self._object("state.json").get("versions"), versions()
+        if not isinstance(then, dict):
+            raise self._foreign("state.json", "no versions")
         return [f"{k}: {then.get(k)} then, {now[k]} now" for k in now if then.get(k) != now[k]]
+
+    def _object(self, name: str) -> dict[str, Any]:
+        """The JSON object in a file, verified."""
+        try:
+            return parse_object(str(self.folder / name), self.read(name))
+        except ShardError as exc:
+            raise self._foreign(name, exc.detail) from exc
+
+    def _foreign(self, name: str, why: object) -> TrainError:
+        """What its digest vouches for and this release cannot read."""
+        return TrainError(f"{self.folder / name}: not what this release writes: {why}")
 
     def tokenizer(self) -> Tokenizer:
         """The run's tokenizer."""

@@ -94,7 +94,14 @@ def _read(path: Path) -> tuple[Tensors, dict[str, Any]]:
         metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
         header: dict[str, Any] = json.loads(metadata.get(FORMAT, "{}"))
         tensors = load(data)
-    except (SafetensorError, struct.error, ValueError, TypeError, AttributeError) as exc:
+    except (
+        SafetensorError,
+        struct.error,
+        ValueError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+    ) as exc:
         raise WeightsError(f"{path}: cannot be read as safetensors: {exc}") from exc
     if not header:
         raise WeightsError(f"{path}: is no {FORMAT} file; stage 1 writes deepencoder_*.safetensors")

@@ -16,8 +16,9 @@ from urllib.parse import urlsplit
 
 from ocrdata.command import human_time
 from ocrdata.errors import TrainError, UsageError
-from ocrdata.files import atomic_file, explain_disk
+from ocrdata.files import explain_disk
 from ocrtrain.config import Config, to_json
+from ocrtrain.lines import Line, cut_lines, read_lines
 
 FILE = "metrics.jsonl"
 
@@ -73,28 +74,19 @@ def cut_back(run: Path, step: int) -> None:
     Training lines of steps from `step` on, validation lines after it, and a torn last line. At
     step 0 there is no checkpoint to go on from, and all goes.
     """
-    path = run / FILE
-    if not path.exists():
-        return
-    kept = []
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
-        try:
-            value = json.loads(line)
-            at = int(value["step"])
-        except (ValueError, TypeError, KeyError):
-            break  # torn by a kill; nothing stands after it
-        is_validation = any(name.startswith("val/") for name in value)
-        if at < step or (is_validation and at == step > 0):
-            kept.append(line)
-    with atomic_file(path) as file:
-        file.write("".join(kept).encode())
+
+    def stays(line: Line) -> bool:
+        is_validation = any(name.startswith("val/") for name in line)
+        return bool(line["step"] < step or (is_validation and line["step"] == step > 0))
+
+    cut_lines(run / FILE, stays)
 
 
-def read(run: Path) -> list[dict[str, Any]]:
-    """All lines of a run's `metrics.jsonl`."""
+def read(run: Path) -> list[Line]:
+    """All lines of a run's `metrics.jsonl`. Raises TrainError for a damaged one."""
     path = run / FILE
     try:
-        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return list(read_lines(path))
     except OSError as exc:
         raise TrainError(f"{path}: cannot be read: {exc.strerror}") from exc
 

@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from ocrdata.errors import TrainError
-from ocrdata.files import atomic_file, explain_disk
+from ocrdata.files import explain_disk
 from ocrtrain.batch import Batch
+from ocrtrain.lines import cut_lines, read_lines
 
 FILE = "batches.jsonl"
 
@@ -52,19 +53,7 @@ class BatchRecord:
 
 def cut_back(run: Path, step: int) -> None:
     """Drop the lines of steps from `step` on, which a resumed run will write again."""
-    path = run / FILE
-    if not path.exists():
-        return
-    kept = []
-    with explain_disk(path):
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-    for line in lines:
-        value = _parsed(line)
-        if value is None or value["step"] >= step:
-            break
-        kept.append(line)
-    with atomic_file(path) as file:
-        file.write("".join(kept).encode())
+    cut_lines(run / FILE, lambda line: bool(line["step"] < step))
 
 
 def identity_at(run: Path, step: int) -> str:
@@ -93,21 +82,7 @@ def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """The numbers and values of the lines that are whole."""
     if not path.exists():
         return
-    with explain_disk(path), path.open(encoding="utf-8", errors="replace") as file:
-        for number, line in enumerate(file, start=1):
-            value = _parsed(line)
-            if value is not None:
-                yield number, value
-            elif line.endswith("\n"):
-                raise TrainError(f"{path}: line {number} was damaged after it was written")
-
-
-def _parsed(line: str) -> dict[str, Any] | None:
-    """A line's values, or None where it is torn or damaged."""
-    try:
-        value = json.loads(line)
-    except ValueError:
-        return None
-    if not isinstance(value, dict) or type(value.get("step")) is not int:
-        return None
-    return value if isinstance(value.get("identity"), str) and line.endswith("\n") else None
+    for number, line in enumerate(read_lines(path), start=1):
+        if not isinstance(line.get("identity"), str):
+            raise TrainError(f"{path}: line {number} was damaged after it was written")
+        yield number, line

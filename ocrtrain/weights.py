@@ -151,7 +151,7 @@ def _with_image_row(table: Tensor, vocab: int) -> Tensor:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise WeightsError(f"{path}: is no JSON: {exc}") from exc
     if not isinstance(value, dict):
         raise WeightsError(f"{path}: holds no JSON object")

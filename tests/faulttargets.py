@@ -16,6 +16,8 @@ from PIL import Image
 from xxhash import xxh3_128_hexdigest
 
 from ocrdata.check import Contents, check, find
+from ocrdata.counting import count_shards
+from ocrdata.counts import counts_path
 from ocrdata.errors import OcrError
 from ocrdata.index import index_path, read_index
 from ocrdata.manifest import Manifest, write_manifest
@@ -108,6 +110,34 @@ def check_all(folder: Path) -> Reading:
     found: Reading = {"": "checked"}
     for error in check(find(str(folder)), Contents()):
         found[error.key] = error
+    return found
+
+
+COUNTS = "x-000.tokens.parquet"
+
+
+@cache
+def bytes_tokenizer() -> Tokenizer:
+    """Bytes and specials."""
+    from ocrdata.tokenizer import train_tokenizer
+
+    return train_tokenizer(["What?"], 266)
+
+
+def make_counts(folder: Path) -> None:
+    """The shards with token counts; those of the first under a name that is known here."""
+    make_set(folder)
+    count_shards(open_shards(str(folder)), bytes_tokenizer())
+    counts_path(folder / SHARD, bytes_tokenizer().fingerprint).rename(folder / COUNTS)
+
+
+def read_counted(folder: Path) -> Reading:
+    """The counts of every sample, as a plan reads them."""
+    path = counts_path(folder / SHARD, bytes_tokenizer().fingerprint)
+    path.write_bytes((folder / COUNTS).read_bytes())
+    found: Reading = {}
+    for first, counts in count_shards(open_shards(str(folder)), bytes_tokenizer()):
+        found |= {str(first + at): counts.turns(at) for at in range(len(counts))}
     return found
 
 
@@ -238,6 +268,7 @@ TARGETS: tuple[Target, ...] = (
     Target("index, no manifest", "x-000.index.parquet", make_tars, read_set, ANY, "x-000"),
     Target("index, checked", "x-000.index.parquet", make_set, check_all, ANY, "x-000",
            must_notice=True),
+    Target("token counts", COUNTS, make_counts, read_counted, ANY, "x-000"),
     Target("manifest", "x.json", make_set, read_set, ANY, "x.json"),
     *(Target(f"checkpoint {name}", f"{STEP}/{name}", make_run, read_run, ANY, "step_000001",
              must_notice=name != "complete") for name in RUN_FILES),

@@ -15,7 +15,7 @@ from ocrdata.manifest import Manifest, write_manifest
 from ocrdata.reader import open_shards
 from tests import fault
 from tests.fault import BAD, Reading, Target, cases, outcome, run
-from tests.faulttargets import SHARD, TARGETS, make_set, read_set
+from tests.faulttargets import SHARD, TARGETS, make_counts, make_set, read_counted, read_set
 from tests.rows import sample, write_shard
 
 CASES = 6
@@ -103,6 +103,14 @@ def test_an_old_index_with_a_new_shard(tmp_path: Path, with_manifest: bool) -> N
     for at in range(len(shards)):
         with pytest.raises(DigestError, match=f"{SHARD}: sample {at:09d}: member {at:09d}.json"):
             shards[at]
+
+
+def test_old_counts_with_a_new_index(tmp_path: Path) -> None:
+    make_counts(tmp_path)
+    (tmp_path / "x.json").unlink()
+    write_shard(tmp_path / SHARD, [sample(number) for number in range(12)])
+    with pytest.raises(ShardError, match=r"x-000\.tokens-.*: counted for other samples"):
+        read_counted(tmp_path)
 
 
 def test_shards_under_each_others_names(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from xxhash import xxh3_128_digest
 
 from ocrdata.errors import DigestError, ShardError, UsageError
-from ocrdata.index import index_path, read_index
+from ocrdata.index import index_path, read_index, read_key_range
 from ocrdata.reader import Shards, open_shards
 from ocrdata.shard import make_key
 from tests.rows import flip, sample, write_set
@@ -88,6 +88,26 @@ def test_by_key(shards: Shards) -> None:
     for key in (make_key(6), make_key(100), "", "zzz"):
         with pytest.raises(UsageError, match="no sample has the key"):
             view.by_key(key)
+
+
+def test_a_key_is_found_whatever_the_footer_says(tmp_path: Path) -> None:
+    """No digest covers the ranges in a Parquet footer: wrong ones cost time, never a sample."""
+    write_set(tmp_path, "x", [3, 3])
+    key, damaged = make_key(0).encode(), 0
+    path = next(tmp_path.glob("x-000.index.parquet"))
+    whole = path.read_bytes()
+    for at in range(len(whole)):
+        if whole.startswith(key, at):
+            path.write_bytes(whole[:at] + b"9" + whole[at + 1 :])
+            try:
+                ranges = read_key_range(path)
+                opened = open_shards(str(tmp_path / "x-*.tar"))
+                assert opened.by_key(make_key(0)) == sample(0)
+            except ShardError:
+                continue
+            damaged += ranges != (make_key(0), ranges[1] if ranges else "")
+    assert damaged
+    path.write_bytes(whole)
 
 
 def test_refs_and_digests(shards: Shards, tmp_path: Path) -> None:

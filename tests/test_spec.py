@@ -272,6 +272,14 @@ def test_other_json_in_a_folder_is_no_matter(tmp_path: Path) -> None:
     assert resolve(tmp_path).manifest == manifest == read_manifest(tmp_path / "x.json")
 
 
+def test_names_and_numbers_beyond_what_is_possible(folder: Path) -> None:
+    long, digits = "a" * 300, "9" * 5_000
+    for spec in (long, f"{long}/x.tar", f"x-<000..001>{long}.tar", f"x-<0..{digits}>.tar",
+                 f"x.tar[{digits}]", f"x.tar[:{digits}]", "x-<\u0660..\u0661>.tar"):  # fmt: skip
+        with pytest.raises(SpecError):
+            resolve(spec)
+
+
 def test_names() -> None:
     assert (set_name("chartqa-003.tar"), shard_number("chartqa-003.tar")) == ("chartqa", 3)
     assert (set_name("a-1-1024.tar"), shard_number("a-1-1024.tar")) == ("a-1", 1024)

@@ -112,7 +112,7 @@ class RecordFormat:
         """Raises RejectedRow."""
         try:
             record = json.loads(line, parse_constant=_no_constant)
-        except ValueError as exc:
+        except (ValueError, RecursionError) as exc:
             raise RejectedRow(f"the line is no JSON: {exc}"[:200]) from exc
         if isinstance(record, list):
             record = {"messages": record}
@@ -176,7 +176,7 @@ def image_names(line: bytes) -> list[str]:
         names = _names(record)
         if "messages" in record:
             names = _messages(record["messages"], names)[1]
-    except (ValueError, RejectedRow):
+    except (ValueError, RecursionError, RejectedRow):
         return []
     return [name for name in names if not name.startswith("data:") and "://" not in name]
 

@@ -106,7 +106,7 @@ def _is_array(file: BinaryIO) -> bool:
         return False
     try:
         value = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return True
     return bool(value) and isinstance(value[0], dict) and "role" not in value[0]
 
@@ -131,6 +131,10 @@ def _elements(path: Path, file: BinaryIO | _Hashed, position: int) -> Iterator[t
         try:
             text, _ = codecs.utf_8_decode(buffer, "strict", False)
             end = decoder.raw_decode(text)[1]
+        except RecursionError as exc:
+            raise SourceError(
+                f"{path}: the element at byte {position:,} is nested too deeply"
+            ) from exc
         except ValueError as exc:
             if ended:
                 raise SourceError(f"{path}: no JSON array at byte {position:,}: {exc}") from exc

@@ -8,7 +8,7 @@ import pytest
 
 from tests.fault import Target, run, table
 from tests.faulttargets import TARGETS
-from tests.record import record
+from tests.results import record
 
 pytestmark = pytest.mark.torture
 CASES = 1_000

@@ -1,0 +1,67 @@
+"""Files of a run with a JSON object a line: `metrics.jsonl`, `batches.jsonl`, `bad.jsonl`.
+
+Owner of what is believed of them. A kill tears the last line; such an end was never acted on and
+is passed over. Any other line that is none was damaged after it was written, and is told.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ocrdata.errors import TrainError
+from ocrdata.files import atomic_file, explain_disk
+
+Line = dict[str, Any]
+
+
+def parse_line(line: bytes) -> Line | None:
+    """The object in one line with its newline and an integer `step`; None for anything else."""
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    good = isinstance(value, dict) and type(value.get("step")) is int and line.endswith(b"\n")
+    return value if good else None
+
+
+def read_lines(path: Path) -> Iterator[Line]:
+    """Every line of a file, up to a torn end. Raises TrainError naming a damaged one."""
+    with explain_disk(path), path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            value = parse_line(line)
+            if value is not None:
+                yield value
+            elif line.endswith(b"\n"):
+                raise _damaged(path, number)
+
+
+def cut_lines(path: Path, keep: Callable[[Line], bool]) -> None:
+    """Keep the lines that `keep` wants; a file that is not there stays so.
+
+    Raises TrainError where a line is damaged that stands before one to be kept: what follows the
+    last line that was made durable may be anything after a power cut, what stands before may not.
+    """
+    if not path.exists():
+        return
+    kept, damaged = [], 0
+    with explain_disk(path), path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            value = parse_line(line)
+            if value is None:
+                damaged = damaged or number
+            elif keep(value):
+                if damaged:
+                    raise _damaged(path, damaged)
+                kept.append(line)
+    with atomic_file(path) as file:
+        file.writelines(kept)
+
+
+def _damaged(path: Path, number: int) -> TrainError:
+    return TrainError(
+        f"{path}: line {number} was damaged after it was written; put the original back, or remove "
+        "the line to go on without it"
+    )

@@ -1,0 +1,18 @@
+"""Two hundred examples of each property of the parsers; `make torture` has ten thousand."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests import fuzz, fuzzruns
+from tests.fuzz import Property, examine
+
+
+@pytest.mark.parametrize("one", fuzz.PROPERTIES + fuzzruns.PROPERTIES, ids=lambda one: one.name)
+def test_two_hundred_examples(
+    one: Property, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OCR_SHARDS_CACHE", str(tmp_path / "cache"))
+    assert examine(one, tmp_path, 200) >= 190

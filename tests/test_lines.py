@@ -1,0 +1,48 @@
+from pathlib import Path
+
+import pytest
+
+from ocrdata.errors import TrainError
+from ocrtrain.lines import cut_lines, parse_line, read_lines
+
+WHOLE = b'{"step": 0}\n{"step": 1, "a": 2}\n{"step": 2}\n'
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"", b"\n", b'{"step": 1}', b'{"step": 1.0}\n', b'{"step": true}\n', b"[1]\n", b'"step"\n',
+     b"\xff\n", b'{"step": 1e999}\n', b"[" * 100_000 + b"\n"],
+)  # fmt: skip
+def test_what_is_no_line(line: bytes) -> None:
+    assert parse_line(line) is None
+
+
+def test_a_torn_end_is_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(WHOLE + b'{"step": 3')
+    assert [line["step"] for line in read_lines(path)] == [0, 1, 2]
+    cut_lines(path, lambda line: line["step"] < 2)
+    assert path.read_bytes() == b"".join(WHOLE.splitlines(keepends=True)[:2])
+
+
+def test_a_damaged_line_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(WHOLE.replace(b'"a": 2', b'"a": \x82'))
+    with pytest.raises(TrainError, match=r"x\.jsonl: line 2 was damaged after it was written"):
+        list(read_lines(path))
+    with pytest.raises(TrainError, match="line 2 was damaged"):
+        cut_lines(path, lambda line: True)
+    assert b"\x82" in path.read_bytes()
+
+
+def test_what_goes_anyway_may_be_anything(tmp_path: Path) -> None:
+    """A power cut leaves what was not made durable in any state."""
+    path = tmp_path / "x.jsonl"
+    path.write_bytes(WHOLE + bytes(100) + b'\n{"step": 5}\n')
+    cut_lines(path, lambda line: line["step"] < 3)
+    assert path.read_bytes() == WHOLE
+
+
+def test_no_file(tmp_path: Path) -> None:
+    cut_lines(tmp_path / "x.jsonl", lambda line: True)
+    assert not list(tmp_path.iterdir())
