@@ -99,12 +99,17 @@ def explain_disk(path: Path) -> Iterator[None]:
 
 
 def make_folder(path: Path) -> Path:
-    """Create a folder with its parents; a refusal is a `DiskError`."""
+    """Create a folder with its parents, durably; a refusal is a `DiskError`."""
     with explain_disk(path):
+        missing = [folder for folder in (path, *path.parents) if not folder.exists()]
         try:
             path.mkdir(parents=True, exist_ok=True)
         except FileExistsError as exc:
             raise DiskError(f"{path}: a file stands where a folder is needed") from exc
+        for folder in missing:
+            # A parent that may be written to and not be read cannot be synced.
+            with suppress(PermissionError):
+                fsync_folder(folder.parent)
     return path
 
 
