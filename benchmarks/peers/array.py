@@ -1,0 +1,74 @@
+"""grain: ArrayRecord files, uncompressed, one record a group; MapDataset, mp_prefetch, its state.
+
+A record is one string of bytes, so the JSON's length stands before it, in four bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import grain
+from array_record.python.array_record_module import ArrayRecordWriter
+
+from benchmarks.peers.peer import Batch, Job, Pair, Source, tensors
+
+
+class Grain:
+    def write(self, source: Source, folder: Path) -> None:
+        for number, keys in enumerate(source.shards()):
+            path = folder / f"data-{number:03d}.array_record"
+            # group_size:1 is what its documentation asks for where records are read at random.
+            writer = ArrayRecordWriter(str(path), "group_size:1,uncompressed")
+            for key in keys:
+                text, image = source.pair(key)
+                writer.write(len(text).to_bytes(4, "little") + text + image)
+            writer.close()
+
+    def samples(self, folder: Path) -> Iterator[Pair]:
+        # Without read threads, as its documentation advises where data lies in memory already.
+        options = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
+        rows = grain.MapDataset.source(open_files(folder)).map(pair).to_iter_dataset(options)
+        return iter(rows)
+
+    def batches(self, folder: Path, job: Job) -> Iterator[Batch]:
+        # Arrays travel through shared memory, tensors would be pickled; they become tensors here.
+        return map(tensors, dataset(folder, job))
+
+    def first(self, folder: Path, at: int) -> Pair:
+        return pair(open_files(folder)[at])
+
+    def pause(self, folder: Path, job: Job, batches: int) -> tuple[Callable[[], Batch], Batch]:
+        reading = iter(dataset(folder, job))
+        for _ in range(batches):
+            next(reading)
+        state = reading.get_state()
+        following: Batch = next(reading)
+        reading.close()
+
+        def resume() -> Batch:
+            again = iter(dataset(folder, job))
+            again.set_state(state)
+            made: Batch = next(again)
+            again.close()
+            return made
+
+        return resume, following
+
+
+def open_files(folder: Path) -> grain.sources.ArrayRecordDataSource:
+    return grain.sources.ArrayRecordDataSource(sorted(map(str, folder.glob("*.array_record"))))
+
+
+def pair(record: bytes) -> Pair:
+    end = 4 + int.from_bytes(record[:4], "little")
+    return record[4:end], record[end:]
+
+
+def dataset(folder: Path, job: Job) -> grain.IterDataset:
+    rows = grain.MapDataset.source(open_files(folder)).map(lambda record: job.make(*pair(record)))
+    batched = rows.batch(job.batch, batch_fn=job.collate)
+    options = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
+    return batched.to_iter_dataset(options).mp_prefetch(
+        grain.MultiprocessingOptions(num_workers=job.workers)
+    )

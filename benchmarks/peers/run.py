@@ -1,0 +1,176 @@
+"""Runs one part of one loader in a process of its own, and watches its memory where it asks.
+
+Memory is PSS, the share of every page that belongs to this process tree (proc(5)): a page that
+three processes map counts once. Owner of the environment the loaders run in; all they write, caches
+and temporary files too, lies in one folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from benchmarks.common import ROOT
+
+PERIOD = 0.05
+"""Seconds between two looks at the memory."""
+
+LIMIT = 180.0
+"""Seconds after which a part is given up."""
+
+
+@dataclass
+class Outcome:
+    """What a part said, by row; `error` is the last line of what it wrote where it failed."""
+
+    rows: dict[str, dict[str, Any]] = field(default_factory=dict)
+    error: str = ""
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """One thread for numerical libraries, no hub, every cache in `folder`."""
+    # litdata deletes its cache folders, by default some under the system's temporary folder.
+    own = {
+        "DATA_OPTIMIZER_CACHE_FOLDER": "cache-litdata",
+        "DATA_OPTIMIZER_DATA_CACHE_FOLDER": "cache-litdata-data",
+        "LITDATA_CACHE_DIR": "cache-litdata-chunks",
+        "HF_HOME": "cache-hub",
+        "TMPDIR": "cache-temporary",
+    }
+    for name in own.values():
+        (folder / name).mkdir(exist_ok=True)
+    return {
+        **os.environ,
+        **{variable: str(folder / name) for variable, name in own.items()},
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONWARNINGS": "ignore",
+        "PYTHONPATH": str(ROOT),
+    }
+
+
+def run_part(loader: str, part: str, folder: Path, *, samples: int) -> Outcome:
+    """Run it. A failure is an outcome too: the other loaders go on."""
+    words = [sys.executable, "-m", "benchmarks.peers.case", loader, part,
+             str(folder / loader.replace(", ", "-").replace(" ", "-")),
+             "--samples", str(samples)]  # fmt: skip
+    with (folder / "errors.txt").open("w+") as errors:
+        process = subprocess.Popen(
+            words, env=environment(folder), cwd=ROOT, text=True, start_new_session=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors,
+        )  # fmt: skip
+        outcome = Outcome()
+        try:
+            listen(process, outcome)
+        finally:
+            # Also the workers of a process that has ended: they are of its session.
+            end_session(process)
+        errors.seek(0)
+        lines = [line.strip() for line in errors if line.strip()]
+        if process.returncode:  # of a part that ran its time out it is the signal that ended it
+            said = lines[-1] if lines else "it said nothing"
+            outcome.error = outcome.error or f"{part}: status {process.returncode}: {said[:300]}"
+    return outcome
+
+
+def listen(process: subprocess.Popen[str], outcome: Outcome) -> None:
+    """Take in what the process says until it ends or has had its time."""
+    said: queue.SimpleQueue[str] = queue.SimpleQueue()
+    assert process.stdin is not None and process.stdout is not None
+    reader = threading.Thread(target=forward, args=(process.stdout, said), daemon=True)
+    reader.start()
+    while True:
+        line = hear(process, said)
+        if not line:
+            return
+        row = json.loads(line)
+        name = row.pop("row")
+        if name == "memory begins":
+            answer(process.stdin)
+            outcome.rows["memory"] = watch(process, said)
+            answer(process.stdin)
+        elif name == "end":
+            process.wait(LIMIT)
+            return
+        else:
+            outcome.rows[name] = row
+
+
+def hear(process: subprocess.Popen[str], said: queue.SimpleQueue[str]) -> str:
+    """The next line; empty where the process has ended without one, or is silent for too long."""
+    until = time.monotonic() + LIMIT
+    while time.monotonic() < until:
+        try:
+            return said.get(timeout=1)
+        except queue.Empty:
+            # Its workers may hold the pipe open: its end is no sign.
+            if process.poll() is not None:
+                break
+    return ""
+
+
+def forward(stream: IO[str], said: queue.SimpleQueue[str]) -> None:
+    for line in stream:
+        said.put(line)
+
+
+def answer(stream: IO[str]) -> None:
+    with contextlib.suppress(BrokenPipeError):
+        stream.write("\n")
+        stream.flush()
+
+
+def watch(process: subprocess.Popen[str], said: queue.SimpleQueue[str]) -> dict[str, int]:
+    """Peak memory until the process says the next thing."""
+    peak, peak_anonymous = 0, 0
+    while process.poll() is None:
+        pss, anonymous = memory(process.pid)
+        peak, peak_anonymous = max(peak, pss), max(peak_anonymous, anonymous)
+        try:
+            said.get(timeout=PERIOD)
+        except queue.Empty:
+            continue
+        break
+    return {"pss": peak, "anonymous": peak_anonymous}
+
+
+def memory(root: int) -> tuple[int, int]:
+    """Bytes of a process and its descendants: PSS, and of it what no file backs."""
+    pss = anonymous = 0
+    for pid in tree(root):
+        try:
+            lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+        except OSError:  # it has ended meanwhile
+            continue
+        kilobytes = {line.split()[0]: int(line.split()[1]) for line in lines}
+        pss += kilobytes.get("Pss:", 0) * 1024
+        anonymous += (kilobytes.get("Pss_Anon:", 0) + kilobytes.get("Pss_Shmem:", 0)) * 1024
+    return pss, anonymous
+
+
+def tree(root: int) -> Iterator[int]:
+    """A process and its descendants."""
+    yield root
+    for children in Path(f"/proc/{root}/task").glob("*/children"):
+        try:
+            found = children.read_text().split()
+        except OSError:
+            continue
+        for child in found:
+            yield from tree(int(child))
+
+
+def end_session(process: subprocess.Popen[str]) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, 9)
+    process.wait()
