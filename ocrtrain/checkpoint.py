@@ -32,6 +32,7 @@ from torch import nn
 from ocrdata.errors import ShardError, TrainError
 from ocrdata.files import explain_disk, fsync_folder, make_folder, publish, temporary_name
 from ocrdata.format import parse_object
+from ocrdata.png import decoder_version
 from ocrdata.tokenizer import Tokenizer, load_tokenizer
 from ocrtrain.config import Config, from_json, to_json
 
@@ -68,6 +69,7 @@ def versions() -> dict[str, Any]:
         "transformers": transformers.__version__,
         "numpy": numpy.__version__,
         "pillow": PIL.__version__,
+        "kornia-rs": decoder_version(),
         "libjpeg": PIL.features.version("libjpeg_turbo") or PIL.features.version("jpg"),
         "machine": platform.machine(),
         "threads": torch.get_num_threads(),
