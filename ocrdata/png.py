@@ -25,7 +25,7 @@ Decoder = Callable[[bytes, tuple[int, int], str], Pixels]
 PLAIN_PIXELS = 2_000_000
 """Largest image that is decoded here, in pixels."""
 
-PLAIN_BYTES = 1 << 18
+PLAIN_BYTES = 1 << 19
 """Largest file that is decoded here: noise takes 5 ms a megabyte, charts of 2 megapixels 4 ms."""
 
 _HEADER = struct.Struct(">8sI4sIIBBBBB")
@@ -35,10 +35,10 @@ _MODES = {2: "rgb", 6: "rgba"}
 """Colour type of the header (PNG, section 11.2.2) to the decoder's name for it."""
 
 _BEFORE = frozenset(
-    b"bKGD cHRM cICP gAMA hIST iCCP iTXt pHYs PLTE sBIT sRGB tEXt tIME zTXt".split()
+    b"bKGD cHRM cICP eXIf gAMA hIST iCCP iDOT iTXt pHYs PLTE sBIT sRGB tEXt tIME zTXt".split()
 )
-"""Chunks that may stand before the pixels: they change none, as Pillow reads them. Not tRNS, which
-makes a colour transparent, nor those of animations."""
+"""Chunks that may stand before the pixels: they change none, as Pillow reads them (iDOT is Apple's,
+in its screenshots). Not tRNS, which makes a colour transparent, nor those of animations."""
 
 
 def _load_decoder() -> Decoder | None:

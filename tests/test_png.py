@@ -141,17 +141,26 @@ def test_metadata_that_changes_no_pixel_may_stand_before_them() -> None:
     assert np.array_equal(decode_rgb(data), by_pillow(data))
 
 
+def profile_text(exif: Image.Exif) -> bytes:
+    """EXIF as ImageMagick writes it, in hexadecimal."""
+    words = exif.tobytes()
+    return f"\nexif\n{len(words):8d}\n{words.hex()}\n".encode()
+
+
+ORIENTED = png_chunk(b"eXIf", rotated(6).tobytes().removeprefix(b"Exif\0\0"))
+
+
 @needs_decoder
-def test_an_orientation_in_a_text_is_left_to_pillow() -> None:
-    words = rotated(6).tobytes()
-    profile = f"\nexif\n{len(words):8d}\n{words.hex()}\n".encode()
-    data = make(before=png_chunk(b"tEXt", b"Raw profile type exif\0" + profile))
+@pytest.mark.parametrize(
+    "chunk",
+    [ORIENTED, png_chunk(b"tEXt", b"Raw profile type exif\0" + profile_text(rotated(6)))],
+)
+def test_an_orientation_is_left_to_pillow(chunk: bytes) -> None:
+    data = make(before=chunk)
     assert png.decode_plain(data) is not None
     assert decode_rgb(data).shape == (5, 4, 3)
     assert np.array_equal(decode_rgb(data), by_pillow(data))
 
-
-ORIENTED = png_chunk(b"eXIf", rotated(6).tobytes().removeprefix(b"Exif\0\0"))
 
 OTHERS = {
     "16 bits": make(header=(16, 2, 0, 0, 0)),
@@ -161,7 +170,6 @@ OTHERS = {
     "interlaced": make(1, 1, header=(8, 2, 0, 0, 1)),
     "a colour that is transparent": make(before=png_chunk(b"tRNS", bytes(6))),
     "an animation": make(before=png_chunk(b"acTL", struct.pack(">II", 1, 0))),
-    "an orientation": make(before=ORIENTED),
     "an orientation after the pixels": make(after=ORIENTED),
     "an unknown chunk": make(before=png_chunk(b"abCd", b"")),
     "nothing after the pixels": make()[:-12],
