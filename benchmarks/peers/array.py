@@ -39,18 +39,19 @@ class Grain:
         return pair(open_files(folder)[at])
 
     def pause(self, folder: Path, job: Job, batches: int) -> tuple[Callable[[], Batch], Batch]:
+        # Kept, never closed: closing waits for its processes, 25 s at times. They idle.
         reading = iter(dataset(folder, job))
+        running = [reading]
         for _ in range(batches):
             next(reading)
         state = reading.get_state()
         following: Batch = next(reading)
-        reading.close()
 
         def resume() -> Batch:
             again = iter(dataset(folder, job))
             again.set_state(state)
+            running.append(again)
             made: Batch = next(again)
-            again.close()
             return made
 
         return resume, following

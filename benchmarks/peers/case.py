@@ -49,7 +49,7 @@ PEERS: dict[str, tuple[str, tuple[str, ...]]] = {
 """Name: module and class of the adapter; the packages it stands for."""
 
 RAW_BATCH, PIXEL_BATCH = 64, 10
-PIXELS, SIDE, FILL = 376, 1024, 127
+PIXELS, SIDE, FILL = 200, 1024, 127
 FLIPPED = 200
 
 CHANNEL = [sys.stdout]
@@ -141,7 +141,7 @@ def sources(count: int) -> dict[str, Source]:
     return {
         "charts": charts(count),
         "chats": chats(count),
-        "pixels": Source(every[::2], min(PIXELS, count), shard=PIXELS // 2),
+        "pixels": Source(every[::3], min(PIXELS, count), shard=PIXELS // 2),
     }
 
 
