@@ -72,4 +72,5 @@ def test_a_documented_command_is_understood(command: str) -> None:
             PARSERS[program]().parse_args(arguments)
         case _:
             name = program.removeprefix("benchmarks.")
-            assert (ROOT / "benchmarks" / f"{name}.py").exists(), command
+            places = (f"{name}.py", f"{name}/__main__.py")
+            assert any((ROOT / "benchmarks" / place).exists() for place in places), command
