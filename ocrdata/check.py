@@ -1,6 +1,6 @@
 """Verifies whole shards: every header, payload and index row, the end of the tar, the digests of
-tar, index and manifest. One pass over each tar, in bounded memory; damage is reported sample by
-sample and never ends the pass. It writes nothing.
+tar, index, token counts and manifest. One pass over each tar, in bounded memory; damage is reported
+sample by sample and never ends the pass. It writes nothing.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ocrdata.counts import all_counts, read_counts
 from ocrdata.errors import DigestError, ShardError, SpecError
 from ocrdata.format import digest_of
 from ocrdata.framefile import FrameFile
@@ -118,6 +119,7 @@ def check_shard(path: Path, info: ShardInfo | None, contents: Contents) -> Itera
     contents.add(index)
     if info is not None:
         yield from _against_manifest(path, index_file, index, info)
+    yield from _counts(path, index)
     yield from Pass(file, index, ours=info is not None).run()
 
 
@@ -126,6 +128,15 @@ def _without_index(path: Path, contents: Contents) -> Iterator[ShardError]:
         contents.add(index_tar(path))
     except ShardError as exc:
         yield exc
+
+
+def _counts(path: Path, index: Index) -> Iterator[ShardError]:
+    """The token counts beside a shard, of every tokenizer: whole, and of these samples."""
+    for file, fingerprint in all_counts(path):
+        try:
+            read_counts(file, rows_digest=index.header.rows_digest, fingerprint=fingerprint)
+        except ShardError as exc:
+            yield exc
 
 
 def _against_manifest(

@@ -8,6 +8,7 @@ that is `ocrdata.counting`.
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 from array import array
@@ -27,7 +28,7 @@ from ocrdata.errors import ShardError
 from ocrdata.files import atomic_file
 from ocrdata.format import FORMAT, VERSION, check_seal, check_version, parse_object, seal
 from ocrdata.indexfile import cached_path
-from ocrdata.names import beside
+from ocrdata.names import beside, shard_stem
 from ocrdata.tokens import TurnCount
 
 KIND = "tokens"
@@ -136,6 +137,14 @@ def find_counts(tar: Path, fingerprint: str) -> Path | None:
         return here
     cached = cached_counts_path(tar, fingerprint)
     return cached if cached.exists() else None
+
+
+def all_counts(tar: Path) -> Iterator[tuple[Path, str]]:
+    """Every counts file beside a shard, with the fingerprint in its name."""
+    before, after = counts_suffix("*").split("*")
+    stem = shard_stem(tar.name)
+    for path in sorted(tar.parent.glob(f"{glob.escape(stem)}{before}*{after}")):
+        yield path, path.name.removeprefix(stem + before).removesuffix(after)
 
 
 def write_counts(path: Path, counts: Counts, *, rows_digest: str, fingerprint: str) -> None:

@@ -12,11 +12,15 @@ from hypothesis import strategies as st
 
 from ocrdata.check import Contents, _bins, check, find, quantile
 from ocrdata.columns import rows_digest
+from ocrdata.counting import count_shards
+from ocrdata.counts import counts_path
 from ocrdata.errors import ShardError, SpecError
 from ocrdata.index import Index, IndexHeader, index_path, read_index, write_index
 from ocrdata.indexing import index_tar
 from ocrdata.manifest import read_manifest, write_manifest
+from ocrdata.reader import open_shards
 from ocrdata.shard import make_key, shard_info
+from ocrdata.tokenizer import train_tokenizer
 from tests.rows import flip, image, sample, write_set, write_shard, write_tar
 
 
@@ -40,6 +44,19 @@ def test_sound_shards_and_what_is_in_them(tmp_path: Path) -> None:
     assert contents.sources == Counter(numbers=25)
     assert contents.bytes == sum(sizes)
     assert contents.sample_bytes.total() == 25
+
+
+def test_token_counts_are_checked_too(tmp_path: Path) -> None:
+    write_set(tmp_path, "x", [20, 5])
+    tokenizer = train_tokenizer(["What is 1? It is 2."], 270)
+    count_shards(open_shards(str(tmp_path / "x.json")), tokenizer)
+    assert not errors(tmp_path / "x.json")
+    path = counts_path(tmp_path / "x-000.tar", tokenizer.fingerprint)
+    other = counts_path(tmp_path / "x-001.tar", tokenizer.fingerprint)
+    flip(path, path.stat().st_size // 2)
+    assert only(tmp_path / "x.json").shard == str(path)
+    path.write_bytes(other.read_bytes())
+    assert "counted for other samples" in str(only(tmp_path / "x.json"))
 
 
 def test_a_slice_is_not_checked(tmp_path: Path) -> None:
