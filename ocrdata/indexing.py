@@ -8,8 +8,9 @@ unfit (damage, a name twice, a sample in two places, links) is a ShardError.
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,37 +42,27 @@ class IndexBuilder:
     """Gathers the rows of an index, sample by sample, in the tar's order."""
 
     def __init__(self) -> None:
-        # Flat columns, as Arrow wants them: a quarter of the time that rows of dicts take.
-        self._samples: tuple[list[Any], ...] = ([], [], [], [], [])
-        self._members: tuple[list[Any], ...] = ([], [], [], [])
-        self._images: tuple[list[Any], ...] = ([], [], [])
-        self._member_starts, self._image_starts = [0], [0]
+        self._rows: list[IndexRow] = []
 
     def __len__(self) -> int:
-        return len(self._samples[0])
+        return len(self._rows)
 
     def add(self, row: IndexRow) -> None:
         """Append one sample."""
-        sample = (row.key, row.offset, row.size, row.turns, row.source)
-        _append(self._samples, sample)
-        for member in row.members:
-            _append(self._members, member)
-        for image in row.images:
-            _append(self._images, image)
-        self._member_starts.append(len(self._members[0]))
-        self._image_starts.append(len(self._images[0]))
+        self._rows.append(row)
 
     def finish(self, written: Written) -> Index:
         """The index of the finished shard."""
-        keys, offsets, sizes, turns, sources = self._samples
+        rows = self._rows
+        # Flat columns, as Arrow wants them: a quarter of the time that rows of dicts take.
         columns = [
-            keys,
-            offsets,
-            sizes,
-            _lists(self._member_starts, self._members, SCHEMA.field("members").type),
-            _lists(self._image_starts, self._images, SCHEMA.field("images").type),
-            turns,
-            sources,
+            [row.key for row in rows],
+            [row.offset for row in rows],
+            [row.size for row in rows],
+            _lists([row.members for row in rows], SCHEMA.field("members").type),
+            _lists([row.images for row in rows], SCHEMA.field("images").type),
+            [row.turns for row in rows],
+            [row.source for row in rows],
         ]
         table = pa.table(columns, schema=SCHEMA)
         header = IndexHeader(
@@ -85,16 +76,15 @@ class IndexBuilder:
         return Index(table, header)
 
 
-def _append(columns: tuple[list[Any], ...], values: tuple[Any, ...]) -> None:
-    for column, value in zip(columns, values, strict=True):
-        column.append(value)
-
-
-def _lists(starts: list[int], columns: tuple[list[Any], ...], kind: pa.ListType) -> pa.ListArray:
+def _lists(rows: Sequence[Sequence[tuple[Any, ...]]], kind: pa.ListType) -> pa.ListArray:
+    """A column of lists of structs, from tuples of the structs' fields in their order."""
     fields = list(kind.value_type)
+    flat = [entry for row in rows for entry in row]
+    columns = zip(*flat, strict=True) if flat else ((),) * len(fields)
     arrays = [pa.array(column, field.type) for column, field in zip(columns, fields, strict=True)]
     inner = pa.StructArray.from_arrays(arrays, fields=fields)
-    return pa.ListArray.from_arrays(pa.array(starts, pa.int32()), inner, type=kind)
+    starts = pa.array(itertools.accumulate(map(len, rows), initial=0), pa.int32())
+    return pa.ListArray.from_arrays(starts, inner, type=kind)
 
 
 class SequentialReader:

@@ -27,6 +27,9 @@ def text_part(text: str) -> Part:
     return {"type": "text", "text": text}
 
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
 @dataclass(frozen=True, slots=True)
 class Sample:
     """One conversation. `images` are original bytes, in the order of the image parts."""
@@ -48,9 +51,7 @@ class Sample:
             "source": self.source,
             "meta": self.meta,
         }
-        return json.dumps(
-            value, ensure_ascii=False, separators=(",", ":"), allow_nan=False
-        ).encode()
+        return _ENCODER.encode(value).encode()
 
     @staticmethod
     def from_json(data: bytes, images: list[bytes]) -> Sample:

@@ -119,19 +119,22 @@ class ShardWriter:
         self._sink.end_sample()
 
     def _check_fits(self, payloads: list[tuple[str, bytes]]) -> None:
+        if not self._compressed:
+            return
         size = sum(BLOCK + len(data) + padding(len(data)) for _, data in payloads)
-        if self._compressed and size > MAX_FRAME:
+        if size > MAX_FRAME:
             raise RejectedRow(
                 f"{size:,} bytes in the tar: a compressed shard's samples have at most "
                 f"{MAX_FRAME:,}"
             )
 
     def _member(self, name: str, data: bytes) -> IndexMember:
-        head = header(name, len(data))
+        head, pad = header(name, len(data)), padding(len(data))
         offset = self._offset + len(head)
-        for part in (head, data, bytes(padding(len(data)))):
-            self._sink.put(part)
-            self._offset += len(part)
+        self._sink.put(head)
+        self._sink.put(data)
+        self._sink.put(bytes(pad))
+        self._offset = offset + len(data) + pad
         return IndexMember(name, offset, len(data), xxhash.xxh3_128_digest(data))
 
     @property
