@@ -41,9 +41,7 @@ CASES: dict[str, dict[str, Any]] = {
     "batches of one source": {"mix_by": "batch", "batch": 8 * RANKS},
     "every row its own source": {"mix_by": "sample", "batch": 8 * RANKS},
     "packed to 8,192": {"mix_by": "batch", "batch": RANKS, "pack_window": 4096, "row_images": 32},
-    "packed, weighed by tokens": {"mix_by": "batch", "batch": RANKS, "pack_window": 4096,
-                                  "row_images": 32, "weigh_by": "tokens"},
-}  # fmt: skip
+}
 
 
 def sizes() -> list[int]:
