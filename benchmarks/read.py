@@ -3,11 +3,10 @@
     python -m benchmarks.read
 
 The 753 real charts, repeated under other keys to 12,048 samples in 12 tars, are read in one
-process, from a warm cache, by `open_shards` (every digest verified, a thread reading ahead) and by
-webdataset from the very same tars; `cat` and bare `preadv` loops show the floor. Where all cores
-are busy the thread saves nothing, and costs a twentieth. Each case begins with nothing opened.
-Cases run in turns; medians are printed, and the least CPU time, which a busy machine disturbs
-least. Then the first sample at position 90 % from a set that was opened for it. Writes
+process, from a warm cache, by `open_shards` (every digest verified) and by webdataset from the very
+same tars; `cat` and bare `preadv` loops show the floor. Each case begins with nothing opened. Cases
+run in turns; medians are printed, and the least CPU time, which a busy machine disturbs least. Then
+the first sample at position 90 % from a set that was opened for it. Writes
 benchmarks/results/read-DATE.json.
 """
 

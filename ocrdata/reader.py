@@ -95,10 +95,9 @@ class Shards(Sequence[Sample]):
         return self._sample(shard, local, self._set.members(shard, local))
 
     def __iter__(self) -> Iterator[Sample]:
-        for shard, index, run, batch in Runs(self._set, Copies()).batches(self._positions):
-            name = self._set.shards[shard].name
+        for shard, run, batch in Runs(self._set, Copies()).batches(self._positions):
             for local, members in zip(run, batch, strict=True):
-                yield to_sample(name, index.keys[local], members)
+                yield self._sample(shard, local, members)
 
     def __repr__(self) -> str:
         return f"<Shards {self.spec}: {len(self):,} samples>"
@@ -140,16 +139,16 @@ class Shards(Sequence[Sample]):
 
     def iter_members(self) -> Iterator[Members]:
         """`members` of every sample in turn, the fastest way through that gives bytes."""
-        for _, _, _, batch in Runs(self._set, Copies()).batches(self._positions):
+        for _, _, batch in Runs(self._set, Copies()).batches(self._positions):
             yield from batch
 
     def iter_views(self) -> Iterator[dict[str, memoryview[int]]]:
         """As `iter_members`, without the last copy: views of what was read, verified all the same.
 
-        A view stays what it is for as long as it is held, but holds up to two megabytes around
-        it; what is to be kept is better copied. Views are read-only.
+        A view stays what it is for as long as it is held, but holds up to a megabyte around it;
+        what is to be kept is better copied. Views are read-only.
         """
-        for _, _, _, batch in Runs(self._set, Views()).batches(self._positions):
+        for _, _, batch in Runs(self._set, Views()).batches(self._positions):
             yield from batch
 
     def _sample(self, shard: int, local: int, members: Members) -> Sample:

@@ -1,41 +1,34 @@
 """Neighbours read in one go: the fastest way through a shard set, in order.
 
-Owner of the windows that runs of samples are read into, one ahead of the other, and of the loop
-that cuts members out of them and verifies each before it is handed out. What a run cannot give (a
-sample larger than a window, a file that is damaged) is left to `ShardSet.members`, which knows how
-to say it.
+Owner of the windows that runs of samples are read into, and of the loop that cuts members out of
+them and verifies each before it is handed out. What a run cannot give (a sample larger than a
+window, a file that is damaged) is left to `ShardSet.members`, which knows how to say it.
 """
 
 from __future__ import annotations
 
 import bisect
 import mmap
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import cycle
 from typing import Generic, Protocol, TypeVar
 
 from xxhash import xxh3_128_digest
 
-from ocrdata.ahead import ahead
 from ocrdata.errors import ShardError
 from ocrdata.framefile import FrameFile
 from ocrdata.frames import MAX_FRAME
 from ocrdata.index import Index
 from ocrdata.shardset import ShardSet
 
-RUN_BYTES = 1 << 21
-"""Bytes read at once when neighbours are read in order. Half of that is handed from thread to
-thread twice as often, which costs a twentieth of the time; four times that is out of the cache."""
-
-DEPTH = 2
-"""Windows at once: one being taken, one being read."""
+RUN_BYTES = 1 << 20
+"""Bytes read at once when neighbours are read in order. A quarter of that costs a fifth more where
+a system call is dear, as in a virtual machine; four times that gains nothing."""
 
 T = TypeVar("T", bytes, "memoryview[int]")
 T_co = TypeVar("T_co", bytes, "memoryview[int]", covariant=True)
-Batch = tuple[int, Index, range, Iterator[dict[str, T]]]
-"""(shard number, its index, positions in the shard, the members of each)."""
+Batch = tuple[int, range, Iterator[dict[str, T]]]
+"""(shard number, positions in the shard, the members of each)."""
 
 
 class Sliceable(Protocol[T_co]):
@@ -55,19 +48,18 @@ class Window(Protocol[T_co]):
 
 
 class Copies:
-    """Slices are copies; DEPTH windows in turns serve for all runs."""
+    """Slices are copies; one window serves for all runs."""
 
     def __init__(self) -> None:
         # Anonymous memory, of no file. Its slices are bytes at once, where those of a bytearray
         # have to be made into such: a quarter of a microsecond a member.
-        self._windows = cycle([mmap.mmap(-1, RUN_BYTES) for _ in range(DEPTH)])
+        self._window = mmap.mmap(-1, RUN_BYTES)
 
     def fill(self, size: int, read: Callable[[memoryview], None]) -> Sliceable[bytes]:
         """See `Window`."""
-        window = next(self._windows)
-        with memoryview(window) as view:
+        with memoryview(self._window) as view:
             read(view[:size])
-        return window
+        return self._window
 
     def of(self, data: bytes) -> Sliceable[bytes]:
         """See `Window`."""
@@ -91,7 +83,7 @@ class Views:
         return memoryview(data)
 
     def _free(self) -> bytearray:
-        # One more than are read ahead: who asks for the next sample still has the last one in hand.
+        # Two in turns: who asks for the next sample still has the last one in hand.
         for window in self._windows:
             try:
                 window.append(window.pop())  # its size cannot change while there are views of it
@@ -99,20 +91,8 @@ class Views:
                 continue
             return window
         fresh = bytearray(RUN_BYTES)
-        self._windows = [*self._windows[-DEPTH:], fresh]
+        self._windows = [*self._windows[-1:], fresh]
         return fresh
-
-
-@dataclass(frozen=True, slots=True)
-class _Read(Generic[T]):
-    """Neighbours in one shard. `data` is what was read for them, which begins at byte `base` of
-    the tar; None where one read could not give them."""
-
-    number: int
-    index: Index
-    run: range
-    data: Sliceable[T] | None = None
-    base: int = 0
 
 
 class Runs(Generic[T]):
@@ -127,27 +107,6 @@ class Runs(Generic[T]):
 
         Raises ShardError, also while a batch is taken.
         """
-        reads = self._reads(positions)
-        for read in ahead(reads, DEPTH) if self._long(positions) else reads:
-            yield read.number, read.index, read.run, self._samples(read)
-            del read  # it holds a window
-
-    def _long(self, positions: range) -> bool:
-        """Whether reading ahead is worth a thread: two windows and more, of neighbours."""
-        if positions.step != 1 or not positions:
-            return False
-        shards, starts, size = self._shards.shards, self._shards.starts, 0
-        for number in range(self._shards.locate(positions[0])[0], len(shards)):
-            first, last = max(starts[number], positions.start), starts[number + 1]
-            count = min(last, positions.stop) - first
-            if count > 0:
-                size += shards[number].bytes * count // shards[number].samples
-            if size >= 2 * RUN_BYTES or last >= positions.stop:
-                break
-        return size >= 2 * RUN_BYTES
-
-    def _reads(self, positions: range) -> Generator[_Read[T]]:
-        """What is read for `positions`, read by read. Raises ShardError where an index is bad."""
         at = 0
         while at < len(positions):
             number, local = self._shards.locate(positions[at])
@@ -157,32 +116,35 @@ class Runs(Generic[T]):
             at += stop - local
             index = self._shards.index(number)
             while local < stop:
-                # Nothing here may hold what was read: its window would not come free.
-                run, size, frame = _run(index, local, stop)
-                yield self._read(number, index, run, size, frame)
+                run, batch = self._next(number, index, range(local, stop))
+                yield number, run, batch
                 local = run.stop
+                del batch  # it holds a window
 
-    def _read(self, number: int, index: Index, run: range, size: int, frame: int) -> _Read[T]:
-        base = index.offsets[run.start]
+    def _next(
+        self, number: int, index: Index, wanted: range
+    ) -> tuple[range, Iterator[dict[str, T]]]:
+        """The longest run from the first wanted sample on that one read can give."""
+        first = wanted.start
+        base, size, frame = index.offsets[first], RUN_BYTES, -1
+        if index.frames is not None:
+            frame = index.frames.at(base)
+            size = min(index.frames.contents[frame + 1] - base, MAX_FRAME)
+        run = range(first, _fitting(index, first, wanted.stop, size))
         need = index.offsets[run.stop - 1] + index.sizes[run.stop - 1] - base
         if need > size:
-            return _Read(number, index, run)
+            return run, self._one_by_one(number, run)
         try:
             tar = self._shards.tar(number, index)
             if not isinstance(tar, FrameFile):
                 data = self._window.fill(need, partial(tar.read_into, base))
-                return _Read(number, index, run, data, base)
+                return run, self._cut(number, index, run, data, base)
             if tar.held(frame):
                 data = self._window.of(tar.frame(frame))
-                return _Read(number, index, run, data, tar.table.contents[frame])
+                return run, self._cut(number, index, run, data, tar.table.contents[frame])
         except ShardError:
             pass  # said again, of the sample it belongs to
-        return _Read(number, index, run)
-
-    def _samples(self, read: _Read[T]) -> Iterator[dict[str, T]]:
-        if read.data is None:
-            return self._one_by_one(read.number, read.run)
-        return self._cut(read.number, read.index, read.run, read.data, read.base)
+        return run, self._one_by_one(number, run)
 
     def _one_by_one(self, number: int, run: range) -> Iterator[dict[str, T]]:
         for local in run:
@@ -207,16 +169,6 @@ class Runs(Generic[T]):
                 found[names[at]] = member
             at += 1
             yield found
-
-
-def _run(index: Index, first: int, stop: int) -> tuple[range, int, int]:
-    """The longest run from sample `first` on, at most to `stop`, that one read can give, the most
-    bytes such a read has, and the frame it is of (-1: the shard is a plain tar)."""
-    base, size, frame = index.offsets[first], RUN_BYTES, -1
-    if index.frames is not None:
-        frame = index.frames.at(base)
-        size = min(index.frames.contents[frame + 1] - base, MAX_FRAME)
-    return range(first, _fitting(index, first, stop, size)), size, frame
 
 
 def _fitting(index: Index, start: int, stop: int, size: int) -> int:

@@ -1,19 +1,13 @@
-import contextlib
-import os
 import random
-import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ocrdata import runs, shardset
-from ocrdata.ahead import THREAD
-from ocrdata.errors import DigestError, ShardError, TruncatedError
+from ocrdata import runs
+from ocrdata.errors import DigestError, TruncatedError
 from ocrdata.index import index_path, read_index
 from ocrdata.reader import Shards, open_shards
 from ocrdata.runs import Copies, Runs, Views
@@ -55,8 +49,7 @@ def test_runs_of_any_size(
 def test_batches_say_where_their_samples_are(folder: Path) -> None:
     shards = open_shards(str(folder / "x.json"))
     found = []
-    for number, index, run, batch in Runs(shards._set, Copies()).batches(range(1, TOTAL)):
-        assert index is shards._set.index(number)
+    for number, run, batch in Runs(shards._set, Copies()).batches(range(1, TOTAL)):
         for local, members in zip(run, batch, strict=True):
             assert members == shards._set.members(number, local)
             found.append((number, local))
@@ -92,14 +85,14 @@ def test_views_cannot_be_written_to(folder: Path) -> None:
             assert all(view.readonly for view in views.values())
 
 
-def test_three_windows_serve_who_lets_go(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_windows_serve_who_lets_go(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runs, "RUN_BYTES", 5000)  # one sample
     shards = open_shards(str(folder / "x.json"))
 
     def addresses(held: list[dict[str, memoryview]] | None) -> set[int]:
         way = Runs(shards._set, Views())
         seen: dict[int, bytearray] = {}
-        for _, _, _, batch in way.batches(range(TOTAL)):
+        for _, _, batch in way.batches(range(TOTAL)):
             for views in batch:
                 if held is not None:
                     held.append(views)
@@ -109,127 +102,8 @@ def test_three_windows_serve_who_lets_go(folder: Path, monkeypatch: pytest.Monke
                 del views
         return set(seen)
 
-    assert len(addresses(None)) in (2, 3)  # as the threads meet
+    assert len(addresses(None)) == 2
     assert len(addresses([])) > 5
-
-
-def outcome(samples: Iterator[dict[str, bytes]]) -> tuple[list[dict[str, bytes]], str]:
-    """What comes, and the error that ends it."""
-    found: list[dict[str, bytes]] = []
-    try:
-        found.extend(samples)
-    except ShardError as exc:
-        return found, f"{type(exc).__name__}: {exc}"
-    return found, ""
-
-
-bounds = st.none() | st.integers(-30, 30)
-
-
-@settings(deadline=None, max_examples=80)
-@given(
-    counts=st.lists(st.integers(0, 9), min_size=1, max_size=5).filter(any),
-    cut=st.builds(slice, bounds, bounds, st.sampled_from([None, 1, 2, -1, -3])),
-    window=st.sampled_from([300, 2000, 6000, 1 << 21]),
-    packed=st.booleans(),
-    rows=st.sampled_from([1, 1 << 17]),
-    data=st.data(),
-)
-def test_as_one_by_one_also_where_damaged(
-    counts: list[int], cut: slice, window: int, packed: bool, rows: int, data: st.DataObject
-) -> None:
-    """Views of any set, whole or with one shard damaged, cut or gone after the set was opened,
-    against reading sample after sample by itself."""
-    with TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "RUN_BYTES", window)
-        patch.setattr(shardset, "INDEX_ROWS", rows)
-        if packed:
-            for at, count in enumerate(counts):
-                write_chats(Path(name, f"x-{at:03d}.tar.zst"), count, Frames(900, 2))
-        else:
-            write_set(Path(name), "x", counts)
-        ways = [open_shards(name)[cut] for _ in range(4)]
-        hurt = data.draw(st.sampled_from(sorted(Path(name).glob("x-*.tar*"))))
-        how = data.draw(st.sampled_from(["not", "flip", "cut", "gone", "index"]))
-        if how == "flip":
-            flip(hurt, data.draw(st.integers(0, hurt.stat().st_size - 1)))
-        elif how == "cut":
-            os.truncate(hurt, data.draw(st.integers(0, hurt.stat().st_size - 1)))
-        elif how == "gone":
-            hurt.unlink()
-        elif how == "index":
-            flip(index_path(hurt), index_path(hurt).stat().st_size // 2)
-        expected = outcome(ways[0].members(at) for at in range(len(ways[0])))
-        assert outcome(ways[1].iter_members()) == expected
-        assert outcome(map(plain, ways[2].iter_views())) == expected
-        samples = 0
-        with contextlib.suppress(ShardError):
-            for _ in ways[3]:
-                samples += 1
-        assert samples == len(expected[0])
-
-
-def readers() -> list[threading.Thread]:
-    return [thread for thread in threading.enumerate() if thread.name == THREAD]
-
-
-def test_a_thread_for_long_views_alone(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shards = open_shards(str(folder / "x.json"))
-    sizes = [shards.row(at).size for at in range(TOTAL)]
-    for window, view, wanted in (
-        (max(sizes), shards, 1),
-        (max(sizes), shards[::2], 0),
-        (max(sizes), shards[4:5], 0),
-        (sum(sizes), shards, 0),
-    ):
-        monkeypatch.setattr(runs, "RUN_BYTES", window)
-        for way in (view.iter_members, view.iter_views, view.__iter__):
-            assert not readers()
-            samples: Iterator[object] = way()
-            next(samples)
-            assert len(readers()) == wanted
-            del samples
-            for thread in readers():
-                thread.join(60)
-
-
-def test_no_file_stays_open(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runs, "RUN_BYTES", 5000)
-
-    def opened() -> list[str]:
-        links = []
-        for number in os.listdir("/proc/self/fd"):
-            with contextlib.suppress(FileNotFoundError):
-                links.append(os.readlink(f"/proc/self/fd/{number}"))
-        return [link for link in links if link.startswith(str(folder))]
-
-    for spec in ("x.json", "z-000.tar.zst"):
-        shards = open_shards(str(folder / spec))
-        samples = shards.iter_views()
-        views = next(samples)
-        assert opened()
-        del samples, views, shards
-        for thread in readers():
-            thread.join(60)
-        assert not readers()
-        assert not opened()
-
-
-def test_ways_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Several threads over one set, each with one way inside another."""
-    monkeypatch.setattr(runs, "RUN_BYTES", 3000)
-    shards = open_shards(str(folder / "z-000.tar.zst"))[:20]
-    expected = [shards.members(at) for at in range(len(shards))]
-
-    def through(_: int) -> bool:
-        outer = shards.iter_members()
-        return all(
-            members == one and [plain(views) for views in shards.iter_views()] == expected
-            for members, one in zip(outer, expected, strict=True)
-        )
-
-    with ThreadPoolExecutor(4) as pool:
-        assert all(pool.map(through, range(4)))
 
 
 @pytest.fixture
