@@ -102,6 +102,7 @@ def test_slices(text: str, expected: slice) -> None:
         ("", "'' names no shards"),
         ([], "no shards are named"),
         ("a\0b", "names no shards"),
+        ("\ud800*.tar", "names no shards"),
         ("shards/absent.tar", "no such file or folder; shards holds 12 shards, c-000.tar to begin"),
         ("shards/c-003", "no such file or folder; shards/c-003.tar is there"),
         ("absent/x.tar", "absent/x.tar: no such file or folder"),

@@ -1,0 +1,125 @@
+"""Every guard has a test that misses it: with the guard taken out of a copy of the code, it fails.
+
+A guard is an exact piece of source and what stands there without it. A piece that is not found any
+more fails too, so that this list cannot rot.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.shardcommand import ROOT
+
+pytestmark = pytest.mark.torture
+
+
+@dataclass(frozen=True)
+class Guard:
+    """`source` in `file` becomes `without`; `test` must fail then."""
+
+    name: str
+    file: str
+    source: str
+    without: str
+    test: str
+
+
+GUARDS = (
+    Guard("payload digest, in order", "ocrdata/runs.py",
+          "if verify and xxh3_128_digest(member) != digests", "if False and member != digests",
+          "tests/test_shardset.py tests/test_runs.py tests/test_reader.py"),
+    Guard("payload digest, alone", "ocrdata/shardset.py",
+          "if self.verify and xxh3_128_digest(data) !=", "if False and data !=",
+          "tests/test_shardset.py tests/test_reader.py"),
+    Guard("seal of an index", "ocrdata/index.py",
+          "    check_seal(str(path), document)\n", "",
+          "tests/test_index.py tests/test_indexfile.py"),
+    Guard("seal of token counts", "ocrdata/counts.py",
+          "    check_seal(str(path), document)\n", "", "tests/test_counts.py"),
+    Guard("seal of a run's files", "ocrtrain/runfile.py",
+          "        check_seal(str(path), value)\n", "", "tests/test_runfile.py"),
+    Guard("seal of the manifest", "ocrdata/manifest.py",
+          "    check_seal(name, document)\n", "", "tests/test_manifest.py"),
+    Guard("digest of a checkpoint's file", "ocrtrain/checkpoint.py",
+          'told["xxh3_128"] != _digest(data)', "False", "tests/test_checkpoint.py"),
+    Guard("end mark of a tar", "ocrdata/tar.py",
+          "if self.size < offset + len(END):", "if False:",
+          "tests/test_tar.py tests/test_indexing.py"),
+    Guard("size cap of PAX headers", "ocrdata/tar.py",
+          "if size > MAX_EXTENDED:", "if False:", "tests/test_tar.py"),
+    Guard("checksum of a header", "ocrdata/tar.py",
+          "if stored == found:", "if True:", "tests/test_tar.py"),
+    Guard("largest image", "ocrdata/image.py",
+          "if width * height > max_pixels:", "if False:", "tests/test_image.py"),
+    Guard("fsync of a file", "ocrdata/files.py",
+          "            os.fsync(file.fileno())\n", "", "tests/test_durable.py tests/test_files.py"),
+    Guard("fsync of a folder", "ocrdata/files.py",
+          "    fsync_folder(final.parent)\n", "", "tests/test_durable.py tests/test_files.py"),
+    Guard("fsync of a shard", "ocrdata/shard.py",
+          "                os.fsync(self._handle)\n", "",
+          "tests/test_durable.py tests/test_shard.py"),
+    Guard("the class a pickle may name", "ocrdata/pickled.py",
+          'if (module, name) in (("tiktoken.core", "Encoding"), ("tiktoken", "Encoding")):',
+          "if True:", "tests/test_pickled.py"),
+    Guard("the way to a sample is never a reason to skip it", "ocrdata/loader.py",
+          "return bool(error.key) and not isinstance(error, TransportError)",
+          "return True", "tests/test_stream.py"),
+    Guard("a resumed run has the plan it began with", "ocrtrain/start.py",
+          "        check_same(", "        (lambda *_, **__: None)(", "tests/test_start.py"),
+    Guard("no row is too full", "ocrdata/packing.py",
+          "if length <= left < least and seats[row] >= pictures:",
+          "if left < least and seats[row] >= pictures:", "tests/test_packing.py"),
+    Guard("images of a row", "ocrdata/packing.py",
+          "if length <= left < least and seats[row] >= pictures:",
+          "if length <= left < least:", "tests/test_packing.py"),
+    Guard("shares look ahead", "ocrdata/mix.py",
+          "if sum(phase[1])] if unit else phases[:1]", "if sum(phase[1])][:1]",
+          "tests/test_mix.py"),
+    Guard("positions begin anew with each sample", "ocrtrain/batch.py",
+          "positions[number, first:] = np.arange(shape[1] - first)",
+          "positions[number, first:] = np.arange(first, shape[1])", "tests/test_batch.py"),
+    Guard("targets end with their sample", "ocrtrain/batch.py",
+          "targets[number, first : last - 1] = np.where(r.supervised[1:], r.ids[1:], IGNORE)",
+          "targets[number, first : last - 1] = r.ids[1:]", "tests/test_batch.py"),
+    Guard("more bad samples than allowed", "ocrtrain/bad.py",
+          "if len(self) > self.limit:", "if False:", "tests/test_bad.py"),
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("copy")
+    for name in ("ocrdata", "ocrtrain", "tools", "tests", "benchmarks"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md"):
+        shutil.copy(ROOT / name, folder / name)
+    return folder
+
+
+def passes(folder: Path, tests: str) -> bool:
+    words = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", "-m",
+             "not torture", *tests.split()]  # fmt: skip
+    env = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1",
+           "PYTHONDONTWRITEBYTECODE": "1"}  # fmt: skip
+    done = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, check=False)
+    assert done.returncode in (0, 1), done.stdout[-2000:] + done.stderr[-2000:]
+    return done.returncode == 0
+
+
+@pytest.mark.parametrize("guard", GUARDS, ids=lambda guard: guard.name)
+def test_without_it_a_test_fails(guard: Guard, copy: Path) -> None:
+    path = copy / guard.file
+    source = path.read_text()
+    assert guard.source in source, "the guard is not there any more: mend this list"
+    path.write_text(source.replace(guard.source, guard.without))
+    try:
+        assert not passes(copy, guard.test), f"nobody misses it: {guard.name}"
+    finally:
+        path.write_text(source)
