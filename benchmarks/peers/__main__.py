@@ -38,11 +38,14 @@ from typing import Any
 from benchmarks.common import machine, table, write_result
 from benchmarks.peers.case import PARTS, PEERS
 from benchmarks.peers.report import COLUMNS, lines, medians, remarks, values
-from benchmarks.peers.run import Outcome, run_part
+from benchmarks.peers.run import Outcome, run_parts
 from ocrdata.command import Parser, human_time, run
 
 OWN = ("pillow", "numpy", "xxhash", "pyarrow", "torch")
 """Packages whose versions count for every loader."""
+
+TOGETHER = (("write",), ("read", "pixels"), ("resume",), ("flips",))
+"""Parts that share a process, so that its imports are paid for once."""
 
 FLOOR = "cat"
 HEADINGS = tuple(COLUMNS)
@@ -86,14 +89,15 @@ def measure(
     for number in range(asked.runs):
         turn = number % len(loaders)
         for loader in [*loaders[turn:], *loaders[:turn]]:
-            for part in parts:
-                if part == "flips" and number:
+            for group in TOGETHER:
+                some = [part for part in group if part in parts]
+                if not some or (group == ("flips",) and number):
                     continue
                 began = time.perf_counter()
-                outcome = run_part(loader, part, folder, samples=asked.samples)
+                outcome = run_parts(loader, some, folder, samples=asked.samples)
                 rounds[loader].append(outcome)
                 took = time.perf_counter() - began
-                note(f"run {number + 1}: {loader}: {part}: {took:.1f} s {outcome.error}")
+                note(f"run {number + 1}: {loader}: {' '.join(some)}: {took:.1f} s {outcome.error}")
             if loader == "ours":
                 floor.append(cat(folder, asked.samples))
     return {**rounds, FLOOR: floor} if floor else rounds

@@ -1,6 +1,6 @@
 """One loader's part of one round, in a process of its own.
 
-    python -m benchmarks.peers.case LOADER PART FOLDER --samples N --workers 2
+    python -m benchmarks.peers.case LOADER FOLDER PART ... --samples N --workers 2
 
 Prints one JSON object a line: {"row": ..., ...}; after "memory begins" and "memory ends" it waits
 for a line of standard input, so that who measures memory never does so while it is timed. What the
@@ -54,6 +54,9 @@ FLIPPED = 200
 
 CHANNEL = [sys.stdout]
 """Where results go."""
+
+KEPT: list[object] = []
+"""What is not let go before the process ends: some loaders wait half a minute for their workers."""
 
 
 def load(name: str) -> Peer:
@@ -175,6 +178,7 @@ def part_resume(peer: Peer, folder: Path, asked: argparse.Namespace) -> None:
     began = time.perf_counter()
     batch = resume()
     say("resume", seconds=time.perf_counter() - began, exact=batch == following)
+    KEPT.append(resume)
 
 
 def part_pixels(peer: Peer, folder: Path, asked: argparse.Namespace) -> None:
@@ -206,14 +210,16 @@ PARTS: dict[str, Callable[[Peer, Path, argparse.Namespace], None]] = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("loader", choices=PEERS)
-    parser.add_argument("part", choices=PARTS)
     parser.add_argument("folder", type=Path)
+    parser.add_argument("parts", choices=PARTS, nargs="+")
     parser.add_argument("--samples", type=int, required=True)
     parser.add_argument("--workers", type=int, default=2)
     asked = parser.parse_args()
     CHANNEL[0] = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
-    PARTS[asked.part](load(asked.loader), asked.folder, asked)
+    peer = load(asked.loader)
+    for part in asked.parts:
+        PARTS[part](peer, asked.folder, asked)
     say("end")
     # Nobody's threads, workers or caches are waited for: what is measured has been said.
     os._exit(0)

@@ -85,11 +85,12 @@ class Energon:
             next(reading)
         state = before.save_state_rank()
         following: Batch = next(reading)
-        del reading, before
+        running: list[object] = [reading, before]
 
         def resume() -> Batch:
             again = get_savable_loader(dataset(folder, job))
             again.restore_state_rank(state)
+            running.append(again)
             made: Batch = next(iter(again))
             return made
 

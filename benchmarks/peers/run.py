@@ -1,4 +1,4 @@
-"""Runs one part of one loader in a process of its own, and watches its memory where it asks.
+"""Runs parts of one loader in a process of its own, and watches its memory where it asks.
 
 Memory is PSS, the share of every page that belongs to this process tree (proc(5)): a page that
 three processes map counts once. Owner of the environment the loaders run in; all they write, caches
@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -59,10 +59,10 @@ def environment(folder: Path) -> dict[str, str]:
     }
 
 
-def run_part(loader: str, part: str, folder: Path, *, samples: int) -> Outcome:
-    """Run it. A failure is an outcome too: the other loaders go on."""
-    words = [sys.executable, "-m", "benchmarks.peers.case", loader, part,
-             str(folder / loader.replace(", ", "-").replace(" ", "-")),
+def run_parts(loader: str, parts: Sequence[str], folder: Path, *, samples: int) -> Outcome:
+    """Run them, one after the other. A failure is an outcome too: the other loaders go on."""
+    words = [sys.executable, "-m", "benchmarks.peers.case", loader,
+             str(folder / loader.replace(", ", "-").replace(" ", "-")), *parts,
              "--samples", str(samples)]  # fmt: skip
     with (folder / "errors.txt").open("w+") as errors:
         process = subprocess.Popen(
@@ -79,7 +79,9 @@ def run_part(loader: str, part: str, folder: Path, *, samples: int) -> Outcome:
         lines = [line.strip() for line in errors if line.strip()]
         if process.returncode:  # of a part that ran its time out it is the signal that ended it
             said = lines[-1] if lines else "it said nothing"
-            outcome.error = outcome.error or f"{part}: status {process.returncode}: {said[:300]}"
+            outcome.error = (
+                outcome.error or f"{' '.join(parts)}: status {process.returncode}: {said[:300]}"
+            )
     return outcome
 
 
