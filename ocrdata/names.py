@@ -6,6 +6,7 @@ such files in one folder would share their index, and are refused where a spec n
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 PLAIN, COMPRESSED = ".tar", ".tar.zst"
@@ -29,3 +30,12 @@ def shard_stem(name: str) -> str:
 def beside(shard: Path, suffix: str) -> Path:
     """The file of a shard with this suffix: NAME-000.tar, '.index.parquet' -> NAME-000.index..."""
     return shard.with_name(shard_stem(shard.name) + suffix)
+
+
+def can_be_a_path(text: str) -> bool:
+    """False for what the system has no name for: a NUL, or half a surrogate pair that stands for
+    no byte."""
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from ocrdata.errors import SpecError
 from ocrdata.manifest import Manifest, is_manifest, read_manifest
-from ocrdata.names import is_shard, shard_stem
+from ocrdata.names import can_be_a_path, is_shard, shard_stem
 
 MAX_FILES = 1_000_000
 _SLICE = re.compile(r"\[([^\[\]]*)\]$")
@@ -122,7 +122,7 @@ def _find(text: str) -> tuple[list[Path], Manifest | None]:
             f"{text}: shards are read from local disks only, {scheme[1]}:// is not part of this "
             "version; copy them here and name the copies"
         )
-    if not text or "\0" in text or not _can_be_a_path(text):
+    if not text or not can_be_a_path(text):
         raise SpecError(f"{text!r} names no shards")
     if _exists(text):
         return _existing(Path(text))
@@ -131,15 +131,6 @@ def _find(text: str) -> tuple[list[Path], Manifest | None]:
     if any(sign in text for sign in "*?["):
         return _glob(text), None
     raise SpecError(f"{text}: no such file or folder{_hint(Path(text))}")
-
-
-def _can_be_a_path(text: str) -> bool:
-    """False for half a surrogate pair that stands for no byte: the system has no such name."""
-    try:
-        os.fsencode(text)
-    except UnicodeEncodeError:
-        return False
-    return True
 
 
 def _hint(path: Path) -> str:

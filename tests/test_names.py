@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from ocrdata.names import beside, is_compressed, is_shard, shard_stem
+from ocrdata.names import beside, can_be_a_path, is_compressed, is_shard, shard_stem
 
 
 @pytest.mark.parametrize(
@@ -24,3 +24,8 @@ def test_both_endings(name: str, shard: bool, compressed: bool, stem: str) -> No
 def test_what_lies_beside_a_shard() -> None:
     for name in ("a/x-000.tar", "a/x-000.tar.zst"):
         assert beside(Path(name), ".tokens-0f.parquet") == Path("a/x-000.tokens-0f.parquet")
+
+
+def test_what_the_system_has_no_name_for() -> None:
+    assert can_be_a_path("a b/ü.tar") and can_be_a_path("\udc80") and can_be_a_path("")
+    assert not can_be_a_path("a\0b") and not can_be_a_path("\ud800")
