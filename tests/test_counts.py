@@ -202,3 +202,13 @@ def test_a_folder_that_cannot_be_written_to(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(DiskError, match="not a folder"):
         written(tmp_path / "file" / "x.parquet")
+
+
+def test_what_it_says_of_itself_is_under_a_digest(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.parquet")
+    table = pq.read_table(path)
+    said = json.loads(table.schema.metadata[FORMAT.encode()]) | {"version": "1.9"}  # not sealed
+    pq.write_table(table.replace_schema_metadata({FORMAT: json.dumps(said)}), path)
+    for call in (read_counts, check_counts):
+        with pytest.raises(ShardError, match="its own digest differs"):
+            call(path, rows_digest=INDEX, fingerprint=PRINT)

@@ -112,3 +112,11 @@ def test_other_states_of_the_one_class(tmp_path: Path) -> None:
         path.write_bytes(data)
         with pytest.raises(UsageError, match="pickle"):
             load_tokenizer(path)
+
+
+def test_another_name_is_refused_where_it_stands(tmp_path: Path) -> None:
+    """Not only in the end, for what it gives: the name itself is told, before anything is made."""
+    path = tmp_path / "tokenizer.pkl"
+    path.write_bytes(pickle.dumps(Canary(os.mkdir, str(tmp_path / "touched"))))
+    with pytest.raises(UsageError, match=r"asks for posix\.mkdir; only a pickled tiktoken\.Enc"):
+        load_tokenizer(path)
