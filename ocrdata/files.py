@@ -43,6 +43,13 @@ def publish(temporary: Path, final: Path) -> None:
     fsync_folder(final.parent)
 
 
+def discard(path: Path) -> None:
+    """Remove a file that nobody needs; where that is refused it stays, and what is already being
+    reported is not hidden by it."""
+    with suppress(OSError):
+        path.unlink(missing_ok=True)
+
+
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """Write `path` whole or not at all.
@@ -56,13 +63,13 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         except BaseException:
-            temporary.unlink(missing_ok=True)
+            discard(temporary)
             raise
     with explain_disk(path):
         try:
             publish(temporary, path)
         except BaseException:
-            temporary.unlink(missing_ok=True)
+            discard(temporary)
             raise
 
 
@@ -137,7 +144,7 @@ def only_one(path: Path) -> Iterator[None]:
                 try:
                     yield
                 finally:
-                    lock.unlink(missing_ok=True)
+                    discard(lock)
                 return
         finally:
             os.close(handle)
@@ -149,7 +156,7 @@ def remove_abandoned(path: Path) -> None:
     lock = path.with_name(f".{path.name}{_LOCK_SUFFIX}")
     if os.path.exists(lock):  # False, too, for a name that is too long
         with suppress(UsageError, DiskError), Lock(lock, str(path)):
-            temporary_name(path).unlink(missing_ok=True)
+            discard(temporary_name(path))
 
 
 def _stands_at(handle: int, path: Path) -> bool:
@@ -195,6 +202,6 @@ class Lock:
     def __exit__(self, *_: object) -> None:
         if self._handle is not None:
             # Removed while still held: who opens it next makes a new file and a new lock.
-            self.path.unlink(missing_ok=True)
+            discard(self.path)
             os.close(self._handle)
             self._handle = None

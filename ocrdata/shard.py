@@ -16,7 +16,7 @@ from types import TracebackType
 import xxhash
 
 from ocrdata.errors import DiskError, RejectedRow, ShardError, UsageError
-from ocrdata.files import explain_disk, publish, temporary_name
+from ocrdata.files import discard, explain_disk, publish, temporary_name
 from ocrdata.format import digest_of
 from ocrdata.frames import MAX_FRAME
 from ocrdata.image import read_header
@@ -166,7 +166,7 @@ class ShardWriter:
     def abort(self) -> None:
         """Give up: nothing is left of a shard that was not closed."""
         self._close_handle()
-        self._temporary.unlink(missing_ok=True)
+        discard(self._temporary)
 
     def _close_handle(self) -> None:
         handle, self._handle = self._handle, -1

@@ -212,7 +212,10 @@ def _more(tars: Sequence[Path], name: str) -> str:
 
 
 def _glob(text: str) -> list[Path]:
-    found = [Path(name) for name in glob.glob(text, recursive=True)]
+    try:
+        found = [Path(name) for name in glob.glob(text, recursive=True)]
+    except ValueError:  # a sign that no file name can hold
+        found = []
     tars = natural(path for path in found if is_shard(path.name))
     if not tars:
         what = (

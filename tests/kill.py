@@ -3,8 +3,9 @@
 A point is something a process does below one folder: opening a file for writing, a write, an fsync
 (before and after it), a rename, a removal, making or removing a folder. `points` runs the program
 to its end and lists them in order; `run_killed` runs it again and kills it with SIGKILL at one of
-them. The program knows nothing of it: an audit hook is loaded by Python's own `sitecustomize`.
-Each process counts for itself.
+them; `run_refused` takes something away there instead: the room on the disk, the right to write,
+the size files may have. The program knows nothing of it: an audit hook is loaded by Python's own
+`sitecustomize`. Each process counts for itself.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 HOOK = """
-import os, signal, sys
+import os, resource, signal, sys
 
 _folder = os.path.realpath(os.environ["KILL_FOLDER"]) + os.sep
 _at, _log = int(os.environ["KILL_AT"]), os.environ["KILL_LOG"]
@@ -32,6 +33,27 @@ def _inside(path):
         return False
     return (os.path.realpath(os.fsdecode(path)) + os.sep).startswith(_folder)
 
+def _kill():
+    if os.environ["KILL_GROUP"] == "1":
+        os.killpg(0, signal.SIGKILL)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+def _fill():
+    with open(os.environ["KILL_BALLAST"], "wb", buffering=0) as file:
+        for size in (1 << 16, 1 << 12, 1):
+            try:
+                while file.write(bytes(size)):
+                    pass
+            except OSError:
+                pass
+
+def _forbid():
+    for folder, _, _ in os.walk(_folder, topdown=False):
+        os.chmod(folder, 0o500)
+
+def _limit():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (64, resource.RLIM_INFINITY))
+
 def _point(what, path):
     global _count, _busy
     if _busy:
@@ -44,9 +66,7 @@ def _point(what, path):
                 with open(_log, "a") as file:
                     file.write(f"{what} {path}\\n")
             if _count == _at:
-                if os.environ["KILL_GROUP"] == "1":
-                    os.killpg(0, signal.SIGKILL)
-                os.kill(os.getpid(), signal.SIGKILL)
+                globals()["_" + os.environ["KILL_ACTION"]]()
     finally:
         _busy = False
 
@@ -74,7 +94,7 @@ sys.addaudithook(_hook)
 
 
 def _environment(
-    folder: Path, scratch: Path, env: Mapping[str, str], *, at: int, log: str, group: bool
+    folder: Path, scratch: Path, env: Mapping[str, str], *, at: int, log: str, **more: str
 ) -> dict[str, str]:
     scratch.mkdir(parents=True, exist_ok=True)
     (scratch / "sitecustomize.py").write_text(HOOK)
@@ -84,7 +104,9 @@ def _environment(
         "KILL_FOLDER": str(folder),
         "KILL_AT": str(at),
         "KILL_LOG": log,
-        "KILL_GROUP": str(int(group)),
+        "KILL_GROUP": "0",
+        "KILL_ACTION": "kill",
+        **more,
     }
 
 
@@ -97,7 +119,7 @@ def points(
     """
     log = scratch / "points.txt"
     log.unlink(missing_ok=True)
-    prepared = _environment(folder, scratch, env, at=0, log=str(log), group=False)
+    prepared = _environment(folder, scratch, env, at=0, log=str(log))
     done = subprocess.run(command, env=prepared, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return log.read_text().splitlines()
@@ -116,7 +138,7 @@ def run_killed(
 
     Whatever children it leaves behind are left alone, as after a real kill.
     """
-    prepared = _environment(folder, scratch, env, at=at, log="", group=group)
+    prepared = _environment(folder, scratch, env, at=at, log="", KILL_GROUP=str(int(group)))
     done = subprocess.run(
         command,
         env=prepared,
@@ -127,6 +149,37 @@ def run_killed(
     )
     assert done.returncode == -signal.SIGKILL, (at, done.returncode, done.stdout, done.stderr)
     return done
+
+
+def run_refused(
+    command: Sequence[str],
+    folder: Path,
+    action: str,
+    *,
+    at: int,
+    scratch: Path,
+    env: Mapping[str, str],
+) -> subprocess.CompletedProcess[str]:
+    """Run, and at point `at` take something away for the rest of the run.
+
+    `action` is `fill` (the disk that holds `folder` is full of `folder`'s neighbour `ballast`),
+    `forbid` (no folder may be written to; root has no privilege over that), or `limit` (no file
+    may grow beyond 64 bytes). `cure` undoes it.
+    """
+    more = {"KILL_ACTION": action, "KILL_BALLAST": str(folder.parent / "ballast")}
+    prepared = _environment(folder, scratch, env, at=at, log="", **more)
+    if action == "forbid" and os.geteuid() == 0:
+        without = "-dac_override,-dac_read_search"
+        command = ["setpriv", f"--bounding-set={without}", f"--inh-caps={without}", *command]
+    return subprocess.run(command, env=prepared, capture_output=True, text=True, check=False)
+
+
+def cure(folder: Path) -> None:
+    """What `run_refused` took away is there again."""
+    (folder.parent / "ballast").unlink(missing_ok=True)
+    for path in [folder, *folder.rglob("*")]:
+        if path.is_dir():
+            path.chmod(0o755)
 
 
 def spread(count: int, wanted: int) -> list[int]:

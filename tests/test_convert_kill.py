@@ -84,10 +84,15 @@ def kill_and_go_on(
         env=environment(folder),
         group=workers > 1,
     )
+    go_on(files, words, out, environment(folder))
+
+
+def go_on(files: dict[str, bytes], words: Sequence[str], out: Path, env: dict[str, str]) -> None:
+    """Whatever was stopped shows nothing half-written, and ends as the unbroken conversion."""
     check_names(made(out) if out.exists() else {}, files)
-    done = make_shards(*words[2:], env=environment(folder))
-    assert done.returncode == 0, (at, done.stderr)
-    assert made(out) == files, at
+    done = make_shards(*words[2:], env=env)
+    assert done.returncode == 0, done.stderr
+    assert made(out) == files
     shutil.rmtree(out)
 
 

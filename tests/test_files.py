@@ -13,6 +13,7 @@ from ocrdata.errors import DiskError, UsageError
 from ocrdata.files import (
     Lock,
     atomic_file,
+    discard,
     explain_disk,
     free_bytes,
     make_folder,
@@ -179,3 +180,13 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) 
     temporary_name(path).write_bytes(b"another writer's, without a lock")
     remove_abandoned(path)
     assert temporary_name(path).exists()
+
+
+def test_what_cannot_be_removed_stays(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    discard(tmp_path / "folder")
+    discard(tmp_path / "nothing")
+    assert (tmp_path / "folder").is_dir()
+    (tmp_path / "file").touch()
+    discard(tmp_path / "file")
+    assert not (tmp_path / "file").exists()

@@ -276,7 +276,8 @@ def test_other_json_in_a_folder_is_no_matter(tmp_path: Path) -> None:
 def test_names_and_numbers_beyond_what_is_possible(folder: Path) -> None:
     long, digits = "a" * 300, "9" * 5_000
     for spec in (long, f"{long}/x.tar", f"x-<000..001>{long}.tar", f"x-<0..{digits}>.tar",
-                 f"x.tar[{digits}]", f"x.tar[:{digits}]", "x-<\u0660..\u0661>.tar"):  # fmt: skip
+                 f"x.tar[{digits}]", f"x.tar[:{digits}]", "x-<\u0660..\u0661>.tar",
+                 "\ud800/*.tar"):  # fmt: skip
         with pytest.raises(SpecError):
             resolve(spec)
 

@@ -51,6 +51,10 @@ class Trainer:
         """Kill a run at a point, go on with it, and compare with the unbroken one."""
         run = self.run(f"killed-{at}")
         run_killed(self.command(run), run, at=at, scratch=self.folder / "hook", env=self.env)
+        self.resumed_is_the_same(run)
+
+    def resumed_is_the_same(self, run: Path) -> None:
+        """Whatever was killed shows nothing half-written, and ends as the unbroken run."""
         for folder in checkpoint.steps(run):
             # Nobody ever sees a half-written checkpoint under a final name.
             found = checkpoint.Checkpoint.open(folder)

@@ -1,0 +1,43 @@
+"""The converter refused at one point each; `make torture` has twenty, and the trainer."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.kill import points
+from tests.refusals import REASONS, refused_at, small_disk
+from tests.shardcommand import environment, made
+from tests.test_convert_kill import command, go_on, write_rows
+
+
+def test_each_refusal_is_told_and_cured(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk") as disk:
+        write_rows(tmp_path / "rows.jsonl")
+        out, env = disk / "out", environment(tmp_path)
+        words = command(tmp_path / "rows.jsonl", out)
+        found = points(words, out, scratch=tmp_path / "hook", env=env)
+        files = made(out)
+        shutil.rmtree(out)
+        middle = next(n for n, what in enumerate(found, 1) if "rows-001.tar" in what)
+        for action in REASONS:
+            ends = refused_at(
+                [middle], action, words, out=out, env=env,
+                go_on=lambda: go_on(files, words, out, env),
+            )  # fmt: skip
+            assert ends == {"told": 1}, action
+
+
+def test_what_is_no_clear_line_is_seen() -> None:
+    from subprocess import CompletedProcess
+
+    from tests.refusals import check_told
+
+    good = "error: /o/x: no permission; get the right to it, or choose another place\n"
+    check_told(CompletedProcess([], 1, "", good), "forbid", 1)
+    for status, text in ((2, good), (1, ""), (1, good + good), (1, "Traceback\n" + good),
+                         (1, "error: something\n")):  # fmt: skip
+        with pytest.raises(AssertionError):
+            check_told(CompletedProcess([], status, "", text), "forbid", 1)
