@@ -35,6 +35,10 @@ Span = tuple[str, int, int]
 """A part of a file that can be exchanged with another: its name, first byte, end."""
 
 
+KEY = "by key "
+"""Before the name of a sample that was asked for by its key."""
+
+
 @dataclass(frozen=True)
 class Target:
     """`file`, in the folder that `make` fills, is damaged; `read` reads all there is in it.
@@ -127,7 +131,8 @@ def _judge(target: Target, found: Reading, good: Reading) -> tuple[str, str]:
         return ("not noticed" if target.must_notice else "identical"), ""
     for name, error in errors.items():
         key = error.key if isinstance(error, ShardError) else ""
-        if target.place not in str(error) or (target.by_sample and name and key != name):
+        wanted = name.removeprefix(KEY)
+        if target.place not in str(error) or (target.by_sample and wanted and key != wanted):
             return "place not named", f"{name}: {error}"
     named = any(isinstance(error, ShardError) and error.key for error in errors.values())
     return ("sample named" if named else "file named"), str(next(iter(errors.values())))
