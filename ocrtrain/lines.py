@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from ocrdata.errors import TrainError
 from ocrdata.files import atomic_file, explain_disk
@@ -25,6 +26,13 @@ def parse_line(line: bytes) -> Line | None:
         return None
     good = isinstance(value, dict) and type(value.get("step")) is int and line.endswith(b"\n")
     return value if good else None
+
+
+def close_lines(file: TextIO) -> None:
+    """Close a file of lines, each of which was flushed when it was written. What a full disk did
+    not take was told then, and is not told again in place of it."""
+    with suppress(OSError):
+        file.close()
 
 
 def read_lines(path: Path) -> Iterator[Line]:

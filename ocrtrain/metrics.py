@@ -18,7 +18,7 @@ from ocrdata.command import human_time
 from ocrdata.errors import TrainError, UsageError
 from ocrdata.files import explain_disk
 from ocrtrain.config import Config, to_json
-from ocrtrain.lines import Line, cut_lines, read_lines
+from ocrtrain.lines import Line, close_lines, cut_lines, read_lines
 
 FILE = "metrics.jsonl"
 
@@ -39,7 +39,7 @@ class Log:
         try:
             self._wandb = _start_wandb(run, config, wandb_id)
         except BaseException:
-            self._file.close()
+            close_lines(self._file)
             raise
         self.wandb_id: str = self._wandb.id if self._wandb is not None else wandb_id
 
@@ -59,7 +59,7 @@ class Log:
 
     def close(self, *, failed: bool = False) -> None:
         """End the file and the W&B run."""
-        self._file.close()
+        close_lines(self._file)
         if self._wandb is not None:
             self._wandb.finish(exit_code=int(failed))
 

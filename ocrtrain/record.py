@@ -16,7 +16,7 @@ from typing import Any
 from ocrdata.errors import TrainError
 from ocrdata.files import explain_disk
 from ocrtrain.batch import Batch
-from ocrtrain.lines import cut_lines, read_lines
+from ocrtrain.lines import close_lines, cut_lines, read_lines
 
 FILE = "batches.jsonl"
 
@@ -48,7 +48,7 @@ class BatchRecord:
 
     def close(self) -> None:
         """End the file."""
-        self._file.close()
+        close_lines(self._file)
 
 
 def cut_back(run: Path, step: int) -> None:

@@ -2,8 +2,13 @@ from pathlib import Path
 
 import pytest
 
-from ocrdata.errors import TrainError
+from ocrdata.errors import DiskError, TrainError
+from ocrtrain import metrics, record
+from ocrtrain.config import Config
 from ocrtrain.lines import cut_lines, parse_line, read_lines
+from ocrtrain.metrics import Log
+from ocrtrain.record import BatchRecord
+from tests.test_bad import batch
 
 WHOLE = b'{"step": 0}\n{"step": 1, "a": 2}\n{"step": 2}\n'
 
@@ -46,3 +51,19 @@ def test_what_goes_anyway_may_be_anything(tmp_path: Path) -> None:
 def test_no_file(tmp_path: Path) -> None:
     cut_lines(tmp_path / "x.jsonl", lambda line: True)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_is_told_once(tmp_path: Path) -> None:
+    """Closing tries to write again what could not be written: that must not hide the first error
+    behind a second."""
+    for name in (metrics.FILE, record.FILE):
+        (tmp_path / name).symlink_to("/dev/full")
+    log = Log(tmp_path, Config(wandb="off"))
+    with pytest.raises(DiskError, match="no space left on the disk"):
+        log.write(0, {"train/loss": 1.0})
+    log.close()
+    batches = BatchRecord(tmp_path, samples=False)
+    with pytest.raises(DiskError, match="no space left on the disk"):
+        batches.write(batch(0))
+    batches.close()
