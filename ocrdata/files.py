@@ -38,9 +38,11 @@ def fsync_folder(path: Path) -> None:
 
 
 def publish(temporary: Path, final: Path) -> None:
-    """Give a complete, synced file or folder its final name, durably."""
-    os.rename(temporary, final)
-    fsync_folder(final.parent)
+    """Give a complete, synced file or folder its final name, durably. A refusal is a
+    `DiskError`."""
+    with explain_disk(final):
+        os.rename(temporary, final)
+        fsync_folder(final.parent)
 
 
 def discard(path: Path) -> None:

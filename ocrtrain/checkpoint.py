@@ -119,13 +119,15 @@ def _remove(folder: Path) -> None:
     going = folder.with_name(f".{folder.name}.old.tmp")
     shutil.rmtree(going, ignore_errors=True)
     publish(folder, going)
-    shutil.rmtree(going)
+    with explain_disk(going):
+        shutil.rmtree(going)
 
 
 def clean(run: Path) -> None:
     """Remove what a killed writer left. Only for the holder of the run's lock."""
-    for left in (run / FOLDER).glob(".step_*.tmp"):
-        shutil.rmtree(left)
+    with explain_disk(run / FOLDER):
+        for left in (run / FOLDER).glob(".step_*.tmp"):
+            shutil.rmtree(left)
 
 
 def steps(run: Path) -> list[Path]:

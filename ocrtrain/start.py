@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from ocrdata.errors import UsageError
-from ocrdata.files import Lock, make_folder
+from ocrdata.files import Lock, explain_disk, make_folder
 from ocrtrain import bad as bad_samples
 from ocrtrain import checkpoint, costs, metrics, record
 from ocrtrain.bad import BadSamples
@@ -191,7 +191,8 @@ def _prepare(
     # The log first: where Weights & Biases does not start, the folder holds no run yet.
     log = Log(run, config, wandb_id=state.wandb_id)
     if not found:
-        (run / bad_samples.FILE).unlink(missing_ok=True)
+        with explain_disk(run):
+            (run / bad_samples.FILE).unlink(missing_ok=True)
     write_sealed(run / "config.json", to_json(asked))
     write_sealed(run / "plan.json", {**planned.recipe(), "figures": figures(expected)})
     tokenizer.save(run / "tokenizer.json")

@@ -18,6 +18,7 @@ from ocrdata.files import (
     free_bytes,
     make_folder,
     only_one,
+    publish,
     remove_abandoned,
     temporary_name,
     write_json,
@@ -190,3 +191,10 @@ def test_what_cannot_be_removed_stays(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     discard(tmp_path / "file")
     assert not (tmp_path / "file").exists()
+
+
+def test_a_name_that_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / ".x.tmp").touch()
+    with pytest.raises(DiskError, match="a part of this path is a file"):
+        publish(tmp_path / ".x.tmp", tmp_path / "file" / "x")
