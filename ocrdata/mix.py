@@ -38,7 +38,10 @@ AT_END = ("repeat", "stop", "move")
 weight goes to the others in proportion to theirs, and the run ends when none is left."""
 
 FINEST = 1 << 26
-"""Largest common denominator of the weights of a phase: products with it stay below 2^63."""
+"""Common denominator that weights are brought to, and the largest they may have by tokens."""
+
+LONGEST_CALL = 1 << 20
+"""Slots that the loop fills at most before debts are taken down again."""
 
 
 Sizes = Callable[[int, int, int], npt.NDArray[np.int64]]
@@ -73,7 +76,8 @@ def schedule(
 
     `available[i]` batches are in source i (None: no end); `at_end` says what follows. With `sizes`
     shares are of tokens, else of batches. Raises ValueError for weights that are negative, all 0,
-    or not one a source, UsageError where their common denominator is above 2^26.
+    or not one a source, UsageError where their common denominator is above 2^26 by tokens, above
+    2^61 divided by the slots (2^41 at most) else.
     """
     _check(phases)
     count = len(phases[0].weights)
@@ -138,10 +142,15 @@ class _Run:
     def _call(self, phases: list[tuple[int, list[Fraction]]]) -> tuple[int, int]:
         unit = self._sizes is None
         ahead_of = [phase for phase in phases if sum(phase[1])] if unit else phases[:1]
-        whole, total = _integers([weights for _, weights in ahead_of])
+        # Products of weights and slots, or tokens, stay below 2^63: first by how fine weights may
+        # be, then by how many slots there are in one call.
+        reach = max(len(self.slots), ahead_of[-1][0], LONGEST_CALL) if unit else 1
+        whole, total = _integers(
+            [weights for _, weights in ahead_of],
+            finest=(1 << 61) // reach if unit else FINEST,
+        )
         largest = max(int(known.max(initial=1)) for known in self._known)
-        # So few slots that products stay below 2^63.
-        stop = self.slot + max(1, min(1 << 20, (1 << 61) // (FINEST * largest)))
+        stop = self.slot + max(1, min(LONGEST_CALL, (1 << 61) // (total * largest)))
         stop = min(stop, len(self.slots))
         if len(phases) > 1 and (not unit or len(ahead_of) == 1):
             stop = min(stop, phases[1][0])
@@ -182,9 +191,11 @@ class _Run:
             ]
 
 
-def _integers(rows: Sequence[Sequence[Fraction]]) -> tuple[npt.NDArray[np.int64], int]:
-    """Rows of weights as integers of one sum, and that sum: as fine as 2^26 allows, so that debts
-    keep their value when weights change."""
+def _integers(
+    rows: Sequence[Sequence[Fraction]], *, finest: int
+) -> tuple[npt.NDArray[np.int64], int]:
+    """Rows of weights as integers of one sum, and that sum: large enough that debts keep their
+    value when weights change. Raises UsageError where it would be above `finest`."""
     plain = []
     for weights in rows:
         scale = math.lcm(*(weight.denominator for weight in weights))
@@ -192,11 +203,10 @@ def _integers(rows: Sequence[Sequence[Fraction]]) -> tuple[npt.NDArray[np.int64]
         divisor = math.gcd(*whole)
         plain.append([weight // divisor for weight in whole])
     total = math.lcm(*(sum(whole) for whole in plain))
-    if total > FINEST:
+    if total > finest:
         raise UsageError(
-            f"the weights have no common denominator up to {FINEST:,}; give rounder ones"
+            f"the weights have no common denominator up to {finest:,}; give rounder ones"
         )
-    total *= FINEST // total
-    return np.array(
-        [[w * (total // sum(whole)) for w in whole] for whole in plain], np.int64
-    ), total
+    total *= max(1, min(FINEST, finest) // total)
+    scaled = [[weight * (total // sum(whole)) for weight in whole] for whole in plain]
+    return np.array(scaled, np.int64), total

@@ -211,5 +211,12 @@ def test_impossible_phases() -> None:
 
 
 def test_weights_finer_than_the_arithmetic() -> None:
+    with pytest.raises(UsageError, match="no common denominator up to 2,199,023,255,552"):
+        schedule([Phase(0, tuple(Fraction(1, n) for n in (9_973, 9_967, 9_949, 9_941, 9_931)))], 10)
+
+
+def test_weights_by_tokens_are_not_as_fine() -> None:
+    weights = tuple(Fraction(1, n) for n in (9_973, 9_967, 9_949))
+    assert len(schedule([Phase(0, weights)], 10).slots) == 10
     with pytest.raises(UsageError, match="no common denominator up to 67,108,864"):
-        schedule([Phase(0, tuple(Fraction(1, n) for n in (9_973, 9_967, 9_949)))], 10)
+        schedule([Phase(0, weights)], 10, sizes=lambda _, start, stop: np.ones(stop - start, int))
