@@ -225,6 +225,10 @@ def test_a_flipped_bit_of_a_header_is_found(at: int, bit: int) -> None:
     in_payload = 512 <= at < 1024 or 1536 <= at < 2048
     if in_payload:
         walked(bytes(data))  # payloads are the business of digests
+    elif (at % 512, bit) in ((148, 4), (154, 5), (155, 5)) and at < 2048:
+        # In the checksum itself: its first zero, and the NUL and space that end it, become a space
+        # or one another, and the number stays what it was. All other bits are tried below.
+        assert walked(bytes(data)) == before
     else:
         with pytest.raises(ShardError):
             assert walked(bytes(data)) == before
