@@ -109,7 +109,7 @@ class _Run:
         self, length: int, count: int, limits: list[float], at_end: str, sizes: Sizes | None
     ) -> None:
         self.slots = np.zeros(length, np.uint16)
-        self.slot, self.ended_by = 0, -1
+        self.slot, self.ended_by, self._buried = 0, -1, -1
         self._given = np.zeros(count, np.int64)
         # What each source was given above its share, in batches or tokens; the sum is 0.
         self._ahead = [Fraction(0)] * count
@@ -128,6 +128,7 @@ class _Run:
             while len(phases) > 1 and phases[1][0] <= self.slot:
                 phases.pop(0)
             if sum(phases[0][1]) == 0:
+                self.ended_by = self._buried
                 return
             why, source = self._call(phases)
             if why == MORE_SIZES:
@@ -137,7 +138,6 @@ class _Run:
                 return
             elif why == LAST_GIVEN and self._at_end == "move":
                 self._bury(phases, source)
-                self.ended_by = source if sum(phases[-1][1]) == 0 else -1
 
     def _call(self, phases: list[tuple[int, list[Fraction]]]) -> tuple[int, int]:
         unit = self._sizes is None
@@ -179,7 +179,7 @@ class _Run:
 
     def _bury(self, phases: list[tuple[int, list[Fraction]]], source: int) -> None:
         """Move the weight of a source that has ended, and what it was ahead, to the others."""
-        debt, self._ahead[source] = self._ahead[source], Fraction(0)
+        debt, self._ahead[source], self._buried = self._ahead[source], Fraction(0), source
         for _, weights in phases:
             weights[source] = Fraction(0)
         weights = phases[0][1]

@@ -23,7 +23,8 @@ Int64 = npt.NDArray[np.int64]
 
 class Sums(NamedTuple):
     """Sums over samples. `tokens` are ids of rows, image positions among them; `squares` are the
-    squares of the samples' lengths, which attention costs."""
+    squares of the samples' lengths, which attention costs; `empty` samples leave no token to
+    learn from."""
 
     samples: int = 0
     tokens: int = 0
@@ -34,6 +35,7 @@ class Sums(NamedTuple):
     cut_samples: int = 0
     cut_tokens: int = 0
     cut_turns: int = 0
+    empty: int = 0
 
     def plus(self, other: Sums) -> Sums:
         """Both together."""
@@ -153,6 +155,7 @@ class _Columns:
     def sums(self, positions: Int64) -> Sums:
         found = self._measures
         lengths = found.lengths[positions].astype(np.int64)
+        supervised = found.supervised[positions]
         cut = np.empty(0, np.int64)
         if self._cut is not None:
             cut = self._cut[positions]
@@ -161,12 +164,13 @@ class _Columns:
             samples=len(positions),
             tokens=int(lengths.sum()),
             squares=int((lengths * lengths).sum()),
-            supervised=int(found.supervised[positions].sum(dtype=np.int64)),
+            supervised=int(supervised.sum(dtype=np.int64)),
             images=int(found.images[positions].sum(dtype=np.int64)),
             bytes=int(found.bytes[positions].sum(dtype=np.int64)),
             cut_samples=len(cut),
             cut_tokens=int(found.cut_tokens[cut].sum(dtype=np.int64)),
             cut_turns=int(found.cut_turns[cut].sum(dtype=np.int64)),
+            empty=int(np.count_nonzero(supervised == 0)),
         )
 
 

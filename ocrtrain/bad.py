@@ -44,11 +44,13 @@ class BadSamples:
 
     def load(self, run: Path) -> None:
         """Read what a run has written. A line torn by a kill was never acted on: it goes. Raises
-        TrainError for a file that is not ours."""
+        TrainError for a file that is not ours, or with more than `limit` lines."""
         lines = self._read(run / FILE)
         if lines and not lines[-1].endswith(b"\n"):
             with atomic_file(run / FILE) as file:
                 file.writelines(lines[:-1])
+        if len(self) > self.limit:
+            raise TrainError(self._too_many(run))
 
     def replay(self, run: Path) -> None:
         """The same for who only looks: nothing is written, and the run may be going on."""
@@ -112,11 +114,15 @@ class BadSamples:
         if len(self) > self.limit:
             last = lines[-1]
             raise TrainError(
-                f"step {batch.step}: {len(self)} samples could not be used, more than --max-bad "
-                f"{self.limit}; the last is {last['shard']}: sample {last['key']}: "
-                f"{last['reason']}\n  every one is in {path}; mend the shards, or resume with a "
-                "larger --max-bad"
+                f"step {batch.step}: {last['shard']}: sample {last['key']}: {last['reason']}\n  "
+                f"{self._too_many(run)}"
             )
+
+    def _too_many(self, run: Path) -> str:
+        return (
+            f"{run / FILE}: samples were skipped {len(self)} times, more often than --max-bad "
+            f"{self.limit}; mend the shards, or resume with a larger --max-bad"
+        )
 
 
 def _check(line: Line) -> str:

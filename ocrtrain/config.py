@@ -197,6 +197,8 @@ class Config:
                      "stop_at", "workers", "weight_decay", "max_bad"):  # fmt: skip
             if not 0 <= getattr(self, name) < math.inf:
                 raise UsageError(f"{flag_name(name)} must not be negative")
+        if self.seq_len < 2:
+            raise UsageError(f"--seq-len {self.seq_len} has no room for a token and the next one")
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise UsageError(f"{flag_name(name)} must be at least 0 and below 1")

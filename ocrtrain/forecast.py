@@ -132,6 +132,7 @@ def _sums(sums: Sums, slots: int) -> dict[str, int]:
         "cut_samples": sums.cut_samples,
         "cut_tokens": sums.cut_tokens,
         "cut_turns": sums.cut_turns,
+        "empty_samples": sums.empty,
     }
 
 
@@ -166,7 +167,8 @@ def describe(found: Forecast) -> str:
             f"what --seq-len {found.config.seq_len} cuts ({found.config.too_long}): "
             f"{totals.sums.cut_samples:,} samples by {totals.sums.cut_tokens:,} tokens, "
             f"{totals.sums.cut_turns:,} whole turns"
-            + (f"; {dropped:,} samples are dropped" if (dropped := _dropped(totals)) else ""),
+            + (f"; {dropped:,} samples are dropped" if (dropped := _dropped(totals)) else "")
+            + (f"; {empty:,} leave nothing to learn" if (empty := totals.sums.empty) else ""),
             "longest samples:",
             *(f"  {one.tokens:,} tokens in {one.shard}:{one.key}" for one in found.longest),
             f"{total / 1e15:,.4g} PFLOP, {vision:.0%} vision and {1 - vision:.0%} text; memory of "
@@ -193,15 +195,20 @@ def _tokens(sums: Sums, slots: int) -> tuple[str, str, str]:
     return f"{image:,}", f"{sums.tokens - image:,}", f"{sums.supervised:,}"
 
 
-def describe_rows(ways: Mapping[bool, Totals]) -> str:
-    """Packed and unpacked rows side by side, the planned way first: `ways[pack]`."""
+def describe_rows(ways: Mapping[bool, Totals | str]) -> str:
+    """Packed and unpacked rows side by side, the planned way first: `ways[pack]`, or why that way
+    cannot be planned."""
     lines: list[tuple[str, ...]] = [("rows", "steps", "samples", "tokens", "positions", "padding")]
+    refused = []
     for pack, totals in ways.items():
-        sums = totals.sums
         name = "packed (--pack)" if pack else "one sample a row"
+        if isinstance(totals, str):
+            refused.append(f"{name}: {totals}")
+            continue
+        sums = totals.sums
         lines.append((name, f"{totals.steps:,}", f"{sums.samples:,}", f"{sums.tokens:,}",
                       f"{totals.positions:,}", f"{totals.padding:.2%}"))  # fmt: skip
-    return _table(lines)
+    return "\n".join([_table(lines), *refused])
 
 
 def describe_gpus(found: Forecast, mfu: float) -> str:

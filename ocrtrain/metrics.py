@@ -95,7 +95,7 @@ def console_line(step: int, steps: int, values: Values, eta: float) -> str:
     """One step for a person: loss, rate, times in seconds, real tokens a second, MFU, ETA."""
     parts = [
         f"step {step:>{len(str(steps))}}/{steps}",
-        f"loss {values['train/loss']:.4f}",
+        "loss -" if math.isnan(values["train/loss"]) else f"loss {values['train/loss']:.4f}",
         f"lr {values['train/lr']:.1e}",
         f"dt {values['train/dt']:.3f} s",
         f"wait {values['train/wait']:.3f} s",

@@ -74,7 +74,24 @@ def plan_measured(config: Config, sources: Sources, measured: Sequence[Measures]
     """Plan a run whose samples are measured. Raises UsageError where it cannot be planned."""
     plan = _plan(config, sources, measured)
     totals = compute(plan, rows_per_pass=config.rows_per_pass)
+    _refuse_run(config, plan, totals)
     return Planned(plan, totals, _validation(sources), _longest(sources, measured))
+
+
+def _refuse_run(config: Config, plan: Plan, totals: Totals) -> None:
+    """What would train, but not as it is meant. Raises UsageError."""
+    if plan.steps < config.steps and config.warmup >= plan.steps:
+        raise UsageError(
+            f"{plan.sources[plan.ended_by].name} ends the run after {plan.steps:,} steps, within "
+            f"--warmup {config.warmup}; give fewer warm-up steps, more samples or --at-end repeat"
+        )
+    for source in totals.sources:
+        if source.sums.samples and not source.sums.supervised:
+            raise UsageError(
+                f"{source.name}: of {source.sums.samples:,} samples drawn not one leaves a token "
+                f"to learn from at --seq-len {config.seq_len} (an image alone takes "
+                f"{image_slots(config.image_size)} positions); give a larger --seq-len"
+            )
 
 
 def plan_rows(config: Config, sources: Sources, tokenizer: Tokenizer) -> Plan:

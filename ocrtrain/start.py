@@ -37,7 +37,7 @@ from ocrtrain.planning import check_same, plan_run
 from ocrtrain.record import BatchRecord
 from ocrtrain.runfile import read_sealed, write_sealed
 from ocrtrain.spikes import Spikes
-from ocrtrain.stream import Sources, Stream, open_sources, shared_samples
+from ocrtrain.stream import Sources, Stream, check_validation, open_sources, shared_samples
 from ocrtrain.train import Job, make_optimizer, run_loop
 
 
@@ -164,6 +164,8 @@ def _prepare(
         bad.load(run)
     expected = forecast(config, planned)
     _introduce(config, sources, run, expected, asked.steps)
+    if not found:
+        check_validation(sources, config, tokenizer)
     have = this_machine(device).memory
     if expected.memory > have:
         print(
@@ -212,6 +214,7 @@ def _prepare(
         log=log,
         record=BatchRecord(run, samples=config.log_samples),
         spikes=spikes,
+        planned_tokens=planned.totals.sums.tokens,
     )
 
 
@@ -248,6 +251,11 @@ def _say_how_it_stands(job: Job, ended: bool) -> int:
     """The last line, and the exit status."""
     step, config = job.state.step, job.config
     if ended:
+        if len(job.bad):
+            print(
+                f"samples were skipped {len(job.bad)} times (bad.jsonl): "
+                f"{job.state.total_tokens:,} tokens were trained on, {job.planned_tokens:,} planned"
+            )
         print(f"done: {step} steps in {job.run}")
         return 0
     saved = "saved" if step else "with nothing to save"

@@ -169,6 +169,27 @@ def rank_rows(batch: int, rank: int, world: int) -> range:
     return range(rank * each, (rank + 1) * each)
 
 
+def check_validation(sources: Sources, config: Config, tokenizer: Tokenizer) -> None:
+    """Read every validation sample once, before anything is trained: none is ever skipped, so that
+    one that cannot be used would end the run at its first validation.
+
+    Raises ShardError naming it, UsageError where a source has no token to validate on.
+    """
+    for name, shards in sources.validation.items():
+        supervised = 0
+        for position in range(len(shards)):
+            item = load_item(shards, position, source=name, image_size=config.image_size)
+            piece = make_piece(
+                item, tokenizer=tokenizer, image_size=config.image_size, seq_len=config.seq_len
+            )
+            supervised += int(piece.rendered.supervised.sum())
+        if not supervised:
+            raise UsageError(
+                f"validation on {name} ({shards.spec}): not one of {len(shards):,} samples leaves "
+                f"a token to predict at --seq-len {config.seq_len}; give a larger --seq-len"
+            )
+
+
 def shared_samples(sources: Sources) -> int:
     """How many validation samples stand in training too: an image of the same bytes, or, without
     images, a conversation of the same bytes. Indexes only; memory as validation is large."""

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-from ocrdata.errors import TrainError
+from ocrdata.errors import OcrError, TrainError
 from ocrdata.loader import Loader
 from ocrdata.tokenizer import Tokenizer
 from ocrtrain import checkpoint, costs, metrics
@@ -57,6 +57,7 @@ class Job:
     log: Log
     record: BatchRecord
     spikes: Spikes
+    planned_tokens: int
 
     def close(self) -> None:
         """End the files of the run."""
@@ -66,8 +67,8 @@ class Job:
 
 @dataclass
 class Measured:
-    """What one optimiser step gave. `loss` is nats per supervised token over the whole batch,
-    `positions` those of its passes, padding included."""
+    """What one optimiser step gave. `loss` is nats per supervised token over the whole batch, NaN
+    where it has none; `positions` those of its passes, padding included."""
 
     loss: float
     grad_norm: float
@@ -98,9 +99,12 @@ class Interrupt:
 def run_loop(job: Job, *, fresh: bool) -> bool:
     """Train from `job.state` to the end, or to where it is stopped. True where it ended.
 
-    `fresh` is False for a run that was resumed: its first state is validated and saved already.
+    `fresh` is False for a run that was resumed: its first state is saved already, and validated
+    unless that failed.
     """
     config, state = job.config, job.state
+    if not fresh and _validates(config, state.step) and not _validated(job):
+        _validate(job)
     last = min(config.steps, config.stop_at or config.steps)
     with ExitStack() as stack:
         interrupt = stack.enter_context(Interrupt())
@@ -109,8 +113,8 @@ def run_loop(job: Job, *, fresh: bool) -> bool:
         while True:
             stopping = state.step >= last or interrupt.asked
             if fresh:
-                if _due(state.step, config.eval_every) or state.step == config.steps:
-                    _validate(job)
+                if _validates(config, state.step):
+                    _validate_or_save(job)
                 if state.step and (_due(state.step, config.save_every) or stopping):
                     _save(job)
             if stopping:
@@ -122,6 +126,21 @@ def run_loop(job: Job, *, fresh: bool) -> bool:
     if not _deepencoder_path(job).exists():  # also after a kill between the last checkpoint and it
         _save_deepencoder(job)
     return True
+
+
+def _validates(config: Config, step: int) -> bool:
+    """Whether the state of a step is validated."""
+    return _due(step, config.eval_every) or step == config.steps
+
+
+def _validate_or_save(job: Job) -> None:
+    """Validate; where that fails, what was trained until here is not lost with it."""
+    try:
+        _validate(job)
+    except OcrError:
+        if job.state.step:
+            _save(job)
+        raise
 
 
 def _due(step: int, every: int) -> bool:
@@ -171,7 +190,7 @@ def _step(job: Job, batches: Loader[Batch]) -> None:
     state.step += 1
     eta = state.seconds / state.step * (config.steps - state.step)
     print(metrics.console_line(state.step, config.steps, values, eta), flush=True)
-    height = job.spikes.height(batch.sources, measured.loss)
+    height = job.spikes.height(batch.sources, measured.loss) if batch.supervised else None
     if height is not None:
         print(
             f"WARNING at step {batch.step}: the loss is {measured.loss:.4f}, {height:.0f} "
@@ -219,12 +238,20 @@ def _optimise(job: Job, batch: Batch) -> Measured:
             f"  the last checkpoint stands; resume with a lower --lr in a new run, or look at them"
         )
     job.optimizer.step()
-    return Measured(total, norm, positions)
+    return Measured(total if batch.supervised else math.nan, norm, positions)
 
 
 def _autocast(config: Config, device: torch.device) -> Any:
     kind = autocast_type(config.precision, device)
     return nullcontext() if kind is None else torch.autocast(device.type, kind)
+
+
+def _validated(job: Job) -> bool:
+    """Whether the log has a validation of this state."""
+    return any(
+        line["step"] == job.state.step and any(name.startswith("val/") for name in line)
+        for line in metrics.read(job.run)
+    )
 
 
 def _validate(job: Job) -> None:

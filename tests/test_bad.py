@@ -41,7 +41,7 @@ def test_what_was_recorded_is_known_again(tmp_path: Path) -> None:
     assert [(line["step"], line["position"], line["key"]) for line in lines] == [
         (3, 1, "000000001"), (3, 4, "000000004"), (7, 1, "000000001"),
     ]  # fmt: skip
-    again = BadSamples()
+    again = BadSamples(limit=3)
     again.load(tmp_path)
     assert len(again) == len(first) == 3
     assert again.reason((3, "charts", 4)) == "digest differs"
@@ -58,9 +58,14 @@ def test_nothing_bad_writes_nothing(tmp_path: Path) -> None:
 def test_more_than_the_limit_stops_the_run_and_is_on_record(tmp_path: Path) -> None:
     bad = BadSamples(skip=True, limit=2)
     bad.record(tmp_path, batch(0, 1, 2))
-    with pytest.raises(TrainError, match=r"3 samples could not be used, more than --max-bad 2; the "
-                       r"last is charts-000\.tar: sample 000000003: digest differs"):  # fmt: skip
+    with pytest.raises(TrainError, match=r"step 1: charts-000\.tar: sample 000000003: digest "
+                       r"differs\n.* skipped 3 times, more often than --max-bad 2"):  # fmt: skip
         bad.record(tmp_path, batch(1, 3))
+    # Typing --resume again does not help; a larger limit does, and looking is always allowed.
+    with pytest.raises(TrainError, match="skipped 3 times, more often than --max-bad 2; mend the"):
+        BadSamples(skip=True, limit=2).load(tmp_path)
+    BadSamples(skip=True, limit=3).load(tmp_path)
+    BadSamples().replay(tmp_path)
     assert len((tmp_path / FILE).read_text().splitlines()) == 3
 
 
@@ -69,7 +74,7 @@ def test_a_torn_line_was_never_acted_on(tmp_path: Path) -> None:
     path = tmp_path / FILE
     whole = path.read_bytes()
     path.write_bytes(whole[:-5])
-    found = BadSamples()
+    found = BadSamples(limit=2)
     found.load(tmp_path)
     assert len(found) == 1
     assert path.read_bytes() == whole[: whole.index(b"\n") + 1]

@@ -151,7 +151,7 @@ def test_move_gives_the_weight_of_what_ends_to_the_others(
     )
     # All that there is is given out, once, and nothing else.
     assert np.bincount(found.slots, minlength=len(weights)).tolist() == limits
-    assert (found.ended_by >= 0) == any(limits)
+    assert found.ended_by in range(len(weights))
     # Until the first ends, the shares are those asked for.
     first = min(
         (n for n in range(len(found.slots))
@@ -161,6 +161,11 @@ def test_move_gives_the_weight_of_what_ends_to_the_others(
     if not tokens and all(limits):
         before = found.slots[: first + 1].tolist()
         assert largest_stray(before, phases(weights))[0] < 1
+
+
+def test_a_source_that_has_no_share_yet_is_not_what_ended_it() -> None:
+    found = schedule(phases([1, 0], [1, 1], starts=(0, 9)), 30, available=[3, 99], at_end="move")
+    assert found.slots.tolist() == [0, 0, 0] and found.ended_by == 0
 
 
 def test_after_a_move_the_others_keep_their_proportion() -> None:

@@ -54,7 +54,7 @@ def grey_noise(height: int, width: int) -> np.ndarray:
 def test_equal_to_pillow(height: int, width: int, size: int) -> None:
     """Noise is the hardest picture there is. Sides that Pillow rounds to nothing are ours."""
     box = letterbox_geometry(width, height, size)
-    if min(width, height) / max(width, height) * size < 0.5:
+    if round(min(width, height) / max(width, height) * size) == 0:
         assert min(box.width, box.height) == 1
         return
     for rgb, most in ((grey_noise(height, width), 2), (noise(height, width), 40)):

@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 import torch
 
-from ocrdata.errors import TrainError, UsageError
-from ocrdata.sample import Sample, text_part
+from ocrdata.errors import ShardError, TrainError, UsageError
+from ocrdata.reader import open_shards
+from ocrdata.sample import Sample, from_turns, text_part
 from ocrdata.tokenizer import load_tokenizer
 from ocrtrain import metrics
+from ocrtrain import train as training
 from ocrtrain.config import Config
 from ocrtrain.encoder import image_slots
 from ocrtrain.forecast import figures, forecast
@@ -21,6 +23,7 @@ from ocrtrain.runfile import read_sealed, write_sealed
 from ocrtrain.start import train
 from ocrtrain.stream import open_sources, open_training
 from tests.data import make_inputs, small_config, write_set
+from tests.rows import flip
 
 WAYS: dict[str, dict[str, Any]] = {
     "stage 1": {"text": (), "val_text": ()},
@@ -117,11 +120,84 @@ def test_samples_that_are_no_conversation(inputs: dict[str, str], tmp_path: Path
     with pytest.raises(UsageError, match=r"odd: 3 samples are no conversation that can be trained "
                        r"on; the first is odd-000\.tar: sample 000000000"):  # fmt: skip
         planned(config)
+    good = [from_turns([("q", "a")], [], source="odd", meta={})]
+    spec = write_set(tmp_path, "half", odd * 3 + good * 3)
     skipping = mixed(
         inputs, tmp_path, text=(spec + "[:]",), val_text=(inputs["text"] + "[30:]",),
-        bad_samples="skip",
+        bad_samples="skip", steps=28, batch=3,
     )  # fmt: skip
-    assert planned(skipping).totals.sources[1].sums.tokens == 5 * config.batch
+    sums = planned(skipping).totals.sources[1].sums
+    assert (sums.samples, sums.empty) == (30, 15)
+    assert sums.supervised > 0
+
+
+def test_a_source_that_leaves_nothing_to_learn_is_refused(
+    inputs: dict[str, str], tmp_path: Path
+) -> None:
+    wanted = (
+        r"squares: of \d+ samples drawn not one leaves a token to learn from at --seq-len 4 "
+        r"\(an image alone takes 3 positions\)"
+    )
+    with pytest.raises(UsageError, match=wanted):
+        planned(mixed(inputs, tmp_path, seq_len=4))
+
+
+def test_a_source_that_ends_the_run_within_the_warm_up(
+    inputs: dict[str, str], tmp_path: Path
+) -> None:
+    config = mixed(inputs, tmp_path, at_end="stop", steps=100, warmup=50)
+    with pytest.raises(UsageError, match=r"s ends the run after \d+ steps, within --warmup 50"):
+        planned(config)
+
+
+def test_validation_is_read_before_anything_is_trained(
+    inputs: dict[str, str], tmp_path: Path
+) -> None:
+    from tests.test_stream import damaged
+
+    spec = damaged(inputs, tmp_path, 50)
+    config = mixed(inputs, tmp_path / "run", val=(spec + "[48:]",), bad_samples="skip")
+    with pytest.raises(ShardError, match=r"sample 000000050: member 000000050\.png: digest"):
+        train(config)
+    assert not (tmp_path / "run" / "config.json").exists()
+    short = mixed(inputs, tmp_path / "run", val=(inputs["text"] + "[30:]",), seq_len=9)
+    with pytest.raises(UsageError, match="leaves a token"):
+        train(short)
+
+
+def test_validation_that_breaks_later_loses_nothing(
+    inputs: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.set_num_threads(1)
+    spec = damaged_copy(inputs, tmp_path)
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    values: dict[str, Any] = {"val": (spec + "[48:]",), "steps": 6, "text": (), "val_text": ()}
+    assert train(mixed(inputs, whole, **values)) == 0
+    original = training._validate
+
+    def breaking(job: training.Job) -> None:
+        path = tmp_path / "squares-002.tar"
+        sound = path.read_bytes()
+        flip(path, open_shards(spec).row(55).members[1].offset + 9)
+        try:
+            original(job)
+        finally:
+            path.write_bytes(sound)
+
+    monkeypatch.setattr(training, "_validate", breaking)
+    with pytest.raises(ShardError, match="sample 000000055"):
+        train(mixed(inputs, run, **values))
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["step_000006"]
+    monkeypatch.undo()
+    assert train(mixed(inputs, run, **values), resume=True) == 0
+    assert metrics.read(run)[-1] == metrics.read(whole)[-1]  # the validation is made up for
+
+
+def damaged_copy(inputs: dict[str, str], folder: Path) -> str:
+    """A copy of the squares, to be damaged."""
+    for path in Path(inputs["shards"]).parent.glob("squares-*"):
+        (folder / path.name).write_bytes(path.read_bytes())
+    return str(folder / "squares-*.tar")
 
 
 def test_a_run_that_skips_says_what(inputs: dict[str, str], tmp_path: Path) -> None:
@@ -140,7 +216,7 @@ def test_a_run_that_skips_says_what(inputs: dict[str, str], tmp_path: Path) -> N
     assert '"key": "000000017"' in line and "digest differs" in line
     assert sum(line.get("train/bad", 0) for line in metrics.read(run)) == 1
     none = mixed(inputs, tmp_path / "none", bad_samples="skip", max_bad=0, **values)
-    with pytest.raises(Exception, match="more than --max-bad 0"):
+    with pytest.raises(Exception, match="skipped 1 times, more often than --max-bad 0"):
         train(none)
     # The shard is mended: the run, gone through again from a checkpoint, has the same hole.
     again = tmp_path / "again"

@@ -552,7 +552,7 @@ def test_a_known_bad_sample_is_not_read_again(inputs: dict[str, str], tmp_path: 
     before = [stream.batch(step) for step in range(12)]
     for batch in before:
         first.record(tmp_path, batch)
-    again = BadSamples()
+    again = BadSamples(limit=9)
     again.load(tmp_path)
     assert len(again) == 1
     sound = small_config(inputs, tmp_path)

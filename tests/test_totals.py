@@ -27,6 +27,7 @@ def by_hand(plan: Plan, rows: list[PlannedRow]) -> Sums:
                     1, length, length**2, int(found.supervised[position]),
                     int(found.images[position]), int(found.bytes[position]), len(cut),
                     int(found.cut_tokens[cut].sum()), int(found.cut_turns[cut].sum()),
+                    int(found.supervised[position] == 0),
                 )
             )  # fmt: skip
     return total

@@ -18,7 +18,8 @@ from pathlib import Path
 
 from ocrdata.command import Parser, run
 from ocrdata.errors import UsageError
-from ocrdata.files import make_folder
+from ocrdata.files import Lock, make_folder
+from ocrdata.totals import Totals
 from ocrtrain import presets
 from ocrtrain.build import find_tokenizer, with_vocabulary
 from ocrtrain.costs import describe as describe_model
@@ -43,27 +44,35 @@ def main(arguments: Sequence[str]) -> int:
     """Plan, print, and write plan.json."""
     asked, mfu = read(arguments)
     config, folder = asked.config, Path(asked.config.run_folder)
-    if (folder / "config.json").exists():
-        raise UsageError(f"{folder} holds a run with a plan of its own; choose another --out")
+    _refuse_a_run(folder)
     check_data(config)
     sources = open_sources(config)
     tokenizer = find_tokenizer(config)
     config = with_vocabulary(config, tokenizer)
     measured = measure_sources(config, sources, tokenizer)
-    ways = {
-        pack: plan_measured(replace(config, pack=pack), sources, measured)
-        for pack in (config.pack, not config.pack)
-    }
-    planned = ways[config.pack]
+    planned = plan_measured(config, sources, measured)
+    ways: dict[bool, Totals | str] = {config.pack: planned.totals}
+    try:
+        other = replace(config, pack=not config.pack)
+        ways[other.pack] = plan_measured(other, sources, measured).totals
+    except UsageError as exc:
+        ways[not config.pack] = str(exc)
     found = forecast(config, planned)
     print(describe(found))
-    print(describe_rows({pack: way.totals for pack, way in ways.items()}))
+    print(describe_rows(ways))
     print(describe_model(config))
     print(describe_gpus(found, mfu))
     make_folder(folder)
-    write_sealed(folder / "plan.json", {**planned.recipe(), "figures": figures(found)})
+    with Lock(folder / ".lock", f"the run {folder}"):
+        _refuse_a_run(folder)  # one may have begun since
+        write_sealed(folder / "plan.json", {**planned.recipe(), "figures": figures(found)})
     print(f"written to {folder / 'plan.json'}")
     return 0
+
+
+def _refuse_a_run(folder: Path) -> None:
+    if (folder / "config.json").exists():
+        raise UsageError(f"{folder} holds a run with a plan of its own; choose another --out")
 
 
 def read(arguments: Sequence[str]) -> tuple[Asked, float]:
