@@ -76,3 +76,8 @@ def test_flags_are_unique() -> None:
     names = [item.name for kind in (Config, ModelConfig) for item in dataclasses.fields(kind)]
     assert len(set(names)) == len(names)
     assert flag_name("seq_len") == "--seq-len"
+
+
+def test_a_row_holds_a_token_and_what_follows_it() -> None:
+    with pytest.raises(UsageError, match="--seq-len 1 has no room for a token and the next one"):
+        Config(seq_len=1)

@@ -113,3 +113,9 @@ def test_wandb_offline_without_a_key_and_never_asking(
     again.close()
     assert again.wandb_id == log.wandb_id
     assert json.loads((tmp_path / metrics.FILE).read_text())["train/loss"] == 1.0
+
+
+def test_a_step_that_learns_nothing_has_no_loss() -> None:
+    values = {"train/loss": float("nan"), "train/lr": 0.1, "train/dt": 1.0, "train/wait": 0.0,
+              "train/tok_per_sec": 3.0}  # fmt: skip
+    assert "| loss - |" in metrics.console_line(1, 2, values, 1.0)

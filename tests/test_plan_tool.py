@@ -78,3 +78,30 @@ def test_mistakes_are_one_line(tmp_path: Path, words: list[str], message: str) -
     )  # fmt: skip
     assert done.returncode == 2
     assert message in done.stderr and len(done.stderr.splitlines()) == 1
+
+
+def test_the_way_that_was_not_asked_for_may_be_impossible(
+    inputs: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Three packed rows are no batch of four; unpacked there are batches enough."""
+    words = command(inputs, tmp_path / "run", at_end="stop", seq_len=2000, steps=100)
+    assert plan.main(words) == 0
+    printed = capsys.readouterr().out
+    assert "one sample a row" in printed
+    assert "packed (--pack): source " in printed and "ends before the first batch" in printed
+
+
+def test_a_run_that_begins_meanwhile_keeps_its_plan(
+    inputs: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, original = tmp_path / "run", plan.describe_gpus
+
+    def begins(*words: Any) -> str:
+        out.mkdir()
+        (out / "config.json").write_text("{}")
+        return original(*words)
+
+    monkeypatch.setattr(plan, "describe_gpus", begins)
+    with pytest.raises(ValueError, match="holds a run with a plan of its own"):
+        plan.main(command(inputs, out))
+    assert [path.name for path in out.iterdir()] == ["config.json"]
