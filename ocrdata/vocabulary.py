@@ -91,7 +91,8 @@ class Definition:
             "padding": None,
             "post_processor": None,
         }
-        model = definition.get("model") or {}
+        model = definition.get("model")
+        model = model if isinstance(model, dict) else {}
         parts = json.dumps([definition.get("pre_tokenizer"), definition.get("decoder")])
         if model.get("type") != "BPE" or "ByteLevel" not in parts:
             raise UsageError(

@@ -247,6 +247,8 @@ def test_ids_that_are_none(trained: Tokenizer) -> None:
         (b"[1]", "JSON, but neither"),
         (b'{"format": "ocr-tokenizer", "version": "a"}', "tokenizer version a"),
         (b'{"model": {"type": "BPE"}, "added_tokens": [1]}', "added_tokens are no list"),
+        (b'{"model": [1]}', "holds a None model"),
+        (b'{"model": "BPE"}', "holds a None model"),
         (b'{"model": {"type": "Unigram"}}', "holds a Unigram model; a byte-level BPE is needed"),
     ],
 )
