@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import xxhash
 
 from ocrdata.errors import DiskError, ShardError
@@ -150,6 +151,17 @@ def _string_offsets(array: pa.StringArray) -> Any:
     if buffer is None:
         return np.zeros(1, np.int32)
     return np.frombuffer(buffer, np.int32)[array.offset : array.offset + len(array) + 1]
+
+
+def refuse_surplus(file: str, footer: pq.FileMetaData, rows: int) -> None:
+    """Refuse a file of more than `rows` rows by its footer, before a page is decompressed: repeated
+    rows take next to nothing in a file, and gigabytes out of it. Raises ShardError.
+
+    Nothing else in a footer is asked: pyarrow ends the process, and raises nothing, where the
+    description of a column is damaged.
+    """
+    if footer.num_rows > rows:
+        raise ShardError(file, f"has {footer.num_rows:,} rows, where there can be {rows:,} at most")
 
 
 @contextmanager

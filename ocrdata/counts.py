@@ -22,7 +22,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ocrdata.columns import elements, explain_parquet, numbers, single, starts
+from ocrdata.columns import elements, explain_parquet, numbers, refuse_surplus, single, starts
 from ocrdata.columns import rows_digest as digest_of_rows
 from ocrdata.errors import ShardError
 from ocrdata.files import atomic_file
@@ -182,6 +182,7 @@ def read_counts(path: Path, *, rows_digest: str, fingerprint: str) -> Counts:
         with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as file:
             header = _header(path, file.metadata.metadata)
             _check_owner(path, header, rows_digest, fingerprint)
+            refuse_surplus(str(path), file.metadata, header.samples)
             table = file.read(use_threads=False)
         if not table.schema.equals(SCHEMA):
             raise ShardError(str(path), "its columns are not those of token counts")

@@ -12,7 +12,7 @@ from __future__ import annotations
 import bisect
 import json
 from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,6 +28,7 @@ from ocrdata.columns import (
     explain_parquet,
     fixed_bytes,
     numbers,
+    refuse_surplus,
     starts,
     words,
 )
@@ -37,6 +38,7 @@ from ocrdata.format import FORMAT, VERSION, check_seal, check_version, parse_obj
 from ocrdata.frames import FrameSize, FrameTable
 from ocrdata.image import ImageInfo
 from ocrdata.names import beside
+from ocrdata.tar import BLOCK
 
 SUFFIX = ".index.parquet"
 
@@ -245,31 +247,35 @@ def read_header(path: Path) -> IndexHeader:
 
 
 def read_key_range(path: Path) -> tuple[str, str] | None:
-    """The smallest and the largest key of an index, from its footer; None where it has no rows."""
-    with _explain(path):
-        metadata = pq.read_metadata(path)
-        ranges = [
-            metadata.row_group(group).column(0).statistics
-            for group in range(metadata.num_row_groups)
-            if metadata.row_group(group).num_rows
-        ]
-        if any(found is None or not found.has_min_max for found in ranges):
-            return "", "\U0010ffff"  # keys too long for the footer: anything may be in there
-        if not ranges:
-            return None
-        return min(found.min for found in ranges), max(found.max for found in ranges)
+    """The smallest and the largest key of an index, None where it has no rows. Raises ShardError.
+
+    From its keys and not from the ranges in its footer: asked for these, pyarrow ends the process
+    where the footer is damaged. It takes 0.25 ms for 1,024 keys, the footer's took 0.15.
+    """
+    with _explain(path), _opened(path) as (file, _):
+        keys = file.read(columns=["key"], use_threads=False).column("key").to_pylist()
+        return (min(keys), max(keys)) if keys else None
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[pq.ParquetFile, IndexHeader]]:
+    """An index with its header, and no more rows than there can be."""
+    # From one buffer: three times faster than pyarrow's own small reads of a file.
+    data = pa.py_buffer(path.read_bytes())
+    with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as file:
+        header = _header(path, file.metadata.metadata)
+        if not file.schema_arrow.equals(SCHEMA):
+            raise ShardError(str(path), "its columns are not those of an index")
+        # A sample is a header and a payload in the tar, whatever it says of their number.
+        refuse_surplus(str(path), file.metadata, min(header.samples, header.tar_size // BLOCK))
+        yield file, header
 
 
 def read_index(path: Path) -> Index:
     """Read and verify an index. Raises ShardError where it is damaged, or contradicts itself."""
     with _explain(path):
-        # From one buffer: three times faster than pyarrow's own small reads of a file.
-        data = pa.py_buffer(path.read_bytes())
-        with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as file:
-            header = _header(path, file.metadata.metadata)
+        with _opened(path) as (file, header):
             table = file.read(use_threads=False)
-        if not table.schema.equals(SCHEMA):
-            raise ShardError(str(path), "its columns are not those of an index")
         index = Index(table, header)
         if index.rows_digest() != header.rows_digest:
             raise ShardError(str(path), "the rows are not those its digest was made of")

@@ -115,7 +115,7 @@ class ShardSet:
             self._key_ranges = [read_key_range(file) for file in files]
         ranges = enumerate(self._key_ranges)
         likely = [number for number, found in ranges if found and found[0] <= key <= found[1]]
-        # No digest covers a footer's ranges: they say where to look first, never that it is not.
+        # No digest is compared for the ranges: they say where to look first, never that it is not.
         hits = self._find_in(key, likely) or self._find_in(key, range(len(self.shards)))
         if len(hits) > 1:
             where = ", ".join(self.shards[self.locate(hit)[0]].path.name for hit in hits[:3])

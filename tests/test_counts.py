@@ -183,6 +183,17 @@ def test_rows_that_were_changed(tmp_path: Path) -> None:
         read(path)
 
 
+def test_more_rows_than_it_says_are_not_decompressed(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.parquet")
+    many = pa.concat_tables([pq.read_table(path)] * 40)
+    rewritten(path, {}, many)
+    most = len(many) // 40
+    with pytest.raises(
+        ShardError, match=f"has {len(many)} rows, where there can be {most} at most"
+    ):
+        read(path)
+
+
 def test_files_that_are_no_counts(tmp_path: Path) -> None:
     path = tmp_path / "x.parquet"
     pq.write_table(pa.table({"a": [1]}), path)
