@@ -26,12 +26,13 @@ from typing import Any
 
 import torch
 import xxhash
+from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import nn
 
 from ocrdata.errors import ShardError, TrainError
 from ocrdata.files import explain_disk, fsync_folder, make_folder, publish, temporary_name
-from ocrdata.format import parse_object
+from ocrdata.format import digest_of, parse_object
 from ocrdata.png import decoder_version
 from ocrdata.tokenizer import Tokenizer, load_tokenizer
 from ocrtrain.config import Config, from_json, to_json
@@ -89,7 +90,8 @@ def save(
     try:
         with explain_disk(final):
             temporary.mkdir()
-            _save_tensors(_weights(model), temporary / "model.safetensors", final)
+            weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+            _save_tensors(weights, temporary / "model.safetensors", final)
             _save_tensors(_momenta(model, optimizer), temporary / "optimizer.safetensors", final)
             _save_tensors(_random_state(), temporary / "random.safetensors", final)
             tokenizer.save(temporary / "tokenizer.json")
@@ -163,7 +165,7 @@ class Checkpoint:
         try:
             value = json.loads((folder / COMPLETE).read_bytes())
             files = dict(value["files"])
-            good = value["digest"] == _digest(_canonical(files))
+            good = value["digest"] == digest_of(_canonical(files))
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as exc:
             raise TrainError(f"{folder}: the completion marker cannot be read: {exc}") from exc
         if not good:
@@ -178,7 +180,7 @@ class Checkpoint:
         except OSError as exc:
             raise TrainError(f"{path}: cannot be read: {exc.strerror}") from exc
         told = self.files.get(name)
-        if told is None or told["bytes"] != len(data) or told["xxh3_128"] != _digest(data):
+        if told is None or told["bytes"] != len(data) or told["xxh3_128"] != digest_of(data):
             raise TrainError(
                 f"{path}: digest differs: damaged after it was written; "
                 "remove this folder and resume from an earlier checkpoint"
@@ -215,6 +217,14 @@ class Checkpoint:
         except ShardError as exc:
             raise self._foreign(name, exc.detail) from exc
 
+    def _tensors(self, name: str) -> dict[str, torch.Tensor]:
+        """The tensors in a file, verified."""
+        try:
+            tensors: dict[str, torch.Tensor] = load(self.read(name))
+        except SafetensorError as exc:
+            raise self._foreign(name, exc) from exc
+        return tensors
+
     def _foreign(self, name: str, why: object) -> TrainError:
         """What its digest vouches for and this release cannot read."""
         return TrainError(f"{self.folder / name}: not what this release writes: {why}")
@@ -227,13 +237,13 @@ class Checkpoint:
     def load_weights(self, model: nn.Module) -> None:
         """Fill `model`. Raises TrainError where names or shapes differ."""
         try:
-            model.load_state_dict(load(self.read("model.safetensors")), strict=True)
+            model.load_state_dict(self._tensors("model.safetensors"), strict=True)
         except RuntimeError as exc:
             raise TrainError(f"{self.folder}: weights do not fit the model: {exc}") from exc
 
     def load_optimizer(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         """Fill the optimiser's momenta. Parameters that never had a gradient have none."""
-        tensors = load(self.read("optimizer.safetensors"))
+        tensors = self._tensors("optimizer.safetensors")
         names = dict(model.named_parameters())
         for key, tensor in tensors.items():
             kind, name = key.split("/", 1)
@@ -246,7 +256,7 @@ class Checkpoint:
 
     def load_random_state(self) -> None:
         """Set torch's generators."""
-        tensors = load(self.read("random.safetensors"))
+        tensors = self._tensors("random.safetensors")
         torch.set_rng_state(tensors["cpu"])
         if "cuda" in tensors and torch.cuda.is_available():
             torch.cuda.set_rng_state(tensors["cuda"])
@@ -254,10 +264,6 @@ class Checkpoint:
 
 def _fused(optimizer: torch.optim.Optimizer) -> bool:
     return any(group.get("fused") for group in optimizer.param_groups)
-
-
-def _weights(model: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
 
 
 def _momenta(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
@@ -307,16 +313,12 @@ def _complete(folder: Path) -> None:
     files = {}
     for path in sorted(folder.iterdir()):
         files[path.name] = {"bytes": path.stat().st_size, "xxh3_128": _file_digest(path)}
-    _dump(folder / COMPLETE, {"files": files, "digest": _digest(_canonical(files))})
+    _dump(folder / COMPLETE, {"files": files, "digest": digest_of(_canonical(files))})
     fsync_folder(folder)
 
 
 def _canonical(files: dict[str, Any]) -> bytes:
     return json.dumps(files, sort_keys=True).encode()
-
-
-def _digest(data: bytes) -> str:
-    return xxhash.xxh3_128_hexdigest(data)
 
 
 def _file_digest(path: Path) -> str:

@@ -48,7 +48,7 @@ GUARDS = (
     Guard("seal of the manifest", "ocrdata/manifest.py",
           "    check_seal(name, document)\n", "", "tests/test_manifest.py"),
     Guard("digest of a checkpoint's file", "ocrtrain/checkpoint.py",
-          'told["xxh3_128"] != _digest(data)', "False", "tests/test_checkpoint.py"),
+          'told["xxh3_128"] != digest_of(data)', "False", "tests/test_checkpoint.py"),
     Guard("end mark of a tar", "ocrdata/tar.py",
           "if self.size < offset + len(END):", "if False:",
           "tests/test_tar.py tests/test_indexing.py"),
