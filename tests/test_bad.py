@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +48,25 @@ def test_what_was_recorded_is_known_again(tmp_path: Path) -> None:
     assert len(again) == len(first) == 3
     assert again.reason((3, "charts", 4)) == "digest differs"
     assert again.reason((4, "charts", 4)) == again.reason((3, "other", 4)) == ""
+
+
+def test_it_is_on_the_disk_before_the_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Synced whole, the file and once its folder: what was skipped must survive a power cut."""
+    synced: list[tuple[int, int]] = []
+    fsync = os.fsync
+
+    def watched(handle: int) -> None:
+        status = os.fstat(handle)
+        synced.append((status.st_ino, status.st_size if stat.S_ISREG(status.st_mode) else 0))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    bad, folder = BadSamples(skip=True, limit=9), (tmp_path.stat().st_ino, 0)
+    for step, after in ((3, [folder]), (4, [])):
+        bad.record(tmp_path, batch(step, 1))
+        status = (tmp_path / FILE).stat()
+        assert synced == [(status.st_ino, status.st_size), *after]
+        synced.clear()
 
 
 def test_nothing_bad_writes_nothing(tmp_path: Path) -> None:

@@ -166,6 +166,13 @@ def test_rows_that_were_changed(tmp_path: Path) -> None:
         read_index(path)
 
 
+def test_fewer_rows_than_it_says(tmp_path: Path) -> None:
+    write_shard(tmp_path / "x-000.tar", [sample(0), sample(1)])
+    rewritten(tmp_path / "x-000.index.parquet", {"samples": 3})
+    with pytest.raises(ShardError, match="contradicts itself"):
+        read_index(tmp_path / "x-000.index.parquet")
+
+
 def test_more_than_the_tar_can_hold_is_not_decompressed(tmp_path: Path) -> None:
     """Told by the footer: the digest of the rows, which is wrong too, is never come to."""
     write_shard(tmp_path / "x-000.tar", [sample(0), sample(1)])
