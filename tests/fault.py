@@ -160,9 +160,9 @@ def cases(
 
 def child(name: str, folder: Path, kind: str, *, first: int, count: int) -> None:
     """`cases` in a process of its own, an outcome a line."""
-    from tests.faulttargets import TARGETS
+    from tests.faultmatrix import MATRIX
 
-    target = next(target for target in TARGETS if target.name == name)
+    target = next(target for target in MATRIX if target.name == name)
     for case in cases(target, folder, kind, first=first, count=count):
         print(json.dumps(case), flush=True)
 

@@ -1,6 +1,6 @@
 """The files that are damaged (`tests.fault`), and how each is read whole by its public reader.
 
-A new format joins the matrix by one entry in `TARGETS`.
+A new format joins the matrix by one entry, in `TARGETS` or in `tests.faultmatrix`.
 """
 
 from __future__ import annotations

@@ -15,13 +15,14 @@ from ocrdata.manifest import Manifest, write_manifest
 from ocrdata.reader import open_shards
 from tests import fault
 from tests.fault import BAD, Reading, Target, cases, outcome, run
+from tests.faultmatrix import MATRIX
 from tests.faulttargets import SHARD, TARGETS, make_counts, make_set, read_counted, read_set
 from tests.rows import sample, write_shard
 
 CASES = 6
 
 
-@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
+@pytest.mark.parametrize("target", MATRIX, ids=lambda target: target.name)
 def test_some_of_each(target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OCR_SHARDS_CACHE", str(tmp_path / "cache"))
     target.make(tmp_path)

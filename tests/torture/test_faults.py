@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from tests.fault import Target, run, table
-from tests.faulttargets import TARGETS
+from tests.faultmatrix import MATRIX
 from tests.results import record
 
 pytestmark = pytest.mark.torture
 CASES = 1_000
 
 
-@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
+@pytest.mark.parametrize("target", MATRIX, ids=lambda target: target.name)
 def test_a_thousand_of_each(target: Target, tmp_path: Path) -> None:
     target.make(tmp_path)
     results = [run(target, tmp_path, kind, CASES) for kind in target.kinds]
