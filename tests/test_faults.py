@@ -123,3 +123,11 @@ def test_shards_under_each_others_names(tmp_path: Path) -> None:
         (tmp_path / "between").rename(tmp_path / other)
     with pytest.raises(ShardError, match="according to the manifest"):
         open_shards(str(tmp_path))
+
+
+def test_a_footer_whose_key_range_is_no_text_is_our_error(tmp_path: Path) -> None:
+    """Case 238 of the thousand flips: the ends of the range, compared with a key, are bytes."""
+    target = next(target for target in MATRIX if target.name == "tar.zst index")
+    target.make(tmp_path)
+    found = list(cases(target, tmp_path, "flip", first=238, count=239))
+    assert [(number, what) for number, what, _ in found] == [(238, "file named")]
