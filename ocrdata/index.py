@@ -84,8 +84,7 @@ class IndexMember(NamedTuple):
     digest: bytes
 
 
-@dataclass(frozen=True)
-class IndexRow:
+class IndexRow(NamedTuple):
     """One sample, as far as its index knows it. `offset` and `size` span headers and padding."""
 
     key: str

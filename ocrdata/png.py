@@ -1,6 +1,7 @@
-"""Plain PNGs, decoded quickly: 8-bit RGB and RGBA, the charts and screenshots of real data.
+"""Plain PNGs, measured and decoded quickly: the charts and screenshots of real data.
 
-Owner of the question whether a PNG is plain, and of the second decoder for those that are. A PNG
+Owner of the question whether a PNG is plain, and of the second decoder for those that are: 8-bit
+RGB and RGBA. Measuring is a walk over the chunks, 4 us where Pillow takes 36. A PNG
 has one right decoding, so it never decides what a pixel is: it gives the pixels Pillow gives, or
 None, and then Pillow decodes, or says what is wrong. So nothing depends on whether the second
 decoder (kornia-rs, optional) is installed, but the time: 0.3 against 1.5 ms for an RGB chart, 1.7
@@ -13,6 +14,7 @@ about 5 ms come here, the interval in which Python's threads take turns anyway.
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Callable
 
 import numpy as np
@@ -39,6 +41,23 @@ _BEFORE = frozenset(
 )
 """Chunks that may stand before the pixels: they change none, as Pillow reads them (iDOT is Apple's,
 in its screenshots). Not tRNS, which makes a colour transparent, nor those of animations."""
+
+
+_LENGTHS = {
+    b"bKGD": range(7),
+    b"cHRM": range(32, 33),
+    b"gAMA": range(4, 5),
+    b"iTXt": range(1 << 16),
+    b"pHYs": range(9, 10),
+    b"PLTE": range(769),
+    b"sRGB": range(1, 2),
+    b"tEXt": range(1 << 16),
+    b"tIME": range(7, 8),
+}
+"""Chunks that Pillow takes without a word where they have such a length."""
+
+_EXIF = (b"exif\0", b"Raw profile type exif\0")
+"""Keywords of texts that Pillow reads as EXIF."""
 
 
 def _load_decoder() -> Decoder | None:
@@ -77,6 +96,47 @@ def decode_plain(data: bytes) -> Pixels | None:
     except Exception:  # it has one type for all it does not like
         return None
     return pixels if pixels.shape[:2] == (height, width) else None
+
+
+def plain_size(data: bytes) -> tuple[int, int] | None:
+    """(width, height) of a sound PNG of 8 bits that nothing in it can turn; None for any other,
+    which Pillow measures, or says what is wrong. Never raises. Pixels are not looked at."""
+    if len(data) < 57:
+        return None
+    signature, length, kind, width, height, depth, colour, *methods = _HEADER.unpack_from(data)
+    if (signature, length, kind, depth, methods) != (_SIGNATURE, 13, b"IHDR", 8, [0, 0, 0]):
+        return None
+    if colour not in (0, 2, 3, 6) or not _is_sound(data, 8, 13):
+        return None
+    at, pixels = 33, False
+    while at + 12 <= len(data):
+        length, kind = _CHUNK.unpack_from(data, at)
+        if kind == b"IEND":
+            return (width, height) if pixels else None
+        if kind == b"IDAT":
+            pixels = True
+        elif not _is_harmless(data, at, length, kind):
+            return None
+        at += 12 + length
+    return None
+
+
+def _is_harmless(data: bytes, at: int, length: int, kind: bytes) -> bool:
+    """Whether the chunk at `at` is sound, and none that Pillow might refuse or turn an image by."""
+    if length not in _LENGTHS.get(kind, ()) or not _is_sound(data, at, length):
+        return False
+    if kind not in (b"tEXt", b"iTXt"):
+        return True
+    text = data[at + 8 : at + 8 + length]
+    # In XMP the orientation has this name. After the keyword: whether what follows is compressed.
+    plain = kind == b"tEXt" or text.partition(b"\0")[2][:1] == b"\0"
+    return plain and not text.startswith(_EXIF) and b"rientation" not in text
+
+
+def _is_sound(data: bytes, at: int, length: int) -> bool:
+    """Whether a chunk's checksum is right, which covers its kind and its content."""
+    end = at + 8 + length
+    return zlib.crc32(data[at + 4 : end]).to_bytes(4, "big") == data[end : end + 4]
 
 
 def _is_plain(data: bytes) -> bool:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +149,15 @@ def _killer(process: list[subprocess.Popen[bytes]], at: int, whom: str) -> Calla
     return kill
 
 
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """SIGINT is heard: what a shell starts in the background ignores it, and so do its children."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heard")
 def test_ctrl_c_leaves_nothing_half_written(
     whole: Whole, repository: dict[str, bytes], tmp_path: Path
 ) -> None:
@@ -169,7 +179,7 @@ def test_ctrl_c_leaves_nothing_half_written(
             )
         )
         _, said = process[0].communicate(timeout=60)
-    assert process[0].returncode == 130
+    assert process[0].returncode == 130, said
     assert said.splitlines()[-1] == "stopped by Ctrl-C"
     assert not [name for name in made(tmp_path / "out") if name.endswith((".tmp", ".lock"))]
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from ocrdata import png
 from ocrdata.errors import ImageError
-from ocrdata.image import decode_rgb
+from ocrdata.image import ImageInfo, decode_rgb, read_header
 from tests.test_image import DATA, png_chunk, rotated
 
 needs_decoder = pytest.mark.skipif(
@@ -207,3 +207,71 @@ def test_opaque_pixels_lose_their_alpha_and_others_do_not() -> None:
     assert opaque is not None and np.array_equal(opaque, pixels[..., :3])
     pixels[3, 2, 3] = 254
     assert png.without_alpha(pixels) is None
+
+
+def measured(data: bytes, *, quickly: bool = True) -> ImageInfo | str:
+    """What `read_header` says, with or without the quick way."""
+    with pytest.MonkeyPatch.context() as patch:
+        if not quickly:
+            patch.setattr(png, "plain_size", lambda data: None)
+        try:
+            return read_header(data)
+        except ImageError as exc:
+            return str(exc)
+
+
+XMP = b'<rdf:Description tiff:Orientation="6"/>'
+TEXTS = {
+    "software": png_chunk(b"tEXt", b"Software\0matplotlib"),
+    "exif in a text": png_chunk(b"tEXt", b"exif\0" + rotated(6).tobytes()),
+    "XMP": png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP),
+    "XMP without an orientation": png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0<rdf/>"),
+    "compressed XMP": png_chunk(
+        b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + zlib.compress(XMP)
+    ),
+    "EXIF": png_chunk(b"eXIf", rotated(6).tobytes().removeprefix(b"Exif\0\0")),
+    "gamma": png_chunk(b"gAMA", struct.pack(">I", 45455)),
+    "short gamma": png_chunk(b"gAMA", b"\0"),
+    "background": png_chunk(b"bKGD", bytes(6)),
+    "resolution": png_chunk(b"pHYs", struct.pack(">IIB", 3779, 3779, 1)),
+    "bad checksum": png_chunk(b"tEXt", b"Software\0x")[:-1] + b"!",
+    "profile": png_chunk(b"iCCP", b"x\0\0" + zlib.compress(bytes(9))),
+    "bad profile": png_chunk(b"iCCP", b"x\0\1"),
+    "long text": png_chunk(b"tEXt", b"x\0" + bytes(70_000)),
+}  # fmt: skip
+QUICK = {"software", "XMP without an orientation", "gamma", "background", "resolution"}
+
+
+@pytest.mark.parametrize("where", ["before", "after"])
+@pytest.mark.parametrize("name", TEXTS)
+def test_the_quick_size_is_pillows(name: str, where: str) -> None:
+    data = make(**{where: TEXTS[name]})  # type: ignore[arg-type]
+    assert (png.plain_size(data) is not None) == (name in QUICK)
+    assert measured(data) == measured(data, quickly=False)
+    turned = {"exif in a text", "XMP", "compressed XMP", "EXIF"}
+    if name in turned:
+        assert measured(data) == ImageInfo("png", 4, 5)
+
+
+@pytest.mark.parametrize("header", [(8, 2, 0, 0, 0), (8, 3, 0, 0, 0), (8, 0, 0, 0, 0)])
+def test_every_flipped_bit_is_measured_as_pillow_does(header: tuple[int, ...]) -> None:
+    """Up to the pixels: damage there is found by who decodes them."""
+    palette = png_chunk(b"PLTE", bytes(range(9)))
+    before = palette * (header[1] == 3) + TEXTS["software"] + TEXTS["gamma"]
+    whole = make(header=header, before=before)  # type: ignore[arg-type]
+    quick = 0
+    for at in range(whole.index(b"IDAT") + 4):
+        for bit in range(8):
+            data = whole[:at] + bytes([whole[at] ^ 1 << bit]) + whole[at + 1 :]
+            quick += png.plain_size(data) is not None
+            assert measured(data) == measured(data, quickly=False)
+    assert quick == 0, "every chunk has a checksum"
+    for end in range(len(whole)):
+        assert measured(whole[:end]) == measured(whole[:end], quickly=False)
+
+
+def test_a_large_one_is_refused_quickly_too() -> None:
+    data = make(50_000, 50_000, rows=b"")
+    assert png.plain_size(data) == (50_000, 50_000)
+    assert measured(data) == measured(data, quickly=False)
+    assert "larger than" in str(measured(data))
