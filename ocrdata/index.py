@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import bisect
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -90,8 +90,8 @@ class IndexRow(NamedTuple):
     key: str
     offset: int
     size: int
-    members: tuple[IndexMember, ...]
-    images: tuple[ImageInfo, ...]
+    members: Sequence[IndexMember]
+    images: Sequence[ImageInfo]
     turns: int
     source: str
 

@@ -42,7 +42,7 @@ class Sample:
     @property
     def turns(self) -> int:
         """Number of user/assistant pairs."""
-        return sum(message["role"] == "assistant" for message in self.messages)
+        return [message["role"] for message in self.messages].count("assistant")
 
     def to_json(self) -> bytes:
         """The bytes of `KEY.json`: the same sample gives the same bytes."""

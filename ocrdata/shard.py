@@ -19,7 +19,7 @@ from ocrdata.errors import DiskError, RejectedRow, ShardError, UsageError
 from ocrdata.files import discard, explain_disk, publish, temporary_name
 from ocrdata.format import digest_of
 from ocrdata.frames import MAX_FRAME
-from ocrdata.image import read_header
+from ocrdata.image import ImageInfo, read_header
 from ocrdata.index import IndexMember, IndexRow, index_path, write_index
 from ocrdata.index import read_header as read_index_header
 from ocrdata.indexing import IndexBuilder
@@ -29,6 +29,7 @@ from ocrdata.sink import OUR_FRAMES, Frames, FrameSink, PlainSink
 from ocrdata.tar import BLOCK, END, header, padding
 
 KEY_DIGITS = 9
+_PADDING = [bytes(size) for size in range(BLOCK)]
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,22 @@ class ShardInfo:
 def make_key(row: int) -> str:
     """The key of an origin row: 3127 -> '000003127'."""
     return f"{row:0{KEY_DIGITS}d}"
+
+
+def _image_names(key: str, images: list[ImageInfo]) -> list[str]:
+    """KEY.png, KEY.1.jpg, KEY.2.png"""
+    return [
+        f"{key}.{number}.{image.format}" if number else f"{key}.{image.format}"
+        for number, image in enumerate(images)
+    ]
+
+
+def _check_fits(payloads: list[bytes]) -> None:
+    size = sum(BLOCK + len(data) + padding(len(data)) for data in payloads)
+    if size > MAX_FRAME:
+        raise RejectedRow(
+            f"{size:,} bytes in the tar: a compressed shard's samples have at most {MAX_FRAME:,}"
+        )
 
 
 class ShardWriter:
@@ -94,48 +111,27 @@ class ShardWriter:
             raise UsageError(f"{self.path}: the shard is closed")
         if not (key.isascii() and key.isdigit() and len(key) >= KEY_DIGITS):
             raise UsageError(f"key {key!r}: a key is a row number of {KEY_DIGITS} digits or more")
-        if int(key) <= self._last_key:
+        if (number := int(key)) <= self._last_key:
             raise UsageError(f"key {key!r} does not follow {make_key(self._last_key)}: keys rise")
-        images = tuple(read_header(data) for data in sample.images)
-        payloads = [(f"{key}.json", sample.to_json())]
-        for number, (info, data) in enumerate(zip(images, sample.images, strict=True)):
-            middle = f".{number}" if number else ""
-            payloads.append((f"{key}{middle}.{info.format}", data))
-        self._check_fits(payloads)
+        images = [read_header(data) for data in sample.images]
+        names = [f"{key}.json", *_image_names(key, images)]
+        payloads = [sample.to_json(), *sample.images]
+        if self._compressed:
+            _check_fits(payloads)
         start = self._offset
-        members = tuple(self._member(name, data) for name, data in payloads)
-        self._last_key = int(key)
-        self._index.add(
-            IndexRow(
-                key=key,
-                offset=start,
-                size=self._offset - start,
-                members=members,
-                images=images,
-                turns=sample.turns,
-                source=sample.source,
-            )
-        )
+        members = list(map(self._member, names, payloads))
         self._sink.end_sample()
-
-    def _check_fits(self, payloads: list[tuple[str, bytes]]) -> None:
-        if not self._compressed:
-            return
-        size = sum(BLOCK + len(data) + padding(len(data)) for _, data in payloads)
-        if size > MAX_FRAME:
-            raise RejectedRow(
-                f"{size:,} bytes in the tar: a compressed shard's samples have at most "
-                f"{MAX_FRAME:,}"
-            )
+        self._last_key = number
+        size = self._offset - start
+        self._index.add(IndexRow(key, start, size, members, images, sample.turns, sample.source))
 
     def _member(self, name: str, data: bytes) -> IndexMember:
-        head, pad = header(name, len(data)), padding(len(data))
+        size = len(data)
+        head, pad = header(name, size), _PADDING[padding(size)]
         offset = self._offset + len(head)
-        self._sink.put(head)
-        self._sink.put(data)
-        self._sink.put(bytes(pad))
-        self._offset = offset + len(data) + pad
-        return IndexMember(name, offset, len(data), xxhash.xxh3_128_digest(data))
+        self._sink.put(head, data, pad)
+        self._offset = offset + size + len(pad)
+        return IndexMember(name, offset, size, xxhash.xxh3_128_digest(data))
 
     @property
     def tar_size(self) -> int:

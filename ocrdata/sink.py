@@ -37,11 +37,10 @@ class PlainSink:
         self._size = self._buffered = 0
         self._buffers: list[bytes] = []
 
-    def put(self, data: bytes) -> None:
+    def put(self, *pieces: bytes) -> None:
         """Append bytes."""
-        if data:
-            self._buffers.append(data)
-            self._buffered += len(data)
+        self._buffers += pieces
+        self._buffered += sum(map(len, pieces))
 
     def end_sample(self) -> None:
         """The bytes since the last call are a sample."""
@@ -100,9 +99,9 @@ class FrameSink:
         self._sample: list[bytes] = []
         self._frames: list[FrameSize] = []
 
-    def put(self, data: bytes) -> None:
+    def put(self, *pieces: bytes) -> None:
         """Append bytes."""
-        self._sample.append(data)
+        self._sample += pieces
 
     def end_sample(self) -> None:
         """The bytes since the last call are a sample."""
