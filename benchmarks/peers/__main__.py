@@ -10,7 +10,8 @@ loaders in turn and each round begun by another one. Page caches are warm. Times
 
 write      samples in memory to files: JSON made, files closed (ours also synced, digested, indexed)
 raw        every byte of JSON and image delivered, counted; ours with digests verified, none of the
-           others verifies but ArrayRecord; with 2 workers in batches of 64, workers' start included
+           others verifies but ArrayRecord; "ours, views" gives views of what was read in place of
+           bytes of their own, the one difference to "ours"; with 2 workers in batches of 64, workers' start included
            (ours: threads; grain: spawned processes; the others: forked ones)
 memory     peak PSS of all processes while half of that is read
 first      from nothing opened to sample 10,800

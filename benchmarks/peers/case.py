@@ -37,6 +37,7 @@ from ocrdata.image import decode_rgb, shrink_to_fit
 
 PEERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "ours": ("ours:Ours", ()),
+    "ours, views": ("ours:Views", ()),
     "webdataset": ("wds:Webdataset", ("webdataset",)),
     "mosaicml-streaming": ("mosaic:Mosaic", ("mosaicml-streaming",)),
     "litdata": ("lit:Litdata", ("litdata",)),

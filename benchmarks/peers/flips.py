@@ -72,7 +72,7 @@ def turn(path: Path, at: int, bit: int) -> None:
 def read(peer: Peer, folder: Path) -> list[Pair] | None:
     """Everything, or None where an error was raised."""
     try:
-        return list(peer.samples(folder))
+        return [(bytes(text), bytes(image)) for text, image in peer.samples(folder)]
     except Exception:  # whatever a loader raises, it has noticed
         return None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from benchmarks.peers.peer import Batch, Job, Pair, Source, tensors
+from benchmarks.peers.peer import AnyPair, Batch, Job, Pair, Source, tensors
 from ocrdata.loader import Loader
 from ocrdata.manifest import Manifest, write_manifest
 from ocrdata.reader import Shards, open_shards
@@ -25,7 +25,7 @@ class Ours:
             shards.append(writer.close())
         write_manifest(folder / MANIFEST, Manifest("data", tuple(shards)))
 
-    def samples(self, folder: Path) -> Iterator[Pair]:
+    def samples(self, folder: Path) -> Iterator[AnyPair]:
         return map(pair, open_shards(str(folder / MANIFEST)).iter_members())
 
     def batches(self, folder: Path, job: Job) -> Iterator[Batch]:
@@ -45,6 +45,19 @@ class Ours:
                 return next(reading)
 
         return resume, following
+
+
+class Views(Ours):
+    """Raw reading without the last copy: read-only views, verified all the same."""
+
+    def samples(self, folder: Path) -> Iterator[AnyPair]:
+        return map(views, open_shards(str(folder / MANIFEST)).iter_views())
+
+
+def views(members: dict[str, memoryview[int]]) -> AnyPair:
+    """As `pair`."""
+    data = tuple(members.values())
+    return data[0], data[1] if len(data) > 1 else b""
 
 
 def pair(members: Members) -> Pair:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 Pair = tuple[bytes, bytes]
 """JSON, image."""
 
+AnyPair = tuple[bytes | memoryview, bytes | memoryview]
+
 Batch = Any
 """A list of what was made, or one stacked array or tensor of it."""
 
@@ -100,7 +102,7 @@ class Peer(Protocol):
     def write(self, source: Source, folder: Path) -> None:
         """All samples, in its own format, in one go."""
 
-    def samples(self, folder: Path) -> Iterator[Pair]:
+    def samples(self, folder: Path) -> Iterator[AnyPair]:
         """Every sample in order, in this process."""
 
     def batches(self, folder: Path, job: Job) -> Iterator[Batch]:
