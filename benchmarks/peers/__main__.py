@@ -11,8 +11,9 @@ loaders in turn and each round begun by another one. Page caches are warm. Times
 write      samples in memory to files: JSON made, files closed (ours also synced, digested, indexed)
 raw        every byte of JSON and image delivered, counted; ours with digests verified, none of the
            others verifies but ArrayRecord; "ours, views" gives views of what was read in place of
-           bytes of their own, the one difference to "ours"; with 2 workers in batches of 64, workers' start included
-           (ours: threads; grain: spawned processes; the others: forked ones)
+           bytes of their own, the one difference to "ours"; with 2 workers in batches
+           of 64, workers' start included (ours: threads; grain: spawned processes; the others:
+           forked ones)
 memory     peak PSS of all processes while half of that is read
 first      from nothing opened to sample 10,800
 resume     from nothing opened to the first batch of 64 after the half, 2 workers; the state each
