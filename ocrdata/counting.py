@@ -28,10 +28,11 @@ from ocrdata.errors import DiskError, RejectedRow, ShardError, UsageError
 from ocrdata.files import make_folder, only_one, remove_abandoned
 from ocrdata.foreign import to_sample
 from ocrdata.index import index_path, read_header
+from ocrdata.names import set_name
 from ocrdata.progress import Progress
 from ocrdata.reader import Shards
 from ocrdata.shardset import ShardSet
-from ocrdata.spec import Resolved, set_name
+from ocrdata.spec import Resolved
 from ocrdata.tokenizer import Tokenizer
 from ocrdata.tokens import TurnCount, count
 from ocrdata.workforce import Report, work

@@ -1,4 +1,5 @@
-"""The file names of a shard: its two endings, and the stem that all files beside it begin with.
+"""The file names of a shard: its two endings, the stem that all files beside it begin with, and
+the set and number in it.
 
 `NAME-000.tar` is plain, `NAME-000.tar.zst` compressed; both have the stem `NAME-000`, so that two
 such files in one folder would share their index, and are refused where a spec names both.
@@ -7,9 +8,11 @@ such files in one folder would share their index, and are refused where a spec n
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 PLAIN, COMPRESSED = ".tar", ".tar.zst"
+_NUMBERED = re.compile(r"(.+)-(\d{3,})")
 
 
 def is_shard(name: str) -> bool:
@@ -39,3 +42,17 @@ def can_be_a_path(text: str) -> bool:
         return b"\0" not in os.fsencode(text)
     except UnicodeEncodeError:
         return False
+
+
+def set_name(file: str) -> str:
+    """'chartqa-003.tar' -> 'chartqa'; 'photos.tar.zst' -> 'photos'."""
+    stem = shard_stem(file)
+    match = _NUMBERED.fullmatch(stem) if stem != file else None
+    return match[1] if match else stem
+
+
+def shard_number(file: str) -> int | None:
+    """'chartqa-003.tar' -> 3; None for a name without a number."""
+    stem = shard_stem(file)
+    match = _NUMBERED.fullmatch(stem) if stem != file else None
+    return int(match[2]) if match else None

@@ -2,9 +2,10 @@
 
 A spec is a shard (.tar or .tar.zst), a range `NAME-<000..017>.tar` (or `{000..017}`, `{a,b}`), a
 glob, a folder or a manifest, then optionally one slice `[start:stop:step]`. A path that exists as
-it is written is that path, whatever signs it holds. Several specs make one set; where each carries
-the same slice, or only the last one has a slice, it holds for the whole set: a shell makes
-`x-000.tar[:9] x-001.tar[:9]` of an unquoted `x-{000..001}.tar[:9]`.
+it is written is that path, whatever signs it holds. Several specs make one set. Shards of one set
+may have a slice, which holds for all: each the same (a shell makes `x-000.tar[:9] x-001.tar[:9]` of
+an unquoted `x-{000..001}.tar[:9]`), or the last alone. Whose slice it is could not be told of specs
+of several sets: that is an error.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from pathlib import Path
 
 from ocrdata.errors import SpecError
 from ocrdata.manifest import Manifest, is_manifest, read_manifest
-from ocrdata.names import can_be_a_path, is_shard, shard_stem
+from ocrdata.names import can_be_a_path, is_shard, set_name, shard_stem
 
 MAX_FILES = 1_000_000
 _SLICE = re.compile(r"\[([^\[\]]*)\]$")
@@ -28,7 +29,6 @@ _RANGE = re.compile(
     rf"<({_NUMBER})\.\.({_NUMBER})>|\{{({_NUMBER})\.\.({_NUMBER})\}}|\{{([^{{}}]*,[^{{}}]*)\}}"
 )
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
-_NUMBERED = re.compile(r"(.+)-(\d{3,})")
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def resolve(spec: str | Path | Sequence[str | Path]) -> Resolved:
     if not texts:
         raise SpecError("no shards are named")
     split = [split_slice(text) for text in texts]
-    taken = _one_slice(texts, [text for _, text in split])
+    taken = _one_slice(texts, split)
     found = [_find(base) for base, _ in split]
     files = tuple(itertools.chain.from_iterable(names for names, _ in found))
     twice = _first_repeated(os.path.abspath(path) for path in files)
@@ -93,7 +93,15 @@ def parse_slice(spec: str, text: str | None) -> slice | None:
     return slice(*numbers)
 
 
-def _one_slice(texts: Sequence[str], slices: Sequence[str | None]) -> str | None:
+def _one_slice(texts: Sequence[str], split: Sequence[tuple[str, str | None]]) -> str | None:
+    slices = [found for _, found in split]
+    paths = [Path(base) for base, _ in split]
+    sets = {path.with_name(set_name(path.name)) if is_shard(path.name) else path for path in paths}
+    if len(sets) > 1 and any(slices):
+        raise SpecError(
+            f"{' '.join(texts)}: a slice is of one set, these are {len(sets)}; leave it out, "
+            "or make one set of what is wanted"
+        )
     if len(set(slices)) == 1 or all(text is None for text in slices[:-1]):
         return slices[-1]
     odd = next(text for text, found in zip(texts, slices, strict=True) if found != slices[-1])
@@ -268,20 +276,6 @@ def natural(paths: Iterable[Path]) -> list[Path]:
         )
 
     return sorted(paths, key=order)
-
-
-def set_name(file: str) -> str:
-    """'chartqa-003.tar' -> 'chartqa'; 'photos.tar.zst' -> 'photos'."""
-    stem = shard_stem(file)
-    match = _NUMBERED.fullmatch(stem) if stem != file else None
-    return match[1] if match else stem
-
-
-def shard_number(file: str) -> int | None:
-    """'chartqa-003.tar' -> 3; None for a name without a number."""
-    stem = shard_stem(file)
-    match = _NUMBERED.fullmatch(stem) if stem != file else None
-    return int(match[2]) if match else None
 
 
 def join(files: Sequence[Path]) -> str:

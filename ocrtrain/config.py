@@ -172,6 +172,8 @@ class Config:
                 if one not in choices:
                     raise UsageError(f"{flag_name(name)} {one!r} is none of {', '.join(choices)}")
         self._check_ranges()
+        if set(self.freeze) == set(CHOICES["freeze"]):
+            raise UsageError("--freeze leaves nothing to train")
         for name in ("train_slice", "val_slice", "text_train_slice", "text_val_slice"):
             _check_slice(flag_name(name), getattr(self, name))
         if self.image_size % 64:
@@ -197,6 +199,8 @@ class Config:
                      "stop_at", "workers", "weight_decay", "max_bad"):  # fmt: skip
             if not 0 <= getattr(self, name) < math.inf:
                 raise UsageError(f"{flag_name(name)} must not be negative")
+        if self.seed >= 1 << 63:
+            raise UsageError(f"--seed {self.seed} must be below 2^63, the most torch takes")
         if self.seq_len < 2:
             raise UsageError(f"--seq-len {self.seq_len} has no room for a token and the next one")
         for name in ("beta1", "beta2"):

@@ -21,7 +21,7 @@ from ocrdata.command import Parser, run
 from ocrdata.errors import UsageError
 from ocrdata.files import Lock, atomic_file, make_folder, write_json
 from ocrdata.reader import Shards, open_shards
-from ocrtrain.answers import Asker, Tally
+from ocrtrain.answers import Asker, Partners, Tally
 from ocrtrain.build import Loaded, autocast_type, load_for_inference, resolve_device
 from ocrtrain.generate import Decoding
 from ocrtrain.validate import Settings, Validation, validate
@@ -60,10 +60,17 @@ def evaluate(
     workers: int,
     exchange: bool,
 ) -> int:
-    """Validate, ask, and write answers and summary; returns the exit status."""
+    """Validate, ask, and write answers and summary; returns the exit status.
+
+    Raises UsageError, before anything is computed, where images are to be exchanged and cannot.
+    """
+    asker = Asker(loaded.model, loaded.tokenizer, shards, decoding)
+    partners = asker.partners() if exchange else {}
+    if exchange and not partners:
+        raise UsageError(f"--exchange: no two rows of {shards.spec} can exchange their images")
     validation = validate_loaded(loaded, shards, decoding, workers=workers)
     print(validation_lines(validation))
-    tally = write_answers(loaded, shards, out, decoding=decoding, exchange=exchange)
+    tally = write_answers(asker, partners, out)
     print(tally.table())
     summary = out.with_suffix(".summary.json")
     write_json(
@@ -115,18 +122,9 @@ def validate_loaded(
     return validate(loaded.model, {shards.source_name: shards}, loaded.tokenizer, settings)
 
 
-def write_answers(
-    loaded: Loaded, shards: Shards, out: Path, *, decoding: Decoding, exchange: bool
-) -> Tally:
-    """Ask every turn of `shards`, write a line for each answer to `out`, and return the scores.
-
-    Raises UsageError where images are to be exchanged and no two rows can.
-    """
+def write_answers(asker: Asker, partners: Partners, out: Path) -> Tally:
+    """Ask every turn of all rows, write a line for each answer to `out`, and return the scores."""
     tally = Tally()
-    asker = Asker(loaded.model, loaded.tokenizer, shards, decoding)
-    partners = asker.partners() if exchange else {}
-    if exchange and not partners:
-        raise UsageError(f"--exchange: no two rows of {shards.spec} can exchange their images")
     with atomic_file(out) as file:
         for record in asker.records(partners):
             tally.add(record)

@@ -8,6 +8,7 @@ It never loads weights (`ocrtrain.weights`), and never chooses what is trained: 
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable
 from functools import partial
 from typing import Any, NamedTuple
@@ -62,6 +63,9 @@ class OcrModel(nn.Module):
         self.slots = image_slots(image_size)
         self.encoder = DeepEncoder(config)
         self.gpt = build_decoder(config)
+        # Renamed within transformers 5: the old name is to go with 5.40.
+        takes = inspect.signature(self.gpt.model.forward).parameters
+        self._cache_argument = "cache" if "cache" in takes else "past_key_values"
 
     @property
     def device(self) -> torch.device:
@@ -126,9 +130,7 @@ class OcrModel(nn.Module):
         Positions that do not rise by one begin another sample: attention stays within a sample.
         That holds only without a cache, so that none is ever used here.
         """
-        output = self.gpt.model(
-            inputs_embeds=embeds, position_ids=position_ids, use_cache=False, past_key_values=None
-        )
+        output = self.gpt.model(inputs_embeds=embeds, position_ids=position_ids, use_cache=False)
         states: Tensor = output.last_hidden_state
         return states
 
@@ -196,8 +198,8 @@ class OcrModel(nn.Module):
         output = self.gpt.model(
             inputs_embeds=inputs_embeds,
             position_ids=position_ids,
-            past_key_values=cache,
             use_cache=True,
+            **{self._cache_argument: cache},
         )
         logits = self.logits(output.last_hidden_state[:, -1])
         logits[:, self.image_token] = -torch.inf

@@ -33,12 +33,13 @@ from ocrtrain.flags import Asked, override
 from ocrtrain.forecast import Forecast, describe, figures, forecast
 from ocrtrain.memory import this_machine
 from ocrtrain.metrics import Log
+from ocrtrain.optim import build_optimizer
 from ocrtrain.planning import check_same, plan_run
 from ocrtrain.record import BatchRecord
 from ocrtrain.runfile import read_sealed, write_sealed
 from ocrtrain.spikes import Spikes
 from ocrtrain.stream import Sources, Stream, check_validation, open_sources, shared_samples
-from ocrtrain.train import Job, make_optimizer, run_loop
+from ocrtrain.train import Job, run_loop
 
 
 def start(asked: Asked) -> int:
@@ -85,9 +86,14 @@ def check_data(config: Config) -> None:
     _is_there("--tokenizer", config.tokenizer)
 
 
+def lacks_encoder(config: Config) -> bool:
+    """Whether a run cannot begin before an encoder is named: stage 2 before stage 1 has run."""
+    return "sam" in config.freeze and not config.deepencoder
+
+
 def check_weights(config: Config) -> None:
     """What must be there of weights before anything is opened. Raises UsageError."""
-    if "sam" in config.freeze and not config.deepencoder:
+    if lacks_encoder(config):
         raise UsageError(
             "--freeze sam needs --deepencoder FILE: the two convolutions behind SAM are trained "
             "in stage 1 and stand in no hub checkpoint"
@@ -179,7 +185,7 @@ def _prepare(
     else:
         model = new_model(config, tokenizer)
     model = model.to(device).train()
-    optimizer = make_optimizer(config, model)
+    optimizer = build_optimizer(model, config)
     if found:
         found.load_weights(model)
         found.load_optimizer(model, optimizer)

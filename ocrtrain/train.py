@@ -30,7 +30,7 @@ from ocrtrain.config import Config
 from ocrtrain.deepencoder import save_deepencoder
 from ocrtrain.metrics import Log
 from ocrtrain.model import OcrModel
-from ocrtrain.optim import build_optimizer, learning_rate, set_rate
+from ocrtrain.optim import learning_rate, set_rate
 from ocrtrain.record import BatchRecord
 from ocrtrain.spikes import Spikes
 from ocrtrain.stream import Sources, Stream
@@ -304,10 +304,3 @@ def _save_deepencoder(job: Job) -> None:
     path = _deepencoder_path(job)
     save_deepencoder(job.model, path, {"step": job.state.step, "run": job.config.name})
     print(f"saved {path}", flush=True)
-
-
-def make_optimizer(config: Config, model: OcrModel) -> torch.optim.Optimizer:
-    """The run's optimiser. Raises TrainError where everything is frozen."""
-    if not any(parameter.requires_grad for parameter in model.parameters()):
-        raise TrainError("--freeze leaves nothing to train")
-    return build_optimizer(model, config)

@@ -30,6 +30,8 @@ def test_json_of_another_version_or_with_unknown_names() -> None:
         ({"steps": 0}, "--steps must be above 0"),
         ({"lr": float("nan")}, "--lr must be above 0"),
         ({"workers": -1}, "--workers must not be negative"),
+        ({"seed": 2**63}, r"--seed 9223372036854775808 must be below 2\^63"),
+        ({"freeze": ("gpt", "sam", "clip", "projector")}, "--freeze leaves nothing to train"),
         ({"image_size": 1000}, "--image-size 1000 is no multiple of 64"),
         ({"batch": 10, "micro_batch": 4}, "--batch 10 is no multiple of --micro-batch 4"),
         ({"text_ratio": Fraction(1)}, "--text-ratio 1 must be at least 0 and below 1"),

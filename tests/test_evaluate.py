@@ -80,7 +80,9 @@ def test_limit_out_and_a_step_folder(run_folder: Path, capsys: pytest.CaptureFix
     assert "5 answers were cut off" in capsys.readouterr().out
 
 
-def test_text_only_shards_are_evaluated(run_folder: Path) -> None:
+def test_text_only_shards_are_evaluated(
+    run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     small.write(run_folder.parent / "sums-000.tar", [small.chat(n) for n in range(3)])
     spec = str(run_folder.parent / "sums-000.tar")
     out = run_folder / "sums.jsonl"
@@ -90,8 +92,10 @@ def test_text_only_shards_are_evaluated(run_folder: Path) -> None:
     summary = json.loads(out.with_suffix(".summary.json").read_text())
     assert set(summary["validation"]) == {"val/loss", "val/sums_loss"}
     assert "kinds" not in summary["scores"]
+    capsys.readouterr()
     with pytest.raises(UsageError, match="no two rows"):
         evaluate.main([*arguments, "--exchange"])
+    assert capsys.readouterr().out == "", "refused before anything is computed"
 
 
 def test_evaluating_twice_gives_the_same_bytes(run_folder: Path) -> None:

@@ -68,6 +68,7 @@ def test_it_needs_neither_weights_nor_a_gpu_and_reads_no_image(
         (["--stage", "stage3"], "invalid choice: 'stage3'"),
         (["--nonsense"], "unrecognized arguments: --nonsense"),
         ([], "--shards is missing"),
+        (["--resume"], "--resume: a plan has nothing to go on with"),
     ],
 )
 def test_mistakes_are_one_line(tmp_path: Path, words: list[str], message: str) -> None:

@@ -91,7 +91,8 @@ def test_mistakes(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
         with pytest.raises(SystemExit) as ended:
             main(["--run", str(run), *words])
         assert ended.value.code == 2
-    assert len(capsys.readouterr().err.splitlines()) == 3
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 3 and "'-1' is no number of 0 or more" in said[2]
 
 
 def test_a_batch_that_differs_is_shown_only_when_asked(

@@ -106,3 +106,11 @@ def test_a_file_that_has_changed_or_cannot_be_read(tmp_path: Path) -> None:
 def test_an_empty_file_has_no_rows(tmp_path: Path) -> None:
     file = RowFile(write(tmp_path / "a.jsonl", ""))
     assert file.count == 0 and list(file.rows(0, 0)) == []
+
+
+@pytest.mark.parametrize("tail", ["", "\n", "\n\n", " \n\t\r\n", "\n" * 2_000])
+def test_empty_lines_at_the_end_are_no_rows(tmp_path: Path, tail: str) -> None:
+    file = RowFile(write(tmp_path / "a.jsonl", '{"n": 1}\n\n{"n": 2}\n' + tail))
+    assert file.count == 3
+    assert [row.strip() for _, row in file.rows(0, 9)] == [b'{"n": 1}', b"", b'{"n": 2}']
+    assert RowFile(write(tmp_path / "b.jsonl", tail)).count == 0

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from ocrdata.errors import DiskError, ShardError, SpecError
 from ocrdata.manifest import read_manifest
-from ocrdata.spec import join, natural, parse_slice, resolve, set_name, shard_number
+from ocrdata.names import set_name, shard_number
+from ocrdata.spec import join, natural, parse_slice, resolve
 from tests.rows import write_set
 
 
@@ -126,6 +127,12 @@ def test_slices(text: str, expected: slice) -> None:
         ("shards/c-000.tar[-1]", r"\[-1\] is one position, not a slice; write \[-1:\]"),
         (["shards/c-000.tar[:1]", "shards/c-001.tar"], "one set with one slice"),
         (["shards/c-000.tar[:1]", "shards/c-001.tar[:2]"], "one set with one slice"),
+        (
+            ["shards/c-000.tar[:1]", "shards/d-000.tar[:1]"],
+            "a slice is of one set, these are 2",
+        ),
+        (["shards/c-000.tar", "shards/d-000.tar[:1]"], "a slice is of one set, these are 2"),
+        (["shards/c.json[:9]", "shards/d.json[:9]"], "a slice is of one set, these are 2"),
         (["shards/c-000.tar", "shards/../shards/c-000.tar"], "is named twice"),
         (["shards/c-000.tar", "shards/c-*.tar"], "is named twice"),
         ("https://example.org/x.tar", "https:// is not part of this version"),

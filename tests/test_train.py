@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from ocrdata.errors import TrainError
+from ocrdata.errors import TrainError, UsageError
 from ocrtrain import checkpoint, metrics
 from ocrtrain.build import find_tokenizer, load_for_inference
 from ocrtrain.checkpoint import Checkpoint
@@ -201,6 +201,6 @@ def test_freezing_everything_is_refused(
 ) -> None:
     encoder = str(unbroken / "deepencoder_000012.safetensors")
     run = tmp_path / "run"
-    with pytest.raises(TrainError, match="--freeze leaves nothing to train"):
+    with pytest.raises(UsageError, match="--freeze leaves nothing to train"):
         train(small_config(inputs, run, freeze=PARTS, deepencoder=encoder))
     assert not (run / "config.json").exists()

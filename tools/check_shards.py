@@ -19,8 +19,8 @@ from tqdm import tqdm
 
 from ocrdata.check import Contents, check, find, quantile
 from ocrdata.command import Parser, human_bytes, human_time, run
-from ocrdata.names import is_shard
-from ocrdata.spec import Resolved, set_name
+from ocrdata.names import is_shard, set_name
+from ocrdata.spec import Resolved
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -34,7 +34,7 @@ from ocrtrain.forecast import (
 )
 from ocrtrain.planning import measure_sources, plan_measured
 from ocrtrain.runfile import write_sealed
-from ocrtrain.start import check_data
+from ocrtrain.start import check_data, lacks_encoder
 from ocrtrain.stream import open_sources
 
 STAGES = {"stage1": presets.stage1, "stage2": presets.stage2}
@@ -62,6 +62,8 @@ def main(arguments: Sequence[str]) -> int:
     print(describe_rows(ways))
     print(describe_model(config))
     print(describe_gpus(found, mfu))
+    if lacks_encoder(config):
+        print("the run will need --deepencoder FILE, which stage 1 writes at its end")
     make_folder(folder)
     with Lock(folder / ".lock", f"the run {folder}"):
         _refuse_a_run(folder)  # one may have begun since
@@ -91,6 +93,8 @@ def read(arguments: Sequence[str]) -> tuple[Asked, float]:
         f"of a GPU's peak to count on, {MFU} where it is not given. All other flags are the "
         "stage's own:",
     )
+    if asked.resume:
+        raise UsageError("--resume: a plan has nothing to go on with; plan without it")
     return asked, float(mine.mfu)
 
 

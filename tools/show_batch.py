@@ -13,6 +13,7 @@ Nothing is written into the run: a page (HTML, complete in itself) and a contact
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -79,10 +80,9 @@ def build_parser() -> Parser:
 
 def _count(text: str) -> int:
     """A number of things to show, 0 or more."""
-    value = int(text)
-    if value < 0:
-        raise ValueError
-    return value
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of 0 or more")
+    return int(text)
 
 
 def _print(text: str) -> None:

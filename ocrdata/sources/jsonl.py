@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import errno
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from typing import Any
 import xxhash
 
 from ocrdata.errors import RejectedRow, SourceError, UsageError
+from ocrdata.names import can_be_a_path
 from ocrdata.sample import IMAGE_PART, Message, Part, Sample, from_turns, image_parts, text_part
 from ocrdata.sample import split_placeholders as split
 from ocrdata.sources import ROW_BYTES, attempt, safe_name
@@ -27,6 +29,8 @@ from ocrdata.sources.rowfile import RowFile
 PLACEHOLDER = "<image>"
 SIZED_ROWS = 32
 """Rows whose images are measured to estimate the room that all will take."""
+
+_NO_FILE = {errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG}
 
 
 class JsonlSource:
@@ -62,7 +66,7 @@ class JsonlSource:
         for _, line in self._file.rows(0, self._file.count):
             for name in image_names(line):
                 file = self._form.find(PurePosixPath(name))
-                size = file.stat().st_size if file.is_file() else -1
+                size = file.stat().st_size if _is_file(file) else -1
                 digest.update(f"{name}\0{size}\n".encode())
         return digest.hexdigest()
 
@@ -144,7 +148,7 @@ class RecordFormat:
     def find(self, path: PurePosixPath) -> Path:
         """`images/a.png`, whether the folder given is that of `images` or `images` itself."""
         file = self.folder / path
-        if not file.exists() and path.parts[:1] == (self.folder.absolute().name,):
+        if not _is_file(file) and path.parts[:1] == (self.folder.absolute().name,):
             file = self.folder / PurePosixPath(*path.parts[1:])
         return file
 
@@ -156,13 +160,22 @@ class RecordFormat:
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts:
             raise RejectedRow(f"image {number}: {name[:80]} is outside the image folder")
+        if not can_be_a_path(name):
+            raise RejectedRow(f"image {number}: {name[:80]!r}: no file can have such a name")
         file = self.find(path)
         try:
             return file.read_bytes()
-        except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as exc:
-            raise RejectedRow(f"image {number}: {name[:80]}: no such file") from exc
         except OSError as exc:
+            if exc.errno in _NO_FILE:
+                raise RejectedRow(f"image {number}: {name[:80]}: no such file") from exc
             raise SourceError(f"{file}: {exc.strerror}") from exc
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # a name that is too long, or that no file can have
+        return False
 
 
 def image_names(line: bytes) -> list[str]:

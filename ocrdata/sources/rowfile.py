@@ -34,10 +34,11 @@ class RowFile:
                 self.is_array = _is_array(file)
                 file.seek(0)
                 hashed = _Hashed(file)
-                for position, _ in self._walk(hashed, 0):
-                    if self.count % STRIDE == 0:
+                for number, (position, row) in enumerate(self._walk(hashed, 0)):
+                    if number % STRIDE == 0:
                         self._positions.append(position)
-                    self.count += 1
+                    if not row.isspace():  # empty lines at the end are no rows
+                        self.count = number + 1
                 hashed.finish()
         except OSError as exc:
             raise SourceError(f"{path}: {exc.strerror}") from exc
@@ -45,7 +46,8 @@ class RowFile:
 
     def rows(self, start: int, stop: int) -> Iterator[tuple[int, bytes]]:
         """Rows `[start, stop)`: number and bytes. Reading begins at most 1,023 rows before."""
-        if start >= min(stop, self.count):
+        stop = min(stop, self.count)
+        if start >= stop:
             return
         with self.path.open("rb") as file:
             if file.seek(0, 2) != self.size:
