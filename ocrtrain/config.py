@@ -97,10 +97,12 @@ class Config:
     seed: int = _flag(0, "seed of initial weights, order and exchanged images")
 
     shards: tuple[str, ...] = _flag(
-        (), "image shards to train on: a shard spec, with a slice", runtime=True
+        (), "image shards to train on: a spec with its slice, or several sets", runtime=True
     )
     text: tuple[str, ...] = _flag(
-        (), "text-only shards to mix in: a shard spec, with a slice", runtime=True
+        (),
+        "text-only shards to mix in: a spec with its slice, or several sets",
+        runtime=True,
     )
     text_ratio: Fraction = _flag(TEXT_RATIO, "share of steps (or rows) that are text")
     text_ratio_at: tuple[str, ...] = _flag(

@@ -13,6 +13,7 @@ from fractions import Fraction
 
 from ocrdata.errors import ShardError, UsageError
 from ocrdata.loader import load_item, skippable
+from ocrdata.names import set_name
 from ocrdata.plan import Place, Plan, Weight
 from ocrdata.reader import Shards, open_shards
 from ocrdata.spec import parse_slice, split_slice
@@ -50,11 +51,13 @@ def open_sources(config: Config) -> Sources:
 def open_training(config: Config) -> Sources:
     """Open what a config trains on, and nothing to validate on: all that batches are made of."""
     vision = _open(config.shards, config.train_slice, "--shards")
+    _refuse_unused(vision, "--shards", "--train-slice")
     train = {_name(vision, ()): vision}
     if not config.text:
         return Sources(train, {name: Fraction(1) for name in train}, {})
     shares: dict[str, Weight] = {_name(vision, ()): config.share(text=False)}
     text = _open(config.text, config.text_train_slice, "--text")
+    _refuse_unused(text, "--text", "--text-train-slice")
     name = _name(text, train)
     train[name], shares[name] = text, config.share(text=True)
     return Sources(train, shares, {})
@@ -81,6 +84,19 @@ def _open(spec: Sequence[str], default_slice: str, flag: str) -> Shards:
             f"such as {flag} {shlex.join([*others, f'{last}[-100:]'])}"
         )
     return shards
+
+
+def _refuse_unused(shards: Shards, flag: str, slice_flag: str) -> None:
+    """Several sets are one source, and a slice is of them together. Raises UsageError where it
+    takes nothing of one: who named it meant it to be trained on."""
+    owners = [shard.path.with_name(set_name(shard.path.name)) for shard in shards.shard_set.shards]
+    used = {owners[number] for _, number, _ in shards.stretches()}
+    unused = next((owner for owner in owners if owner not in used), None)
+    if unused is not None and len(set(owners)) > 1:
+        raise UsageError(
+            f"{flag} names {len(set(owners))} sets, and {slice_flag} of them together takes no "
+            f"sample of {unused}; name one set, or take all with {slice_flag} '[:]'"
+        )
 
 
 def _whole(spec: Sequence[str]) -> list[str]:

@@ -26,7 +26,7 @@ from ocrdata.sample import Sample, from_turns
 from ocrdata.tokenizer import load_tokenizer
 from ocrtrain.bad import BadSamples
 from ocrtrain.batch import identity_of
-from ocrtrain.config import Config
+from ocrtrain.config import TEXT_RATIO, Config
 from ocrtrain.flags import parse
 from ocrtrain.planning import plan_run
 from ocrtrain.presets import stage1
@@ -153,6 +153,22 @@ def test_several_tars_are_one_set_with_the_slice_of_the_last(inputs: dict[str, s
         sources = open_sources(config)
         assert positions(sources.train["squares"]) == list(range(15, 45))
         assert positions(sources.validation["squares"]) == list(range(50, 60))
+
+
+def test_a_set_that_no_slice_reaches_is_told(inputs: dict[str, str]) -> None:
+    """Several sets are one source: the default slice, of them together, may end before the last."""
+    both = (inputs["text"], inputs["shards"])
+    config = two_sources(inputs, text=both, text_train_slice="[:41]")
+    assert len(open_sources(config).train["sums"]) == 41
+    with pytest.raises(UsageError, match=r"--text names 2 sets, .* takes no sample of .*squares"):
+        open_sources(replace(config, text_train_slice="[:40]"))
+    with pytest.raises(
+        UsageError, match=r"takes no sample of .*sums; .* --text-train-slice '\[:\]'"
+    ):
+        open_sources(replace(config, text_train_slice="[40:]"))
+    config = replace(config, shards=both, text=(), text_ratio=TEXT_RATIO, train_slice="[:9]")
+    with pytest.raises(UsageError, match=r"--shards names 2 sets, and --train-slice"):
+        open_sources(config)
 
 
 def test_an_empty_slice_says_which_flag(inputs: dict[str, str], tmp_path: Path) -> None:
