@@ -115,6 +115,8 @@ def make_folder(path: Path) -> Path:
             path.mkdir(parents=True, exist_ok=True)
         except FileExistsError as exc:
             raise DiskError(f"{path}: a file stands where a folder is needed") from exc
+        except FileNotFoundError as exc:  # of a file system that takes no new folders, as /proc
+            raise DiskError(f"{path}: no folder can be made there; choose another") from exc
         for folder in missing:
             # A parent that may be written to and not be read cannot be synced.
             with suppress(PermissionError):

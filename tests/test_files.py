@@ -108,6 +108,12 @@ def test_folders(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="Linux alone has /proc")
+def test_a_place_that_takes_no_folders() -> None:
+    with pytest.raises(DiskError, match="/proc/no-such: no folder can be made there"):
+        make_folder(Path("/proc/no-such"))
+
+
 def test_a_lock_has_one_holder_and_goes_with_it(tmp_path: Path) -> None:
     path = tmp_path / ".lock"
     code = (
