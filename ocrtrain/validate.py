@@ -179,15 +179,16 @@ def validate(
 
 def exchange_partners(shards: Shards) -> dict[int, int]:
     """position -> the position whose images it gets: a fixed derangement among every third
-    sample, within those of as many images (all views of a run have equal slots)."""
-    groups: dict[int, list[int]] = defaultdict(list)
+    sample, within those of as many images (all views of a run have equal slots). Of samples with
+    the same images the first alone takes part: who gets its own images back gains nothing."""
+    groups: dict[int, dict[tuple[bytes, ...], int]] = defaultdict(dict)
     for position in range(0, len(shards), EXCHANGE_EVERY):
-        images = len(shards.row(position).images)
+        images = shards.image_digests(position)
         if images:
-            groups[images].append(position)
+            groups[len(images)].setdefault(images, position)
     partners: dict[int, int] = {}
-    for images, positions in sorted(groups.items()):
-        partners |= derangement(positions, seed=f"{EXCHANGE_SEED}:{images}")
+    for count, members in sorted(groups.items()):
+        partners |= derangement(list(members.values()), seed=f"{EXCHANGE_SEED}:{count}")
     return dict(sorted(partners.items()))
 
 

@@ -167,11 +167,25 @@ def test_text_alone_and_single_images_have_no_gain(tmp_path: Path) -> None:
 
 def test_samples_exchange_only_with_as_many_images(tmp_path: Path) -> None:
     counts = [1, 0, 0, 2, 0, 0, 1, 0, 0, 2, 0, 0, 3, 0, 0, 0]
-    samples = [small.coloured("red", count) if count else small.chat(1) for count in counts]
+    names = ["red" if at < 6 else "blue" for at in range(len(counts))]
+    samples = [
+        small.coloured(name, count) if count else small.chat(1)
+        for name, count in zip(names, counts, strict=True)
+    ]
     shards = small.write(tmp_path / "mixed-000.tar", samples)
     assert exchange_partners(shards) == {0: 6, 6: 0, 3: 9, 9: 3}  # three images: nobody to take
     found = validate(small.untrained(), {"m": shards}, small.tokenizer(), SETTINGS)
     assert found.gain.samples == 4
+
+
+def test_samples_of_the_same_images_exchange_once(tmp_path: Path) -> None:
+    """Who gets its own image back, from another sample, would gain nothing by the right one."""
+    names = ["red", "red", "blue", "red", "blue", "green"]
+    samples = [small.coloured(name) for name in names for _ in range(3)]
+    partners = exchange_partners(small.write(tmp_path / "few-000.tar", samples))
+    assert sorted(partners) == sorted(partners.values()) == [0, 6, 15]
+    same = small.write(tmp_path / "same-000.tar", [small.coloured("red") for _ in range(9)])
+    assert exchange_partners(same) == {}
 
 
 def test_an_answer_whose_image_was_cut_off_does_not_enter_the_gain(tmp_path: Path) -> None:
