@@ -55,7 +55,7 @@ def resolve(spec: str | Path | Sequence[str | Path]) -> Resolved:
     twice = _first_repeated(os.path.abspath(path) for path in files)
     if twice is not None:
         raise SpecError(f"{' '.join(texts)}: {twice} is named twice")
-    stem = _first_repeated(os.path.abspath(path.with_name(shard_stem(path.name))) for path in files)
+    stem = _first_repeated(os.path.abspath(path.parent / shard_stem(path.name)) for path in files)
     if stem is not None:
         raise SpecError(
             f"{' '.join(texts)}: {stem}.tar and .tar.zst have one index between them; name one of "
@@ -96,7 +96,7 @@ def parse_slice(spec: str, text: str | None) -> slice | None:
 def _one_slice(texts: Sequence[str], split: Sequence[tuple[str, str | None]]) -> str | None:
     slices = [found for _, found in split]
     paths = [Path(base) for base, _ in split]
-    sets = {path.with_name(set_name(path.name)) if is_shard(path.name) else path for path in paths}
+    sets = {path.parent / set_name(path.name) if is_shard(path.name) else path for path in paths}
     if len(sets) > 1 and any(slices):
         raise SpecError(
             f"{' '.join(texts)}: a slice is of one set, these are {len(sets)}; leave it out, "

@@ -89,7 +89,7 @@ def _open(spec: Sequence[str], default_slice: str, flag: str) -> Shards:
 def _refuse_unused(shards: Shards, flag: str, slice_flag: str) -> None:
     """Several sets are one source, and a slice is of them together. Raises UsageError where it
     takes nothing of one: who named it meant it to be trained on."""
-    owners = [shard.path.with_name(set_name(shard.path.name)) for shard in shards.shard_set.shards]
+    owners = [shard.path.parent / set_name(shard.path.name) for shard in shards.shard_set.shards]
     used = {owners[number] for _, number, _ in shards.stretches()}
     unused = next((owner for owner in owners if owner not in used), None)
     if unused is not None and len(set(owners)) > 1:

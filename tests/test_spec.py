@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ocrdata.errors import DiskError, ShardError, SpecError
@@ -308,7 +308,9 @@ def test_joined_files_are_found_again(
 
 
 @settings(deadline=None, max_examples=300)
-@given(st.text("a<>{}.[]:?,0123456789-/\0 tr", max_size=30))
-def test_any_text_resolves_or_is_a_spec_error(text: str) -> None:
+@given(st.lists(st.text("a<>{}.[]:?,0123456789-/\0 tr", max_size=30), min_size=1, max_size=2))
+@example([".tar"])
+@example([".tar[:1]", "a.tar[:1]"])
+def test_any_texts_resolve_or_are_a_spec_error(texts: list[str]) -> None:
     with contextlib.suppress(SpecError, ShardError):
-        resolve(text)
+        resolve(texts)
