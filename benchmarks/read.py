@@ -129,7 +129,7 @@ def cases(files: Sequence[Path], count: int) -> dict[str, Callable[[], None]]:
     def theirs() -> Iterable[dict[str, bytes]]:
         import webdataset  # here, so that it is not in the memory of our workers
 
-        return webdataset.WebDataset(names, shardshuffle=False)  # type: ignore[no-any-return]
+        return webdataset.WebDataset(names, shardshuffle=False)  # type: ignore[no-any-return]  # no types
 
     return {
         "cat": cat,

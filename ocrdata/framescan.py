@@ -118,6 +118,7 @@ class _Part(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
+    # io passes a memoryview; its stub allows any buffer, and None where nothing is ready.
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         count = min(len(buffer), self._stop - self._at)
         self._file.read_into(self._at, memoryview(buffer)[:count])

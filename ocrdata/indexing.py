@@ -8,6 +8,7 @@ unfit (damage, a name twice, a sample in two places, links) is a ShardError.
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -38,32 +39,30 @@ UNKNOWN_IMAGE = ImageInfo("", 0, 0)
 
 
 class IndexBuilder:
-    """Gathers the rows of an index, sample by sample, in the tar's order.
-
-    As columns from the start: lists of numbers and strings are nothing the garbage collector ever
-    walks, and Arrow takes them in a quarter of the time that rows of dicts take.
-    """
+    """Gathers the rows of an index, sample by sample, in the tar's order."""
 
     def __init__(self) -> None:
-        self._columns: dict[str, Any] = {
-            field.name: _Lists(field.type) if pa.types.is_list(field.type) else []
-            for field in SCHEMA
-        }
-        self._append = [column.append for column in self._columns.values()]
+        self._rows: list[IndexRow] = []
 
     def __len__(self) -> int:
-        return len(self._columns["key"])
+        return len(self._rows)
 
     def add(self, row: IndexRow) -> None:
         """Append one sample."""
-        for append, value in zip(self._append, row, strict=True):
-            append(value)
+        self._rows.append(row)
 
     def finish(self, written: Written) -> Index:
         """The index of the finished shard."""
+        rows = self._rows
+        # Flat columns, as Arrow wants them: a quarter of the time that rows of dicts take.
         columns = [
-            column.array() if isinstance(column, _Lists) else column
-            for column in self._columns.values()
+            [row.key for row in rows],
+            [row.offset for row in rows],
+            [row.size for row in rows],
+            _lists([row.members for row in rows], SCHEMA.field("members").type),
+            _lists([row.images for row in rows], SCHEMA.field("images").type),
+            [row.turns for row in rows],
+            [row.source for row in rows],
         ]
         table = pa.table(columns, schema=SCHEMA)
         header = IndexHeader(
@@ -77,28 +76,15 @@ class IndexBuilder:
         return Index(table, header)
 
 
-class _Lists:
-    """A column of lists of structs, each a tuple of the structs' fields in their order."""
-
-    def __init__(self, kind: pa.ListType) -> None:
-        self._kind = kind
-        self._fields: list[pa.Field] = list(kind.value_type)
-        self._columns: list[list[Any]] = [[] for _ in self._fields]
-        self._starts = [0]
-
-    def append(self, entries: Sequence[tuple[Any, ...]]) -> None:
-        """Append one list."""
-        for entry in entries:
-            for column, value in zip(self._columns, entry, strict=True):
-                column.append(value)
-        self._starts.append(self._starts[-1] + len(entries))
-
-    def array(self) -> pa.ListArray:
-        """The column so far."""
-        pairs = zip(self._columns, self._fields, strict=True)
-        arrays = [pa.array(column, field.type) for column, field in pairs]
-        inner = pa.StructArray.from_arrays(arrays, fields=self._fields)
-        return pa.ListArray.from_arrays(pa.array(self._starts, pa.int32()), inner, type=self._kind)
+def _lists(rows: Sequence[Sequence[tuple[Any, ...]]], kind: pa.ListType) -> pa.ListArray:
+    """A column of lists of structs, from tuples of the structs' fields in their order."""
+    fields = list(kind.value_type)
+    flat = [entry for row in rows for entry in row]
+    columns = zip(*flat, strict=True) if flat else ((),) * len(fields)
+    arrays = [pa.array(column, field.type) for column, field in zip(columns, fields, strict=True)]
+    inner = pa.StructArray.from_arrays(arrays, fields=fields)
+    starts = pa.array(itertools.accumulate(map(len, rows), initial=0), pa.int32())
+    return pa.ListArray.from_arrays(starts, inner, type=kind)
 
 
 class SequentialReader:

@@ -44,11 +44,24 @@ def can_be_a_path(text: str) -> bool:
         return False
 
 
+def is_file(path: Path) -> bool:
+    """Whether a file is there; False also for a name that is too long, or that none can have."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def set_name(file: str) -> str:
     """'chartqa-003.tar' -> 'chartqa'; 'photos.tar.zst' -> 'photos'."""
     stem = shard_stem(file)
     match = _NUMBERED.fullmatch(stem) if stem != file else None
     return match[1] if match else stem
+
+
+def set_path(shard: Path) -> Path:
+    """The set a shard is of: 'shards/chartqa-003.tar' -> 'shards/chartqa'."""
+    return shard.parent / set_name(shard.name)
 
 
 def shard_number(file: str) -> int | None:

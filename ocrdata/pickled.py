@@ -56,6 +56,7 @@ def read_pickled_encoding(data: bytes) -> tuple[Ranks, dict[str, int]]:
             f"this pickle holds only the name of an encoding ({state}), which tiktoken would "
             "download; save its ranks as a .tiktoken file and give that"
         )
+    # Not indexed by what mypy could know: whatever it is, the errors below say so.
     try:
         ranks, specials, pattern = (
             dict(state["mergeable_ranks"]),  # type: ignore[index]

@@ -1,7 +1,7 @@
 """Plain PNGs, measured and decoded quickly: the charts and screenshots of real data.
 
 Owner of the question whether a PNG is plain, and of the second decoder for those that are: 8-bit
-RGB and RGBA. Measuring is a walk over the chunks, 4 us where Pillow takes 36. A PNG
+RGB and RGBA. Measuring is a walk over the chunks: 10 us a chart where Pillow takes 45. A PNG
 has one right decoding, so it never decides what a pixel is: it gives the pixels Pillow gives, or
 None, and then Pillow decodes, or says what is wrong. So nothing depends on whether the second
 decoder (kornia-rs, optional) is installed, but the time: 0.3 against 1.5 ms for an RGB chart, 1.7
@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -108,17 +108,34 @@ def plain_size(data: bytes) -> tuple[int, int] | None:
         return None
     if colour not in (0, 2, 3, 6) or not _is_sound(data, 8, 13):
         return None
-    at, pixels = 33, False
-    while at + 12 <= len(data):
-        length, kind = _CHUNK.unpack_from(data, at)
+    pixels = False
+    for at, length, kind in _chunks(data, 33):
         if kind == b"IEND":
-            return (width, height) if pixels else None
+            return (width, height) if pixels and at + 12 <= len(data) else None
         if kind == b"IDAT":
             pixels = True
         elif not _is_harmless(data, at, length, kind):
             return None
-        at += 12 + length
     return None
+
+
+def has_late_metadata(data: bytes) -> bool:
+    """Whether a PNG has chunks that may hold an orientation after its first pixels."""
+    pixels = False
+    for _, _, kind in _chunks(data, 8):
+        if pixels and kind in (b"eXIf", b"tEXt", b"zTXt", b"iTXt"):
+            return True
+        pixels = pixels or kind == b"IDAT"
+    return False
+
+
+def _chunks(data: bytes, at: int) -> Iterator[tuple[int, int, bytes]]:
+    """(where it begins, bytes of its content, its kind) of each chunk from `at` on, up to the last
+    whose header is whole."""
+    while at + 8 <= len(data):
+        length, kind = _CHUNK.unpack_from(data, at)
+        yield at, length, kind
+        at += 12 + length
 
 
 def _is_harmless(data: bytes, at: int, length: int, kind: bytes) -> bool:
@@ -157,12 +174,10 @@ def _is_plain(data: bytes) -> bool:
 
 def _has_plain_chunks(data: bytes) -> bool:
     """After the header: chunks that change no pixel, the pixels, the end."""
-    at, pixels = 33, False
-    while at + 12 <= len(data):
-        length, kind = _CHUNK.unpack_from(data, at)
-        at += 12 + length
+    pixels = False
+    for at, length, kind in _chunks(data, 33):
         if kind == b"IEND":
-            return pixels and length == 0 and at <= len(data)
+            return pixels and length == 0 and at + 12 <= len(data)
         if kind != b"IDAT" and (pixels or kind not in _BEFORE):
             return False
         pixels = pixels or kind == b"IDAT"

@@ -161,6 +161,7 @@ class Runs(Generic[T]):
         at = ends[run.start]
         for local in run:
             found: dict[str, T] = {}
+            # Goes on where the last sample ended: range() has read `at` before it is a loop's.
             for at in range(at, ends[local + 1]):  # noqa: B020
                 start = offsets[at] - base
                 member = data[start : start + sizes[at]]

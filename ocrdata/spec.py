@@ -20,7 +20,7 @@ from pathlib import Path
 
 from ocrdata.errors import SpecError
 from ocrdata.manifest import Manifest, is_manifest, read_manifest
-from ocrdata.names import can_be_a_path, is_shard, set_name, shard_stem
+from ocrdata.names import can_be_a_path, is_file, is_shard, set_name, set_path, shard_stem
 
 MAX_FILES = 1_000_000
 _SLICE = re.compile(r"\[([^\[\]]*)\]$")
@@ -96,7 +96,7 @@ def parse_slice(spec: str, text: str | None) -> slice | None:
 def _one_slice(texts: Sequence[str], split: Sequence[tuple[str, str | None]]) -> str | None:
     slices = [found for _, found in split]
     paths = [Path(base) for base, _ in split]
-    sets = {path.parent / set_name(path.name) if is_shard(path.name) else path for path in paths}
+    sets = {set_path(path) if is_shard(path.name) else path for path in paths}
     if len(sets) > 1 and any(slices):
         raise SpecError(
             f"{' '.join(texts)}: a slice is of one set, these are {len(sets)}; leave it out, "
@@ -116,10 +116,6 @@ def _exists(text: str) -> bool:
         return Path(text).exists()
     except (OSError, ValueError):  # a name that is too long, or that no file can have
         return False
-
-
-def _is_file(path: Path) -> bool:
-    return _exists(str(path)) and path.is_file()
 
 
 def _find(text: str) -> tuple[list[Path], Manifest | None]:
@@ -174,7 +170,7 @@ def _listed(path: Path, manifest: Manifest) -> list[Path]:
 
 
 def _all_there(spec: str, files: Sequence[Path]) -> None:
-    missing = [file for file in files if not _is_file(file)]
+    missing = [file for file in files if not is_file(file)]
     if missing:
         names = ", ".join(str(file) for file in missing[:3])
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""

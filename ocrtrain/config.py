@@ -175,7 +175,7 @@ class Config:
                     raise UsageError(f"{flag_name(name)} {one!r} is none of {', '.join(choices)}")
         self._check_ranges()
         if set(self.freeze) == set(CHOICES["freeze"]):
-            raise UsageError("--freeze leaves nothing to train")
+            raise UsageError("--freeze leaves nothing to train; name fewer of its four parts")
         for name in ("train_slice", "val_slice", "text_train_slice", "text_val_slice"):
             _check_slice(flag_name(name), getattr(self, name))
         if self.image_size % 64:

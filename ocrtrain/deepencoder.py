@@ -133,6 +133,7 @@ def read_torch_file(path: Path) -> Tensors:
     Raises WeightsError where it is damaged, or asks for anything but plain tensors.
     """
     try:
+        # torch's reader of weights only admits tensors and plain containers, and calls nothing.
         value = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as exc:
         raise WeightsError(

@@ -10,10 +10,11 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from pathlib import Path
 
 from ocrdata.errors import ShardError, UsageError
 from ocrdata.loader import load_item, skippable
-from ocrdata.names import set_name
+from ocrdata.names import set_path
 from ocrdata.plan import Place, Plan, Weight
 from ocrdata.reader import Shards, open_shards
 from ocrdata.spec import parse_slice, split_slice
@@ -79,17 +80,23 @@ def _open(spec: Sequence[str], default_slice: str, flag: str) -> Shards:
         shards = shards[found]
     if not len(shards):
         *others, last = _whole(spec)
+        one = len(set(_owners(shards))) == 1  # a slice of several specs is of one set
+        suggested = shlex.join([*others, f"{last}[-100:]"] if one else [f"{last}[-100:]"])
         raise UsageError(
-            f"{flag} {shards.spec} holds no samples; give another slice, "
-            f"such as {flag} {shlex.join([*others, f'{last}[-100:]'])}"
+            f"{flag} {shards.spec} holds no samples; give another slice, such as {flag} {suggested}"
         )
     return shards
+
+
+def _owners(shards: Shards) -> list[Path]:
+    """The set that each shard is of."""
+    return [set_path(shard.path) for shard in shards.shard_set.shards]
 
 
 def _refuse_unused(shards: Shards, flag: str, slice_flag: str) -> None:
     """Several sets are one source, and a slice is of them together. Raises UsageError where it
     takes nothing of one: who named it meant it to be trained on."""
-    owners = [shard.path.parent / set_name(shard.path.name) for shard in shards.shard_set.shards]
+    owners = _owners(shards)
     used = {owners[number] for _, number, _ in shards.stretches()}
     unused = next((owner for owner in owners if owner not in used), None)
     if unused is not None and len(set(owners)) > 1:

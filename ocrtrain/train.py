@@ -226,7 +226,7 @@ def _optimise(job: Job, batch: Batch) -> Measured:
         with _autocast(config, job.device):
             summed = model.loss(piece.to(job.device)).loss_sum
             loss = summed / max(1, batch.supervised)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()  # type: ignore[no-untyped-call]  # torch has no types here
         total += loss.item()
         positions += piece.input_ids.numel()
     trained = [p for p in model.parameters() if p.requires_grad]

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from ocrdata.errors import UsageError
 from ocrtrain import metrics
 from ocrtrain.runfile import read_sealed
 from ocrtrain.start import train
@@ -42,9 +43,20 @@ def test_the_run_writes_and_logs_what_was_planned(
     assert read_sealed(out / "plan.json") == promised
     tokens = sum(line.get("train/tokens", 0) for line in metrics.read(out))
     assert tokens == promised["figures"]["tokens"]
+    assert "will need" not in printed, "nothing is lacking"
     assert f"{tokens:,} tokens" in printed and f"{tokens:,} tokens" in capsys.readouterr().out
     with pytest.raises(ValueError, match="holds a run with a plan of its own"):
         plan.main(command(inputs, out))
+
+
+def test_what_the_run_will_lack_is_told(
+    inputs: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Stage 2 is planned before stage 1 has made its encoder."""
+    assert plan.main(command(inputs, tmp_path / "run", freeze=("sam",))) == 0
+    assert "the run will need --deepencoder FILE" in capsys.readouterr().out
+    with pytest.raises(UsageError, match="--freeze sam needs --deepencoder"):
+        train(small_config(inputs, tmp_path / "other", freeze=("sam",)))
 
 
 def test_it_needs_neither_weights_nor_a_gpu_and_reads_no_image(

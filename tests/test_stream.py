@@ -185,6 +185,16 @@ def test_an_empty_slice_says_which_flag(inputs: dict[str, str], tmp_path: Path) 
         open_sources(two_sources(inputs, val_text=nothing))
 
 
+def test_what_is_suggested_for_several_sets_can_be_typed_too(inputs: dict[str, str]) -> None:
+    config = two_sources(inputs, val_text=(inputs["shards"], inputs["text"]))
+    assert len(open_sources(config).validation["squares-2"]) == 100
+    config = replace(config, val_text=(), text_val_slice="[500:]", text=config.val_text)
+    with pytest.raises(UsageError, match=r"holds no samples") as caught:
+        open_sources(replace(config, text_train_slice="[:]"))
+    (typed,) = shlex.split(str(caught.value).split("such as --val-text ")[1])
+    assert len(open_shards(typed)) == 40
+
+
 @pytest.mark.parametrize("count", [1, 3])
 def test_what_an_empty_slice_suggests_can_be_typed(inputs: dict[str, str], count: int) -> None:
     tars = [inputs["shards"].replace("*", f"{number:03d}") for number in range(count)]

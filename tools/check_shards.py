@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from ocrdata.check import Contents, check, find, quantile
 from ocrdata.command import Parser, human_bytes, human_time, run
-from ocrdata.names import is_shard, set_name
+from ocrdata.names import is_shard, set_path
 from ocrdata.spec import Resolved
 
 
@@ -43,9 +43,7 @@ def together(specs: Sequence[str]) -> list[list[str]]:
     for spec in specs:
         path = Path(spec)
         single = is_shard(path.name) and path.is_file()
-        groups.setdefault(str(path.parent / set_name(path.name)) if single else spec, []).append(
-            spec
-        )
+        groups.setdefault(str(set_path(path)) if single else spec, []).append(spec)
     return list(groups.values())
 
 

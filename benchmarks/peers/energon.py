@@ -35,7 +35,7 @@ class Made(Sample):
     made: Any
 
 
-class Encoder(DefaultTaskEncoder):  # type: ignore[misc]
+class Encoder(DefaultTaskEncoder):  # type: ignore[misc]  # energon has no types
     """Members as bytes, made and collated by the job."""
 
     decoder = None

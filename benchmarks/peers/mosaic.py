@@ -12,6 +12,7 @@ from typing import Any
 # torch for CPUs on the package index; they are not used here.
 sys.modules.setdefault("streaming.vision", types.ModuleType("streaming.vision"))
 
+# After the stand-in above: importing streaming imports its vision part.
 from streaming import MDSWriter, StreamingDataLoader, StreamingDataset  # noqa: E402
 from streaming.base.util import clean_stale_shared_memory  # noqa: E402
 

@@ -20,7 +20,7 @@ from typing import Any
 import xxhash
 
 from ocrdata.errors import RejectedRow, SourceError, UsageError
-from ocrdata.names import can_be_a_path
+from ocrdata.names import can_be_a_path, is_file
 from ocrdata.sample import IMAGE_PART, Message, Part, Sample, from_turns, image_parts, text_part
 from ocrdata.sample import split_placeholders as split
 from ocrdata.sources import ROW_BYTES, attempt, safe_name
@@ -66,7 +66,7 @@ class JsonlSource:
         for _, line in self._file.rows(0, self._file.count):
             for name in image_names(line):
                 file = self._form.find(PurePosixPath(name))
-                size = file.stat().st_size if _is_file(file) else -1
+                size = file.stat().st_size if is_file(file) else -1
                 digest.update(f"{name}\0{size}\n".encode())
         return digest.hexdigest()
 
@@ -148,7 +148,7 @@ class RecordFormat:
     def find(self, path: PurePosixPath) -> Path:
         """`images/a.png`, whether the folder given is that of `images` or `images` itself."""
         file = self.folder / path
-        if not _is_file(file) and path.parts[:1] == (self.folder.absolute().name,):
+        if not is_file(file) and path.parts[:1] == (self.folder.absolute().name,):
             file = self.folder / PurePosixPath(*path.parts[1:])
         return file
 
@@ -169,13 +169,6 @@ class RecordFormat:
             if exc.errno in _NO_FILE:
                 raise RejectedRow(f"image {number}: {name[:80]}: no such file") from exc
             raise SourceError(f"{file}: {exc.strerror}") from exc
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # a name that is too long, or that no file can have
-        return False
 
 
 def image_names(line: bytes) -> list[str]:

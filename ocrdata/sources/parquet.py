@@ -157,7 +157,7 @@ def _is_plain(kind: pa.DataType) -> bool:
     )
 
 
-class _explain:  # noqa: N801 - used as a context manager only
+class _explain:  # noqa: N801 - reads as a function: `with _explain(path)`
     """What pyarrow says of a damaged file becomes a SourceError that names it."""
 
     def __init__(self, path: str) -> None:
