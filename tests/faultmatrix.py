@@ -7,7 +7,6 @@ from pathlib import Path
 
 from ocrdata.index import index_path, read_index
 from ocrdata.manifest import Manifest, write_manifest
-from ocrdata.reader import open_shards
 from ocrdata.shard import ShardInfo, ShardWriter, make_key
 from ocrdata.sink import Frames
 from ocrtrain.config import from_json, to_json
@@ -15,7 +14,7 @@ from ocrtrain.runfile import read_sealed, write_sealed
 from tests import small
 from tests.compressed import chat
 from tests.fault import Reading, Span, Target
-from tests.faulttargets import ANY, TARGETS, check_all, read_set
+from tests.faulttargets import ANY, TARGETS, check_all, read_bare, read_set, without_index
 
 PACKED = "x-000.tar.zst"
 
@@ -44,29 +43,12 @@ def make_packed_bare(folder: Path) -> None:
         path.unlink()
 
 
-def read_packed_bare(folder: Path) -> Reading:
-    """Indexed by reading it whole; the index goes again."""
-    try:
-        return read_set(folder)
-    finally:
-        index_path(folder / PACKED).unlink(missing_ok=True)
-
-
 def frames(folder: Path) -> list[Span]:
     """The frames of the first shard, without its seek table."""
     index = read_index(index_path(folder / PACKED))
     assert index.frames is not None
     starts = index.frames.starts
     return [(str(at), starts[at], starts[at + 1]) for at in range(len(starts) - 2)]
-
-
-def bare_frames(folder: Path) -> list[Span]:
-    """`frames` of a shard without an index."""
-    open_shards(str(folder))
-    try:
-        return frames(folder)
-    finally:
-        index_path(folder / PACKED).unlink()
 
 
 def make_sealed(folder: Path) -> None:
@@ -91,8 +73,8 @@ MATRIX: tuple[Target, ...] = (
            spans=frames),
     Target("tar.zst, checked", PACKED, make_packed, check_all, OF_FRAMES, PACKED,
            must_notice=True, spans=frames),
-    Target("tar.zst without index", PACKED, make_packed_bare, read_packed_bare,
-           ("cut", "cut at member"), PACKED, spans=bare_frames),
+    Target("tar.zst without index", PACKED, make_packed_bare, read_bare,
+           ("cut", "cut at member"), PACKED, spans=without_index(frames)),
     Target("tar.zst index", "x-000.index.parquet", make_packed, read_set, ANY, "x-000"),
     Target("run plan.json", "plan.json", make_sealed, read_run_files, ANY, "plan.json"),
     Target("run config.json", "config.json", make_sealed, read_run_files, ANY, "config.json"),

@@ -101,7 +101,7 @@ def read_set(folder: Path) -> Reading:
 
 
 def read_bare(folder: Path) -> Reading:
-    """A tar without an index, which is indexed by reading it whole; the index goes again."""
+    """A shard without an index, which is indexed by reading it whole; the index goes again."""
     try:
         return read_set(folder)
     finally:
@@ -161,13 +161,17 @@ def members(folder: Path) -> list[Span]:
     ]
 
 
-def bare_members(folder: Path) -> list[Span]:
-    """`members` of a tar without an index."""
-    open_shards(str(folder))
-    try:
-        return members(folder)
-    finally:
-        index_path(folder / SHARD).unlink()
+def without_index(spans: Callable[[Path], list[Span]]) -> Callable[[Path], list[Span]]:
+    """`spans` of a folder whose shard has no index: it is made, asked, and goes again."""
+
+    def find(folder: Path) -> list[Span]:
+        open_shards(str(folder))
+        try:
+            return spans(folder)
+        finally:
+            index_path(folder / SHARD).unlink()
+
+    return find
 
 
 def make_run(folder: Path) -> None:
@@ -266,7 +270,7 @@ TARGETS: tuple[Target, ...] = (
     Target("tar, checked", SHARD, make_set, check_all, OF_TARS, SHARD, must_notice=True,
            spans=samples),
     Target("tar without index", SHARD, make_bare, read_bare, ("cut", "cut at member"), SHARD,
-           must_notice=True, spans=bare_members),
+           must_notice=True, spans=without_index(members)),
     Target("index", "x-000.index.parquet", make_set, read_set, ANY, "x-000"),
     Target("index, no manifest", "x-000.index.parquet", make_tars, read_set, ANY, "x-000"),
     Target("index, checked", "x-000.index.parquet", make_set, check_all, ANY, "x-000",
