@@ -24,6 +24,7 @@ from ocrtrain.start import train
 from ocrtrain.stream import open_sources, open_training
 from tests.data import make_inputs, small_config, write_set
 from tests.rows import flip
+from tests.streams import damaged
 
 WAYS: dict[str, dict[str, Any]] = {
     "stage 1": {"text": (), "val_text": ()},
@@ -153,8 +154,6 @@ def test_a_source_that_ends_the_run_within_the_warm_up(
 def test_validation_is_read_before_anything_is_trained(
     inputs: dict[str, str], tmp_path: Path
 ) -> None:
-    from tests.test_stream import damaged
-
     spec = damaged(inputs, tmp_path, 50)
     config = mixed(inputs, tmp_path / "run", val=(spec + "[48:]",), bad_samples="skip")
     with pytest.raises(ShardError, match=r"sample 000000050: member 000000050\.png: digest"):
@@ -201,8 +200,6 @@ def damaged_copy(inputs: dict[str, str], folder: Path) -> str:
 
 
 def test_a_run_that_skips_says_what(inputs: dict[str, str], tmp_path: Path) -> None:
-    from tests.test_stream import damaged
-
     torch.set_num_threads(1)
     spec = damaged(inputs, tmp_path, 17)
     values: dict[str, Any] = {"shards": (spec + "[:48]",), "text": (), "val_text": (), "steps": 12}
