@@ -6,7 +6,7 @@ in pieces. It reads no sample and counts no FLOPs (`ocrtrain.costs` does, from t
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -96,15 +96,17 @@ class Totals:
         return 1 - self.sums.tokens / self.positions
 
 
-def compute(plan: Plan, *, rows_per_pass: int) -> Totals:
-    """The totals of a plan that has measures."""
+def compute(
+    plan: Plan, *, rows_per_pass: int, progress: Callable[[int], object] = lambda _: None
+) -> Totals:
+    """The totals of a plan that has measures. `progress` is called with steps as they are done."""
     rows = plan.rows_per_source()
     taken = [
         _taken(own.draws, plan.measures[number], own.consumed(rows[number]))
         for number, own in enumerate(plan.rows_of)
     ]
     asked, got = _asked(plan), _got(plan, rows, taken)
-    positions, longest, images = _passes(plan, rows_per_pass)
+    positions, longest, images = _passes(plan, rows_per_pass, progress)
     return Totals(
         sources=tuple(
             SourceTotals(
@@ -200,7 +202,9 @@ def _got(plan: Plan, rows: list[int], taken: list[Sums]) -> list[float]:
     return [value / sum(values) for value in values]
 
 
-def _passes(plan: Plan, rows_per_pass: int) -> tuple[int, int, int]:
+def _passes(
+    plan: Plan, rows_per_pass: int, progress: Callable[[int], object]
+) -> tuple[int, int, int]:
     """Positions of all padded passes, their longest row, and the most images of one."""
     positions = longest = most = 0
     for lengths, images in batches(plan):
@@ -211,6 +215,7 @@ def _passes(plan: Plan, rows_per_pass: int) -> tuple[int, int, int]:
             longest = max(longest, int(widths.max()))
             shown = images[:, start : start + rows_per_pass].sum(axis=1)
             most = max(most, int(shown.max()))
+        progress(len(lengths))
     return positions, longest, most
 
 

@@ -124,17 +124,19 @@ class Asker:
 
     def partners(self) -> Partners:
         """Whose images each row is shown instead, for each kind of question: a fixed derangement
-        among the rows that have a question of the kind and as many images. Reads every row."""
-        groups: dict[tuple[str, int], list[int]] = defaultdict(list)
+        among the rows that have a question of the kind and as many images. Of rows with the same
+        images the first alone takes part: another's would be its own. Reads every row."""
+        groups: dict[tuple[str, int], dict[tuple[bytes, ...], int]] = defaultdict(dict)
         for position in range(len(self.shards)):
             sample = self.shards[position]
             if sample.images:
+                images = self.shards.image_digests(position)
                 for kind in sorted({turn.kind for turn in turns_of(sample)}):
-                    groups[kind, len(sample.images)].append(position)
+                    groups[kind, len(images)].setdefault(images, position)
         partners: dict[str, dict[int, int]] = defaultdict(dict)
-        for (kind, images), positions in groups.items():
+        for (kind, count), members in groups.items():
             # The seed leaves the kind out: kinds of the same rows share partners, and so images.
-            partners[kind] |= derangement(positions, seed=f"{EXCHANGE_SEED}:{images}")
+            partners[kind] |= derangement(list(members.values()), seed=f"{EXCHANGE_SEED}:{count}")
         return {kind: found for kind, found in partners.items() if found}
 
     def records(self, partners: Partners) -> Iterator[Record]:

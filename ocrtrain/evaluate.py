@@ -7,7 +7,8 @@ Prints the validation loss, the image gain and a table of scores by kind of ques
 every answer as a line of JSON, and the summary beside it. Each turn is asked alone, as the first
 question about the images of its row: what the row's other turns say does not help. With
 --exchange every question is asked once more about the images of another row that has a question
-of the same kind: what is still right then was not read.
+of the same kind: what is still right then was not read. Of rows with the same images the first
+takes part.
 """
 
 from __future__ import annotations

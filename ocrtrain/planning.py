@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from tqdm import tqdm
 
 from ocrdata import measures
 from ocrdata.counting import count_shards
@@ -73,7 +74,11 @@ def measure_sources(config: Config, sources: Sources, tokenizer: Tokenizer) -> t
 def plan_measured(config: Config, sources: Sources, measured: Sequence[Measures]) -> Planned:
     """Plan a run whose samples are measured. Raises UsageError where it cannot be planned."""
     plan = _plan(config, sources, measured)
-    totals = compute(plan, rows_per_pass=config.rows_per_pass)
+    # A bar on a terminal, where it takes more than a second: a billion rows take minutes.
+    with tqdm(
+        total=plan.steps, desc="planning", unit=" steps", delay=1, leave=False, disable=None
+    ) as bar:
+        totals = compute(plan, rows_per_pass=config.rows_per_pass, progress=bar.update)
     _refuse_run(config, plan, totals)
     return Planned(plan, totals, _validation(sources), _longest(sources, measured))
 

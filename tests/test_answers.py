@@ -50,13 +50,13 @@ def test_every_turn_is_a_question_about_all_images_of_its_row() -> None:
 
 
 def test_images_are_exchanged_within_a_kind_and_never_with_oneself(tmp_path: Path) -> None:
-    picture = small.png((1, 2, 3))
     kinds = [["a", "b"], ["a", "a"], ["b", "a"], ["c", "b"], []]
+    pictures = [small.png((1, 2, row)) for row in range(len(kinds))]
     samples = [
         from_turns([("1?", "x"), ("2?", "y")], [picture], source="", meta={"kinds": found})
-        for found in kinds
+        for found, picture in zip(kinds, pictures, strict=True)
     ]
-    samples.append(from_turns([("1?", "x")], [picture] * 2, source="", meta={"kinds": ["a"]}))
+    samples.append(from_turns([("1?", "x")], pictures[:2], source="", meta={"kinds": ["a"]}))
     shards = small.write(tmp_path / "kinds-000.tar", samples)
     asker = Asker(small.untrained(), small.tokenizer(), shards, Decoding(2))
     partners = asker.partners()
@@ -195,6 +195,16 @@ def test_many_rows_are_answered_in_order_whatever_is_in_memory_at_once(
     assert [dict(line) for line in alone] == [
         {name: value for name, value in line.items() if name != "exchanged"} for line in whole
     ]
+
+
+def test_rows_of_the_same_images_exchange_once(tmp_path: Path) -> None:
+    names = ["red", "red", "blue", "green", "blue"]
+    shards = small.write(tmp_path / "same-000.tar", [small.coloured(name) for name in names])
+    asker = Asker(small.untrained(), small.tokenizer(), shards, Decoding(2))
+    partners = asker.partners()
+    assert set(partners) == set(small.QUESTIONS)
+    for found in partners.values():
+        assert sorted(found) == sorted(found.values()) == [0, 2, 3]
 
 
 def test_rows_without_images_or_partners_are_not_exchanged(tmp_path: Path) -> None:

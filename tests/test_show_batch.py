@@ -63,6 +63,8 @@ def test_a_rank_and_a_step_to_come(
     ]  # fmt: skip
     printed = capsys.readouterr().out
     assert "of the whole batch equals the one recorded\n2 rows, " in printed
+    show(run, tmp_path / "only", "--step", 2, "--rank", 0)
+    assert "rank 0 of 1" in capsys.readouterr().out
     show(run, tmp_path / "b", "--step", 9, "--images", 0, "--samples", 1)
     printed = capsys.readouterr().out
     assert "training has not finished step 9 yet" in printed
@@ -80,19 +82,21 @@ def refused(status: int, run: Path, out: Path, *words: object) -> str:
 def test_mistakes(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     assert "has the steps 0 to 9" in refused(2, run, out, "--step", 10)
-    assert "given together" in refused(2, run, out, "--step", 1, "--rank", 0)
-    assert "given together" in refused(2, run, out, "--step", 1, "--world", 2)
+    assert "say with --rank" in refused(2, run, out, "--step", 1, "--world", 2)
+    assert "rank 1 of 1" in refused(2, run, out, "--step", 1, "--rank", 1)
     assert "cannot be shared out" in refused(2, run, out, "--step", 1, "--rank", 0, "--world", 3)
     assert "rank 2 of 2" in refused(2, run, out, "--step", 1, "--rank", 2, "--world", 2)
     assert "holds no run" in refused(2, tmp_path, out, "--step", 1)
     assert "nowhere.json" in refused(2, run, out, "--step", 1, "--shards", "nowhere.json")
     assert not out.exists()
-    for words in (["--step", "x"], [], ["--step", "1", "--images", "-1"]):
+    once = ["--step", "1"]
+    wrong = (["--step", "x"], [], [*once, "--images", "-1"], [*once, "--world", "0"])
+    for words in wrong:
         with pytest.raises(SystemExit) as ended:
             main(["--run", str(run), *words])
         assert ended.value.code == 2
     said = capsys.readouterr().err.splitlines()
-    assert len(said) == 3 and "'-1' is no number of 0 or more" in said[2]
+    assert len(said) == 4 and "'-1' is no number of 0 or more" in said[2]
 
 
 def test_a_batch_that_differs_is_shown_only_when_asked(

@@ -62,7 +62,9 @@ def test_totals_are_those_of_every_row_of_every_step(
         return
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "CHUNK", chunk)
-        found = compute(plan, rows_per_pass=2)
+        done: list[int] = []
+        found = compute(plan, rows_per_pass=2, progress=done.append)
+    assert sum(done) == plan.steps
     every = [plan.rows(step) for step in range(plan.steps)]
     for number, source in enumerate(found.sources):
         own = [row for rows in every for row in rows if row[0].source == number]

@@ -26,17 +26,20 @@ from ocrtrain.rebuild import Asked, Rebuilt, rebuild
 from ocrtrain.show import Limits, describe
 from ocrtrain.showpage import page
 
+TRAINED_BY = 1
+"""Ranks of a run: the trainer is one process."""
+
 
 def main(arguments: Sequence[str]) -> int:
     """Rebuild, compare, print, and write the page and the sheet."""
     typed = build_parser().parse_args(list(arguments))
-    if (typed.rank is None) != (typed.world is None):
-        raise UsageError("--rank and --world are given together: the rows of rank 1 of 2, say")
+    if typed.rank is None and typed.world != TRAINED_BY:
+        raise UsageError(f"--world {typed.world}: say with --rank whose rows are to be shown")
     limits = Limits(typed.rows, typed.samples, typed.images, typed.tokens)
     shown = rebuild(
         Asked(
             typed.run, typed.step, shards=tuple(typed.shards), text=tuple(typed.text),
-            rank=typed.rank or 0, world=typed.world or 0,
+            rank=typed.rank or 0, world=0 if typed.rank is None else typed.world,
         )
     )  # fmt: skip
     if shown.problem is not None and not typed.anyway:
@@ -55,7 +58,10 @@ def build_parser() -> Parser:
     parser.add_argument("--run", type=Path, required=True, metavar="RUN", help="the run's folder")
     parser.add_argument("--step", type=int, required=True, metavar="N", help="which step's batch")
     parser.add_argument("--rank", type=int, metavar="R", help="only the rows of this rank ...")
-    parser.add_argument("--world", type=int, metavar="W", help="... of so many")
+    parser.add_argument(
+        "--world", type=_positive, default=TRAINED_BY, metavar="W",
+        help=f"... of so many (default: {TRAINED_BY}, as the trainer has)",
+    )  # fmt: skip
     for name, what in (("shards", "image shards"), ("text", "text-only shards")):
         parser.add_argument(
             f"--{name}", nargs="+", default=[], metavar="SPEC",
@@ -82,6 +88,13 @@ def _count(text: str) -> int:
     """A number of things to show, 0 or more."""
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is no number of 0 or more")
+    return int(text)
+
+
+def _positive(text: str) -> int:
+    """A number of 1 or more."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of 1 or more")
     return int(text)
 
 
