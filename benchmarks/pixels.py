@@ -21,7 +21,8 @@ import torch
 from PIL import Image, ImageOps
 
 from benchmarks.common import DATA, Timing, interleaved, machine, table, write_result
-from ocrdata.image import decode_rgb, letterbox_geometry, read_header, shrink_to_fit
+from ocrdata.image import decode_rgb, read_header
+from ocrdata.letterbox import letterbox_geometry, shrink_to_fit
 from ocrtrain.pixels import FILL, letterbox, resize_float
 
 PACKAGES = ("torch", "pillow", "numpy")

@@ -19,7 +19,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ocrdata.errors import ImageError, ShardError, TransportError
-from ocrdata.image import decode_rgb, shrink_to_fit
+from ocrdata.image import decode_rgb
+from ocrdata.letterbox import shrink_to_fit
 from ocrdata.reader import SampleRef, Shards
 from ocrdata.sample import Sample
 

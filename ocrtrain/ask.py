@@ -17,7 +17,8 @@ import torch
 
 from ocrdata.command import Parser, run
 from ocrdata.errors import ImageError, UsageError
-from ocrdata.image import RGB, decode_rgb, shrink_to_fit
+from ocrdata.image import RGB, decode_rgb
+from ocrdata.letterbox import shrink_to_fit
 from ocrdata.sample import IMAGE_PART, Message, text_part
 from ocrtrain.build import autocast_type, load_for_inference, resolve_device
 from ocrtrain.generate import Decoding, Question, answer

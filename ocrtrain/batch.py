@@ -26,7 +26,7 @@ import xxhash
 from torch import Tensor
 
 from ocrdata.errors import RejectedRow, ShardError, UsageError
-from ocrdata.image import letterbox_geometry
+from ocrdata.letterbox import letterbox_geometry
 from ocrdata.loader import Item
 from ocrdata.reader import SampleRef
 from ocrdata.tokenizer import Tokenizer

@@ -1,7 +1,7 @@
 """Pixels: uint8 images of any size become the square float images the encoder reads.
 
 Owner of letterboxing on the device: bicubic with antialias, as Pillow does it, centred on grey 127,
-then (x/255 - 0.5)/0.5. The geometry is `ocrdata.image.letterbox_geometry`'s. Images travel as
+then (x/255 - 0.5)/0.5. The geometry is `ocrdata.letterbox.letterbox_geometry`'s. Images travel as
 uint8 at their own size (96 % of real charts are smaller than 1,024 px), so that a worker only
 decodes, and the copy to the device is small.
 """
@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ocrdata.image import letterbox_geometry
+from ocrdata.letterbox import letterbox_geometry
 
 FILL = 127
 """Grey of the border, in all channels (the original's, from DeepSeek-OCR)."""

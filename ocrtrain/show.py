@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ocrdata.image import letterbox_geometry
+from ocrdata.letterbox import letterbox_geometry
 from ocrtrain.batch import Batch, Segment
 from ocrtrain.readable import first_turn, visible
 from ocrtrain.rebuild import Rebuilt, Shown

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from ocrdata.image import decode_rgb, letterbox_geometry, shrink_to_fit
+from ocrdata.image import decode_rgb
+from ocrdata.letterbox import letterbox_geometry, shrink_to_fit
 from ocrtrain.pixels import FILL, letterbox, normalise, resize_float, seen
 
 DATA = Path(__file__).parents[2] / "shared" / "data"

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocrdata.errors import TrainError
-from ocrdata.image import letterbox_geometry
+from ocrdata.letterbox import letterbox_geometry
 from ocrtrain.rebuild import Rebuilt
 from ocrtrain.show import (
     COLUMNS,
