@@ -6,7 +6,6 @@ import io
 import json
 import sys
 import threading
-from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -21,11 +20,9 @@ from ocrdata.errors import DigestError, DiskError, RejectedRow, ShardError, Usag
 from ocrdata.index import index_path, read_header
 from ocrdata.indexfile import CACHE_VARIABLE
 from ocrdata.progress import Progress
-from ocrdata.reader import Shards, open_shards
-from ocrdata.sample import Sample, from_turns, text_part
-from ocrdata.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+from ocrdata.reader import open_shards
+from ocrdata.tokenizer import Tokenizer, train_tokenizer
 from ocrdata.tokens import TurnCount, count, render, specials
-from tests.hubdata import chart_rows, chats, shared
 from tests.kill import points, run_killed, spread
 from tests.rows import flip, image, sample, write_set, write_shard, write_tar
 from tests.shardcommand import environment, made
@@ -91,55 +88,6 @@ def test_only_the_shards_of_the_view_are_counted(tmp_path: Path, tokenizer: Toke
     assert {name: after[name] for name in before} == before
     count_shards(shards[:12], tokenizer)
     assert made(tmp_path) == after
-
-
-def rendering_equals_counting(shards: Shards, tokenizer: Tokenizer, slots: int) -> int:
-    """Counted through the shards and their files, rendered from the samples; how many turns."""
-    counted = count_shards(shards, tokenizer, workers=2)
-    turns = 0
-    for one, found in zip(shards, turns_of(counted), strict=True):
-        rendered = render(one.messages, tokenizer, [slots] * len(one.images))
-        tokens = sum(4 + turn.user_tokens + turn.assistant_tokens for turn in found)
-        assert len(rendered) == 1 + tokens + slots * sum(turn.images for turn in found)
-        assert rendered.supervised.sum() == sum(turn.assistant_tokens + 1 for turn in found)
-        assert sum(turn.images for turn in found) == len(one.images)
-        turns += len(found)
-    return turns
-
-
-def real_tokenizer() -> Tokenizer:
-    return load_tokenizer(shared("tokenizer") / "gpt2.tiktoken")
-
-
-def test_rendering_equals_counting_on_all_real_chats(tmp_path: Path) -> None:
-    tokenizer, rows = real_tokenizer(), chats(12_000)
-    assert len(rows) == 12_000
-    for number, start in enumerate(range(0, len(rows), 4_096)):
-        some = [as_sample(row["messages"]) for row in rows[start : start + 4_096]]
-        write_shard(tmp_path / f"chats-{number:03d}.tar", some, start)
-    shards = open_shards(str(tmp_path / "chats-*.tar"))
-    assert rendering_equals_counting(shards, tokenizer, 0) == 32_562
-
-
-def as_sample(messages: Iterable[dict[str, str]]) -> Sample:
-    parts = [{"role": m["role"], "content": [text_part(m["content"])]} for m in messages]
-    return Sample(parts, [], "chats", {})
-
-
-def test_rendering_equals_counting_on_all_real_charts(tmp_path: Path) -> None:
-    tokenizer, rows = real_tokenizer(), chart_rows()
-    charts = [
-        from_turns(
-            [(turn["user"], turn["assistant"]) for turn in row["texts"]],
-            [found["bytes"] for found in row["images"]],
-            source=row["source"],
-            meta={},
-        )
-        for row in rows
-    ]
-    write_shard(tmp_path / "charts-000.tar", charts)
-    shards = open_shards(str(tmp_path / "charts-000.tar"))
-    assert rendering_equals_counting(shards, tokenizer, 273) == 1_506
 
 
 def conversation(*roles: str, **more: object) -> bytes:
