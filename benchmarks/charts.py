@@ -7,6 +7,7 @@ from pathlib import Path
 
 from benchmarks.common import DATA
 from ocrdata.errors import SourceError
+from ocrdata.manifest import Manifest, write_manifest
 from ocrdata.sample import Sample, from_turns
 from ocrdata.shard import ShardWriter, make_key
 
@@ -42,11 +43,13 @@ def shard_files(folder: Path, count: int) -> list[tuple[Path, range]]:
 
 
 def write_ours(folder: Path, samples: list[Sample], count: int) -> int:
-    """Write `count` samples with `ShardWriter`; bytes of all tars."""
-    total = 0
+    """Write `count` samples as a complete set, with its manifest; bytes of all tars."""
+    shards = []
     for path, keys in shard_files(folder, count):
         with ShardWriter(path) as writer:
             for key in keys:
                 writer.write(make_key(key), samples[key % len(samples)])
-        total += writer.close().bytes
-    return total
+        shards.append(writer.close())
+    manifest = Manifest("charts", tuple(shards))
+    write_manifest(folder / "charts.json", manifest)
+    return manifest.bytes
