@@ -248,7 +248,7 @@ class Pass:
             raise ShardError(self.name, "its images, turns or source are not those of its index")
 
     def _layout(self, row: IndexRow, last_key: str) -> None:
-        """What our own writer promises beyond a sound tar (DESIGN section 5)."""
+        """What our own writer promises beyond a sound tar (docs/formats.md)."""
         expected = [f"{row.key}.json"] + [
             f"{row.key}{f'.{number}' if number else ''}.{image.format}"
             for number, image in enumerate(row.images)

@@ -1,5 +1,5 @@
 """Arrow columns of the Parquet files beside a shard: the index's schema, the digest of rows, plain
-access, and the one way in which what pyarrow raises becomes an error of ours."""
+access, and how what pyarrow raises on them becomes an error of ours."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
 """The conversion: a source's rows become shards, resumably and with the same bytes every time.
 
-Owner of the way from rows to a complete shard set: which rows are rejected, what is done already,
-and that the manifest comes last. What it was doing when it was killed is in `ocrdata.making`; the
-processes are in `ocrdata.workforce`. It knows nothing of where rows come from.
+Owner of the way from rows to a complete shard set: what is done already, how many rows may be
+rejected, and that the manifest comes last. What it was doing when it was killed is in
+`ocrdata.making`; the processes are in `ocrdata.workforce`. It knows nothing of where rows come
+from.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Token counts of one shard: `NAME-000.tokens-<fingerprint>.parquet` (DESIGN section 5).
+"""Token counts of one shard: `NAME-000.tokens-<fingerprint>.parquet` (docs/formats.md).
 
 A row per sample, its turns under the tokenizer with that fingerprint; a sample that cannot be
 rendered (`ocrdata.tokens`) has no turns. Owner of the file: its columns, its name, and that what

@@ -1,4 +1,4 @@
-"""Every error the project raises on purpose.
+"""Every error of the project; what a caller in Python does wrong may also be a ValueError.
 
     OcrError                    exit status 1: something failed
     ├── UsageError              exit status 2: what was asked cannot be meant (also a ValueError)

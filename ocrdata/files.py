@@ -1,4 +1,4 @@
-"""Complete or absent: the one place where files and folders get their final names.
+"""Complete or absent: how files and folders get their final names.
 
 A file is written under a temporary name beside its final one, synced, renamed, and its folder
 synced. Temporaries begin with a dot and end in `.tmp`; only the holder of a `Lock` may remove

@@ -59,7 +59,7 @@ def _conversation(shard: str, key: str, document: dict[str, Any], images: list[b
 
 
 def _placed_images(messages: list[Any]) -> int | None:
-    """How many images the messages place; None where they are not ours (DESIGN section 5)."""
+    """How many images the messages place; None where they are not ours."""
     placed = 0
     for message in messages:
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):

@@ -40,7 +40,7 @@ class Item:
 
 def skippable(error: ShardError) -> bool:
     """Whether an error is of one sample's content, and not of the way to it: only such a sample
-    may be skipped (law 1)."""
+    may be skipped."""
     return bool(error.key) and not isinstance(error, TransportError)
 
 

@@ -1,4 +1,4 @@
-"""The manifest `NAME.json`: what a complete shard set consists of (DESIGN section 5).
+"""The manifest `NAME.json`: what a complete shard set consists of (docs/formats.md).
 
 Written last, atomically: its presence means that the set is complete. Nothing in it depends on
 when, where or with how many workers the set was made.

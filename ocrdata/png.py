@@ -1,7 +1,8 @@
 """Plain PNGs, measured and decoded quickly: the charts and screenshots of real data.
 
-Owner of the question whether a PNG is plain, and of the second decoder for those that are: 8-bit
-RGB and RGBA. Measuring is a walk over the chunks: 10 us a chart where Pillow takes 45. A PNG
+Owner of two questions and the quick answers. What is the size of a PNG that nothing turns? A walk
+over the chunks: 10 us a chart where Pillow takes 45. What are the pixels of a plain one, of 8-bit
+RGB or RGBA? A second decoder's. A PNG
 has one right decoding, so it never decides what a pixel is: it gives the pixels Pillow gives, or
 None, and then Pillow decodes, or says what is wrong. So nothing depends on whether the second
 decoder (kornia-rs, optional) is installed, but the time: 0.3 against 1.5 ms for an RGB chart, 1.7

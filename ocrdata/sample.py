@@ -1,6 +1,6 @@
 """The sample: one conversation with its images, and what makes it legal.
 
-Owner of `KEY.json` (DESIGN section 5): messages whose content is always a list of parts, so that
+Owner of `KEY.json` (docs/formats.md): messages whose content is always a list of parts, so that
 the place of an image is a part and never a word in the text. Images are the original bytes; they
 are decoded only in `ocrdata.image`.
 """

@@ -1,6 +1,6 @@
 """Writes shards: a tar and its index, complete or absent.
 
-Owner of the layout of our own tars (DESIGN section 5): `KEY.json` first, then `KEY.png`,
+Owner of the layout of our own tars (docs/formats.md): `KEY.json` first, then `KEY.png`,
 `KEY.1.jpg`, ... in the order of the conversation's images, named by the format found in their
 bytes. It never looks at pixels and never changes a byte of an image. How the tar lies on the disk,
 plain or compressed, is in `ocrdata.sink`.

@@ -1,4 +1,4 @@
-"""Shard specs: what people write where shards are named, resolved to files (DESIGN section 5).
+"""Shard specs: what people write where shards are named, resolved to files.
 
 A spec is a shard (.tar or .tar.zst), a range `NAME-<000..017>.tar` (or `{000..017}`, `{a,b}`), a
 glob, a folder or a manifest, then optionally one slice `[start:stop:step]`. A path that exists as

@@ -1,9 +1,9 @@
 """Conversations as rows of ids, and their lengths without rendering them.
 
-Owner of the rendering (nanochat's, REFERENCE section 2), of which ids are supervised, of cutting a
-rendering at a turn, and of token counts. Conversion, planning and training use this one module, so
-a planned length is the trained one. It needs no torch and decodes no image: an image is a number
-of positions, `slots`, that the caller gives.
+Owner of the rendering (nanochat's), of which ids are supervised, of cutting a rendering at a turn,
+and of token counts. Conversion, planning and training use this one module, so a planned length is
+the trained one. It needs no torch and decodes no image: an image is a number of positions, `slots`,
+that the caller gives.
 
     <|bos|> (<|user_start|> text, images <|user_end|> <|assistant_start|> text <|assistant_end|>)*
 

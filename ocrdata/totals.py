@@ -1,7 +1,8 @@
 """Totals: what a plan takes from each source, and what its batches will be, to the token.
 
-Owner of the sums over a whole run. Full epochs are multiplied, not walked; what is left is walked
-in pieces. It reads no sample and counts no FLOPs (`ocrtrain.costs` does, from these numbers).
+Owner of the sums over a whole run. What a source gives is summed over one epoch and multiplied,
+with the rest walked; the padding of passes is walked step by step, in pieces. It reads no sample
+and counts no FLOPs (`ocrtrain.costs` does, from these numbers).
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Shards made by several processes at once, each a stretch of neighbours.
+"""Shards made, or counted, by several processes at once, each a stretch of neighbours.
 
-Owner of the worker processes of a conversion: how they start (spawn, never fork), what they report,
-and that none outlives its parent, however that ends. It knows nothing of shards but their numbers.
+Owner of the worker processes of conversions and counts: how they start (spawn, never fork), what
+they report, and that none outlives its parent, however that ends. It knows nothing of shards but
+their numbers.
 """
 
 from __future__ import annotations

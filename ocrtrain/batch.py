@@ -1,7 +1,7 @@
 """The batch: what one step trains on, and who is in it.
 
 Owner of the way from samples to tensors: rendering, cutting, packing side by side, padding, targets
-shifted by one, and the identity that says two batches are the same (law 2). Images stay uint8 at
+shifted by one, and the identity that says two batches are the same. Images stay uint8 at
 their own size until they are on the device (`ocrtrain.pixels`). It reads no shard and chooses no
 sample.
 

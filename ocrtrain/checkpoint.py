@@ -154,7 +154,8 @@ def newest(path: Path) -> Path:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A verified checkpoint. Files are read, checked and parsed from the same bytes."""
+    """A verified checkpoint. Files are parsed from the bytes that were checked; the tokenizer,
+    which carries a digest of its own, is read once more."""
 
     folder: Path
     files: dict[str, dict[str, Any]]

@@ -1,8 +1,8 @@
 """The configuration of a run: frozen, self-checking, and the only thing stages differ in.
 
 Owner of every setting. Command-line flags are generated from the fields; precedence is default <
-preset < flag. The resolved config is printed and saved as `config.json` in the run folder; what it
-says there is what ran.
+preset < flag. The resolved config is printed, and saved as `config.json` in the run folder. Where
+a source ends a run before its `steps`, the plan says after how many.
 """
 
 from __future__ import annotations

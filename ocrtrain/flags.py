@@ -1,6 +1,7 @@
 """Command-line flags, generated from the fields of the config.
 
-Owner of the way from typed words to a `Config`; it knows no field by name but `preset`.
+Owner of the way from typed words to a `Config`; of all fields it knows `preset` and `model` by
+name.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """Greedy answers with a cache of keys and values.
 
-Owner of decoding: prompts of equal length are filled in together and answered together, so that
-no padding exists and a batched answer is the answer given alone. It never chooses the questions
-(`ocrtrain.ask`, `ocrtrain.evaluate`) and never scores the answers (`ocrtrain.scores`).
+Owner of decoding: prompts of equal length are filled in together and answered together, so that no
+padding exists and nothing but the last bits of a sum tells a batched answer from one given alone.
+It never chooses the questions (`ocrtrain.ask`, `ocrtrain.evaluate`) and never scores the answers
+(`ocrtrain.scores`).
 """
 
 from __future__ import annotations

@@ -178,7 +178,8 @@ def this_machine(device: torch.device) -> Machine:
 
 
 def _available_memory() -> float:
-    """Bytes of RAM a new process can have: the system's, or the container's if it is less."""
+    """Bytes of RAM a new process can have: what the system has left, or the container's limit
+    (cgroup v2) if that is less."""
     available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for line in _read("/proc/meminfo").splitlines():
         if line.startswith("MemAvailable:"):

@@ -1,7 +1,8 @@
 """What a run says: `metrics.jsonl`, Weights & Biases, and a console line a step.
 
-Owner of the numbers' names (DESIGN section 7) and of where they go; it computes none of them. The
-file is the truth: one JSON object a line, `step` first. Weights & Biases gets the same values.
+Owner of where numbers go; it computes and names none of them. The file is the truth: one JSON
+object a line, `step` first. Weights & Biases gets the same values; what is not finite is null in
+the file, since JSON has no NaN.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Presets: functions that return a complete config. The two stages are nothing but these.
 
-The full ones are the experiment's recipe (REFERENCE section 1); tiny ones are the same code small
-enough for two CPU cores.
+The full ones are the experiment's recipe (README, "The real job"); tiny ones are the same code
+small enough for two CPU cores.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Owner of relaxed accuracy, exact match, the edit distance and word overlap. It knows no model and
 no shard. Nothing is normalised but what a docstring names; a precision never travels without the
-length of the answer, because short answers win at precision (REFERENCE section 4).
+length of the answer, because short answers win at precision.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Starting a run, or going on with one: everything between a typed command and the loop.
 
-Owner of the run folder's beginning: its lock, `config.json`, `plan.json`, and which checkpoint to
-go on from. Whatever can fail cheaply fails here, before a weight is loaded.
+Owner of `train(config)`, one for every stage, and of the run folder's beginning: its lock,
+`config.json`, `plan.json`, and which checkpoint to go on from. Whatever can fail cheaply fails
+here, before a weight is loaded. The loop itself is in `ocrtrain.train`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import torch
 
 from ocrdata.errors import UsageError
 from ocrdata.files import Lock, explain_disk, make_folder
+from ocrdata.tokenizer import Tokenizer
 from ocrtrain import bad as bad_samples
 from ocrtrain import checkpoint, costs, metrics, record
 from ocrtrain.bad import BadSamples
@@ -33,6 +35,7 @@ from ocrtrain.flags import Asked, override
 from ocrtrain.forecast import Forecast, describe, figures, forecast
 from ocrtrain.memory import this_machine
 from ocrtrain.metrics import Log
+from ocrtrain.model import OcrModel
 from ocrtrain.optim import build_optimizer
 from ocrtrain.planning import check_same, plan_run
 from ocrtrain.record import BatchRecord
@@ -157,62 +160,36 @@ def _prepare(
     checkpoint.prune(run, config.keep)  # what a kill just after the last save left
     torch.manual_seed(config.seed)
     tokenizer = found.tokenizer() if found else find_tokenizer(config)
-    asked = config = with_vocabulary(config, tokenizer)
-    planned = plan_run(config, sources, tokenizer)
-    if planned.plan.steps < config.steps:  # a source ends the run: rates fall with its real end
-        config = replace(config, steps=planned.plan.steps)
+    requested = with_vocabulary(config, tokenizer)
+    planned = plan_run(requested, sources, tokenizer)
+    # Where a source ends the run early, the learning rate falls with its real end.
+    effective = replace(requested, steps=min(requested.steps, planned.plan.steps))
     if found:  # a resumed run must see the rows it began with
         remedy = "bring them back to go on, or start a new run"
         check_same(run / "plan.json", planned.recipe(), remedy=remedy)
-    state = found.state if found else State()
     bad = BadSamples(skip=config.bad_samples == "skip", limit=config.max_bad)
     if found:
         bad.load(run)
-    expected = forecast(config, planned)
-    _introduce(config, sources, run, expected, asked.steps)
+    expected = forecast(effective, planned)
+    _introduce(effective, sources, run, expected, requested.steps)
     if not found:
-        check_validation(sources, config, tokenizer)
-    have = this_machine(device).memory
-    if expected.memory > have:
-        print(
-            f"WARNING: a step takes about {expected.memory / 1e9:.3g} GB at its peak, "
-            f"{have / 1e9:.3g} GB are free; give --micro-batch 1 --checkpointing, or fewer "
-            "--row-images",
-            flush=True,
-        )
-    if found:  # its weights are all in the checkpoint: nothing is asked of the hub
-        model = ready_to_train(bare_model(config, tokenizer), config)
-    else:
-        model = new_model(config, tokenizer)
-    model = model.to(device).train()
-    optimizer = build_optimizer(model, config)
-    if found:
-        found.load_weights(model)
-        found.load_optimizer(model, optimizer)
-        found.load_random_state()
-        for change in found.changed_versions():
-            print(f"this machine differs, so losses may differ in the last bits: {change}")
-        print(f"resuming at step {state.step} from {found.folder}")
-    resumed_at = state.step if found else 0
-    metrics.cut_back(run, resumed_at)
-    record.cut_back(run, resumed_at)
-    # The log first: where Weights & Biases does not start, the folder holds no run yet.
-    log = Log(run, config, wandb_id=state.wandb_id)
-    if not found:
-        with explain_disk(run):
-            (run / bad_samples.FILE).unlink(missing_ok=True)
-    write_sealed(run / "config.json", to_json(asked))
+        check_validation(sources, effective, tokenizer)
+    _warn_of_memory(expected, device)
+    model, optimizer = _model_and_optimizer(effective, tokenizer, device, found)
+    state = found.state if found else State()
+    log = _begin_files(run, effective, state, fresh=found is None)
+    write_sealed(run / "config.json", to_json(requested))
     write_sealed(run / "plan.json", {**planned.recipe(), "figures": figures(expected)})
     tokenizer.save(run / "tokenizer.json")
     spikes = Spikes()
     spikes.remember(metrics.read(run))
     return Job(
-        config=config,
+        config=effective,
         run=run,
         device=device,
         tokenizer=tokenizer,
         sources=sources,
-        stream=Stream(planned.plan, sources, config, tokenizer=tokenizer, bad=bad),
+        stream=Stream(planned.plan, sources, effective, tokenizer=tokenizer, bad=bad),
         bad=bad,
         model=model,
         optimizer=optimizer,
@@ -222,6 +199,48 @@ def _prepare(
         spikes=spikes,
         planned_tokens=planned.totals.sums.tokens,
     )
+
+
+def _warn_of_memory(expected: Forecast, device: torch.device) -> None:
+    have = this_machine(device).memory
+    if expected.memory > have:
+        print(
+            f"WARNING: a step takes about {expected.memory / 1e9:.3g} GB at its peak, "
+            f"{have / 1e9:.3g} GB are free; give --micro-batch 1 --checkpointing, or fewer "
+            "--row-images",
+            flush=True,
+        )
+
+
+def _model_and_optimizer(
+    config: Config, tokenizer: Tokenizer, device: torch.device, found: Checkpoint | None
+) -> tuple[OcrModel, torch.optim.AdamW]:
+    """Both as the run begins, or as the checkpoint has them; torch's random state too."""
+    if found is None:
+        model = new_model(config, tokenizer).to(device).train()
+        return model, build_optimizer(model, config)
+    # Its weights are all in the checkpoint: nothing is asked of the hub.
+    model = ready_to_train(bare_model(config, tokenizer), config).to(device).train()
+    optimizer = build_optimizer(model, config)
+    found.load_weights(model)
+    found.load_optimizer(model, optimizer)
+    found.load_random_state()
+    for change in found.changed_versions():
+        print(f"this machine differs, so losses may differ in the last bits: {change}")
+    print(f"resuming at step {found.state.step} from {found.folder}")
+    return model, optimizer
+
+
+def _begin_files(run: Path, config: Config, state: State, *, fresh: bool) -> Log:
+    """The run's logs, cut back to the state it goes on from."""
+    metrics.cut_back(run, state.step)
+    record.cut_back(run, state.step)
+    # The log first: where Weights & Biases does not start, the folder holds no run yet.
+    log = Log(run, config, wandb_id=state.wandb_id)
+    if fresh:
+        with explain_disk(run):
+            (run / bad_samples.FILE).unlink(missing_ok=True)
+    return log
 
 
 def _introduce(

@@ -1,7 +1,7 @@
 """From shards to batches: a run's sources, its plan, and the batch of any step.
 
-Owner of the way between `ocrdata` and the trainer. `Stream.batch(step)` is law 2: it reads the
-plan, the shards and the tokenizer, and nothing else.
+Owner of the way between `ocrdata` and the trainer. `Stream.batch(step)` is `batch = f(plan, step)`:
+it reads the plan, the shards and the tokenizer, and nothing else.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""The training loop: one `train(config)` for every stage.
+"""The training loop, one for every stage.
 
-Owner of the run: its folder, its loop, its stops. State N is the weights after N optimiser steps;
-step N leads from state N to state N + 1 and trains on `plan(N)`. At a state the run validates and
-saves as the config says, in that order, so that a checkpoint never knows less than the log.
+Owner of the loop and its stops; a run is made ready by `ocrtrain.start`. State N is the weights
+after N optimiser steps; step N leads from state N to state N + 1 and trains on `plan(N)`. At a
+state the run validates and saves as the config says, in that order, so that a checkpoint never
+knows less than the log.
 """
 
 from __future__ import annotations
@@ -103,6 +104,7 @@ def run_loop(job: Job, *, fresh: bool) -> bool:
     unless that failed.
     """
     config, state = job.config, job.state
+    settled = not fresh  # this state is validated and saved
     if not fresh and _validates(config, state.step) and not _validated(job):
         _validate(job)
     last = min(config.steps, config.stop_at or config.steps)
@@ -112,7 +114,7 @@ def run_loop(job: Job, *, fresh: bool) -> bool:
         stack.enter_context(batches)
         while True:
             stopping = state.step >= last or interrupt.asked
-            if fresh:
+            if not settled:
                 if _validates(config, state.step):
                     _validate_or_save(job)
                 if state.step and (_due(state.step, config.save_every) or stopping):
@@ -120,7 +122,7 @@ def run_loop(job: Job, *, fresh: bool) -> bool:
             if stopping:
                 break
             _step(job, batches)
-            fresh = True
+            settled = False
     if state.step < config.steps:
         return False
     if not _deepencoder_path(job).exists():  # also after a kill between the last checkpoint and it

@@ -1,7 +1,7 @@
 """Streamed validation: the loss of a fixed slice, and whether the model looks at the images.
 
 Owner of val/loss, image gain, image similarity and feature std. Every call sees the same samples
-in the same order, in batches of the same size; one batch is in memory at a time. It draws no
+in the same order, in batches of the same size, few of them in memory at a time. It draws no
 random numbers but its own fixed ones, leaves the model as it found it, and never chooses when to
 validate or where numbers go (`ocrtrain.train` does).
 """
@@ -30,10 +30,11 @@ EXCHANGE_EVERY = 3
 EXCHANGE_SEED = 20_251_020
 """Of the derangement: always the same, whatever the run's seed, so that runs can be compared."""
 HEAD_TOKENS = 8
-"""Supervised tokens of an answer that `image_gain_head` looks at (DESIGN section 7)."""
+"""Supervised tokens of an answer that `image_gain_head` looks at: on long answers the plain gain is
+diluted."""
 
 COLLAPSED_SIMILARITY = 0.99
-"""In the experiment that did not read, it went from 0.59 to 0.9998 (REFERENCE section 1)."""
+"""In the experiment that did not read, it went from 0.59 to 0.9998."""
 BLIND_GAIN = 0.02
 """Nats per token: 2 % of the perplexity. Below it the images might as well be missing."""
 
@@ -116,7 +117,7 @@ class Validation:
         return sum(self.losses.values(), LossTotal())
 
     def numbers(self) -> dict[str, float]:
-        """The numbers under the names they are logged by (DESIGN section 7), undefined ones
+        """The numbers under the names they are logged by, undefined ones
         absent."""
         found: dict[str, float | None] = {"val/loss": self.total.mean}
         found |= {f"val/{source}_loss": loss.mean for source, loss in self.losses.items()}
@@ -221,26 +222,27 @@ class _Run:
     def right(self, partners: Mapping[int, int], gain: Gain, features: Similarity) -> LossTotal:
         """Loss of all samples; those that will be exchanged also enter `gain`."""
         total = LossTotal()
-        positions = range(len(self.shards))
-        for part, batch in self._batches(positions, {}):
-            features.add(self.model, batch.images)
-            whole, head, looks = self._losses(batch)
-            for row, position in enumerate(part):
-                total += whole[row]
-                if position in partners and looks[row]:
-                    gain.samples += 1
-                    gain.right += whole[row]
-                    gain.right_head += head[row]
+        with self._batches(range(len(self.shards)), {}) as batches:
+            for part, batch in batches:
+                features.add(self.model, batch.images)
+                whole, head, looks = self._losses(batch)
+                for row, position in enumerate(part):
+                    total += whole[row]
+                    if position in partners and looks[row]:
+                        gain.samples += 1
+                        gain.right += whole[row]
+                        gain.right_head += head[row]
         return total
 
     def exchanged(self, partners: Mapping[int, int], gain: Gain) -> None:
         """Loss of the exchanged samples, into `gain`."""
-        for part, batch in self._batches(list(partners), partners):
-            whole, head, looks = self._losses(batch)
-            for row in range(len(part)):
-                if looks[row]:
-                    gain.exchanged += whole[row]
-                    gain.exchanged_head += head[row]
+        with self._batches(list(partners), partners) as batches:
+            for part, batch in batches:
+                whole, head, looks = self._losses(batch)
+                for row in range(len(part)):
+                    if looks[row]:
+                        gain.exchanged += whole[row]
+                        gain.exchanged_head += head[row]
 
     def _batches(
         self, positions: Sequence[int], partners: Mapping[int, int]
@@ -291,8 +293,8 @@ class _Run:
 
 
 def answer_ranks(targets: Tensor) -> Tensor:
-    """targets [B, T] -> int64 [B, T]: the how-manieth supervised token of its answer a position
-    is, from 0. An answer is an unbroken run of supervised positions; elsewhere meaningless."""
+    """targets [B, T] -> int64 [B, T]: which supervised token of its answer a position is,
+    from 0. An answer is an unbroken run of supervised positions; elsewhere meaningless."""
     supervised = targets != IGNORE
     before = torch.nn.functional.pad(supervised[:, :-1], (1, 0), value=False)
     columns = torch.arange(targets.shape[1], device=targets.device).expand_as(targets)

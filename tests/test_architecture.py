@@ -1,4 +1,4 @@
-"""The import direction of DESIGN section 4, read off the source."""
+"""The import direction (README, "The parts"), read off the source."""
 
 import ast
 import subprocess

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from ocrdata.columns import SCHEMA
+from ocrdata.tokens import TurnCount
 from ocrtrain import ask, evaluate, presets
 from ocrtrain.flags import parse
 from tools import check_shards, make_shards, plan, show_batch, train_tokenizer
@@ -28,6 +30,23 @@ PARSERS = {
     "tools/train_tokenizer.py": train_tokenizer.build_parser,
 }
 """Each command's reader of its words."""
+
+
+def test_what_the_code_cites_is_in_the_repository() -> None:
+    cited = {
+        (path.name, name)
+        for path in [*SOURCES, *(ROOT / "ocrdata").rglob("*.py"), *PAGES]
+        for name in re.findall(r"\b(?:docs|benchmarks|shards)/\w+\.(?:md|py)\b", path.read_text())
+    }
+    assert ("shard.py", "docs/formats.md") in cited
+    assert {(where, name) for where, name in cited if not (ROOT / name).is_file()} == set()
+
+
+def test_the_page_of_formats_has_every_column() -> None:
+    page = (ROOT / "docs" / "formats.md").read_text()
+    kinds = [SCHEMA.field(name).type.value_type for name in ("members", "images")]
+    names = [*SCHEMA.names, *(part.name for kind in kinds for part in kind), *TurnCount._fields]
+    assert [name for name in names if not re.search(rf"\b{name}\b", page)] == []
 
 
 def documented() -> list[str]:

@@ -50,7 +50,7 @@ def rotated(orientation: int) -> Image.Exif:
 
 
 def oracle(data: bytes) -> np.ndarray:
-    """The rule of DESIGN section 8 in Pillow's own words."""
+    """The one way to pixels, in Pillow's own words."""
     with Image.open(io.BytesIO(data)) as image:
         image = ImageOps.exif_transpose(image)
         if image.has_transparency_data:

@@ -25,7 +25,7 @@ class Source(Protocol):
     """
 
     name: str
-    """Names the shards where the command line does not."""
+    """As errors show it."""
 
     @property
     def provenance(self) -> Mapping[str, Any]:

@@ -1,4 +1,4 @@
-"""FineVision: conversations about images, any of its 185 subsets (REFERENCE section 3)."""
+"""FineVision (hub: HuggingFaceM4/FineVision): conversations about images, in 185 subsets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""SmolTalk and every other text set with a `messages` column (REFERENCE section 3)."""
+"""SmolTalk and every other text set with a `messages` column."""
 
 from __future__ import annotations
 
