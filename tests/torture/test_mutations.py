@@ -1,4 +1,4 @@
-"""Guards that tests miss: with one taken out of a copy of the code, a test fails that passed before.
+"""Guards that tests miss: with one taken out of a copy of the code, a test that passed fails.
 
 A guard is an exact piece of source and what stands there without it. A piece that is not found any
 more fails too, so that this list cannot rot.
