@@ -59,6 +59,13 @@ def _image_names(key: str, images: list[ImageInfo]) -> list[str]:
     ]
 
 
+def _json(sample: Sample) -> bytes:
+    try:
+        return sample.to_json()
+    except ValueError as exc:  # half a surrogate pair in a text, a NaN in the meta
+        raise RejectedRow(f"no valid JSON can be written: {exc}"[:200]) from exc
+
+
 def _check_fits(payloads: list[bytes]) -> None:
     size = sum(BLOCK + len(data) + padding(len(data)) for data in payloads)
     if size > MAX_FRAME:
@@ -104,9 +111,13 @@ class ShardWriter:
         else:
             self.abort()
 
-    def write(self, key: str, sample: Sample) -> None:
-        """Append one sample. Raises ImageError for bytes that are no image, RejectedRow for a
-        sample too large for a compressed shard; then nothing of the sample was written."""
+    def write(self, key: str, sample: Sample) -> int:
+        """Append one sample; bytes of its JSON and images.
+
+        Raises ImageError for bytes that are no image, RejectedRow for what JSON cannot hold and
+        for a sample too large for a compressed shard: then nothing of it was written. Raises
+        UsageError for a key that does not follow the last one, or where the shard is closed.
+        """
         if self._handle < 0:
             raise UsageError(f"{self.path}: the shard is closed")
         if not (key.isascii() and key.isdigit() and len(key) >= KEY_DIGITS):
@@ -115,7 +126,7 @@ class ShardWriter:
             raise UsageError(f"key {key!r} does not follow {make_key(self._last_key)}: keys rise")
         images = [read_header(data) for data in sample.images]
         names = [f"{key}.json", *_image_names(key, images)]
-        payloads = [sample.to_json(), *sample.images]
+        payloads = [_json(sample), *sample.images]
         if self._compressed:
             _check_fits(payloads)
         start = self._offset
@@ -124,6 +135,7 @@ class ShardWriter:
         self._last_key = number
         size = self._offset - start
         self._index.add(IndexRow(key, start, size, members, images, sample.turns, sample.source))
+        return sum(map(len, payloads))
 
     def _member(self, name: str, data: bytes) -> IndexMember:
         size = len(data)
