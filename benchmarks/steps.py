@@ -50,8 +50,9 @@ def one_head(kind: str) -> dict[str, float]:
     import torch
     from torch.nn import functional as F
 
+    from ocrtrain.batch import IGNORE
     from ocrtrain.config import ModelConfig
-    from ocrtrain.model import IGNORE, OcrModel
+    from ocrtrain.model import OcrModel
 
     torch.manual_seed(0)
     sizes = ModelConfig(

@@ -26,8 +26,8 @@ from ocrdata.counts import (
 )
 from ocrdata.errors import DiskError, RejectedRow, ShardError, UsageError
 from ocrdata.files import make_folder, only_one, remove_abandoned
-from ocrdata.foreign import to_sample
 from ocrdata.index import index_path, read_header
+from ocrdata.members import to_sample
 from ocrdata.names import set_name
 from ocrdata.progress import Progress
 from ocrdata.reader import Shards

@@ -56,14 +56,6 @@ class FrameTable:
         self.starts = list(itertools.accumulate((size for size, _ in frames), initial=0))
         self.contents = list(itertools.accumulate((size for _, size in frames), initial=0))
 
-    def __len__(self) -> int:
-        return len(self.starts) - 1
-
-    @property
-    def file_size(self) -> int:
-        """Bytes of the compressed file."""
-        return self.starts[-1]
-
     @property
     def tar_size(self) -> int:
         """Bytes of the tar in it."""

@@ -24,7 +24,6 @@ class Progress:
     rows: int = 0
     bytes: int = 0
     shards: int = 0
-    done_before: int = 0
     began: float = field(default_factory=time.monotonic)
     _bar: tqdm[None] | None = None
 
@@ -41,7 +40,7 @@ class Progress:
 
     def start(self, name: str, total: int, done: int) -> None:
         """`total` rows are to be there in the end, `done` are there already."""
-        self.began, self.done_before = time.monotonic(), done
+        self.began = time.monotonic()
         if self.stream is None:
             return
         if done:

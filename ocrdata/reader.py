@@ -17,10 +17,10 @@ import numpy.typing as npt
 import xxhash
 
 from ocrdata.errors import UsageError
-from ocrdata.foreign import to_sample
 from ocrdata.format import canonical, digest_of
 from ocrdata.index import IndexRow
 from ocrdata.indexing import IMAGE_SUFFIXES, kind_of
+from ocrdata.members import to_sample
 from ocrdata.runs import Copies, Runs, Views
 from ocrdata.sample import Sample
 from ocrdata.shardset import Members, ShardSet
@@ -177,14 +177,6 @@ class Shards(Sequence[Sample]):
             count = min((last - local) // view.step + 1, len(view) - at)
             yield at, number, range(local, local + count * view.step, view.step)
             at += count
-
-    def places(self, positions: Positions) -> tuple[Positions, Positions]:
-        """(shard numbers, positions in them) of positions in the view, int64 arrays all; each
-        must be in [0, len)."""
-        inside = self._positions.start + self._positions.step * np.asarray(positions, np.int64)
-        starts = np.asarray(self._set.starts, np.int64)
-        numbers = np.searchsorted(starts, inside, side="right") - 1
-        return numbers, inside - starts[numbers]
 
 
 def open_shards(spec: str | Sequence[str], *, verify: bool = True) -> Shards:

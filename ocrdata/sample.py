@@ -53,19 +53,6 @@ class Sample:
         }
         return _ENCODER.encode(value).encode()
 
-    @staticmethod
-    def from_json(data: bytes, images: list[bytes]) -> Sample:
-        """The sample a `KEY.json` and its images hold. Raises ValueError where it is none."""
-        value = json.loads(data)
-        if not isinstance(value, dict) or not isinstance(value.get("messages"), list):
-            raise ValueError("the JSON holds no list of messages")
-        return Sample(
-            messages=value["messages"],
-            images=images,
-            source=value.get("source", ""),
-            meta=value.get("meta", {}),
-        )
-
 
 def image_parts(messages: Iterable[Message]) -> int:
     """How many images the conversation places."""

@@ -15,8 +15,10 @@ from ocrdata.errors import UsageError
 from ocrdata.tokenizer import Tokenizer, load_tokenizer
 from ocrtrain.checkpoint import Checkpoint, newest
 from ocrtrain.config import Config
+from ocrtrain.deepencoder import load_deepencoder
+from ocrtrain.hub import fetch
 from ocrtrain.model import OcrModel, build_model
-from ocrtrain.weights import Pretrained, fetch, load_deepencoder, load_pretrained
+from ocrtrain.weights import Pretrained, load_pretrained
 
 
 def resolve_device(name: str) -> torch.device:

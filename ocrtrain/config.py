@@ -21,6 +21,9 @@ from ocrdata.spec import parse_slice
 
 VERSION = 1
 
+PARTS = ("sam", "clip", "projector", "gpt")
+"""Of the model, in the order in which data passes through them."""
+
 TEXT_RATIO = Fraction(10, 28)
 """The experiment drew from 18,000 charts and 10,000 chats."""
 
@@ -251,7 +254,7 @@ CHOICES = {
     "bad_samples": ("raise", "skip"),
     "schedule": ("cosine", "step", "constant"),
     "precision": ("auto", "fp32", "bf16"),
-    "freeze": ("sam", "clip", "projector", "gpt"),
+    "freeze": PARTS,
     "wandb": ("auto", "online", "offline", "off"),
 }
 

@@ -13,10 +13,8 @@ import torch
 
 from ocrtrain.batch import Batch
 from ocrtrain.config import Config
-from ocrtrain.memory import preflight, run_memory
+from ocrtrain.memory import run_memory
 from ocrtrain.sizes import parameters, step_flops
-
-__all__ = ["batch_flops", "describe", "parameters", "peak_flops", "preflight", "step_flops"]
 
 
 def batch_flops(config: Config, batch: Batch) -> float:

@@ -20,17 +20,14 @@ from torch.utils.checkpoint import checkpoint
 
 from ocrdata.errors import UsageError
 from ocrtrain.batch import IGNORE, Batch
-from ocrtrain.config import ModelConfig
+from ocrtrain.config import PARTS, ModelConfig
 from ocrtrain.encoder import DeepEncoder, image_slots
 from ocrtrain.init import initialise
 from ocrtrain.pixels import letterbox
 
-__all__ = ["IGNORE", "LossSum", "OcrModel", "TokenLosses", "build_model"]
-
 SOFTCAP = 15.0  # nanochat: logits = 15 * tanh(logits / 15)
 HEAD_CHUNK = 1024  # supervised positions whose logits exist at one time; x 65,537 x 4 B = 0.27 GB
 MAX_POSITIONS = 65_536  # written into the decoder's config; default rotary embeddings ignore it
-PARTS = ("sam", "clip", "projector", "gpt")
 
 
 class LossSum(NamedTuple):

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from ocrtrain.config import ModelConfig
+from ocrtrain.config import PARTS, ModelConfig
 from ocrtrain.encoder import PATCH, SHRINK, image_slots
 
-PARTS = ("sam", "clip", "projector", "gpt")  # in the order in which data passes through them
 _PATCH_PIXELS = 3 * PATCH * PATCH
 
 

@@ -33,7 +33,7 @@ from ocrtrain.checkpoint import Checkpoint, State
 from ocrtrain.config import TEXT_RATIO, Config, differences, from_json, to_json
 from ocrtrain.flags import Asked, override
 from ocrtrain.forecast import Forecast, describe, figures, forecast
-from ocrtrain.memory import this_machine
+from ocrtrain.memory import preflight, this_machine
 from ocrtrain.metrics import Log
 from ocrtrain.model import OcrModel
 from ocrtrain.optim import build_optimizer
@@ -69,7 +69,7 @@ def train(config: Config, *, resume: bool = False) -> int:
             check_weights(config)
         sources = open_sources(config)
         device = resolve_device(config.device)
-        costs.preflight(config, device)
+        preflight(config, device)
         make_folder(run)
         stack.enter_context(Lock(run / ".lock", f"the run {run}"))
         job = _prepare(config, run, sources, device=device, found=found)

@@ -20,9 +20,9 @@ from ocrdata.errors import UsageError
 from ocrdata.loader import Item, Loader, load_item
 from ocrdata.reader import Shards
 from ocrdata.tokenizer import Tokenizer
-from ocrtrain.batch import Batch, collate, make_piece
+from ocrtrain.batch import IGNORE, Batch, collate, make_piece
 from ocrtrain.generate import inference
-from ocrtrain.model import IGNORE, OcrModel
+from ocrtrain.model import OcrModel
 from ocrtrain.similarity import Similarity
 
 EXCHANGE_EVERY = 3
@@ -35,6 +35,9 @@ diluted."""
 
 COLLAPSED_SIMILARITY = 0.99
 """In the experiment that did not read, it went from 0.59 to 0.9998."""
+COMPARED_IMAGES = 64
+"""Images whose features are compared, at most: 2,016 pairs."""
+
 BLIND_GAIN = 0.02
 """Nats per token: 2 % of the perplexity. Below it the images might as well be missing."""
 
@@ -42,13 +45,12 @@ BLIND_GAIN = 0.02
 @dataclass(frozen=True)
 class Settings:
     """How to validate. `batch` is samples a forward pass; `precision` as in training, None for
-    fp32; `similarity_images` bounds the images compared (64 make 2,016 pairs)."""
+    fp32."""
 
     seq_len: int
     batch: int = 8
     workers: int = 0
     precision: torch.dtype | None = None
-    similarity_images: int = 64
 
     def __post_init__(self) -> None:
         if self.batch < 1:
@@ -160,7 +162,7 @@ def validate(
     UsageError where a source is empty.
     """
     losses: dict[str, LossTotal] = {}
-    gain, features = Gain(), Similarity(settings.similarity_images)
+    gain, features = Gain(), Similarity(COMPARED_IMAGES)
     with inference(model, settings.precision):
         for name, shards in sources.items():
             if not len(shards):

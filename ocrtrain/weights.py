@@ -21,12 +21,10 @@ from torch import Tensor
 
 from ocrdata.errors import WeightsError
 from ocrtrain.config import ModelConfig
-from ocrtrain.deepencoder import load_deepencoder, read_torch_file, save_deepencoder
+from ocrtrain.deepencoder import read_torch_file
 from ocrtrain.hub import fetch
 from ocrtrain.layouts import Tensors, assign, from_clip, from_nanochat, from_sam
 from ocrtrain.model import OcrModel
-
-__all__ = ["Pretrained", "fetch", "load_deepencoder", "load_pretrained", "save_deepencoder"]
 
 
 @dataclass(frozen=True)

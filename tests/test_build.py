@@ -23,9 +23,9 @@ from ocrtrain.build import (
     with_vocabulary,
 )
 from ocrtrain.checkpoint import State
-from ocrtrain.config import Config
+from ocrtrain.config import PARTS, Config
 from ocrtrain.deepencoder import save_deepencoder
-from ocrtrain.model import PARTS, OcrModel, part_of
+from ocrtrain.model import OcrModel, part_of
 from ocrtrain.optim import build_optimizer
 from tests.test_encoder import randomise
 from tests.test_weights import (

@@ -8,7 +8,6 @@ import sys
 import threading
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -65,13 +64,9 @@ def test_a_view_has_the_counts_of_its_samples(
     counted = count_shards(shards, tokenizer)
     assert len(counted) == len(shards)
     assert turns_of(counted) == [count(one.messages, tokenizer) for one in shards]
-    positions = np.arange(len(shards))[::-1]
-    numbers, locals_ = shards.places(positions)
-    for at, number, local in zip(positions, numbers, locals_, strict=True):
-        assert shards.ref(int(at)).position == shards.shard_set.starts[number] + local
-        assert counted.shard(int(number)).turns(int(local)) == count(
-            shards[int(at)].messages, tokenizer
-        )
+    for first, number, locals_ in shards.stretches():
+        for at, local in enumerate(locals_, start=first):
+            assert counted.shard(number).turns(local) == count(shards[at].messages, tokenizer)
 
 
 def test_only_the_shards_of_the_view_are_counted(tmp_path: Path, tokenizer: Tokenizer) -> None:

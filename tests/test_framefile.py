@@ -80,10 +80,10 @@ def test_a_damaged_frame_that_is_read_forward(
     file = FrameFile(LocalFile(tmp_path / "x"), table, samples=lambda _start, _stop: "sample a")
     assert file.read(4 << 20, 9) == data[4 << 20 : (4 << 20) + 9]
     assert file.read(1, 9) == data[1:10]
-    flip(tmp_path / "x", table.file_size - 2)
+    flip(tmp_path / "x", table.starts[-1] - 2)
     with pytest.raises(DigestError, match="and with it sample a"):
         file.read(table.tar_size - 1, 1)
-    flip(tmp_path / "x", table.file_size - 2)
+    flip(tmp_path / "x", table.starts[-1] - 2)
     assert file.read(table.tar_size - 1, 1) == data[-1:]
 
 
@@ -106,7 +106,7 @@ def test_the_cache_is_bounded(tmp_path: Path) -> None:
         assert file.frame(number) == contents[number]
         held = [n for n in range(20) if cache.get((tmp_path / "x", n)) is not None]
         assert number in held and len(held) <= 3
-    (tmp_path / "x").write_bytes(bytes(table.file_size))
+    (tmp_path / "x").write_bytes(bytes(table.starts[-1]))
     assert file.frame(held[0]) == contents[held[0]]  # not read again
     small = FrameFile(LocalFile(tmp_path / "x"), table, cache=FrameCache(limit=0))
     with pytest.raises(DigestError):

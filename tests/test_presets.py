@@ -11,9 +11,9 @@ import pytest
 from ocrdata.errors import UsageError
 from ocrtrain import presets
 from ocrtrain.config import Config, ModelConfig
-from ocrtrain.costs import parameters
 from ocrtrain.encoder import image_slots
 from ocrtrain.optim import learning_rate
+from ocrtrain.sizes import parameters
 
 
 def test_the_full_presets_are_the_experiments_recipe() -> None:

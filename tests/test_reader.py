@@ -5,7 +5,6 @@ import sys
 import tarfile
 from pathlib import Path
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -231,6 +230,3 @@ def test_a_view_shard_by_shard(
         found += [(number, local) for local in locals_]
     assert found == wanted
     assert len(set(seen)) == len(seen)
-    numbers, locals_ = view.places(np.arange(len(view)))
-    assert numbers.dtype == locals_.dtype == np.int64
-    assert list(zip(numbers.tolist(), locals_.tolist(), strict=True)) == wanted

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from ocrdata.errors import RejectedRow
+from ocrdata.errors import RejectedRow, ShardError
+from ocrdata.members import to_sample
 from ocrdata.sample import (
-    Sample,
     check,
     check_messages,
     from_turns,
@@ -42,8 +42,9 @@ texts = st.text(min_size=1).filter(str.strip)
 def test_json_round_trip(turns: list[tuple[str, str]], source: str, rating: float | None) -> None:
     sample = from_turns(turns, [b"x"], source=source, meta={"rating": rating})
     data = sample.to_json()
-    assert Sample.from_json(data, [b"x"]) == sample
-    assert Sample.from_json(data, [b"x"]).to_json() == data
+    read = to_sample("x-000.tar", "000000000", {"000000000.json": data, "000000000.png": b"x"})
+    assert read == sample
+    assert read.to_json() == data
 
 
 def test_the_json_is_the_format_of_the_design() -> None:
@@ -61,8 +62,8 @@ def test_the_json_is_the_format_of_the_design() -> None:
 
 @pytest.mark.parametrize("data", [b"[]", b"{}", b'{"messages": 3}', b"{"])
 def test_other_json_is_no_sample(data: bytes) -> None:
-    with pytest.raises(ValueError):
-        Sample.from_json(data, [])
+    with pytest.raises(ShardError):
+        to_sample("x-000.tar", "000000000", {"000000000.json": data})
 
 
 def test_placeholders_become_parts_and_nothing_else_does() -> None:

@@ -36,7 +36,7 @@ def check_all(spec: Path) -> Iterator[ShardError]:
 def owners(index: Index) -> list[list[int]]:
     """The positions in each frame."""
     assert index.frames is not None
-    found: list[list[int]] = [[] for _ in range(len(index.frames))]
+    found: list[list[int]] = [[] for _ in range(len(index.frames.sizes))]
     for position, offset in enumerate(index.offsets):
         found[index.frames.at(offset)].append(position)
     return found

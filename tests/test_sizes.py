@@ -9,11 +9,10 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from ocrtrain.config import ModelConfig
+from ocrtrain.config import PARTS, ModelConfig
 from ocrtrain.encoder import DeepEncoder, image_slots
 from ocrtrain.model import OcrModel, part_of
 from ocrtrain.sizes import (
-    PARTS,
     decoder_flops,
     embedding,
     head_flops,

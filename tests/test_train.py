@@ -13,8 +13,7 @@ from ocrdata.errors import TrainError, UsageError
 from ocrtrain import checkpoint, metrics
 from ocrtrain.build import find_tokenizer, load_for_inference
 from ocrtrain.checkpoint import Checkpoint
-from ocrtrain.config import Config
-from ocrtrain.model import PARTS
+from ocrtrain.config import PARTS, Config
 from ocrtrain.planning import plan_run
 from ocrtrain.start import train
 from ocrtrain.stream import Stream, open_sources

@@ -16,7 +16,8 @@ from ocrdata.loader import load_item
 from ocrdata.reader import Shards
 from ocrdata.sample import from_turns
 from ocrdata.tokens import render, truncate
-from ocrtrain.model import IGNORE, OcrModel
+from ocrtrain.batch import IGNORE
+from ocrtrain.model import OcrModel
 from ocrtrain.validate import (
     Gain,
     LossTotal,
