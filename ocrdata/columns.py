@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from ocrdata.errors import DiskError, ShardError
+from ocrdata.errors import DiskError, ShardError, first_line
 
 
 def _list_of(kind: pa.DataType) -> pa.DataType:
@@ -174,5 +174,5 @@ def explain_parquet(path: Path, what: str, remedy: str) -> Iterator[None]:
     except PermissionError as exc:
         raise DiskError(f"{path}: no permission to read the {what}") from exc
     except kinds as exc:
-        reason = (str(exc).splitlines() or [""])[0][:200]
-        raise ShardError(str(path), f"the {what} cannot be read: {reason}", remedy=remedy) from exc
+        detail = f"the {what} cannot be read: {first_line(exc)}"
+        raise ShardError(str(path), detail, remedy=remedy) from exc

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from ocrdata.command import human_time
 from ocrdata.counts import (
     Counts,
     CountsBuilder,
@@ -26,6 +25,7 @@ from ocrdata.counts import (
 )
 from ocrdata.errors import DiskError, RejectedRow, ShardError, UsageError
 from ocrdata.files import make_folder, only_one, remove_abandoned
+from ocrdata.human import human_time
 from ocrdata.index import index_path, read_header
 from ocrdata.members import to_sample
 from ocrdata.names import set_name

@@ -21,6 +21,12 @@ A message says what, where, the rule and the remedy. Command lines print it and 
 from __future__ import annotations
 
 
+def first_line(exc: BaseException) -> str:
+    """What a library's exception says, at most 200 characters of its first line; its type where it
+    says nothing."""
+    return (str(exc).strip().splitlines() or [type(exc).__name__])[0][:200]
+
+
 class OcrError(Exception):
     """Base of all errors here. `exit_status` is what a command line ends with."""
 

@@ -258,15 +258,20 @@ class Plan:
         return int(self._given[block, source]) + int(within)
 
 
+def weights_at(sources: Sequence[PlanSource], step: int) -> tuple[Fraction, ...]:
+    """The weights of all sources in force at a step."""
+    return tuple(
+        next(weight for begins, weight in reversed(source.weights) if begins <= step)
+        for source in sources
+    )
+
+
 def _phases(sources: Sequence[PlanSource], scale: int) -> list[mix.Phase]:
     """The weights of all sources, from each step on at which one of them changes."""
     starts = sorted({start for source in sources for start, _ in source.weights})
     phases = []
     for start in starts:
-        weights = tuple(
-            next(weight for begins, weight in reversed(source.weights) if begins <= start)
-            for source in sources
-        )
+        weights = weights_at(sources, start)
         if sum(weights) == 0:
             raise UsageError(f"from step {start} on all weights are 0: nothing would be drawn")
         phases.append(mix.Phase(start * scale, weights))

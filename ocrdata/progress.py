@@ -10,7 +10,7 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-from ocrdata.command import human_bytes
+from ocrdata.human import human_bytes
 
 
 @dataclass

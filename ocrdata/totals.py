@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from ocrdata.draws import CHUNK, Draws
 from ocrdata.measures import Measures
-from ocrdata.plan import Plan
+from ocrdata.plan import Plan, weights_at
 from ocrdata.rows import Consumed
 
 Int64 = npt.NDArray[np.int64]
@@ -183,10 +183,7 @@ def _asked(plan: Plan) -> list[float]:
     shares = np.zeros(len(plan.sources))
     for start, stop in zip(starts, [*starts[1:], plan.steps], strict=True):
         steps = max(0, min(stop, plan.steps) - start)
-        weights = [
-            next(weight for begins, weight in reversed(source.weights) if begins <= start)
-            for source in plan.sources
-        ]
+        weights = weights_at(plan.sources, start)
         total = sum(weights)
         shares += [steps * float(weight / total) for weight in weights]
     return [float(share) / plan.steps for share in shares]

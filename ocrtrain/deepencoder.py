@@ -22,7 +22,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from ocrdata.errors import WeightsError
+from ocrdata.errors import WeightsError, first_line
 from ocrdata.files import atomic_file, explain_disk
 from ocrtrain.layouts import Tensors, assign, from_deepencoder, to_deepencoder
 
@@ -141,8 +141,7 @@ def read_torch_file(path: Path) -> Tensors:
             "code\n  save it again as a plain state dict"
         ) from exc
     except Exception as exc:  # on damaged bytes the reader fails in a dozen ways, none documented
-        reason = (str(exc).splitlines() or [type(exc).__name__])[0]
-        raise WeightsError(f"{path}: cannot be read: {reason}") from exc
+        raise WeightsError(f"{path}: cannot be read: {first_line(exc)}") from exc
     if not isinstance(value, dict) or not all(isinstance(v, Tensor) for v in value.values()):
         raise WeightsError(f"{path}: is no state dict: a mapping of names to tensors is needed")
     return {str(name): tensor for name, tensor in value.items()}

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ocrdata.command import human_bytes, human_time
+from ocrdata.human import human_bytes, human_time
 from ocrdata.totals import SourceTotals, Sums, Totals
 from ocrtrain.config import Config
 from ocrtrain.costs import peak_of

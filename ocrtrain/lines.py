@@ -7,10 +7,11 @@ is passed over. Any other line that is none was damaged after it was written, an
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from ocrdata.errors import TrainError
 from ocrdata.files import atomic_file, explain_disk
@@ -28,11 +29,30 @@ def parse_line(line: bytes) -> Line | None:
     return value if good else None
 
 
-def close_lines(file: TextIO) -> None:
-    """Close a file of lines, each of which was flushed when it was written. What a full disk did
-    not take was told then, and is not told again in place of it."""
-    with suppress(OSError):
-        file.close()
+class LineWriter:
+    """Appends to a file, each line flushed when it is written."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        with explain_disk(path):
+            self._file = path.open("a", encoding="utf-8")
+
+    def write(self, line: Line) -> None:
+        """Append an object. Raises DiskError."""
+        with explain_disk(self._path):
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
+
+    def sync(self) -> None:
+        """Make the lines so far durable."""
+        with explain_disk(self._path):
+            os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """End the file. What a full disk did not take was reported when it was written, and is not
+        reported again in place of that."""
+        with suppress(OSError):
+            self._file.close()
 
 
 def read_lines(path: Path) -> Iterator[Line]:

@@ -7,7 +7,6 @@ the file, since JSON has no NaN.
 
 from __future__ import annotations
 
-import json
 import math
 import netrc
 import os
@@ -15,11 +14,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from ocrdata.command import human_time
-from ocrdata.errors import TrainError, UsageError
-from ocrdata.files import explain_disk
+from ocrdata.errors import TrainError, UsageError, first_line
+from ocrdata.human import human_time
 from ocrtrain.config import Config, to_json
-from ocrtrain.lines import Line, close_lines, cut_lines, read_lines
+from ocrtrain.lines import Line, LineWriter, cut_lines, read_lines
 
 FILE = "metrics.jsonl"
 
@@ -34,33 +32,27 @@ class Log:
     """
 
     def __init__(self, run: Path, config: Config, *, wandb_id: str = "") -> None:
-        self._path = run / FILE
-        with explain_disk(self._path):
-            self._file = self._path.open("a", encoding="utf-8")
+        self._lines = LineWriter(run / FILE)
         try:
             self._wandb = _start_wandb(run, config, wandb_id)
         except BaseException:
-            close_lines(self._file)
+            self._lines.close()
             raise
         self.wandb_id: str = self._wandb.id if self._wandb is not None else wandb_id
 
     def write(self, step: int, values: Values) -> None:
         """Log `values` of `step`. Numbers that are not finite are written as null."""
-        line = {"step": step} | {k: _finite(v) for k, v in values.items()}
-        with explain_disk(self._path):
-            self._file.write(json.dumps(line) + "\n")
-            self._file.flush()
+        self._lines.write({"step": step} | {k: _finite(v) for k, v in values.items()})
         if self._wandb is not None:
             self._wandb.log(values, step=step)
 
     def sync(self) -> None:
         """Make the lines so far durable: a checkpoint must not know more than its log."""
-        with explain_disk(self._path):
-            os.fsync(self._file.fileno())
+        self._lines.sync()
 
     def close(self, *, failed: bool = False) -> None:
         """End the file and the W&B run."""
-        close_lines(self._file)
+        self._lines.close()
         if self._wandb is not None:
             self._wandb.finish(exit_code=int(failed))
 
@@ -128,9 +120,8 @@ def _start_wandb(run: Path, config: Config, run_id: str) -> Any:
             settings=wandb.Settings(silent=True, console="off"),
         )
     except wandb.Error as exc:
-        reason = (str(exc).splitlines() or [type(exc).__name__])[0]
         raise TrainError(
-            f"Weights & Biases does not start: {reason}; go on with --wandb offline"
+            f"Weights & Biases does not start: {first_line(exc)}; go on with --wandb offline"
         ) from exc
 
 

@@ -7,16 +7,13 @@ a run that was stopped and resumed has the same file as one that was not.
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from ocrdata.errors import TrainError
-from ocrdata.files import explain_disk
 from ocrtrain.batch import Batch
-from ocrtrain.lines import close_lines, cut_lines, read_lines
+from ocrtrain.lines import LineWriter, cut_lines, read_lines
 
 FILE = "batches.jsonl"
 
@@ -25,9 +22,7 @@ class BatchRecord:
     """Appends to `batches.jsonl`. With `samples` a line names every sample, row by row."""
 
     def __init__(self, run: Path, *, samples: bool) -> None:
-        self._path, self._samples = run / FILE, samples
-        with explain_disk(self._path):
-            self._file = self._path.open("a", encoding="utf-8")
+        self._lines, self._samples = LineWriter(run / FILE), samples
 
     def write(self, batch: Batch) -> None:
         """Write the line of a step."""
@@ -37,18 +32,15 @@ class BatchRecord:
                 [[part.source, part.ref.shard, part.ref.key] for part in row.segments]
                 for row in batch.rows
             ]
-        with explain_disk(self._path):
-            self._file.write(json.dumps(line) + "\n")
-            self._file.flush()
+        self._lines.write(line)
 
     def sync(self) -> None:
         """Make the lines so far durable."""
-        with explain_disk(self._path):
-            os.fsync(self._file.fileno())
+        self._lines.sync()
 
     def close(self) -> None:
         """End the file."""
-        close_lines(self._file)
+        self._lines.close()
 
 
 def cut_back(run: Path, step: int) -> None:

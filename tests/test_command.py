@@ -3,8 +3,8 @@ import sys
 
 import pytest
 
-from ocrdata.command import Parser, human_bytes, human_time, run
-from ocrdata.errors import OcrError, ShardError, UsageError
+from ocrdata.command import Parser, run
+from ocrdata.errors import OcrError, UsageError
 
 
 @pytest.mark.parametrize(
@@ -60,19 +60,3 @@ def test_wrong_flags_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
             parser.parse_args(arguments)
         assert caught.value.code == 2
         assert capsys.readouterr().err.startswith("tool: error: unrecognized arguments: ")
-
-
-def test_numbers_for_people() -> None:
-    assert [human_bytes(n) for n in (0, 999, 1500, 2e6, 3e9, 4e12)] == [
-        "0 B", "999 B", "1.5 KB", "2.0 MB", "3.0 GB", "4.0 TB",
-    ]  # fmt: skip
-    assert [human_time(s) for s in (4.2, 61, 3725)] == ["4.2 s", "1 min 01 s", "1 h 02 min"]
-
-
-def test_a_shard_error_keeps_its_place_across_processes() -> None:
-    import copy
-
-    error = ShardError("a.tar", "bad", key="1", member="1.png", remedy="make it again")
-    assert str(error) == "a.tar: sample 1: member 1.png: bad\n  make it again"
-    again = copy.copy(error)
-    assert (type(again), str(again), again.key) == (ShardError, str(error), "1")

@@ -18,7 +18,8 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ocrdata.check import Contents, check, find, quantile
-from ocrdata.command import Parser, human_bytes, human_time, run
+from ocrdata.command import Parser, run
+from ocrdata.human import human_bytes, human_time
 from ocrdata.names import is_shard, set_path
 from ocrdata.spec import Resolved
 

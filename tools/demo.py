@@ -15,8 +15,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ocrdata.command import Parser, human_time, run
+from ocrdata.command import Parser, run
 from ocrdata.errors import OcrError
+from ocrdata.human import human_time
 from ocrtrain import metrics
 
 CHARTS, VALIDATION = 8_000, 200

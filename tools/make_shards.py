@@ -22,8 +22,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ocrdata.command import Parser, human_bytes, human_time, run
+from ocrdata.command import Parser, run
 from ocrdata.convert import convert, convert_one
+from ocrdata.human import human_bytes, human_time
 from ocrdata.making import recorded_provenance
 from ocrdata.manifest import Manifest
 from ocrdata.options import Options

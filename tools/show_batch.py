@@ -18,9 +18,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ocrdata.command import Parser, human_bytes, run
+from ocrdata.command import Parser, run
 from ocrdata.errors import UsageError
 from ocrdata.files import atomic_file, make_folder
+from ocrdata.human import human_bytes
 from ocrtrain.contact import sheet
 from ocrtrain.rebuild import Asked, Rebuilt, rebuild
 from ocrtrain.show import Limits, describe

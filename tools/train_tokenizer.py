@@ -16,9 +16,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ocrdata.command import Parser, human_bytes, human_time, run
+from ocrdata.command import Parser, run
 from ocrdata.errors import UsageError
 from ocrdata.files import Lock, make_folder
+from ocrdata.human import human_bytes, human_time
 from ocrdata.reader import Shards, open_shards
 from ocrdata.tokenizer import train_tokenizer
 

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-from ocrdata.errors import OcrError, SourceError, UsageError
+from ocrdata.errors import OcrError, SourceError, UsageError, first_line
 
 TIMEOUT_S = 7.0
 """Seconds without a byte after which a request is given up."""
@@ -288,5 +288,5 @@ def _one_line(chain: list[BaseException], repository: str, revision: str) -> str
     if codes and codes[-1] in errno.errorcode:
         reason = os.strerror(codes[-1])
     else:
-        reason = (str(chain[-1]).splitlines() or [""])[0][:200] or type(chain[-1]).__name__
+        reason = first_line(chain[-1])
     return f"{repository}: the hub {endpoint} does not deliver ({reason}); {CONTINUE}"

@@ -11,12 +11,13 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ocrdata.errors import SourceError
+from ocrdata.errors import SourceError, first_line
 
 BATCH_ROWS = 64
 BUFFER_BYTES = 8 << 20
@@ -157,16 +158,10 @@ def _is_plain(kind: pa.DataType) -> bool:
     )
 
 
-class _explain:  # noqa: N801 - reads as a function: `with _explain(path)`
+@contextmanager
+def _explain(path: str) -> Iterator[None]:
     """What pyarrow says of a damaged file becomes a SourceError that names it."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _: object, exc: BaseException | None, __: object) -> None:
-        if isinstance(exc, (pa.ArrowException, OSError)):
-            reason = (str(exc).splitlines() or [""])[0][:200]
-            raise SourceError(f"{self.path}: not a readable Parquet file: {reason}") from exc
+    try:
+        yield
+    except (pa.ArrowException, OSError) as exc:
+        raise SourceError(f"{path}: not a readable Parquet file: {first_line(exc)}") from exc
