@@ -109,7 +109,7 @@ def check_shard(path: Path, info: ShardInfo | None, contents: Contents) -> Itera
             index_file = cached_index_path(path)
         index = read_index(index_file) if index_file.exists() else index_tar(path)
         if is_compressed(path.name) != (index.frames is not None):
-            raise ShardError(str(index_file), "the index of a shard of the other ending")
+            raise ShardError(str(index_file), "the index of the other variant (.tar or .tar.zst)")
     except ShardError as exc:
         yield exc
         if exc.shard == str(index_file):

@@ -1,12 +1,12 @@
 """Every error of the project; what a caller in Python does wrong may also be a ValueError.
 
     OcrError                    exit status 1: something failed
-    ├── UsageError              exit status 2: what was asked cannot be meant (also a ValueError)
+    ├── UsageError              exit status 2: the request is not valid (also a ValueError)
     │   └── SpecError           a shard spec that names nothing, or too little
     ├── ShardError              bytes are not what was written; knows shard, sample and member
     │   ├── DigestError         the bytes read differ from the digest stored for them
-    │   ├── TruncatedError      a shard ends before its end
-    │   └── TransportError      bytes cannot be had now: never a reason to skip a sample
+    │   ├── TruncatedError      a shard is truncated
+    │   └── TransportError      the bytes cannot be reached now: never a reason to skip a sample
     ├── ImageError              an image cannot be decoded, or is larger than is allowed
     ├── RejectedRow             an origin row that cannot become a sample; carries the reason
     ├── SourceError             a hub, a file or a server that rows come from does not deliver

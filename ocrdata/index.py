@@ -283,7 +283,7 @@ def read_index(path: Path) -> Index:
 
 
 def _explain(path: Path) -> AbstractContextManager[None]:
-    remedy = "delete it: it is made again from the tar on the next use"
+    remedy = "delete it; it is made again from the tar on the next use"
     return explain_parquet(path, "index", remedy)
 
 

@@ -48,7 +48,7 @@ class Options:
         if self.stop is not None and self.limit is not None:
             raise UsageError("--stop and --limit both say where to end; give one of them")
         if self.compress not in (None, "zstd"):
-            raise UsageError(f"--compress {self.compress}: zstd is the one that is known")
+            raise UsageError(f"--compress {self.compress}: only zstd is known")
         if not 0 <= self.max_reject_fraction <= 1:
             raise UsageError(f"--max-reject-fraction {self.max_reject_fraction}: from 0 to 1")
 

@@ -96,7 +96,9 @@ class ShardSet:
         file = find_index(shard.path)
         index = read_index(file)
         if is_compressed(shard.path.name) != (index.frames is not None):
-            raise ShardError(shard.name, f"{file.name} is the index of a shard of the other ending")
+            raise ShardError(
+                shard.name, f"{file.name} is the index of the other variant (.tar or .tar.zst)"
+            )
         found = index.header
         if (found.samples, found.shard_size, found.shard_digest, found.rows_digest) != (
             shard.samples,

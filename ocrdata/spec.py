@@ -47,7 +47,7 @@ def resolve(spec: str | Path | Sequence[str | Path]) -> Resolved:
     items = [spec] if isinstance(spec, (str, Path)) else list(spec)
     texts = [str(item) for item in items]
     if not texts:
-        raise SpecError("no shards are named")
+        raise SpecError("no shards are given")
     split = [split_slice(text) for text in texts]
     taken = _one_slice(texts, split)
     found = [_find(base) for base, _ in split]
@@ -86,7 +86,7 @@ def parse_slice(spec: str, text: str | None) -> slice | None:
         return None
     parts = text.split(":")
     if len(parts) > 3 or not all(re.fullmatch(rf"\s*([+-]?{_NUMBER})?\s*", part) for part in parts):
-        raise SpecError(f"{spec}: [{text}] is no slice; write [start:stop] or [start:stop:step]")
+        raise SpecError(f"{spec}: [{text}] is not a slice; write [start:stop] or [start:stop:step]")
     numbers = [int(part) if part.strip() else None for part in parts]
     if len(numbers) == 3 and numbers[2] == 0:
         raise SpecError(f"{spec}: the step of a slice cannot be 0")
@@ -99,8 +99,8 @@ def _one_slice(texts: Sequence[str], split: Sequence[tuple[str, str | None]]) ->
     sets = {set_path(path) if is_shard(path.name) else path for path in paths}
     if len(sets) > 1 and any(slices):
         raise SpecError(
-            f"{' '.join(texts)}: a slice is of one set, these are {len(sets)}; leave it out, "
-            "or make one set of what is wanted"
+            f"{' '.join(texts)}: a slice applies to one shard set, these are {len(sets)}; leave it "
+            "out, or make one set of what is wanted"
         )
     if len(set(slices)) == 1 or all(text is None for text in slices[:-1]):
         return slices[-1]
@@ -157,7 +157,7 @@ def _existing(path: Path) -> tuple[list[Path], Manifest | None]:
     if is_shard(path.name):
         return [path], None
     if path.name.endswith((".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")):
-        raise SpecError(f"{path}: of compressed tars .tar.zst alone is read; unpack it first")
+        raise SpecError(f"{path}: of compressed tars only .tar.zst is read; unpack it first")
     raise SpecError(f"{path}: neither a .tar or .tar.zst, nor a manifest .json, nor a folder")
 
 

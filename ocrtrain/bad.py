@@ -72,7 +72,7 @@ class BadSamples:
                 reason = str(value["reason"])
             except (ValueError, TypeError, KeyError, OverflowError) as exc:
                 raise TrainError(
-                    f"{path}: line {number} is no record of a skipped sample: it was damaged; "
+                    f"{path}: line {number} is not a record of a skipped sample: it was damaged; "
                     "without it the run's batches cannot be made again"
                 ) from exc
             with self._lock:
@@ -121,7 +121,7 @@ class BadSamples:
     def _too_many(self, run: Path) -> str:
         return (
             f"{run / FILE}: samples were skipped {len(self)} times, more often than --max-bad "
-            f"{self.limit}; mend the shards, or resume with a larger --max-bad"
+            f"{self.limit}; repair the shards, or resume with a larger --max-bad"
         )
 
 

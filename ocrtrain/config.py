@@ -121,7 +121,9 @@ class Config:
     train_slice: str = _flag("[:18000]", "slice of --shards where its spec has none")
     val_slice: str = _flag("[18000:18100]", "slice of --shards to validate on without --val")
     text_train_slice: str = _flag("[:10000]", "slice of --text where its spec has none")
-    text_val_slice: str = _flag("[10000:10100]", "slice of --text to validate on: no --val-text")
+    text_val_slice: str = _flag(
+        "[10000:10100]", "slice of --text to validate on, where there is no --val-text"
+    )
     tokenizer: str = _flag("", "tokenizer file (tools/train_tokenizer.py); default: nanochat's")
 
     steps: int = _flag(1000, "optimiser steps")
@@ -261,7 +263,7 @@ CHOICES = {
 
 def _check_slice(flag: str, text: str) -> None:
     if not (text.startswith("[") and ":" in text and text.endswith("]")):
-        raise UsageError(f"{flag} {text!r} is no slice such as [:18000]")
+        raise UsageError(f"{flag} {text!r} is not a slice such as [:18000]")
     parse_slice(flag, text[1:-1])
 
 

@@ -68,7 +68,7 @@ def evaluate(
     asker = Asker(loaded.model, loaded.tokenizer, shards, decoding)
     partners = asker.partners() if exchange else {}
     if exchange and not partners:
-        raise UsageError(f"--exchange: no two rows of {shards.spec} can exchange their images")
+        raise UsageError(f"--exchange: no two rows of {shards.spec} have images to exchange")
     validation = validate_loaded(loaded, shards, decoding, workers=workers)
     print(validation_lines(validation))
     tally = write_answers(asker, partners, out)

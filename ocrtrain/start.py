@@ -62,7 +62,7 @@ def train(config: Config, *, resume: bool = False) -> int:
         found = _newest(run) if resume else None
         if not resume and (run / "config.json").exists():
             raise UsageError(
-                f"{run} holds a run already; go on with it by --resume, or choose another --out"
+                f"{run} holds a run already; resume it with --resume, or choose another --out"
             )
         if found is None:  # a checkpoint holds what was in the files a run began with
             check_data(config)
@@ -250,12 +250,15 @@ def _introduce(
     print(resolved(config))
     print(describe(expected))
     if config.steps < asked_steps:
-        print(f"the run ends after {config.steps:,} of {asked_steps:,} steps: a source ends")
+        print(
+            f"the run ends after {config.steps:,} of {asked_steps:,} steps, because a source is "
+            "exhausted"
+        )
     for name, shards in sources.validation.items():
         print(f"validate on {len(shards):,} samples of {name}")
     shared = shared_samples(sources)
     if shared:
-        print(f"WARNING: {shared} validation samples stand in training too (same bytes)")
+        print(f"WARNING: {shared} validation samples are in the training data too (same bytes)")
     print(costs.describe(config))
     print(f"run folder: {run}", flush=True)
 

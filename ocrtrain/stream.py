@@ -214,8 +214,9 @@ def check_validation(sources: Sources, config: Config, tokenizer: Tokenizer) -> 
 
 
 def shared_samples(sources: Sources) -> int:
-    """How many validation samples stand in training too: an image of the same bytes, or, without
-    images, a conversation of the same bytes. Indexes only; memory as validation is large."""
+    """How many validation samples are in the training data too: an image of the same bytes, or,
+    without images, a conversation of the same bytes. Indexes only; memory as validation is
+    large."""
     wanted: dict[bytes, set[tuple[str, int]]] = {}
     for name, shards in sources.validation.items():
         for position in range(len(shards)):

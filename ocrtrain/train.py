@@ -90,7 +90,7 @@ class Interrupt:
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
-        print("\nstopping after this step; once more to stop at once without saving", flush=True)
+        print("\nstopping after this step; press again to stop at once without saving", flush=True)
 
     def __exit__(self, *_: object) -> None:
         for number, before in self._before.items():

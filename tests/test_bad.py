@@ -83,7 +83,9 @@ def test_more_than_the_limit_stops_the_run_and_is_on_record(tmp_path: Path) -> N
                        r"differs\n.* skipped 3 times, more often than --max-bad 2"):  # fmt: skip
         bad.record(tmp_path, batch(1, 3))
     # Typing --resume again does not help; a larger limit does, and looking is always allowed.
-    with pytest.raises(TrainError, match="skipped 3 times, more often than --max-bad 2; mend the"):
+    with pytest.raises(
+        TrainError, match="skipped 3 times, more often than --max-bad 2; repair the"
+    ):
         BadSamples(skip=True, limit=2).load(tmp_path)
     BadSamples(skip=True, limit=3).load(tmp_path)
     BadSamples().replay(tmp_path)
@@ -110,12 +112,12 @@ def test_who_only_looks_mends_nothing(tmp_path: Path) -> None:
     found.replay(tmp_path)
     assert (len(found), path.read_bytes()) == (1, torn)
     path.write_bytes(b"\xff\n")
-    with pytest.raises(TrainError, match=r"bad\.jsonl: line 1 is no record of a skipped sample"):
+    with pytest.raises(TrainError, match=r"bad\.jsonl: line 1 is not a record of a skipped sample"):
         found.replay(tmp_path)
 
 
 @pytest.mark.parametrize("line", ["nonsense", "{}", "[]", '{"step": "x"}', "\x00"])
 def test_a_damaged_record_is_an_error(tmp_path: Path, line: str) -> None:
     (tmp_path / FILE).write_text(line + "\n")
-    with pytest.raises(TrainError, match=r"bad\.jsonl: line 1 is no record of a skipped sample"):
+    with pytest.raises(TrainError, match=r"bad\.jsonl: line 1 is not a record of a skipped sample"):
         BadSamples().load(tmp_path)

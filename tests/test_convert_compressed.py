@@ -87,7 +87,7 @@ def test_one_kind_is_not_mixed_with_the_other(options: Options, source: Numbered
     (options.out / "set.json").unlink()
     with pytest.raises(UsageError, match=r"set-000.tar.zst is there, but no manifest"):
         convert(source, options)
-    with pytest.raises(UsageError, match="--compress gzip: zstd is the one that is known"):
+    with pytest.raises(UsageError, match="--compress gzip: only zstd is known"):
         replace(options, compress="gzip")
 
 

@@ -101,7 +101,7 @@ def test_a_hub_that_dies_half_way_and_is_back_with_a_newer_commit(
         assert time.monotonic() - began < 60
     assert done.returncode == 1
     assert re.search(
-        r"the hub http://\S+ does not deliver \(.+\); run the same command again", one_line(done)
+        r"the hub http://\S+ is not responding \(.+\); run the same command again", one_line(done)
     )
     files = made(tmp_path / "out")
     tars = [name for name in files if name.endswith(".tar")]
@@ -215,7 +215,7 @@ def test_a_hub_that_is_not_there(tmp_path: Path) -> None:
     done = chartqa(tmp_path, "http://127.0.0.1:9", HF_TOKEN="hf_secret")
     assert time.monotonic() - began < 60
     assert done.returncode == 1
-    assert "does not deliver (Connection refused)" in one_line(done)
+    assert "is not responding (Connection refused)" in one_line(done)
     assert "hf_secret" not in done.stderr + done.stdout
     assert not (tmp_path / "out").exists()
 

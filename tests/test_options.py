@@ -20,7 +20,7 @@ OUT = Path("out")
         ({"stop": 0}, "--stop 0"),
         ({"limit": 0}, "--limit 0"),
         ({"stop": 5, "limit": 5}, "--stop and --limit both say where to end"),
-        ({"compress": "gzip"}, "--compress gzip: zstd is the one that is known"),
+        ({"compress": "gzip"}, "--compress gzip: only zstd is known"),
         ({"max_reject_fraction": 1.5}, "--max-reject-fraction 1.5: from 0 to 1"),
     ],
 )

@@ -83,7 +83,10 @@ def test_the_logs_of_a_run_come_to_the_figures_of_its_plan(
     assert f"{said['tokens']:,} tokens in {said['positions']:,} positions" in printed
     if way == "one epoch":
         assert totals.steps < 40
-        assert f"the run ends after {totals.steps} of 40 steps: a source ends" in printed
+        assert (
+            f"the run ends after {totals.steps} of 40 steps, because a source is exhausted"
+            in printed
+        )
         assert lines[-1]["train/lr"] < 0.2 * config.lr  # the rate falls with the real end
 
 

@@ -135,8 +135,8 @@ def test_the_index_of_the_other_ending(tmp_path: Path) -> None:
         open_shards(str(packed))
     other = write_chats(packed, 5).rename(tmp_path / "x-000.tar")
     index_path(packed).rename(index_path(other))
-    assert "the index of a shard of the other ending" in str(next(check_all(other)))
-    with pytest.raises(ShardError, match=r"of a shard of the other ending"):
+    assert "the index of the other variant (.tar or .tar.zst)" in str(next(check_all(other)))
+    with pytest.raises(ShardError, match=r"the index of the other variant"):
         open_shards(str(other))[0]
 
 

@@ -138,7 +138,7 @@ def test_a_hub_that_is_switched_off_or_has_gone(tmp_path: Path) -> None:
     calls = [call, ["resolve", FINEVISION, "chartqa", "train", "f" * 40]]
     for gone in ask(tmp_path, "http://127.0.0.1:9", calls):
         assert gone == (
-            f"SourceError: {FINEVISION}: the hub http://127.0.0.1:9 does not deliver (Connection "
+            f"SourceError: {FINEVISION}: the hub http://127.0.0.1:9 is not responding (Connection "
             "refused); run the same command again when it is back: what is done is kept"
         )
 
@@ -150,4 +150,4 @@ def test_a_hub_that_never_answers_is_told_within_a_minute(tmp_path: Path) -> Non
         began = time.monotonic()
         [answer] = ask(tmp_path, endpoint, [["resolve", FINEVISION, "chartqa", "train", "f" * 40]])
         assert time.monotonic() - began < 60
-    assert "does not deliver (timed out)" in answer
+    assert "is not responding (timed out)" in answer

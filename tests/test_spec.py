@@ -101,7 +101,7 @@ def test_slices(text: str, expected: slice) -> None:
     ("spec", "message"),
     [
         ("", "'' names no shards"),
-        ([], "no shards are named"),
+        ([], "no shards are given"),
         ("a\0b", "names no shards"),
         ("\ud800*.tar", "names no shards"),
         ("shards/absent.tar", "no such file or folder; shards holds 12 shards, c-000.tar to begin"),
@@ -119,9 +119,9 @@ def test_slices(text: str, expected: slice) -> None:
             "shards/c-000.index.parquet",
             "neither a .tar or .tar.zst, nor a manifest",
         ),
-        ("shards/c-000.tar[a:b]", r"\[a:b\] is no slice"),
-        ("shards/c-000.tar[1:2:3:4]", r"\[1:2:3:4\] is no slice"),
-        ("shards/c-000.tar[1.5:]", r"\[1.5:\] is no slice"),
+        ("shards/c-000.tar[a:b]", r"\[a:b\] is not a slice"),
+        ("shards/c-000.tar[1:2:3:4]", r"\[1:2:3:4\] is not a slice"),
+        ("shards/c-000.tar[1.5:]", r"\[1.5:\] is not a slice"),
         ("shards/c-000.tar[::0]", "the step of a slice cannot be 0"),
         ("shards/c-000.tar[5]", r"\[5\] is one position, not a slice; write \[5:6\]"),
         ("shards/c-000.tar[-1]", r"\[-1\] is one position, not a slice; write \[-1:\]"),
@@ -129,10 +129,16 @@ def test_slices(text: str, expected: slice) -> None:
         (["shards/c-000.tar[:1]", "shards/c-001.tar[:2]"], "one set with one slice"),
         (
             ["shards/c-000.tar[:1]", "shards/d-000.tar[:1]"],
-            "a slice is of one set, these are 2",
+            "a slice applies to one shard set, these are 2",
         ),
-        (["shards/c-000.tar", "shards/d-000.tar[:1]"], "a slice is of one set, these are 2"),
-        (["shards/c.json[:9]", "shards/d.json[:9]"], "a slice is of one set, these are 2"),
+        (
+            ["shards/c-000.tar", "shards/d-000.tar[:1]"],
+            "a slice applies to one shard set, these are 2",
+        ),
+        (
+            ["shards/c.json[:9]", "shards/d.json[:9]"],
+            "a slice applies to one shard set, these are 2",
+        ),
         (["shards/c-000.tar", "shards/../shards/c-000.tar"], "is named twice"),
         (["shards/c-000.tar", "shards/c-*.tar"], "is named twice"),
         ("https://example.org/x.tar", "https:// is not part of this version"),
@@ -199,7 +205,7 @@ def test_a_folder_of_compressed_shards(tmp_path: Path) -> None:
 @pytest.mark.parametrize("ending", [".tar.gz", ".tgz", ".tar.xz", ".tar.bz2"])
 def test_other_compressed_tars_are_refused(folder: Path, ending: str) -> None:
     (folder / f"x-000{ending}").touch()
-    with pytest.raises(SpecError, match=r"of compressed tars .tar.zst alone is read"):
+    with pytest.raises(SpecError, match=r"of compressed tars only .tar.zst is read"):
         resolve(f"x-000{ending}")
 
 

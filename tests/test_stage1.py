@@ -29,7 +29,7 @@ def test_a_tiny_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert [line["step"] for line in trained] == [0, 1, 2]
     model = load_for_inference(run, torch.device("cpu")).model
     assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
-    with pytest.raises(UsageError, match="holds a run already; go on with it by --resume"):
+    with pytest.raises(UsageError, match="holds a run already; resume it with --resume"):
         main(words)
     assert main([*words, "--resume"]) == 0  # there is nothing left to do
 

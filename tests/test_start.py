@@ -56,7 +56,7 @@ def test_a_run_is_not_overwritten_nor_gone_on_with_otherwise(
     run = tmp_path / "run"
     config = small_config(inputs, run, stop_at=2)
     assert train(config) == 0
-    with pytest.raises(UsageError, match="holds a run already; go on with it by --resume"):
+    with pytest.raises(UsageError, match="holds a run already; resume it with --resume"):
         train(config)
     moved = replace(config, shards=(inputs["shards"] + "[:40]",), stop_at=0)
     with pytest.raises(TrainError, match="the shards are not those the run began with"):
@@ -114,7 +114,9 @@ def test_images_in_training_and_validation_are_counted(
         inputs, tmp_path / "run", val=(inputs["shards"] + "[40:50]",), stop_at=1, save_every=0
     )
     assert train(config) == 0
-    assert "8 validation samples stand in training too (same bytes)" in capsys.readouterr().out
+    assert (
+        "8 validation samples are in the training data too (same bytes)" in capsys.readouterr().out
+    )
 
 
 def test_what_is_about_to_happen_is_said(
@@ -140,7 +142,7 @@ def test_what_is_about_to_happen_is_said(
     assert table["squares"][1:4] == ["48", "32", "0.67"]
     assert table["sums"][1:4] == ["30", "16", "0.53"]
     assert table["sums"][7:9] == ["35.7%", "33.3%"]
-    shown = "samples stand in training too" in printed
+    shown = "samples are in the training data too" in printed
     assert shown == bool(shared(inputs["shards"]))
 
 

@@ -67,7 +67,9 @@ def execute(words: list[str]) -> None:
     print(f"\n$ python {shlex.join(words)}", flush=True)
     status = subprocess.run([sys.executable, *words], check=False).returncode
     if status:
-        raise OcrError(f"the command above ended with status {status}; mend it and run this again")
+        raise OcrError(
+            f"the command above ended with status {status}; mend it, and run this command again"
+        )
 
 
 def encoder(run_folder: Path) -> Path:

@@ -289,4 +289,4 @@ def _one_line(chain: list[BaseException], repository: str, revision: str) -> str
         reason = os.strerror(codes[-1])
     else:
         reason = first_line(chain[-1])
-    return f"{repository}: the hub {endpoint} does not deliver ({reason}); {CONTINUE}"
+    return f"{repository}: the hub {endpoint} is not responding ({reason}); {CONTINUE}"
