@@ -16,9 +16,10 @@ from typing import Any
 
 from ocrdata.counting import count_anew
 from ocrdata.errors import DiskError, OcrError, ShardError, UsageError
-from ocrdata.files import Lock, explain_disk, free_bytes, fsync_folder, make_folder
+from ocrdata.files import explain_disk, free_bytes, fsync_folder, make_folder
 from ocrdata.human import human_bytes
 from ocrdata.index import index_path
+from ocrdata.locks import Lock
 from ocrdata.making import Record, WorkFolder, differences, recorded_provenance
 from ocrdata.manifest import Manifest, read_manifest, write_manifest
 from ocrdata.options import Options

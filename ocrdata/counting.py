@@ -24,9 +24,10 @@ from ocrdata.counts import (
     write_counts,
 )
 from ocrdata.errors import DiskError, RejectedRow, ShardError, UsageError
-from ocrdata.files import make_folder, only_one, remove_abandoned
+from ocrdata.files import make_folder
 from ocrdata.human import human_time
 from ocrdata.index import index_path, read_header
+from ocrdata.locks import only_one, remove_abandoned
 from ocrdata.members import to_sample
 from ocrdata.names import set_name
 from ocrdata.progress import Progress

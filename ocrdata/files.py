@@ -1,14 +1,13 @@
 """Complete or absent: how files and folders get their final names.
 
 A file is written under a temporary name beside its final one, synced, renamed, and its folder
-synced. Temporaries begin with a dot and end in `.tmp`; only the holder of a `Lock` may remove
-somebody's left-over temporaries.
+synced. Temporaries begin with a dot and end in `.tmp`; only the holder of a lock (`ocrdata.locks`)
+may remove somebody's left-over temporaries.
 """
 
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import shutil
@@ -17,10 +16,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from ocrdata.errors import DiskError, UsageError
+from ocrdata.errors import DiskError
 
 TEMPORARY_SUFFIX = ".tmp"
-_LOCK_SUFFIX = ".lock"
 
 
 def temporary_name(path: Path) -> Path:
@@ -129,83 +127,3 @@ def free_bytes(path: Path) -> int:
     while not path.exists() and path != path.parent:
         path = path.parent
     return shutil.disk_usage(path).free
-
-
-@contextmanager
-def only_one(path: Path) -> Iterator[None]:
-    """Make `path` in here, one process at a time; others wait, and then find it made.
-
-    The lock lies beside `path` and is freed by the kernel however its holder dies. Raises
-    DiskError where none can be written.
-    """
-    lock = path.with_name(f".{path.name}{_LOCK_SUFFIX}")
-    while True:
-        with explain_disk(lock):
-            handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            if _stands_at(handle, lock):
-                try:
-                    yield
-                finally:
-                    discard(lock)
-                return
-        finally:
-            os.close(handle)
-
-
-def remove_abandoned(path: Path) -> None:
-    """Remove what a killed process left that was making `path` in `only_one`: its lock, and the
-    file it was writing. Nothing is touched while a process is at it."""
-    lock = path.with_name(f".{path.name}{_LOCK_SUFFIX}")
-    if os.path.exists(lock):  # False, too, for a name that is too long
-        with suppress(UsageError, DiskError), Lock(lock, str(path)):
-            discard(temporary_name(path))
-
-
-def _stands_at(handle: int, path: Path) -> bool:
-    """Whether an open file is still the one of that name."""
-    try:
-        return os.path.samestat(os.fstat(handle), os.stat(path))
-    except FileNotFoundError:
-        return False
-
-
-class Lock:
-    """An advisory lock on an output, freed by the kernel however its holder dies.
-
-    Raises UsageError when another process holds it.
-    """
-
-    def __init__(self, path: Path, what: str) -> None:
-        self.path, self.what = path, what
-        self._handle: int | None = None
-
-    def __enter__(self) -> Lock:
-        while self._handle is None:
-            self._handle = self._try()
-        return self
-
-    def _try(self) -> int | None:
-        """The locked handle, or None where the lock file was removed by its holder meanwhile."""
-        with explain_disk(self.path):
-            handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as exc:
-            os.close(handle)
-            raise UsageError(
-                f"{self.what} is being written by another process (lock {self.path}); "
-                "wait for it, or choose another name"
-            ) from exc
-        if _stands_at(handle, self.path):
-            return handle
-        os.close(handle)
-        return None
-
-    def __exit__(self, *_: object) -> None:
-        if self._handle is not None:
-            # Removed while still held: who opens it next makes a new file and a new lock.
-            discard(self.path)
-            os.close(self._handle)
-            self._handle = None

@@ -11,10 +11,11 @@ import os
 from pathlib import Path
 
 from ocrdata.errors import DiskError, ShardError
-from ocrdata.files import make_folder, only_one
+from ocrdata.files import make_folder
 from ocrdata.format import digest_of
 from ocrdata.index import SUFFIX, index_path, write_index
 from ocrdata.indexing import index_tar
+from ocrdata.locks import only_one
 
 CACHE_VARIABLE = "OCR_SHARDS_CACHE"
 _log = logging.getLogger(__name__)

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from ocrdata.errors import ShardError, UsageError
-from ocrdata.files import explain_disk, make_folder, remove_abandoned, write_json
+from ocrdata.files import explain_disk, make_folder, write_json
 from ocrdata.format import FORMAT, VERSION, check_version, parse_object
+from ocrdata.locks import remove_abandoned
 from ocrdata.manifest import read_manifest
 from ocrdata.names import PLAIN
 from ocrdata.shard import ShardInfo, shard_info

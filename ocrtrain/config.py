@@ -147,7 +147,7 @@ class Config:
     weight_decay: float = _flag(0.0, "AdamW weight decay, on matrices only")
     beta1: float = _flag(0.9, "AdamW beta 1")
     beta2: float = _flag(0.999, "AdamW beta 2")
-    clip: float = _flag(1.0, "clip the gradient norm to this")
+    grad_clip: float = _flag(1.0, "clip the gradient norm to this")
     freeze: tuple[str, ...] = _flag((), "parts not trained: sam, clip, projector, gpt")
     deepencoder: str = _flag("", "encoder weights to start from: deepencoder_*.safetensors or .pt")
     fresh_gpt: bool = _flag(False, "start the GPT from random weights whatever --init says")
@@ -197,7 +197,7 @@ class Config:
 
     def _check_ranges(self) -> None:
         """Each number by itself."""
-        for name in ("steps", "batch", "seq_len", "image_size", "lr", "clip", "val_batch",
+        for name in ("steps", "batch", "seq_len", "image_size", "lr", "grad_clip", "val_batch",
                      "pack_window", "row_images", "sam_lr_scale", "clip_lr_scale", "step_every",
                      "step_factor"):  # fmt: skip
             if not 0 < getattr(self, name) < math.inf:

@@ -20,7 +20,8 @@ from pathlib import Path
 
 from ocrdata.command import Parser, run
 from ocrdata.errors import UsageError
-from ocrdata.files import Lock, atomic_file, make_folder, write_json
+from ocrdata.files import atomic_file, make_folder, write_json
+from ocrdata.locks import Lock
 from ocrdata.reader import Shards, open_shards
 from ocrtrain.answers import Asker, Partners, Tally
 from ocrtrain.build import Loaded, autocast_type, load_for_inference, resolve_device

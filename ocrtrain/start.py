@@ -16,7 +16,8 @@ from typing import Any
 import torch
 
 from ocrdata.errors import UsageError
-from ocrdata.files import Lock, explain_disk, make_folder
+from ocrdata.files import explain_disk, make_folder
+from ocrdata.locks import Lock
 from ocrdata.tokenizer import Tokenizer
 from ocrtrain import bad as bad_samples
 from ocrtrain import checkpoint, costs, metrics, record

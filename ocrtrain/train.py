@@ -232,7 +232,7 @@ def _optimise(job: Job, batch: Batch) -> Measured:
         total += loss.item()
         positions += piece.input_ids.numel()
     trained = [p for p in model.parameters() if p.requires_grad]
-    norm = torch.nn.utils.clip_grad_norm_(trained, config.clip).item()
+    norm = torch.nn.utils.clip_grad_norm_(trained, config.grad_clip).item()
     if not (math.isfinite(total) and math.isfinite(norm)):
         raise TrainError(
             f"step {batch.step}: loss {total} and gradient norm {norm}: the run stops before the "

@@ -10,7 +10,7 @@ import pytest
 
 from ocrdata.convert import convert
 from ocrdata.errors import DiskError, OcrError, SourceError, UsageError
-from ocrdata.files import Lock
+from ocrdata.locks import Lock
 from ocrdata.manifest import read_manifest
 from ocrdata.options import Options
 from ocrdata.progress import Progress

@@ -19,7 +19,12 @@ from ocrtrain.sizes import parameters
 def test_the_full_presets_are_the_experiments_recipe() -> None:
     one, two = presets.stage1(), presets.stage2()
     assert (one.steps, one.batch, one.seq_len, one.lr, one.warmup) == (1000, 10, 4096, 5e-5, 10)
-    assert (one.schedule, one.weight_decay, one.clip, one.eval_every) == ("cosine", 0.0, 1.0, 50)
+    assert (one.schedule, one.weight_decay, one.grad_clip, one.eval_every) == (
+        "cosine",
+        0.0,
+        1.0,
+        50,
+    )
     assert (one.train_slice, one.val_slice) == ("[:18000]", "[18000:18100]")
     assert (two.steps, two.batch, two.seq_len, two.lr, two.warmup) == (1500, 2, 8192, 3e-5, 100)
     assert (two.schedule, two.step_every, two.step_factor) == ("step", 2000, 0.1)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from ocrdata.errors import OcrError, ShardError, TrainError, UsageError
-from ocrdata.files import Lock
+from ocrdata.locks import Lock
 from ocrdata.tokenizer import load_tokenizer, train_tokenizer
 from ocrtrain import checkpoint
 from ocrtrain.batch import identity_of

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from ocrdata.errors import TrainError, UsageError
-from ocrdata.files import Lock
+from ocrdata.locks import Lock
 from ocrtrain import checkpoint, metrics
 from ocrtrain.config import CHOICES, Config, flag_name, from_json
 from ocrtrain.flags import Asked, parse

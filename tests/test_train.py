@@ -184,7 +184,7 @@ def test_a_loss_that_is_not_finite_names_the_samples(
 ) -> None:
     wanted = r"(?s)step \d+: loss .*samples of the batch: squares-00"
     with pytest.raises(TrainError, match=wanted) as caught:
-        train(small_config(inputs, tmp_path / "run", lr=1e30, clip=1e30, warmup=0))
+        train(small_config(inputs, tmp_path / "run", lr=1e30, grad_clip=1e30, warmup=0))
     assert str(caught.value).count("squares-00") == 4
 
 

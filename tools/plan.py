@@ -18,7 +18,8 @@ from pathlib import Path
 
 from ocrdata.command import Parser, run
 from ocrdata.errors import UsageError
-from ocrdata.files import Lock, make_folder
+from ocrdata.files import make_folder
+from ocrdata.locks import Lock
 from ocrdata.totals import Totals
 from ocrtrain import presets
 from ocrtrain.build import find_tokenizer, with_vocabulary

@@ -18,8 +18,9 @@ from tqdm import tqdm
 
 from ocrdata.command import Parser, run
 from ocrdata.errors import UsageError
-from ocrdata.files import Lock, make_folder
+from ocrdata.files import make_folder
 from ocrdata.human import human_bytes, human_time
+from ocrdata.locks import Lock
 from ocrdata.reader import Shards, open_shards
 from ocrdata.tokenizer import train_tokenizer
 
