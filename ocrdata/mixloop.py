@@ -32,7 +32,8 @@ def serve(  # noqa: PLR0912, PLR0913, PLR0915, PLR0917 - one loop, as it is comp
     phases, count = weights.shape
     total = weights[0].sum()
     now = np.int64(0)  # given out since `begin`, in batches or tokens
-    # Heaps of (from when on, due, source), and of (due, source).
+    # Heaps of (from when on, due, source), and of (due, source). A list that is compiled has its
+    # type from what is in it, so each begins with an entry that goes again.
     waiting: list[tuple[Any, Any, Any]] = [(np.int64(0), np.int64(0), np.int64(0))]
     ready: list[tuple[Any, Any]] = [(np.int64(0), np.int64(0))]
     changed: list[Any] = [np.int64(0)]  # sources whose next batch is in neither

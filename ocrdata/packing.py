@@ -54,6 +54,8 @@ def pack(
 def _best_fit(lengths: Any, images: Any, capacity: int, max_images: int, found: Any) -> int:
     """Fill `found` with the row of each sample; the number of rows. Plain Python over lists, or
     compiled over arrays."""
+    # A list that is compiled has its type from what is in it, so each begins with an entry that
+    # goes again.
     space = [0]
     space.pop()
     seats = [0]  # images a row still takes
