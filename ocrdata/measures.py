@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import xxhash
 
 from ocrdata.counts import Counts
 from ocrdata.tokens import SPECIALS_PER_TURN
@@ -43,6 +44,14 @@ class Measures:
 
     def __len__(self) -> int:
         return len(self.lengths)
+
+    @property
+    def digest(self) -> str:
+        """Of all that decides which rows samples are put in: lengths, images, and what is cut."""
+        hasher = xxhash.xxh3_128()
+        for values in (self.lengths, self.images, self.cut, self.cut_tokens):
+            hasher.update(values.astype("<i8").tobytes())
+        return str(hasher.hexdigest())
 
     @property
     def whole(self) -> Int64:

@@ -118,6 +118,8 @@ class Plan:
                 f"source {sources[found.ended_by].name} ends before the first batch is full; "
                 "give a smaller --batch, more samples, or --at-end repeat"
             )
+        needed = self.measures if recipe.needs_lengths else ()
+        self._lengths = [found.digest for found in needed] or [""] * len(sources)
         self.slots = self.slots[: self.steps * recipe.batch // self._per_slot]
         self._given = self._notes()
 
@@ -155,7 +157,8 @@ class Plan:
         return [int(count) * self._per_slot for count in counts]
 
     def to_json(self) -> dict[str, Any]:
-        """All that determines the plan, as JSON values."""
+        """All that determines the plan, as JSON values. Where rows depend on the lengths of samples
+        (and so on tokenizer and image size), a source has a digest of these."""
         return {
             "version": VERSION,
             "order": order.ALGORITHM,
@@ -169,8 +172,9 @@ class Plan:
                     "weights": [[start, str(weight)] for start, weight in source.weights],
                     "spec": source.spec,
                     "digest": source.digest,
+                    "lengths": self._lengths[number],
                 }
-                for source in self.sources
+                for number, source in enumerate(self.sources)
             ],
         }
 

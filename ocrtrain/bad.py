@@ -45,10 +45,10 @@ class BadSamples:
     def load(self, run: Path) -> None:
         """Read what a run has written. A line torn by a kill was never acted on: it goes. Raises
         TrainError for a file that is not ours, or with more than `limit` lines."""
-        lines = self._read(run / FILE)
-        if lines and not lines[-1].endswith(b"\n"):
+        whole, torn = self._read(run / FILE)
+        if torn:
             with atomic_file(run / FILE) as file:
-                file.writelines(lines[:-1])
+                file.writelines(whole)
         if len(self) > self.limit:
             raise TrainError(self._too_many(run))
 
@@ -56,14 +56,22 @@ class BadSamples:
         """The same for who only looks: nothing is written, and the run may be going on."""
         self._read(run / FILE)
 
-    def _read(self, path: Path) -> list[bytes]:
-        """Take in the whole lines of a record; every line it has."""
+    def before(self, step: int) -> int:
+        """How many samples were skipped before a step."""
+        with self._lock:
+            return sum(at[0] < step for at in self._known)
+
+    def _read(self, path: Path) -> tuple[list[bytes], bool]:
+        """Take in a record: its whole lines, and whether its last was torn. A last line that lacks
+        its newline alone is whole: its check says so."""
         if not path.exists():
-            return []
+            return [], False
         with explain_disk(path):
             lines = path.read_bytes().splitlines(keepends=True)
-        whole = lines if not lines or lines[-1].endswith(b"\n") else lines[:-1]
-        for number, line in enumerate(whole, start=1):
+        torn = bool(lines) and not lines[-1].endswith(b"\n")
+        if torn:
+            lines[-1] += b"\n"
+        for number, line in enumerate(lines, start=1):
             try:
                 value = parse_line(line) or {}
                 if value.pop("check") != _check(value):
@@ -71,13 +79,15 @@ class BadSamples:
                 at = value["step"], str(value["source"]), int(value["position"])
                 reason = str(value["reason"])
             except (ValueError, TypeError, KeyError, OverflowError) as exc:
+                if torn and number == len(lines):
+                    return lines[:-1], torn
                 raise TrainError(
                     f"{path}: line {number} is not a record of a skipped sample: it was damaged; "
                     "without it the run's batches cannot be made again"
                 ) from exc
             with self._lock:
                 self._known[at] = reason
-        return lines
+        return lines, torn
 
     def record(self, run: Path, batch: Batch) -> None:
         """Write down what a batch found bad, durably, before its step.

@@ -25,7 +25,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import xxhash
 from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import nn
@@ -34,6 +33,7 @@ from ocrdata.errors import ShardError, TrainError
 from ocrdata.files import explain_disk, fsync_folder, make_folder, publish, temporary_name
 from ocrdata.format import digest_of, parse_object
 from ocrdata.png import decoder_version
+from ocrdata.storage import LocalFile
 from ocrdata.tokenizer import Tokenizer, load_tokenizer
 from ocrtrain.config import Config, from_json, to_json
 
@@ -44,9 +44,12 @@ _STEP_NAME = re.compile(r"step_(\d{6,})")
 
 @dataclass
 class State:
-    """Where a run stands: `step` optimiser steps are done, which is the loader's position too."""
+    """Where a run stands: `step` optimiser steps are done, which is the loader's position too.
+    `identity` is that of the last batch, `skipped` how many samples were in all."""
 
     step: int = 0
+    identity: str = ""
+    skipped: int = 0
     total_flops: float = 0.0
     total_tokens: int = 0
     seconds: float = 0.0
@@ -200,6 +203,8 @@ class Checkpoint:
             state = State(**self._object("state.json")["state"])
             if type(state.step) is not int or state.step < 0:
                 raise ValueError(f"step {state.step!r}")
+            if self.folder.name != step_folder(self.folder, state.step).name:
+                raise ValueError(f"it is of step {state.step}")
         except (KeyError, TypeError, ValueError) as exc:
             raise self._foreign("state.json", exc) from exc
         return state
@@ -313,18 +318,10 @@ def _sync(path: Path) -> None:
 def _complete(folder: Path) -> None:
     files = {}
     for path in sorted(folder.iterdir()):
-        files[path.name] = {"bytes": path.stat().st_size, "xxh3_128": _file_digest(path)}
+        files[path.name] = {"bytes": path.stat().st_size, "xxh3_128": LocalFile(path).digest()}
     _dump(folder / COMPLETE, {"files": files, "digest": digest_of(_canonical(files))})
     fsync_folder(folder)
 
 
 def _canonical(files: dict[str, Any]) -> bytes:
     return json.dumps(files, sort_keys=True).encode()
-
-
-def _file_digest(path: Path) -> str:
-    digest = xxhash.xxh3_128()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 22):
-            digest.update(block)
-    return digest.hexdigest()

@@ -24,15 +24,17 @@ class BatchRecord:
     def __init__(self, run: Path, *, samples: bool) -> None:
         self._lines, self._samples = LineWriter(run / FILE), samples
 
-    def write(self, batch: Batch) -> None:
-        """Write the line of a step."""
-        line: dict[str, Any] = {"step": batch.step, "identity": batch.identity}
+    def write(self, batch: Batch) -> str:
+        """Write the line of a step; the batch's identity."""
+        identity = batch.identity
+        line: dict[str, Any] = {"step": batch.step, "identity": identity}
         if self._samples:
             line["rows"] = [
                 [[part.source, part.ref.shard, part.ref.key] for part in row.segments]
                 for row in batch.rows
             ]
         self._lines.write(line)
+        return identity
 
     def sync(self) -> None:
         """Make the lines so far durable."""

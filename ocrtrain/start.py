@@ -11,7 +11,6 @@ import textwrap
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -31,8 +30,8 @@ from ocrtrain.build import (
     with_vocabulary,
 )
 from ocrtrain.checkpoint import Checkpoint, State
-from ocrtrain.config import TEXT_RATIO, Config, differences, from_json, to_json
-from ocrtrain.flags import Asked, override
+from ocrtrain.config import TEXT_RATIO, Config, to_json
+from ocrtrain.flags import Asked
 from ocrtrain.forecast import Forecast, describe, figures, forecast
 from ocrtrain.memory import preflight, this_machine
 from ocrtrain.metrics import Log
@@ -40,7 +39,8 @@ from ocrtrain.model import OcrModel
 from ocrtrain.optim import build_optimizer
 from ocrtrain.planning import check_same, plan_run
 from ocrtrain.record import BatchRecord
-from ocrtrain.runfile import read_sealed, write_sealed
+from ocrtrain.resume import check_checkpoint, newest, resumed_config
+from ocrtrain.runfile import write_sealed
 from ocrtrain.spikes import Spikes
 from ocrtrain.stream import Sources, Stream, check_validation, open_sources, shared_samples
 from ocrtrain.train import Job, run_loop
@@ -48,7 +48,7 @@ from ocrtrain.train import Job, run_loop
 
 def start(asked: Asked) -> int:
     """Run what a stage's command line asked for; returns the exit status."""
-    config = _resumed_config(asked) if asked.resume else asked.config
+    config = resumed_config(asked) if asked.resume else asked.config
     return train(config, resume=asked.resume)
 
 
@@ -60,11 +60,8 @@ def train(config: Config, *, resume: bool = False) -> int:
     """
     run = Path(config.run_folder)
     with ExitStack() as stack:
-        found = _newest(run) if resume else None
-        if not resume and (run / "config.json").exists():
-            raise UsageError(
-                f"{run} holds a run already; resume it with --resume, or choose another --out"
-            )
+        found = newest(run) if resume else None
+        _refuse_another_run(run, resume=resume)
         if found is None:  # a checkpoint holds what was in the files a run began with
             check_data(config)
             check_weights(config)
@@ -73,10 +70,20 @@ def train(config: Config, *, resume: bool = False) -> int:
         preflight(config, device)
         make_folder(run)
         stack.enter_context(Lock(run / ".lock", f"the run {run}"))
+        _refuse_another_run(run, resume=resume)  # one may have begun while shards were opened
+        if resume and checkpoint.steps(run)[-1:] != ([found.folder] if found else []):
+            raise UsageError(f"{run} has just been trained by another process; look at it first")
         job = _prepare(config, run, sources, device=device, found=found)
         stack.callback(job.close)
         ended = run_loop(job, fresh=found is None)
         return _say_how_it_stands(job, ended)
+
+
+def _refuse_another_run(run: Path, *, resume: bool) -> None:
+    if not resume and (run / "config.json").exists():
+        raise UsageError(
+            f"{run} holds a run already; resume it with --resume, or choose another --out"
+        )
 
 
 def check_data(config: Config) -> None:
@@ -110,49 +117,6 @@ def _is_there(flag: str, name: str) -> None:
         raise UsageError(f"{flag} {name}: there is no such file")
 
 
-def _resumed_config(asked: Asked) -> Config:
-    """The config of the run in --out, with what may change taken from the command line.
-
-    Raises UsageError naming every setting that was typed and differs, TrainError where
-    `config.json` is damaged.
-    """
-    run = Path(asked.config.run_folder)
-    path = run / "config.json"
-    if not path.exists():
-        return asked.config
-    saved = from_json(read_sealed(path))
-    if saved.name != asked.config.name:
-        raise UsageError(
-            f"{run} holds a run of {saved.name}, not of {asked.config.name}; "
-            "name the folder of the run to go on with by --out"
-        )
-    typed = {name: _value(asked.config, name) for name in asked.given if name != "out"}
-    if typed.get("vocab_size") == 0:
-        del typed["vocab_size"]  # "the tokenizer's", which is what the run has
-    # A stop that was asked for once was had; only a new one counts.
-    wanted = override(saved, {"stop_at": 0, **typed})
-    changed = differences(saved, wanted)
-    if changed:
-        raise UsageError(
-            f"{run} was started with other settings:\n  " + "\n  ".join(changed) + "\n"
-            "  leave them out to go on with the run, or choose another --out"
-        )
-    return override(wanted, {"out": asked.config.run_folder})
-
-
-def _value(config: Config, name: str) -> Any:
-    """A setting by its name, wherever it is."""
-    return getattr(config if hasattr(config, name) else config.model, name)
-
-
-def _newest(run: Path) -> Checkpoint | None:
-    found = checkpoint.steps(run)
-    if not found:
-        print(f"{run}: no complete checkpoint yet: starting at step 0")
-        return None
-    return Checkpoint.open(found[-1])
-
-
 def _prepare(
     config: Config, run: Path, sources: Sources, *, device: torch.device, found: Checkpoint | None
 ) -> Job:
@@ -171,6 +135,7 @@ def _prepare(
     bad = BadSamples(skip=config.bad_samples == "skip", limit=config.max_bad)
     if found:
         bad.load(run)
+        check_checkpoint(run, found, effective, bad)
     expected = forecast(effective, planned)
     _introduce(effective, sources, run, expected, requested.steps)
     if not found:

@@ -188,10 +188,10 @@ def _step(job: Job, batches: Loader[Batch]) -> None:
     if peak and autocast_type(config.precision, job.device) is not None:
         values["train/mfu"] = flops / seconds / peak
     job.log.write(state.step, values)
-    job.record.write(batch)
+    state.identity = job.record.write(batch)
     state.step += 1
     eta = state.seconds / state.step * (config.steps - state.step)
-    print(metrics.console_line(state.step, config.steps, values, eta), flush=True)
+    print(metrics.console_line(batch.step, config.steps, values, eta), flush=True)
     height = job.spikes.height(batch.sources, measured.loss) if batch.supervised else None
     if height is not None:
         print(
@@ -237,7 +237,7 @@ def _optimise(job: Job, batch: Batch) -> Measured:
         raise TrainError(
             f"step {batch.step}: loss {total} and gradient norm {norm}: the run stops before the "
             f"weights are touched\n  samples of the batch: {_names(batch)}\n"
-            f"  the last checkpoint stands; resume with a lower --lr in a new run, or look at them"
+            "  look at them, or start a new run with a lower --lr; what was saved before is kept"
         )
     job.optimizer.step()
     return Measured(total if batch.supervised else math.nan, norm, positions)
@@ -284,7 +284,7 @@ def _save(job: Job) -> None:
     config, state = job.config, job.state
     job.log.sync()
     job.record.sync()
-    state.wandb_id = job.log.wandb_id
+    state.wandb_id, state.skipped = job.log.wandb_id, job.bad.before(state.step)
     folder = checkpoint.save(
         job.run,
         replace(state),

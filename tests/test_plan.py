@@ -255,3 +255,15 @@ def test_many_slots_are_counted_in_blocks() -> None:
         for source, row in plan.numbers(step):
             assert row == seen[source]
             seen[source] += 1
+
+
+def test_the_digest_knows_the_lengths_that_rows_depend_on() -> None:
+    """Another tokenizer or image size packs other rows: that is another plan."""
+    sources = [PlanSource("a", 40, ((0, Fraction(1)),), "a.tar", "x")]
+    found = {}
+    for window in (0, 16):
+        recipe = Recipe(batch=2, steps=5, seed=0, seq_len=SEQ_LEN, pack_window=window, row_images=9)
+        plans = [Plan(sources, recipe, [made_up(40, longest=SEQ_LEN, seed=n)]) for n in (0, 1)]
+        found[window] = {plan.digest for plan in plans}
+        assert {source["lengths"] == "" for source in plans[0].to_json()["sources"]} == {not window}
+    assert (len(found[0]), len(found[16])) == (1, 2)
