@@ -94,9 +94,9 @@ def check(
 
     `progress` is called with the bytes of each shard when it is done.
     """
-    infos = {info.file: info for info in found.manifest.shards} if found.manifest else {}
     for path in found.files:
-        yield from check_shard(path, infos.get(path.name), contents)
+        listed = found.listed.get(path)
+        yield from check_shard(path, listed.info if listed else None, contents)
         progress(path.stat().st_size if path.exists() else 0)
 
 

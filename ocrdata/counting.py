@@ -218,7 +218,7 @@ class CountTask:
             )
 
     def _count(self, tar: OneTar, report: Report) -> Counts:
-        shard_set = ShardSet(Resolved((tar.path,), None, None, str(tar.path)), verify=True)
+        shard_set = ShardSet(Resolved((tar.path,), None, {}, str(tar.path)), verify=True)
         found = shard_set.shards[0]
         if found.rows_digest != tar.rows_digest:
             raise ShardError(found.name, "its index is not the one there was when it was opened")

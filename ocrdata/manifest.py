@@ -66,7 +66,8 @@ def is_manifest(path: Path) -> bool:
     """Whether a JSON file claims to be a manifest; it may still be damaged."""
     with explain_disk(path), path.open("rb") as file:
         head = file.read(1 << 16)
-    return f'"format": "{FORMAT}"'.encode() in head and f'"kind": "{KIND}"'.encode() in head
+    # One of the two is enough: what claims half of it is damaged, and not somebody's own JSON.
+    return f'"format": "{FORMAT}"'.encode() in head or f'"kind": "{KIND}"'.encode() in head
 
 
 def read_manifest(path: Path) -> Manifest:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 PLAIN, COMPRESSED = ".tar", ".tar.zst"
@@ -44,6 +45,14 @@ def can_be_a_path(text: str) -> bool:
         return False
 
 
+def exists(text: str) -> bool:
+    """Whether anything has this name; False also for a name that none can have."""
+    try:
+        return Path(text).exists()
+    except (OSError, ValueError):  # a name that is too long, or that no file can have
+        return False
+
+
 def is_file(path: Path) -> bool:
     """Whether a file is there; False also for a name that is too long, or that none can have."""
     try:
@@ -69,3 +78,15 @@ def shard_number(file: str) -> int | None:
     stem = shard_stem(file)
     match = _NUMBERED.fullmatch(stem) if stem != file else None
     return int(match[2]) if match else None
+
+
+def natural(paths: Iterable[Path]) -> list[Path]:
+    """Paths with their numbers in numeric order: x-999 before x-1000."""
+
+    def order(path: Path) -> tuple[list[tuple[int, str]], str]:
+        pieces = re.split(r"(\d+)", str(path))
+        return [(int(p) if n % 2 else 0, "" if n % 2 else p) for n, p in enumerate(pieces)], str(
+            path
+        )
+
+    return sorted(paths, key=order)

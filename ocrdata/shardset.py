@@ -53,7 +53,8 @@ class ShardSet:
     """All samples of the shards a spec names, by position. Safe to share between threads."""
 
     def __init__(self, found: Resolved, *, verify: bool) -> None:
-        self.base, self.manifest, self.verify = found.base, found.manifest, verify
+        self.base, self.verify = found.base, verify
+        self._listed, self.manifest = found.listed, found.manifest
         self.shards = tuple(_describe(found))
         self.starts = tuple(itertools.accumulate((s.samples for s in self.shards), initial=0))
         self._files, self._frames = FilePool(), FrameCache()
@@ -106,7 +107,8 @@ class ShardSet:
             shard.digest,
             shard.rows_digest,
         ):
-            said = "the manifest lists" if self.manifest else "there was when the set was opened"
+            listed = shard.path in self._listed
+            said = "the manifest lists" if listed else "there was when the set was opened"
             raise ShardError(shard.name, f"its index {file.name} is not the one {said}")
         return index
 
@@ -177,7 +179,8 @@ class ShardSet:
 
     def remedy(self, number: int) -> str:
         """What to do about a damaged shard: the command that makes it again, where it is known."""
-        command = str(self.manifest.provenance.get("command", "")) if self.manifest else ""
+        listed = self._listed.get(self.shards[number].path)
+        command = str(listed.manifest.provenance.get("command", "")) if listed else ""
         file = self.shards[number].path.name
         if command and shard_number(file) is not None:
             out = shlex.quote(str(self.shards[number].path.parent))
@@ -199,10 +202,10 @@ class ShardSet:
 
 
 def _describe(found: Resolved) -> Iterator[OneShard]:
-    infos = {info.file: info for info in found.manifest.shards} if found.manifest else {}
     for path in found.files:
-        info = infos.get(path.name)
-        if info is not None:
+        listed = found.listed.get(path)
+        if listed is not None:
+            info = listed.info
             said, source = (info.samples, info.bytes, info.digest, info.rows_digest), "the manifest"
         else:
             file = find_index(path)

@@ -14,32 +14,56 @@ import glob
 import itertools
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from ocrdata.errors import SpecError
+from ocrdata.errors import ShardError, SpecError
 from ocrdata.manifest import Manifest, is_manifest, read_manifest
-from ocrdata.names import can_be_a_path, is_file, is_shard, set_name, set_path, shard_stem
+from ocrdata.names import (
+    can_be_a_path,
+    exists,
+    is_file,
+    is_shard,
+    natural,
+    set_name,
+    set_path,
+    shard_stem,
+)
+from ocrdata.shard import ShardInfo
+from ocrdata.slices import NUMBER, parse_slice, split_slice
 
 MAX_FILES = 1_000_000
-_SLICE = re.compile(r"\[([^\[\]]*)\]$")
-_NUMBER = "[0-9]{1,18}"  # int() refuses thousands of digits, and knows those of other scripts
 _RANGE = re.compile(
-    rf"<({_NUMBER})\.\.({_NUMBER})>|\{{({_NUMBER})\.\.({_NUMBER})\}}|\{{([^{{}}]*,[^{{}}]*)\}}"
+    rf"<({NUMBER})\.\.({NUMBER})>|\{{({NUMBER})\.\.({NUMBER})\}}|\{{([^{{}}]*,[^{{}}]*)\}}"
 )
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
+class Listed(NamedTuple):
+    """A shard's manifest, and what it says of it."""
+
+    manifest: Manifest
+    info: ShardInfo
+
+
 @dataclass(frozen=True)
 class Resolved:
-    """The files a spec names, in order; the slice over their samples, if any; the manifest that
-    lists all of them, if there is one; and `base`, the spec without its slice."""
+    """The files a spec names, in order; the slice over their samples, if any; what
+    manifests say of the files that are in one; and `base`, the spec without its slice."""
 
     files: tuple[Path, ...]
     slice: slice | None
-    manifest: Manifest | None
+    listed: Mapping[Path, Listed]
     base: str
+
+    @property
+    def manifest(self) -> Manifest | None:
+        """The one that lists all of the files, if there is one."""
+        found = {id(one.manifest): one.manifest for one in self.listed.values()}
+        all_listed = len(found) == 1 and len(self.listed) == len(self.files)
+        return next(iter(found.values())) if all_listed else None
 
 
 def resolve(spec: str | Path | Sequence[str | Path]) -> Resolved:
@@ -61,36 +85,9 @@ def resolve(spec: str | Path | Sequence[str | Path]) -> Resolved:
             f"{' '.join(texts)}: {stem}.tar and .tar.zst have one index between them; name one of "
             "them, and move the other into another folder"
         )
-    manifest = found[0][1] if len(found) == 1 else None
     base = split[0][0] if len(split) == 1 else join(files)
-    return Resolved(files, parse_slice(texts[-1], taken), manifest or _beside(files), base)
-
-
-def split_slice(text: str) -> tuple[str, str | None]:
-    """'a.tar[1:2]' -> ('a.tar', '1:2'); a path that exists as written has no slice."""
-    match = _SLICE.search(text)
-    if match is None or _exists(text) or ":" not in match[1]:
-        if match is not None and re.fullmatch(rf"-?{_NUMBER}", match[1]) and ".tar" in text:
-            number = int(match[1])
-            raise SpecError(
-                f"{text}: [{number}] is one position, not a slice; write "
-                f"[{number}:{number + 1 or ''}] for that sample"
-            )
-        return text, None
-    return text[: match.start()], match[1]
-
-
-def parse_slice(spec: str, text: str | None) -> slice | None:
-    """'100:-5:2' -> slice(100, -5, 2). Raises SpecError for what Python would not take."""
-    if text is None:
-        return None
-    parts = text.split(":")
-    if len(parts) > 3 or not all(re.fullmatch(rf"\s*([+-]?{_NUMBER})?\s*", part) for part in parts):
-        raise SpecError(f"{spec}: [{text}] is not a slice; write [start:stop] or [start:stop:step]")
-    numbers = [int(part) if part.strip() else None for part in parts]
-    if len(numbers) == 3 and numbers[2] == 0:
-        raise SpecError(f"{spec}: the step of a slice cannot be 0")
-    return slice(*numbers)
+    named = {file: manifest for names, manifest in found if manifest for file in names}
+    return Resolved(files, parse_slice(texts[-1], taken), _manifests(files, named), base)
 
 
 def _one_slice(texts: Sequence[str], split: Sequence[tuple[str, str | None]]) -> str | None:
@@ -111,13 +108,6 @@ def _one_slice(texts: Sequence[str], split: Sequence[tuple[str, str | None]]) ->
     )
 
 
-def _exists(text: str) -> bool:
-    try:
-        return Path(text).exists()
-    except (OSError, ValueError):  # a name that is too long, or that no file can have
-        return False
-
-
 def _find(text: str) -> tuple[list[Path], Manifest | None]:
     """The shards one spec without a slice names, and the manifest that named them."""
     scheme = _SCHEME.match(text)
@@ -128,7 +118,7 @@ def _find(text: str) -> tuple[list[Path], Manifest | None]:
         )
     if not text or not can_be_a_path(text):
         raise SpecError(f"{text!r} names no shards")
-    if _exists(text):
+    if exists(text):
         return _existing(Path(text))
     if _RANGE.search(text):
         return _range(text), None
@@ -140,9 +130,9 @@ def _find(text: str) -> tuple[list[Path], Manifest | None]:
 def _hint(path: Path) -> str:
     for ending in (".tar", ".tar.zst", ".zst", ".json"):
         other = path.with_name(path.name + ending) if path.name else path
-        if path.name and _exists(str(other)):
+        if path.name and exists(str(other)):
             return f"; {other} is there"
-    siblings = _shards_in(path.parent) if _exists(str(path.parent)) else []
+    siblings = _shards_in(path.parent) if exists(str(path.parent)) else []
     if siblings:
         return f"; {path.parent} holds {len(siblings)} shards, {siblings[0].name} to begin with"
     return ""
@@ -197,7 +187,20 @@ def _folder(path: Path) -> tuple[list[Path], Manifest | None]:
     if manifests:
         manifest = read_manifest(manifests[0])
         return _listed(manifests[0], manifest), manifest
+    _refuse_unfinished(tars)
     return tars, None
+
+
+def _refuse_unfinished(tars: Sequence[Path]) -> None:
+    """Who names no file means all of a set: one that is still being made is not that."""
+    for path in sorted({set_path(tar) for tar in tars}):
+        if path.with_name(f".{path.name}.making").is_dir() and not is_file(
+            path.with_name(f"{path.name}.json")
+        ):
+            raise SpecError(
+                f"{path.parent}: {path.name} is not complete, its conversion has not ended; run "
+                "the same make_shards command again, or name the shards that are wanted"
+            )
 
 
 def _shards_in(path: Path) -> list[Path]:
@@ -226,6 +229,7 @@ def _glob(text: str) -> list[Path]:
             f"matches {len(found)} files, none a .tar or .tar.zst" if found else "matches nothing"
         )
         raise SpecError(f"{text}: the pattern {what}")
+    _refuse_unfinished(tars)
     return tars
 
 
@@ -262,18 +266,6 @@ def _choices(text: str, match: re.Match[str]) -> list[str]:
     return [f"{number:0{width}d}" for number in range(start, stop + 1)]
 
 
-def natural(paths: Iterable[Path]) -> list[Path]:
-    """Paths with their numbers in numeric order: x-999 before x-1000."""
-
-    def order(path: Path) -> tuple[list[tuple[int, str]], str]:
-        pieces = re.split(r"(\d+)", str(path))
-        return [(int(p) if n % 2 else 0, "" if n % 2 else p) for n, p in enumerate(pieces)], str(
-            path
-        )
-
-    return sorted(paths, key=order)
-
-
 def join(files: Sequence[Path]) -> str:
     """A spec that names exactly these files."""
     texts = [str(file) for file in files]
@@ -293,18 +285,28 @@ def _common(texts: Sequence[str]) -> str:
     return first
 
 
-def _beside(files: Sequence[Path]) -> Manifest | None:
-    """The manifest that stands beside all files and lists every one of them."""
-    path = files[0].parent / (set_name(files[0].name) + ".json")
-    if not path.is_file():
-        return None
-    if not is_manifest(path):
-        return None
-    if any(file.parent != path.parent for file in files):
-        return None
-    manifest = read_manifest(path)
-    listed = {shard.file for shard in manifest.shards}
-    return manifest if all(file.name in listed for file in files) else None
+def _manifests(files: Sequence[Path], named: Mapping[Path, Manifest]) -> dict[Path, Listed]:
+    """What the manifest of each file says of it: the one that was named, else that of its set
+    beside it. Raises ShardError for one that is damaged, or does not list a shard of its set."""
+    found: dict[Path, Listed] = {}
+    known: dict[Path, dict[str, Listed]] = {}
+    for file in files:
+        path, manifest = file.parent / f"{set_name(file.name)}.json", named.get(file)
+        if manifest is None and path not in known:
+            manifest = read_manifest(path) if is_file(path) and is_manifest(path) else None
+        if path not in known:
+            shards = manifest.shards if manifest else ()
+            known[path] = {info.file: Listed(manifest, info) for info in shards if manifest}
+        listed = known[path].get(file.name)
+        if listed is not None:
+            found[file] = listed
+        elif known[path]:
+            raise ShardError(
+                str(file),
+                f"is not in the manifest {path} of its set",
+                remedy="move it into another folder, or leave it out",
+            )
+    return found
 
 
 def _first_repeated(names: Iterable[str]) -> str | None:

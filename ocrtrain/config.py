@@ -17,7 +17,7 @@ from ocrdata.errors import UsageError
 from ocrdata.measures import TOO_LONG
 from ocrdata.mix import AT_END
 from ocrdata.plan import MIXES, WEIGHTS, Weight
-from ocrdata.spec import parse_slice
+from ocrdata.slices import parse_slice
 
 VERSION = 1
 

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from ocrdata.errors import OcrError, SpecError, TrainError, UsageError
 from ocrdata.plan import Place, Plan
 from ocrdata.reader import Shards
-from ocrdata.spec import split_slice
+from ocrdata.slices import split_slice
 from ocrdata.tokenizer import Tokenizer, load_tokenizer
 from ocrtrain import checkpoint, record
 from ocrtrain.bad import BadSamples

@@ -17,7 +17,7 @@ from ocrdata.loader import load_item, skippable
 from ocrdata.names import set_path
 from ocrdata.plan import Place, Plan, Weight
 from ocrdata.reader import Shards, open_shards
-from ocrdata.spec import parse_slice, split_slice
+from ocrdata.slices import parse_slice, split_slice
 from ocrdata.tokenizer import Tokenizer
 from ocrtrain.bad import BadSamples
 from ocrtrain.batch import Batch, Piece, collate, make_hole, make_piece

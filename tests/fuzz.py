@@ -23,7 +23,8 @@ from ocrdata.index import Index, index_path, read_header, read_index, read_key_r
 from ocrdata.indexing import index_tar
 from ocrdata.manifest import is_manifest, read_manifest
 from ocrdata.reader import open_shards
-from ocrdata.spec import parse_slice, resolve, split_slice
+from ocrdata.slices import parse_slice, split_slice
+from ocrdata.spec import resolve
 from ocrdata.tar import Walker
 from tests.faulttargets import make_set
 

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from ocrdata.errors import DiskError, ShardError, SpecError
 from ocrdata.manifest import read_manifest
-from ocrdata.names import set_name, shard_number
-from ocrdata.spec import join, natural, parse_slice, resolve
+from ocrdata.names import natural, set_name, shard_number
+from ocrdata.spec import join, resolve
 from tests.rows import write_set
 
 
@@ -80,21 +80,6 @@ def test_what_a_shell_makes_of_it(folder: Path, words: str) -> None:
     assert [path.name for path in found.files] == [f"c-{n:03d}.tar" for n in range(5)]
     assert found.slice == (slice(None, 100) if "[:100]" in words else None)
     assert resolve(found.base).files == found.files
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        (":", slice(None)),
-        ("1:2", slice(1, 2)),
-        ("-5:", slice(-5, None)),
-        ("::2", slice(None, None, 2)),
-        ("10:0:-3", slice(10, 0, -3)),
-        (" 1 : +2 ", slice(1, 2)),
-    ],
-)
-def test_slices(text: str, expected: slice) -> None:
-    assert parse_slice("x", text) == expected
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,27 @@
+import pytest
+
+from ocrdata.errors import SpecError
+from ocrdata.slices import parse_slice, split_slice
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (":", slice(None)),
+        ("1:2", slice(1, 2)),
+        ("-5:", slice(-5, None)),
+        ("::2", slice(None, None, 2)),
+        ("10:0:-3", slice(10, 0, -3)),
+        (" 1 : +2 ", slice(1, 2)),
+    ],
+)
+def test_slices(text: str, expected: slice) -> None:
+    assert parse_slice("x", text) == expected
+
+
+def test_a_slice_is_split_from_what_it_is_of() -> None:
+    assert split_slice("a.tar[1:2]") == ("a.tar", "1:2")
+    assert split_slice("a.tar") == ("a.tar", None)
+    assert split_slice("a[bc]") == ("a[bc]", None)
+    with pytest.raises(SpecError, match=r"\[7\] is one position, not a slice; write \[7:8\]"):
+        split_slice("a.tar[7]")
