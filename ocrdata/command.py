@@ -1,4 +1,4 @@
-"""What every command line here shares: one-line errors, exit statuses, human numbers.
+"""What every command line here shares: one-line errors and exit statuses.
 
 Exit status 0 is success, 1 a failure, 2 a mistake in what was typed, 130 Ctrl-C.
 """
@@ -6,12 +6,17 @@ Exit status 0 is success, 1 a failure, 2 a mistake in what was typed, 130 Ctrl-C
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
+import threading
 from collections.abc import Callable, Sequence
+from types import TracebackType
 from typing import NoReturn
 
 from ocrdata.errors import OcrError
+
+_OUTPUT_REFUSED = (errno.ENOSPC, errno.EIO, errno.EBADF, errno.EDQUOT)
 
 
 class Parser(argparse.ArgumentParser):
@@ -37,16 +42,41 @@ def run(main: Callable[[Sequence[str]], int]) -> NoReturn:
     An `OcrError` is printed as its message alone; anything else is a bug and keeps its traceback.
     """
     try:
+        if sys.stdout is None:  # closed by who started it
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for the rest of the process
         status = main(sys.argv[1:])
         sys.stdout.flush()
     except OcrError as exc:
         print(f"error: {exc}", file=sys.stderr)
         status = exc.exit_status
     except KeyboardInterrupt:
-        print("stopped by Ctrl-C", file=sys.stderr)
+        _say_stopped()
         status = 130
+        if any(thread is not threading.main_thread() for thread in threading.enumerate()):
+            sys.stdout.flush()
+            os._exit(status)  # threads in the middle of something would be waited for
     except BrokenPipeError:
         # Who read our output has gone (`... | head`); keep the interpreter from flushing again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 1
+    except OSError as exc:
+        if exc.filename is not None or exc.errno not in _OUTPUT_REFUSED:
+            raise
+        print(f"error: the output cannot be written: {exc.strerror}", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        status = 1
     sys.exit(status)
+
+
+def _say_stopped() -> None:
+    print("stopped by Ctrl-C", file=sys.stderr)
+
+
+def _uncaught(kind: type[BaseException], exc: BaseException, trace: TracebackType | None) -> None:
+    if issubclass(kind, KeyboardInterrupt):  # while a command still loads what it needs
+        _say_stopped()
+    else:
+        sys.__excepthook__(kind, exc, trace)
+
+
+sys.excepthook = _uncaught

@@ -8,7 +8,7 @@ from.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -90,6 +90,22 @@ class _Conversion:
         """Fix the layout, and refuse to mix with shards that were made otherwise."""
         options = self.options
         known = recorded_provenance(self.out, options.name)
+        other = self._lay_out(known)
+        if other and self.work.made_nothing():  # it binds nobody
+            self.work.remove()
+            other = self._lay_out(None)
+        if other:
+            raise UsageError(
+                f"{self.out / options.name}: the shards there are of another conversion: "
+                f"{'; '.join(other)}; remove them with {self.work.path}, or choose another "
+                "--name or --out"
+            )
+        if self.manifest_path.exists():
+            self.finished = read_manifest(self.manifest_path)
+
+    def _lay_out(self, known: Mapping[str, Any] | None) -> list[str]:
+        """Fix layout and provenance; what the latter differs in from what is known."""
+        options = self.options
         rows = None if known is None else known.get("rows")
         self.layout = options.layout(rows if isinstance(rows, int) else self.source.count())
         self.provenance: dict[str, Any] = {
@@ -101,15 +117,7 @@ class _Conversion:
             **({"compress": options.compress} if options.compress else {}),
             **({"command": options.command} if options.command else {}),
         }
-        if known is not None:
-            other = differences(known, self.provenance)
-            if other:
-                raise UsageError(
-                    f"{self.out / options.name}: the shards there are of another conversion: "
-                    f"{'; '.join(other)}; remove them, or choose another --name or --out"
-                )
-        if self.manifest_path.exists():
-            self.finished = read_manifest(self.manifest_path)
+        return [] if known is None else differences(known, self.provenance)
 
     def make_all(self) -> Manifest:
         """Make the shards that are missing, then rejects and manifest."""

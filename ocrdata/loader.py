@@ -67,6 +67,7 @@ class Loader(Generic[Item_]):
     With 0 workers everything happens in the caller. `ahead` results at most wait at any time
     (default: two a worker). An exception of `make` is raised at its own step. `waited` is the
     time in seconds that the last step spent without its batch. Close it, or use it as a context.
+    Raises ValueError once it is closed before its end.
     """
 
     def __init__(
@@ -84,6 +85,7 @@ class Loader(Generic[Item_]):
         self._pool = ThreadPoolExecutor(workers, "loader") if workers else None
         self._pending: deque[Future[Item_]] = deque()
         self._submitted = start
+        self._closed = False
         self.waited = 0.0
 
     def __iter__(self) -> Iterator[Item_]:
@@ -93,12 +95,15 @@ class Loader(Generic[Item_]):
         if self._next >= self._stop:
             self.close()
             raise StopIteration
+        if self._closed:
+            raise ValueError(f"the loader was closed before step {self._next}")
         began = time.perf_counter()
         if self._pool is None:
             result = self._make(self._next)
         else:
             self._fill(self._pool)
-            result = self._pending.popleft().result()
+            result = self._pending[0].result()  # a step that fails is asked for again, and fails
+            self._pending.popleft()
             self._fill(self._pool)
         self._next += 1
         self.waited = time.perf_counter() - began
@@ -114,14 +119,16 @@ class Loader(Generic[Item_]):
             self._pending.append(pool.submit(self._make, self._submitted))
             self._submitted += 1
 
-    def close(self) -> None:
+    def close(self, *, wait: bool = True) -> None:
         """End the workers; what they have begun is finished and dropped. Twice is no harm."""
+        self._closed = True
         if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
+            self._pool.shutdown(wait=wait, cancel_futures=True)
             self._pending.clear()
 
     def __enter__(self) -> Loader[Item_]:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # Who wants to stop at once does not wait for a batch that is being made.
+        self.close(wait=kind is None or not issubclass(kind, KeyboardInterrupt))

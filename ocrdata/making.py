@@ -150,6 +150,11 @@ class WorkFolder:
                 remove_abandoned(self.out / match[1])
             _unlink(self.path, rf"\.({shard}|recipe\.json|\d+\.json)\.tmp")
 
+    def made_nothing(self) -> bool:
+        """Whether a conversion began here and no shard of it, nor a manifest, has its name yet."""
+        shard = rf"{re.escape(self.name)}-\d+\.tar(\.zst)?|{re.escape(self.name)}\.json"
+        return self.path.is_dir() and not _matching(self.out, shard)
+
     def remove(self) -> None:
         """Remove the folder; the recipe last, so that a half-removed one still says what it is."""
         if self.path.is_dir():

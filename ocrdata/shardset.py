@@ -17,7 +17,7 @@ from pathlib import Path
 
 from xxhash import xxh3_128_digest
 
-from ocrdata.errors import DigestError, ShardError, TruncatedError, UsageError
+from ocrdata.errors import DigestError, ShardError, TransportError, TruncatedError, UsageError
 from ocrdata.framefile import FrameCache, FrameFile
 from ocrdata.index import Index, index_path, read_header, read_index, read_key_range
 from ocrdata.indexfile import find_index
@@ -164,7 +164,12 @@ class ShardSet:
         shard = self.shards[number]
         file = self._files.get(shard.path)
         if file.size != shard.bytes:
-            raise _size_error(shard.path, file.size, shard.bytes, "when the set was opened")
+            # Of the way to its samples, not of one of them: no reason to skip any.
+            raise TransportError(
+                shard.name,
+                f"has {file.size:,} bytes, {shard.bytes:,} when the set was opened",
+                remedy="it was replaced meanwhile; put the original back, or open the set again",
+            )
         return file
 
     def differs(self, number: int, index: Index, local: int, at: int) -> DigestError:

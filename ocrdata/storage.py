@@ -15,7 +15,7 @@ from pathlib import Path
 
 import xxhash
 
-from ocrdata.errors import ShardError, TransportError, TruncatedError
+from ocrdata.errors import TransportError, TruncatedError
 from ocrdata.files import explain_disk
 
 OPEN_FILES = 64
@@ -44,7 +44,7 @@ class LocalFile:
             raise TransportError(self.name, f"cannot be opened: {exc.strerror}") from exc
         status = os.fstat(self._handle)
         if not stat.S_ISREG(status.st_mode):
-            raise ShardError(self.name, "not a regular file")
+            raise TransportError(self.name, "not a regular file")
         self.size = status.st_size
         self.modified = status.st_mtime_ns
 

@@ -21,6 +21,9 @@ from ocrdata.slices import parse_slice
 
 VERSION = 1
 
+LONGEST_RUN = 10**9
+"""Steps; a plan holds two bytes for each."""
+
 PARTS = ("sam", "clip", "projector", "gpt")
 """Of the model, in the order in which data passes through them."""
 
@@ -202,6 +205,8 @@ class Config:
                      "step_factor"):  # fmt: skip
             if not 0 < getattr(self, name) < math.inf:
                 raise UsageError(f"{flag_name(name)} must be above 0, not {getattr(self, name)}")
+        if self.steps > LONGEST_RUN:
+            raise UsageError(f"--steps {self.steps}: a run has at most {LONGEST_RUN:,}")
         for name in ("seed", "micro_batch", "warmup", "eval_every", "save_every", "keep",
                      "stop_at", "workers", "weight_decay", "max_bad"):  # fmt: skip
             if not 0 <= getattr(self, name) < math.inf:

@@ -40,11 +40,14 @@ def main(arguments: Sequence[str]) -> int:
         raise UsageError("--limit and --workers must not be negative")
     if asked.out and Path(asked.out).is_dir():
         raise UsageError(f"--out {asked.out} is a folder; name a file in it")
+    if asked.out and Path(asked.out).suffix != ".jsonl":
+        raise UsageError(f"--out {asked.out}: answers are JSON lines, name it so: answers.jsonl")
     shards = shards[: asked.limit] if asked.limit else shards
     if not len(shards):
-        raise UsageError(f"--shards {shards.spec} holds no samples")
+        raise UsageError(f"--shards {' '.join(asked.shards)} holds no samples")
     loaded = load_for_inference(Path(asked.checkpoint), device)
     out = Path(asked.out) if asked.out else default_out(loaded)
+    refuse_other(out, shards)
     make_folder(out.parent)
     decoding = replace(decoding, precision=autocast_type(loaded.config.precision, device))
     with Lock(out.with_name(f".{out.name}.lock"), f"--out {out}"):
@@ -122,6 +125,25 @@ def validate_loaded(
         precision=decoding.precision,
     )
     return validate(loaded.model, {shards.source_name: shards}, loaded.tokenizer, settings)
+
+
+def refuse_other(out: Path, shards: Shards) -> None:
+    """Whether a file is there that holds anything but answers to these very samples. Raises
+    UsageError."""
+    if not out.exists():
+        return
+    try:
+        with out.open("rb") as file:
+            first = json.loads(file.readline(1 << 24) or b"{}")
+        ours = isinstance(first, dict) and (not first or {"answer", "gold"} <= first.keys())
+        summary = out.with_suffix(".summary.json")
+        spec = json.loads(summary.read_bytes())["shards"] if summary.exists() else shards.spec
+    except (OSError, ValueError, KeyError, TypeError):
+        ours, spec = False, ""
+    if not ours:
+        raise UsageError(f"--out {out} is there and holds no answers; name another file")
+    if spec != shards.spec:
+        raise UsageError(f"{out} holds the answers to {spec}; name another file with --out")
 
 
 def write_answers(asker: Asker, partners: Partners, out: Path) -> Tally:

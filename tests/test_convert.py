@@ -187,6 +187,14 @@ def test_shards_of_another_conversion_are_not_mixed_in(
     assert made(options.out) == before
 
 
+def test_a_conversion_that_made_nothing_binds_nobody(options: Options, source: Numbered) -> None:
+    with pytest.raises(SourceError):
+        convert(replace(source, breaks_at=0), options)
+    assert (options.out / ".set.making").is_dir()
+    again = convert(replace(source, salt=9), options)
+    assert again == convert(replace(source, salt=9), replace(options, out=options.out / "fresh"))
+
+
 def test_shards_nobody_accounts_for_are_refused(options: Options, source: Numbered) -> None:
     convert(source, options)
     (options.out / "set.json").unlink()

@@ -101,6 +101,24 @@ def test_text_only_shards_are_evaluated(
     assert capsys.readouterr().out == "", "refused before anything is computed"
 
 
+def test_no_other_file_is_written_over(run_folder: Path) -> None:
+    shards = run_folder.parent / "squares-000.tar"
+    arguments = ["--checkpoint", str(run_folder), "--max-new-tokens", "1", "--shards"]
+    own, metrics = run_folder / "own.jsonl", run_folder / "metrics.jsonl"
+    for _ in range(2):  # the same samples again: the same file
+        assert evaluate.main([*arguments, f"{shards}[:2]", "--out", str(own)]) == 0
+    metrics.write_text('{"step": 0}\n')
+    before = {path: path.read_bytes() for path in (shards, own, metrics)}
+    for spec, out, message in (
+        (f"{shards}[:2]", shards, "answers are JSON lines, name it so"),
+        (f"{shards}[:2]", metrics, "is there and holds no answers"),
+        (f"{shards}[:3]", own, r"own\.jsonl holds the answers to .*\[0:2\]; name another file"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            evaluate.main([*arguments, spec, "--out", str(out)])
+    assert {path: path.read_bytes() for path in before} == before
+
+
 def test_evaluating_twice_gives_the_same_bytes(run_folder: Path) -> None:
     spec = str(run_folder.parent / "squares-000.tar")
     written = []

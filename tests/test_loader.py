@@ -57,8 +57,26 @@ def failing_at(step: int) -> Callable[[int], int]:
 def test_an_error_comes_at_its_own_step(workers: int) -> None:
     with Loader(failing_at(5), 0, stop=9, workers=workers) as loader:
         assert [next(loader) for _ in range(5)] == list(range(5))
-        with pytest.raises(OcrError, match="step 5 broke"):
-            next(loader)
+        for _ in range(2):  # asked again, it fails again: no step is ever another's
+            with pytest.raises(OcrError, match="step 5 broke"):
+                next(loader)
+            assert loader.step == 5
+    with pytest.raises(ValueError, match="closed before step 5"):
+        next(loader)
+
+
+def test_who_stops_at_once_does_not_wait_for_a_batch() -> None:
+    begun, gate = threading.Event(), threading.Event()
+
+    def make(step: int) -> int:
+        begun.set()
+        assert gate.wait(60)
+        return step
+
+    with pytest.raises(KeyboardInterrupt), Loader(make, 0, stop=9, workers=2):
+        begun.wait(10)
+        raise KeyboardInterrupt
+    gate.set()  # only now do the workers end
 
 
 def test_closing_ends_the_threads() -> None:

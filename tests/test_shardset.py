@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ocrdata import shardset
-from ocrdata.errors import DigestError, ShardError, TruncatedError, UsageError
+from ocrdata.errors import DigestError, ShardError, TransportError, TruncatedError, UsageError
 from ocrdata.index import index_path
 from ocrdata.reader import Shards, open_shards
 from ocrdata.shard import make_key
@@ -68,7 +68,7 @@ def test_files_that_are_not_those_of_their_index(tmp_path: Path) -> None:
     tar, size = tmp_path / "x-000.tar", manifest.shards[0].bytes
     shards = open_shards(str(tmp_path))
     os.truncate(tar, size - 512)
-    with pytest.raises(TruncatedError, match=f"has {size - 512:,} bytes, {size:,} when the set"):
+    with pytest.raises(TransportError, match=f"has {size - 512:,} bytes, {size:,} when the set"):
         shards[0]
     with pytest.raises(TruncatedError, match="according to the manifest"):
         open_shards(str(tmp_path))

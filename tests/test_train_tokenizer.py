@@ -63,7 +63,11 @@ def test_limit_and_many_sets(shards: Path, tmp_path: Path) -> None:
 
 def test_mistakes_are_one_line(shards: Path, tmp_path: Path) -> None:
     out = tmp_path / "t.json"
+    other = tmp_path / "other.json"
+    other.write_text('{"shards": []}')
     for arguments, message in (
+        (("--shards", f"{shards}[50:]", "--out", out), "[50:] holds no samples"),
+        (("--shards", shards, "--out", other), "other.json is there and is no tokenizer"),
         (("--shards", tmp_path / "none.tar", "--out", out), "none.tar"),
         (("--shards", shards, "--out", tmp_path / "t.pkl"), "the file is JSON"),
         (("--shards", shards, "--out", out, "--limit", 0), "--limit 0"),
@@ -73,4 +77,4 @@ def test_mistakes_are_one_line(shards: Path, tmp_path: Path) -> None:
         done = command(*arguments)
         assert done.returncode == 2, done.stderr
         assert message in done.stderr and "Traceback" not in done.stderr
-    assert not out.exists()
+    assert not out.exists() and other.read_text() == '{"shards": []}'

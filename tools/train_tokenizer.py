@@ -17,12 +17,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ocrdata.command import Parser, run
-from ocrdata.errors import UsageError
+from ocrdata.errors import OcrError, UsageError
 from ocrdata.files import make_folder
 from ocrdata.human import human_bytes, human_time
 from ocrdata.locks import Lock
 from ocrdata.reader import Shards, open_shards
-from ocrdata.tokenizer import train_tokenizer
+from ocrdata.tokenizer import load_tokenizer, train_tokenizer
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -33,6 +33,10 @@ def main(arguments: Sequence[str]) -> int:
     if asked.out.suffix != ".json":
         raise UsageError(f"--out {asked.out}: the file is JSON, name it so, such as tokenizer.json")
     sets = [open_shards(spec)[: asked.limit] for spec in asked.shards]
+    for typed, shards in zip(asked.shards, sets, strict=True):
+        if not len(shards):
+            raise UsageError(f"--shards {typed} holds no samples")
+    _refuse_other(asked.out)
     started, texts = time.perf_counter(), _Texts(sets)
     tokenizer = train_tokenizer(iter(texts), asked.vocab_size)
     make_folder(asked.out.parent)
@@ -46,6 +50,15 @@ def main(arguments: Sequence[str]) -> int:
     if tokenizer.vocab_size < asked.vocab_size:
         print(f"the texts are too few for {asked.vocab_size:,}: nothing is left to merge")
     return 0
+
+
+def _refuse_other(path: Path) -> None:
+    """Whether a file is there that is no tokenizer. Raises UsageError."""
+    if path.exists():
+        try:
+            load_tokenizer(path)
+        except OcrError as exc:
+            raise UsageError(f"--out {path} is there and is no tokenizer; name another") from exc
 
 
 def build_parser() -> Parser:
