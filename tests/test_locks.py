@@ -1,3 +1,4 @@
+import fcntl
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import pytest
 from ocrdata.errors import UsageError
 from ocrdata.files import temporary_name
 from ocrdata.locks import Lock, only_one, remove_abandoned
+from tests.waiting import until, waits_on
 
 
 def test_a_lock_has_one_holder_and_goes_with_it(tmp_path: Path) -> None:
@@ -84,3 +86,64 @@ def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) 
     temporary_name(path).write_bytes(b"another writer's, without a lock")
     remove_abandoned(path)
     assert temporary_name(path).exists()
+
+
+def locked(path: Path) -> int:
+    """A lock file of that name with its lock, on a handle of its own: somebody else's."""
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return handle
+
+
+def test_who_waited_on_a_removed_lock_file_waits_for_the_next_holder(tmp_path: Path) -> None:
+    """The last holder removes the file and lets go; a new one has made its own by then."""
+    path, inside = tmp_path / "a.bin", threading.Event()
+    lock = tmp_path / ".a.bin.lock"
+
+    def make() -> None:
+        with only_one(path):
+            inside.set()
+
+    first = locked(lock)
+    waiter = threading.Thread(target=make)
+    waiter.start()
+    assert until(lambda: waits_on(first))
+    lock.unlink()
+    second = locked(lock)
+    os.close(first)  # the waiter has the lock of a file that nobody finds any more
+    assert until(lambda: waits_on(second) or inside.is_set())
+    assert not inside.is_set(), "two were at it at once"
+    lock.unlink()
+    os.close(second)
+    waiter.join()
+    assert inside.is_set() and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("follower", [True, False])
+def test_a_lock_taken_on_a_removed_file_is_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, follower: bool
+) -> None:
+    """Between the opening and the locking the last holder removes the file and lets go: the lock
+    is that of a new file, where nobody else has it."""
+    path, handles = tmp_path / ".lock", [locked(tmp_path / ".lock")]
+    flock = fcntl.flock
+
+    def late(handle: int, how: int) -> None:
+        if len(handles) == 1:
+            path.unlink()
+            os.close(handles[0])
+            handles.append(-1)
+            if follower:
+                monkeypatch.undo()
+                handles[1] = locked(path)
+        flock(handle, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    if follower:
+        with pytest.raises(UsageError, match="the thing is being written by another process"):
+            Lock(path, "the thing").__enter__()
+        assert path.exists()
+        os.close(handles[1])
+    else:
+        with Lock(path, "the thing"), pytest.raises(UsageError, match="written by another"):
+            Lock(path, "the thing").__enter__()
