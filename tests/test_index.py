@@ -229,3 +229,20 @@ def test_members_that_lie_elsewhere(tmp_path: Path) -> None:
         table = pa.Table.from_pylist(good, schema=SCHEMA)
         rewritten(path, {"rows_digest": rows_digest(table)}, table)
         read_index(path)
+
+
+def test_what_begins_before_its_place(tmp_path: Path) -> None:
+    """A member before its sample, or a sample before the end of the one before: all else is as it
+    was written, and every number is inside the tar."""
+    write_shard(tmp_path / "x-000.tar", [sample(0), sample(1)])
+    path = tmp_path / "x-000.index.parquet"
+    good = pq.read_table(path).to_pylist()
+    earlier: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+    earlier[1]["members"][0]["offset"] = good[0]["offset"] + 512
+    overlapping: list[dict[str, Any]] = pq.read_table(path).to_pylist()
+    overlapping[0]["size"] += 512
+    for values in (earlier, overlapping):
+        table = pa.Table.from_pylist(values, schema=SCHEMA)
+        rewritten(path, {"rows_digest": rows_digest(table)}, table)
+        with pytest.raises(ShardError, match="contradicts itself"):
+            read_index(path)
