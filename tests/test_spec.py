@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from ocrdata.errors import DiskError, ShardError, SpecError
 from ocrdata.manifest import read_manifest
 from ocrdata.names import natural, set_name, shard_number
+from ocrdata.reader import open_shards
 from ocrdata.spec import join, resolve
 from tests.rows import write_set
 
@@ -217,6 +218,18 @@ def test_a_manifest_names_its_shards(tmp_path: Path) -> None:
         resolve(tmp_path / "x.json")
     with pytest.raises(SpecError, match=r"1 of 2 shards are missing: .*x-001.tar"):
         resolve(tmp_path)
+
+
+def test_a_manifest_is_of_its_own_folder_alone(tmp_path: Path) -> None:
+    """Shards of one name and other content lie in the second folder."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    for folder, counts in ((one, [2, 1]), (two, [1, 3])):
+        folder.mkdir()
+        write_set(folder, "x", counts)
+    files = [str(one / "x-000.tar"), str(two / "x-001.tar")]
+    found = resolve(files)
+    assert (found.files, found.manifest) == (tuple(map(Path, files)), None)
+    assert [read.meta["number"] for read in open_shards(files)] == [0, 1, 1, 2, 3]
 
 
 def write_other(folder: Path) -> Path:
