@@ -14,7 +14,13 @@ from hypothesis import strategies as st
 
 from ocrdata import counting
 from ocrdata.counting import OneTar, ViewCounts, count_anew, count_shards, count_tars
-from ocrdata.counts import cached_counts_path, counts_path, read_counts
+from ocrdata.counts import (
+    CountsBuilder,
+    cached_counts_path,
+    counts_path,
+    read_counts,
+    write_counts,
+)
 from ocrdata.errors import DigestError, DiskError, RejectedRow, ShardError, UsageError
 from ocrdata.index import index_path, read_header
 from ocrdata.indexfile import CACHE_VARIABLE
@@ -327,3 +333,18 @@ def killed_and_made_again(home: Path, tokenizer: Tokenizer, *, workers: int, wan
 
 def test_killed_at_three_points(tmp_path: Path, tokenizer: Tokenizer) -> None:
     killed_and_made_again(tmp_path, tokenizer, workers=1, wanted=3)
+
+
+def test_counts_of_another_number_of_samples(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    """They say of themselves that they are of this very index, and are sound but for that."""
+    info = write_shard(tmp_path / "x-000.tar", map(sample, range(3)))
+    path, builder = counts_path(tmp_path / "x-000.tar", tokenizer.fingerprint), CountsBuilder()
+    for listed in range(1, 6):
+        builder.add([TurnCount(listed, 1)])
+        digests = {"rows_digest": info.rows_digest, "fingerprint": tokenizer.fingerprint}
+        write_counts(path, builder.finish(), **digests)
+        counted = count_shards(open_shards(str(tmp_path / "x-000.tar")), tokenizer)
+        if listed != 3:
+            with pytest.raises(ShardError, match=f"{listed} counts of 3 samples"):
+                counted.shard(0)
+    assert len(read_counts(path, **digests)) == 5
