@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import fcntl
 import os
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -12,6 +15,8 @@ from ocrdata.errors import ShardError
 from ocrdata.making import Layout, Record, WorkFolder, differences, recorded_provenance
 from ocrdata.shard import ShardWriter, make_key
 from tests.numbered import Numbered
+from tests.shardcommand import environment
+from tests.waiting import until, waits_on
 
 
 @given(rows=st.integers(1, 5_000), size=st.integers(1, 300), data=st.data())
@@ -89,6 +94,32 @@ def test_workers_hold_the_folder_until_they_end(tmp_path: Path) -> None:
     fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
     os.close(other)
     folder.wait_for_orphans()
+
+
+def test_who_waits_for_orphans_returns_when_the_last_has_ended(tmp_path: Path) -> None:
+    folder = WorkFolder(tmp_path, "set")
+    folder.begin({})
+    code = (
+        "import sys; from pathlib import Path; from ocrdata.making import WorkFolder\n"
+        "WorkFolder(Path(sys.argv[1]), 'set').hold(); print('held', flush=True); sys.stdin.read()"
+    )
+    orphans = [
+        subprocess.Popen([sys.executable, "-c", code, str(tmp_path)], env=environment(tmp_path),
+                         stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]  # fmt: skip
+    for orphan in orphans:
+        assert orphan.stdout is not None and orphan.stdout.readline() == "held\n"
+    waiter = threading.Thread(target=folder.wait_for_orphans)
+    handle = os.open(folder.path, os.O_RDONLY)
+    waiter.start()
+    for orphan in orphans:
+        assert until(lambda: waits_on(handle) or not waiter.is_alive())
+        assert waiter.is_alive(), "an orphan lives"
+        orphan.kill()
+        orphan.communicate()
+    waiter.join()
+    os.close(handle)
 
 
 def test_differences_name_what_differs() -> None:
