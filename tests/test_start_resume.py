@@ -12,12 +12,15 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from ocrdata.errors import TrainError, UsageError
 from ocrdata.locks import Lock
 from ocrtrain import checkpoint, metrics
+from ocrtrain.build import bare_model
 from ocrtrain.config import CHOICES, Config, flag_name, from_json
 from ocrtrain.flags import Asked, parse
+from ocrtrain.optim import build_optimizer
 from ocrtrain.presets import stage1, stage2
 from ocrtrain.runfile import read_sealed, write_sealed
 from ocrtrain.start import start, train
@@ -281,3 +284,35 @@ def test_left_over_lines_and_half_written_checkpoints_go(run: Path, unbroken: Pa
     assert go_on(run) == 0
     assert losses(run) == losses(unbroken)
     assert not half.exists()
+
+
+def test_torch_goes_on_from_the_random_state_that_was_saved(run: Path) -> None:
+    """Whatever may have drawn until then; nothing in training does, so that it stays as it is."""
+    found = checkpoint.Checkpoint.open(checkpoint.steps(run)[-1])
+    model = bare_model(found.config, found.tokenizer())
+    optimizer = build_optimizer(model, found.config)
+    found.load_weights(model)
+    found.load_optimizer(model, optimizer)
+    with torch.random.fork_rng(devices=[]):
+        torch.rand(7)
+        drawn = torch.get_rng_state()
+        checkpoint.save(
+            run, found.state, config=found.config, model=model, optimizer=optimizer,
+            tokenizer=found.tokenizer(),
+        )  # fmt: skip
+    assert go_on(run, "--stop-at", "4") == 0
+    assert torch.equal(torch.get_rng_state(), drawn)
+    saved = [load_file(folder / "random.safetensors")["cpu"] for folder in checkpoint.steps(run)]
+    assert len(saved) == 2 and all(torch.equal(state, drawn) for state in saved)
+
+
+def test_a_checkpoint_too_many_goes_when_the_run_goes_on(unbroken: Path, tmp_path: Path) -> None:
+    """As a kill between a save and the removal of the oldest leaves it; nothing else is saved
+    here, since the run has ended."""
+    run = Path(shutil.copytree(unbroken, tmp_path / "run"))
+    assert [folder.name[-2:] for folder in checkpoint.steps(run)] == ["04", "08", "12"]
+    kept = contents(run)
+    assert go_on(run, "--keep", "2") == 0
+    gone = {name for name in kept if name.startswith("checkpoints/step_000004/")}
+    assert contents(run).keys() == kept.keys() - gone and gone
+    assert [folder.name[-2:] for folder in checkpoint.steps(run)] == ["08", "12"]
