@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections import Counter
+from collections.abc import Callable
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
 import pytest
 
-from ocrdata.errors import TransportError, UsageError
+from ocrdata import shardset
+from ocrdata.errors import ShardError, TransportError, UsageError
 from ocrdata.loader import Loader
 from ocrdata.tokenizer import load_tokenizer
-from ocrtrain.bad import BadSamples
+from ocrtrain import checkpoint
+from ocrtrain.bad import BadSamples, Occurrence
 from ocrtrain.batch import identity_of
 from ocrtrain.config import Config
 from ocrtrain.planning import plan_run
+from ocrtrain.rebuild import Asked, rebuild
+from ocrtrain.start import train
 from ocrtrain.stream import (
     Stream,
     open_sources,
     rank_rows,
 )
 from tests.data import make_inputs, small_config
+from tests.showing import break_images, config_of, trained_run
 from tests.streams import STEPS, State, damaged, make_stream, two_sources
 
 
@@ -167,3 +175,70 @@ def test_a_shard_that_is_gone_is_never_skipped(inputs: dict[str, str], tmp_path:
     with pytest.raises(TransportError, match="the file is gone"):
         for step in range(12):
             stream.batch(step)
+
+
+class Interrupted(BadSamples):
+    """Asked about a sample, it does what another worker and another program do meanwhile."""
+
+    def __init__(self, meanwhile: Callable[[], None]) -> None:
+        super().__init__(skip=True)
+        self._meanwhile = meanwhile
+
+    def reason(self, occurrence: Occurrence) -> str:
+        self._meanwhile()
+        return super().reason(occurrence)
+
+
+def test_an_index_that_was_replaced_is_never_skipped(
+    inputs: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rows of a shard are let go of while one of its samples is on its way, and the index they
+    are read from again is another shard's: no sample's fault."""
+    spec = damaged(inputs, tmp_path, 17)
+    config = small_config(inputs, tmp_path / "run", shards=(spec + "[20:40]",), batch=1)
+    sources, tokenizer = open_sources(config), load_tokenizer(config.tokenizer)
+    plan = plan_run(config, sources, tokenizer).plan
+    (shards,) = sources.train.values()
+    monkeypatch.setattr(shardset, "INDEX_ROWS", 20)
+
+    def meanwhile() -> None:
+        shutil.copy(tmp_path / "squares-000.index.parquet", tmp_path / "squares-001.index.parquet")
+        shards.shard_set.index(2)
+
+    stream = Stream(plan, sources, config, tokenizer=tokenizer, bad=Interrupted(meanwhile))
+    with pytest.raises(ShardError, match="is not the one there was when the set was op") as caught:
+        stream.batch(0)
+    assert caught.value.key == ""
+
+
+def test_holes_stay_where_they_were_in_a_slice_from_the_middle(
+    inputs: dict[str, str], tmp_path: Path
+) -> None:
+    """A run over damaged shards goes on from an earlier state after they were mended: it trains on
+    the same batches once more, and anybody rebuilds them. Positions count in the whole set."""
+    moved = {**inputs, "shards": str(tmp_path / "squares-*.tar")}
+    for path in Path(inputs["shards"]).parent.glob("squares-*"):
+        shutil.copy(path, tmp_path)
+    bad = range(7, 48, 5)
+    break_images(moved["shards"], bad)
+    values = {"shards": (moved["shards"],), "train_slice": "[5:48]", "save_every": 2,
+              "bad_samples": "skip", "max_bad": 99}  # fmt: skip
+    run = trained_run(moved, tmp_path / "run", stop_at=6, **values)
+    trained = (run / "batches.jsonl").read_text().splitlines()
+    record = (run / "bad.jsonl").read_text()
+    holes = [(line["step"], line["position"]) for line in map(json.loads, record.splitlines())]
+    assert {position for _, position in holes} <= set(bad)
+    assert {step for step, _ in holes} & {2, 3, 4, 5}
+    for step in (4, 6):
+        shutil.rmtree(checkpoint.step_folder(run, step))
+    break_images(moved["shards"], bad)
+    assert train(config_of(moved, run, **values), resume=True) == 0
+    assert (run / "bad.jsonl").read_text() == record
+    lines = (run / "batches.jsonl").read_text().splitlines()
+    assert (len(lines), lines[:6]) == (10, trained)
+    replayed = []
+    for step, line in enumerate(map(json.loads, lines)):
+        shown = rebuild(Asked(run, step))
+        assert (shown.identity, shown.problem) == (line["identity"], None)
+        replayed += [(step, segment.ref.position) for segment in shown.batch.bad]
+    assert replayed == holes
