@@ -1,5 +1,6 @@
 import itertools
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from ocrdata import mix
 from ocrdata.errors import UsageError
 from ocrdata.mix import Phase, schedule
+from ocrdata.mixloop import serve
 
 weights_lists = st.lists(st.integers(0, 1000), min_size=1, max_size=12).filter(any)
 Weights = list[int]
@@ -105,6 +107,23 @@ def test_by_tokens_a_source_of_long_batches_gets_fewer_of_them() -> None:
     assert np.bincount(slots).tolist() == [100, 900]
     by_slots = schedule(phases([1, 1]), 1_000).slots
     assert np.bincount(by_slots).tolist() == [500, 500]
+
+
+def test_by_tokens_debts_add_up_to_nothing_though_thirds_are_rounded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Found by a search: what is left over of 1/3, 1/3 and -2/3 decides who of two comes first."""
+    sums: list[int] = []
+
+    def watched(*state: Any) -> Any:
+        sums.append(int(state[5].sum()))
+        return serve(*state)
+
+    monkeypatch.setattr(mix, "fast", lambda _, work: watched)
+    found = phases([0, 1, 1, 1], [2, 0, 1, 1], starts=(0, 2))
+    slots = schedule(found, 10, sizes=lambda _, start, stop: np.ones(stop - start, np.int64)).slots
+    assert slots.tolist() == [1, 2, 3, 0, 2, 0, 3, 0, 2, 0]  # as `ALGORITHM` has it
+    assert len(sums) > 2 and not any(sums)
 
 
 @given(weights=weights_lists, length=st.integers(1, 200))
