@@ -132,3 +132,48 @@ def test_no_worker_outlives_a_killed_parent(tmp_path: Path) -> None:
         assert os.read(reading, 1) == b""
     finally:
         os.close(reading)
+
+
+LATE = """
+import multiprocessing, os, sys
+from dataclasses import dataclass
+from ocrdata.workforce import work
+
+@dataclass(frozen=True)
+class Late:
+    pipe: str
+
+    def begin(self):
+        os.write(os.open(self.pipe, os.O_WRONLY), b"begins ")
+        multiprocessing.parent_process().join()
+        sys.setswitchinterval(60)  # other threads come when this one waits for something
+
+    def make(self, shards, report):
+        os.write(os.open(self.pipe, os.O_WRONLY), b"makes ")
+
+if __name__ == "__main__":
+    work(Late(sys.argv[1]), range(6), 6, print)
+"""
+
+
+def test_a_worker_that_has_begun_when_its_parent_is_gone_makes_nothing(tmp_path: Path) -> None:
+    """Whoever waits for orphans may have passed by then: it has only now marked itself as one."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    (tmp_path / "late.py").write_text(LATE)
+    reading = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    writing = os.open(pipe, os.O_WRONLY)  # so that reading waits for the first of them, too
+    parent = subprocess.Popen(
+        [sys.executable, str(tmp_path / "late.py"), str(pipe)],
+        env=environment(tmp_path, PYTHONPATH=str(ROOT)),
+    )
+    os.set_blocking(reading, True)
+    with open(reading, "rb", buffering=0) as file:
+        told = b""
+        while told.count(b"begins ") < 6:
+            told += file.read(100)
+        os.close(writing)
+        parent.kill()
+        parent.wait()
+        # The end of the pipe is reached when the last of them has gone.
+        assert told + file.readall() == b"begins " * 6
