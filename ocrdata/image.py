@@ -2,7 +2,8 @@
 
 Owner of every rule between the original bytes of an image and `uint8 [H, W, 3]`: which formats are
 read, EXIF rotation, first frame of an animation, palettes expanded, alpha composited on white,
-16 bits cut to 8, CMYK and grey to RGB. It never writes an image, and it never accepts half of one.
+16 bits cut to 8, CMYK and grey to RGB. It never writes an image. A truncated one is an
+error; damage inside a JPEG is concealed by libjpeg, which shows grey and says nothing.
 
 Decoding is Pillow's; plain PNGs take a quicker way to the same pixels (`ocrdata.png`). For JPEG the
 others measured (OpenCV, simplejpeg, kornia-rs: the same libjpeg-turbo, the same bytes) save a copy,
@@ -133,6 +134,17 @@ def decode_rgb(data: bytes, *, max_pixels: int = MAX_PIXELS) -> RGB:
     name, image = _open(data, max_pixels)
     if name == "png" and (rgb := _quick(data, image)) is not None:
         return rgb
+    return _by_pillow(data, name, image)
+
+
+def check_image(data: bytes) -> None:
+    """Whether an image can be decoded, by Pillow alone: what becomes a sample must not depend on
+    whether the quick decoder is there, which passes over a checksum that Pillow compares. Raises
+    ImageError."""
+    _by_pillow(data, *_open(data, MAX_PIXELS))
+
+
+def _by_pillow(data: bytes, name: str, image: ImageFile.ImageFile) -> RGB:
     _load(name, image)
     try:
         return _to_rgb(image, sixteen_bit=name == "png" and data[24] == 16)

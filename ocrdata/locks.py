@@ -24,8 +24,7 @@ def only_one(path: Path) -> Iterator[None]:
     """
     lock = path.with_name(f".{path.name}{_SUFFIX}")
     while True:
-        with explain_disk(lock):
-            handle = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        handle = _open(lock)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
             if _stands_at(handle, lock):
@@ -45,6 +44,14 @@ def remove_abandoned(path: Path) -> None:
     if os.path.exists(lock):  # False, too, for a name that is too long
         with suppress(UsageError, DiskError), Lock(lock, str(path)):
             discard(temporary_name(path))
+
+
+def _open(lock: Path) -> int:
+    try:
+        with explain_disk(lock):
+            return os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except FileNotFoundError as exc:  # of a file system that takes no new files, as /proc
+        raise DiskError(f"{lock.parent}: no file can be made there; choose another place") from exc
 
 
 def _stands_at(handle: int, path: Path) -> bool:
@@ -72,8 +79,7 @@ class Lock:
 
     def _try(self) -> int | None:
         """The locked handle, or None where the lock file was removed by its holder meanwhile."""
-        with explain_disk(self.path):
-            handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        handle = _open(self.path)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as exc:

@@ -34,7 +34,8 @@ def pack(
     max_images: int,
     compiled: bool = False,
 ) -> Packing:
-    """Pack one window. A sample with more than `max_images` images has a row to itself.
+    """Pack one window. A sample with more than `max_images` images shares its row with
+    texts alone.
 
     Raises ValueError where a sample is longer than `capacity`.
     """

@@ -104,10 +104,15 @@ class Shards(Sequence[Sample]):
 
     def by_key(self, key: str) -> Sample:
         """The sample with this key. Raises UsageError where the view has none, or several."""
-        position = self._set.find(key)
-        if position is None or position not in self._positions:
+        found = [position for position in self._set.find(key) if position in self._positions]
+        if not found:
             raise UsageError(f"{self.spec}: no sample has the key {key!r}")
-        return self[self._positions.index(position)]
+        if len(found) > 1:
+            where = ", ".join(self._set.shards[self._set.locate(at)[0]].path.name for at in found)
+            raise UsageError(
+                f"{self.spec}: {len(found)} samples have the key {key!r} ({where}); ask by position"
+            )
+        return self[self._positions.index(found[0])]
 
     def row(self, at: int) -> IndexRow:
         """What the index says of a sample; its payload is not read."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ocrdata.errors import ImageError, RejectedRow
-from ocrdata.image import decode_rgb
+from ocrdata.image import check_image
 
 Part = dict[str, str]
 Message = dict[str, Any]
@@ -139,6 +139,6 @@ def check(sample: Sample) -> None:
         raise RejectedRow(f"the text places {placed} images, the row holds {len(sample.images)}")
     for number, data in enumerate(sample.images):
         try:
-            decode_rgb(data)
+            check_image(data)
         except ImageError as exc:
             raise RejectedRow(f"image {number}: {exc}") from exc

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from xxhash import xxh3_128_digest
 
-from ocrdata.errors import DigestError, ShardError, TransportError, TruncatedError, UsageError
+from ocrdata.errors import DigestError, ShardError, TransportError, TruncatedError
 from ocrdata.framefile import FrameCache, FrameFile
 from ocrdata.index import Index, index_path, read_header, read_index, read_key_range
 from ocrdata.indexfile import find_index
@@ -112,21 +112,15 @@ class ShardSet:
             raise ShardError(shard.name, f"its index {file.name} is not the one {said}")
         return index
 
-    def find(self, key: str) -> int | None:
-        """The position of the sample with this key. Raises UsageError where several have it."""
+    def find(self, key: str) -> list[int]:
+        """The positions of the samples with this key, rising."""
         if not self._key_ranges:
             files = [find_index(shard.path) for shard in self.shards]
             self._key_ranges = [read_key_range(file) for file in files]
         ranges = enumerate(self._key_ranges)
         likely = [number for number, found in ranges if found and found[0] <= key <= found[1]]
         # No digest is compared for the ranges: they say where to look first, never that it is not.
-        hits = self._find_in(key, likely) or self._find_in(key, range(len(self.shards)))
-        if len(hits) > 1:
-            where = ", ".join(self.shards[self.locate(hit)[0]].path.name for hit in hits[:3])
-            raise UsageError(
-                f"{self.base}: {len(hits)} samples have the key {key!r} ({where}); ask by position"
-            )
-        return hits[0] if hits else None
+        return self._find_in(key, likely) or self._find_in(key, range(len(self.shards)))
 
     def _find_in(self, key: str, numbers: Iterable[int]) -> list[int]:
         found = ((number, self.index(number).find(key)) for number in numbers)

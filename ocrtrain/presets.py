@@ -51,6 +51,7 @@ def _tiny(full: Config, preset: str) -> Config:
         full,
         preset="tiny",
         model=TINY,
+        init="random",
         image_size=256,
         steps=400,
         batch=16,

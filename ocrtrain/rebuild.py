@@ -160,6 +160,8 @@ def rebuild(asked: Asked) -> Rebuilt:
 
 def _open(asked: Asked) -> _Run:
     """Read the run's files and open its shards."""
+    if (asked.run / checkpoint.COMPLETE).is_file():
+        raise UsageError(f"{asked.run} is a checkpoint; name its run: {asked.run.parent.parent}")
     began = _config(asked.run)
     config = _with_places(began, asked)
     tokenizer = _tokenizer(asked.run)

@@ -42,7 +42,14 @@ from ocrtrain.record import BatchRecord
 from ocrtrain.resume import check_checkpoint, newest, resumed_config
 from ocrtrain.runfile import write_sealed
 from ocrtrain.spikes import Spikes
-from ocrtrain.stream import Sources, Stream, check_validation, open_sources, shared_samples
+from ocrtrain.stream import (
+    Sources,
+    Stream,
+    check_validation,
+    describe_shared,
+    open_sources,
+    shared_samples,
+)
 from ocrtrain.train import Job, run_loop
 
 
@@ -224,7 +231,7 @@ def _introduce(
         print(f"validate on {len(shards):,} samples of {name}")
     shared = shared_samples(sources)
     if shared:
-        print(f"WARNING: {shared} validation samples are in the training data too (same bytes)")
+        print(describe_shared(shared))
     print(costs.describe(config))
     print(f"run folder: {run}", flush=True)
 

@@ -79,13 +79,22 @@ def _open(spec: Sequence[str], default_slice: str, flag: str) -> Shards:
         assert found is not None
         shards = shards[found]
     if not len(shards):
-        *others, last = _whole(spec)
-        one = len(set(_owners(shards))) == 1  # a slice of several specs is of one set
-        suggested = shlex.join([*others, f"{last}[-100:]"] if one else [f"{last}[-100:]"])
-        raise UsageError(
-            f"{flag} {shards.spec} holds no samples; give another slice, such as {flag} {suggested}"
-        )
+        shown = " ".join(spec) + ("" if split_slice(spec[-1])[1] is not None else default_slice)
+        raise UsageError(f"{flag} {shown} holds no samples; {_remedy(spec, flag, shards)}")
     return shards
+
+
+def _remedy(spec: Sequence[str], flag: str, shards: Shards) -> str:
+    """Slices that hold samples, none of them trained and validated on."""
+    *others, last = _whole(spec)
+    if len(set(_owners(shards))) > 1:  # a slice of several specs is of one set
+        return f"give another slice, such as {flag} {shlex.join([f'{last}[-100:]'])}"
+    train, val = ("--text", "--val-text") if "text" in flag else ("--shards", "--val")
+    return (
+        "say which to train on and which to validate on, such as "
+        f"{train} {shlex.join([*others, f'{last}[:-100]'])} "
+        f"{val} {shlex.join([*others, f'{last}[-100:]'])}"
+    )
 
 
 def _owners(shards: Shards) -> list[Path]:
@@ -234,3 +243,8 @@ def _contents(shards: Shards, position: int) -> tuple[bytes, ...]:
     """The digests of a sample's images, or of its conversation where it has none."""
     members = shards.row(position).members
     return shards.image_digests(position) or tuple(member.digest for member in members)
+
+
+def describe_shared(count: int) -> str:
+    """The warning about validation samples that are trained on."""
+    return f"WARNING: {count} validation samples are in the training data too (same bytes)"

@@ -142,6 +142,11 @@ class Validation:
                 f"the encoder gives all images nearly the same features (mean cosine "
                 f"{similarity:.4f}): it has collapsed, or has not begun to tell them apart"
             )
+        if blind_matters and looks is None:
+            found.append(
+                "no two validation samples have images to exchange: whether the model looks at "
+                "them is not measured"
+            )
         if blind_matters and looks is not None and not sees:
             found.append(
                 f"the model does not look at the images: with other images its loss changes by "

@@ -60,3 +60,41 @@ def test_wrong_flags_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
             parser.parse_args(arguments)
         assert caught.value.code == 2
         assert capsys.readouterr().err.startswith("tool: error: unrecognized arguments: ")
+
+
+def test_an_output_that_takes_nothing_is_one_line() -> None:
+    code = "from ocrdata.command import run\nrun(lambda arguments: print('x' * 9) or 0)"
+    for words in (f'{sys.executable} -c "$0" > /dev/full', f'{sys.executable} -c "$0" >&-'):
+        done = subprocess.run(
+            ["bash", "-c", words, code], capture_output=True, text=True, check=False
+        )
+        full = "/dev/full" in words
+        assert done.returncode == int(full)
+        assert done.stderr == full * (
+            "error: the output cannot be written: No space left on device\n"
+        )
+
+
+def test_ctrl_c_while_a_command_still_loads_is_one_line() -> None:
+    code = "import ocrdata.command\nraise KeyboardInterrupt"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr == "stopped by Ctrl-C\n" and done.returncode != 0
+    done = subprocess.run(
+        [sys.executable, "-c", code.replace("KeyboardInterrupt", "OSError('x')")],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "Traceback" in done.stderr, "a bug keeps its traceback"
+
+
+def test_ctrl_c_does_not_wait_for_threads() -> None:
+    code = (
+        "import threading\nfrom ocrdata.command import run\n"
+        "def main(arguments):\n"
+        "    threading.Thread(target=threading.Event().wait).start()\n"
+        "    raise KeyboardInterrupt\n"
+        "run(main)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (130, "stopped by Ctrl-C\n")

@@ -14,14 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from ocrdata.errors import ImageError
+from ocrdata.errors import ImageError, RejectedRow
 from ocrdata.image import (
     MAX_PIXELS,
     ImageInfo,
+    check_image,
     decode_rgb,
     read_header,
     sniff,
 )
+from ocrdata.sample import check, from_turns
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 SAVE_AS = {"png": "PNG", "jpg": "JPEG", "gif": "GIF", "webp": "WEBP", "bmp": "BMP", "tif": "TIFF"}
@@ -277,3 +279,18 @@ def test_thirty_two_bit_samples_are_refused() -> None:
 def test_max_pixels_out_of_range(limit: int) -> None:
     with pytest.raises(ValueError, match="max_pixels is"):
         decode_rgb(save(picture(), "png"), max_pixels=limit)
+
+
+def test_what_is_converted_does_not_depend_on_the_quick_decoder() -> None:
+    """A wrong checksum inside the compressed pixels: Pillow refuses it, the other passes it."""
+    rows = b"".join(b"\0" + bytes(range(3 * 8)) for _ in range(8))
+    whole = bytearray(zlib.compress(rows))
+    whole[-1] ^= 1
+    header = struct.pack(">IIBBBBB", 8, 8, 8, 2, 0, 0, 0)
+    chunks = png_chunk(b"IHDR", header) + png_chunk(b"IDAT", bytes(whole)) + png_chunk(b"IEND", b"")
+    data = b"\x89PNG\r\n\x1a\n" + chunks
+    with pytest.raises(ImageError, match="png image cannot be decoded"):
+        check_image(data)
+    sound = from_turns([("What?", "Seven.")], [data], source="", meta={})
+    with pytest.raises(RejectedRow, match="image 0: png image cannot be decoded"):
+        check(sound)

@@ -87,6 +87,8 @@ def test_mistakes(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert "cannot be shared out" in refused(2, run, out, "--step", 1, "--rank", 0, "--world", 3)
     assert "rank 2 of 2" in refused(2, run, out, "--step", 1, "--rank", 2, "--world", 2)
     assert "holds no run" in refused(2, tmp_path, out, "--step", 1)
+    saved = next(run.glob("checkpoints/step_*"))
+    assert f"is a checkpoint; name its run: {run}" in refused(2, saved, out, "--step", 1)
     assert "nowhere.json" in refused(2, run, out, "--step", 1, "--shards", "nowhere.json")
     assert not out.exists()
     once = ["--step", "1"]

@@ -159,7 +159,9 @@ def test_text_alone_and_single_images_have_no_gain(tmp_path: Path) -> None:
     chats = small.write(tmp_path / "sums-000.tar", [small.chat(n) for n in range(4)])
     found = validate(model, {"sums": chats}, small.tokenizer(), SETTINGS)
     assert set(found.numbers()) == {"val/loss", "val/sums_loss"}
-    assert found.warnings(blind_matters=True) == []
+    [warning] = found.warnings(blind_matters=True)
+    assert "whether the model looks at them is not measured" in warning
+    assert found.warnings(blind_matters=False) == []
 
     one = small.write(tmp_path / "one-000.tar", [small.coloured("red")])
     found = validate(model, {"one": one}, small.tokenizer(), SETTINGS)

@@ -182,7 +182,7 @@ def _default_name(asked: _Asked) -> str:
 
 
 # What another machine may do otherwise with the same result, or what the manifest holds anyway.
-_NOT_IN_COMMAND = ("kind", "out", "workers", "only", "max_reject_fraction", "images", "tokenizer")
+_NOT_IN_COMMAND = ("kind", "out", "workers", "only", "max_reject_fraction", "tokenizer")
 
 
 def _command(asked: _Asked) -> str:
@@ -190,7 +190,7 @@ def _command(asked: _Asked) -> str:
     words = ["python", PROGRAM, asked.kind]
     for field in fields(_Asked):
         value = getattr(asked, field.name)
-        if field.name == "path" and value is not None:
+        if field.name in ("path", "images") and value is not None:
             value = Path(value).name
         if field.name not in _NOT_IN_COMMAND and value not in (None, _DEFAULTS.get(field.name)):
             words += ["--" + field.name.replace("_", "-"), str(value)]

@@ -36,7 +36,7 @@ from ocrtrain.forecast import (
 from ocrtrain.planning import measure_sources, plan_measured
 from ocrtrain.runfile import write_sealed
 from ocrtrain.start import check_data, lacks_encoder
-from ocrtrain.stream import open_sources
+from ocrtrain.stream import describe_shared, open_sources, shared_samples
 
 STAGES = {"stage1": presets.stage1, "stage2": presets.stage2}
 
@@ -60,6 +60,8 @@ def main(arguments: Sequence[str]) -> int:
         ways[not config.pack] = str(exc)
     found = forecast(config, planned)
     print(describe(found))
+    if shared := shared_samples(sources):
+        print(describe_shared(shared))
     print(describe_rows(ways))
     print(describe_model(config))
     print(describe_gpus(found, mfu))

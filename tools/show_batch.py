@@ -22,6 +22,7 @@ from ocrdata.command import Parser, run
 from ocrdata.errors import UsageError
 from ocrdata.files import atomic_file, make_folder
 from ocrdata.human import human_bytes
+from ocrdata.locks import Lock
 from ocrtrain.contact import sheet
 from ocrtrain.rebuild import Asked, Rebuilt, rebuild
 from ocrtrain.show import Limits, describe
@@ -113,11 +114,12 @@ def _write(shown: Rebuilt, limits: Limits, folder: Path) -> list[Path]:
         name += f"-rank_{asked.rank}_of_{asked.world}"
     make_folder(folder)
     html, png = folder / f"{name}.html", folder / f"{name}.png"
-    with atomic_file(html) as file:
-        for piece in page(shown, limits):
-            file.write(piece.encode("utf-8", "backslashreplace"))
-    with atomic_file(png) as file:
-        sheet(shown, limits).save(file, "PNG")
+    with Lock(folder / f".{name}.lock", str(html)):
+        with atomic_file(html) as file:
+            for piece in page(shown, limits):
+                file.write(piece.encode("utf-8", "backslashreplace"))
+        with atomic_file(png) as file:
+            sheet(shown, limits).save(file, "PNG")
     return [html, png]
 
 
