@@ -1,12 +1,17 @@
 """nanochat's `tokenizer.pkl`, read without executing it.
 
 A pickle is a program. The one here may name `tiktoken.core.Encoding` and nothing else, and even
-that name gives an inert stand-in which only keeps the state it is handed.
+that name gives an inert stand-in which only keeps the state it is handed. Before it is run it is
+walked: only the steps that make such an object are admitted, in numbers that cost no more than
+some times the file's own size.
 """
 
 from __future__ import annotations
 
 import pickle
+import pickletools
+from collections import Counter
+from contextlib import suppress
 from io import BytesIO
 from typing import Any
 
@@ -35,8 +40,55 @@ class _Unpickler(pickle.Unpickler):
             "and nothing in it was executed"
         )
 
-    def persistent_load(self, pid: Any) -> Any:
-        raise UsageError("this pickle refers to objects outside itself")
+
+_STEPS = frozenset(
+    (
+        *("PROTO", "FRAME", "STOP", "MARK", "NONE", "BUILD"),
+        *("GLOBAL", "STACK_GLOBAL", "EMPTY_TUPLE", "NEWOBJ", "EMPTY_DICT", "SETITEM", "SETITEMS"),
+        *("BININT", "BININT1", "BININT2", "BINBYTES", "SHORT_BINBYTES", "BINUNICODE"),
+        *("SHORT_BINUNICODE", "BINPUT", "LONG_BINPUT", "MEMOIZE", "BINGET", "LONG_BINGET"),
+    )
+)
+"""All that a pickled `tiktoken.Encoding` has, of protocol 3 to 5 (pickletools names them). Tuples
+are not among them: nested and shared, as a key of a dict, n of them take 2^n steps to hash."""
+
+_FEW = frozenset(("GLOBAL", "STACK_GLOBAL", "NEWOBJ", "EMPTY_DICT"))
+MOST_OBJECTS = 16
+"""Of each of these a pickle may have so many: one object of three dicts needs no more, and an empty
+dict takes a byte in the file and 64 in memory."""
+
+
+def _refused_step(data: bytes) -> tuple[int, str]:
+    """Where the first step of a pickle is that is not admitted, in bytes, and why; `(len(data),
+    "")` where all are. Raises ValueError, and others, for what is no pickle."""
+    memos, seen = 0, Counter[str]()
+    for step, argument, at in pickletools.genops(data):
+        name = step.name
+        place = at or 0
+        if name not in _STEPS:
+            return place, f"it holds the step {name} at byte {place:,}, which no such object needs"
+        if name in ("BINPUT", "LONG_BINPUT", "MEMOIZE"):
+            # Python numbers them in order, and makes room for all numbers up to one it is told.
+            if argument is not None and argument > memos:
+                return place, f"it numbers its value {memos:,} as {argument:,} at byte {place:,}"
+            memos += 1
+        elif name in _FEW:
+            seen[name] += 1
+            if seen[name] > MOST_OBJECTS:
+                return place, f"it holds more than {MOST_OBJECTS} steps {name}, at byte {place:,}"
+    return len(data), ""
+
+
+def _load(data: bytes) -> Any:
+    """What a pickle of admitted steps gives. Raises UsageError, and nearly anything."""
+    stop, why = _refused_step(data)
+    if not why:
+        return _Unpickler(BytesIO(data)).load()
+    # What stands before is admitted: run up to there (a "." stops), it tells of a name that it
+    # asks for.
+    with suppress(pickle.UnpicklingError):
+        _Unpickler(BytesIO(data[:stop].ljust(len(data), b"."))).load()
+    raise UsageError(f"this pickle is not one of a tiktoken.Encoding: {why}")
 
 
 def read_pickled_encoding(data: bytes) -> tuple[Ranks, dict[str, int]]:
@@ -45,7 +97,7 @@ def read_pickled_encoding(data: bytes) -> tuple[Ranks, dict[str, int]]:
     Raises UsageError for any other pickle; nothing in it is executed.
     """
     try:
-        value = _Unpickler(BytesIO(data)).load()
+        value = _load(data)
     except UsageError:
         raise
     except Exception as exc:  # a damaged pickle raises nearly anything

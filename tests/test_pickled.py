@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import pickle
+import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import tiktoken
 from ocrdata.errors import UsageError
 from ocrdata.tokenizer import SPECIAL_TOKENS, Tokenizer, load_tokenizer, train_tokenizer
 from ocrdata.vocabulary import NANOCHAT_PATTERN, Ranks
+from tests.bombs import measured
 
 NINE = SPECIAL_TOKENS[:-1]
 TEXTS = ["The share of adults who say so rose from 12% in 2009 to 64% in 2015.", "a <|bos|> b"]
@@ -120,3 +123,44 @@ def test_another_name_is_refused_where_it_stands(tmp_path: Path) -> None:
     path.write_bytes(pickle.dumps(Canary(os.mkdir, str(tmp_path / "touched"))))
     with pytest.raises(UsageError, match=r"asks for posix\.mkdir; only a pickled tiktoken\.Enc"):
         load_tokenizer(path)
+
+
+def deep_key(depth: int) -> bytes:
+    """A dict whose key is a tuple of two tuples of two tuples ...: each the same, made once."""
+    pairs = b"".join(b"h%c\x86\x94" % number for number in range(depth))
+    return b"\x80\x04})\x94" + pairs + b"Ns."
+
+
+def test_steps_that_cost_more_than_they_take(tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.pkl"
+    for data, says in (
+        (b"\x80\x04Nr\0\0\0\x10.", r"numbers its value 0 as 268,435,456 at byte 3"),
+        (b"\x80\x04Nq\x01.", r"numbers its value 0 as 1 at byte 3"),
+        (deep_key(40), "holds the step TUPLE2 at byte"),
+        (b"\x80\x04" + b"}" * 17 + b".", "more than 16 steps EMPTY_DICT, at byte 18"),
+        (b"\x80\x04\x8e" + (1 << 40).to_bytes(8, "little") + b"x.", "not a readable pickle"),
+        (b"\x80\x04B\xff\xff\xff\x7fx.", "not a readable pickle"),
+        (b"\x80\x04\x95" + (1 << 62).to_bytes(8, "little") + b"N.", "pickle"),
+        (b"\x80\x04\x8a\x01\x01.", "holds the step LONG1 at byte 2"),
+        (b"\x80\x04\x82\x01.", "holds the step EXT1 at byte 2"),
+    ):
+        path.write_bytes(data)
+        started = time.monotonic()
+        grown = measured(partial(refused, path, says))
+        assert grown < 8 << 20, (data[:20], grown)
+        assert time.monotonic() - started < 5, data[:20]
+
+
+def refused(path: Path, says: str) -> None:
+    """Loading ends as our error that says so."""
+    with pytest.raises(UsageError, match=says):
+        load_tokenizer(path)
+
+
+def test_old_protocols_are_told_by_the_name_they_ask_for(
+    trained: Tokenizer, tmp_path: Path
+) -> None:
+    path = tmp_path / "tokenizer.pkl"
+    for protocol, name in ((0, r"copy_reg\._reconstructor"), (2, r"_codecs\.encode")):
+        path.write_bytes(pickle.dumps(nanochat_encoding(trained), protocol))
+        refused(path, f"asks for {name}; only a pickled")
