@@ -15,6 +15,7 @@ import numpy as np
 
 from ocrdata.counts import all_counts, read_counts
 from ocrdata.errors import DigestError, ShardError, SpecError
+from ocrdata.files import read_file
 from ocrdata.format import digest_of
 from ocrdata.framefile import FrameFile
 from ocrdata.index import Index, IndexRow, index_path, read_index
@@ -153,7 +154,7 @@ def _against_manifest(
             yield ShardError(str(path), f"{what}: {here}, the manifest says {said}")
     if not index_file.exists():
         yield ShardError(str(path), "its index is missing")
-    elif digest_of(index_file.read_bytes()) != info.index_digest:
+    elif digest_of(read_file(index_file)) != info.index_digest:
         yield ShardError(str(index_file), "not the index file whose digest the manifest holds")
 
 

@@ -22,10 +22,18 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ocrdata.columns import elements, explain_parquet, numbers, refuse_surplus, single, starts
+from ocrdata.columns import (
+    elements,
+    explain_parquet,
+    numbers,
+    read_footer,
+    refuse_surplus,
+    single,
+    starts,
+)
 from ocrdata.columns import rows_digest as digest_of_rows
 from ocrdata.errors import ShardError
-from ocrdata.files import atomic_file
+from ocrdata.files import atomic_file, read_file
 from ocrdata.format import FORMAT, VERSION, check_seal, check_version, parse_object, seal
 from ocrdata.indexfile import cached_path
 from ocrdata.names import beside, shard_stem
@@ -168,7 +176,7 @@ def check_counts(path: Path, *, rows_digest: str, fingerprint: str) -> CountsHea
     Raises ShardError where it is damaged, or belongs to another index or another tokenizer.
     """
     with _explain(path):
-        header = _header(path, pq.read_metadata(path).metadata)
+        header = _header(path, read_footer(path))
         _check_owner(path, header, rows_digest, fingerprint)
     return header
 
@@ -178,7 +186,7 @@ def read_counts(path: Path, *, rows_digest: str, fingerprint: str) -> Counts:
     with `fingerprint`. Raises ShardError where they do not, or are damaged."""
     with _explain(path):
         # From one buffer, as an index is.
-        data = pa.py_buffer(path.read_bytes())
+        data = pa.py_buffer(read_file(path))
         with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as file:
             header = _header(path, file.metadata.metadata)
             _check_owner(path, header, rows_digest, fingerprint)

@@ -1,8 +1,9 @@
-"""Complete or absent: how files and folders get their final names.
+"""Complete or absent: how files and folders get their final names, and how files are opened.
 
 A file is written under a temporary name beside its final one, synced, renamed, and its folder
 synced. Temporaries begin with a dot and end in `.tmp`; only the holder of a lock (`ocrdata.locks`)
-may remove somebody's left-over temporaries.
+may remove somebody's left-over temporaries. What else lies at a file's name is not trusted: no pipe
+is waited for, and nothing is written through a link.
 """
 
 from __future__ import annotations
@@ -11,12 +12,13 @@ import errno
 import json
 import os
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from ocrdata.errors import DiskError
+from ocrdata.errors import DiskError, ShardError
 
 TEMPORARY_SUFFIX = ".tmp"
 
@@ -50,6 +52,33 @@ def discard(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def open_regular(path: Path, name: str = "") -> int:
+    """The handle of a regular file, open for reading. Raises OSError, and ShardError of `name` for
+    anything else: a pipe is not waited for."""
+    # Without O_NONBLOCK the opening of a pipe waits for one who writes to it.
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise ShardError(name or str(path), "not a regular file")
+    return handle
+
+
+def read_file(path: Path) -> bytes:
+    """All bytes of a regular file. Raises as `open_regular`."""
+    with open(open_regular(path), "rb") as file:
+        return file.read()
+
+
+def create_file(path: Path, mode: int = 0o666) -> int:
+    """The handle of a new file, open for writing; what lay at its name is removed. Raises OSError.
+
+    Never through a link: who may write to a folder could have somebody else's file emptied.
+    """
+    with suppress(FileNotFoundError):
+        os.unlink(path)
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+
+
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """Write `path` whole or not at all.
@@ -57,7 +86,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
     Yields a binary file. On a normal end it is synced and renamed; on an exception it is removed.
     """
     temporary = temporary_name(path)
-    with explain_disk(path), open(temporary, "wb") as file:
+    with explain_disk(path), open(create_file(temporary), "wb") as file:
         try:
             yield file
             file.flush()
@@ -89,6 +118,8 @@ _DISK_REASONS = {
     errno.EROFS: "the file system is read-only; choose another folder",
     errno.ENOTDIR: "a part of this path is a file, not a folder",
     errno.EISDIR: "a folder stands where a file is to be written",
+    errno.ELOOP: "a symbolic link stands where a file is to be written, or links lead in a circle; "
+    "remove it",
     errno.ENAMETOOLONG: "the name is too long for this file system",
 }
 

@@ -28,12 +28,13 @@ from ocrdata.columns import (
     explain_parquet,
     fixed_bytes,
     numbers,
+    read_footer,
     refuse_surplus,
     starts,
     words,
 )
 from ocrdata.errors import ShardError
-from ocrdata.files import atomic_file
+from ocrdata.files import atomic_file, read_file
 from ocrdata.format import FORMAT, VERSION, check_seal, check_version, parse_object, seal
 from ocrdata.frames import FrameSize, FrameTable
 from ocrdata.image import ImageInfo
@@ -242,7 +243,7 @@ def write_index(path: Path, index: Index) -> None:
 def read_header(path: Path) -> IndexHeader:
     """What an index says of itself, from its footer alone. Raises ShardError."""
     with _explain(path):
-        return _header(path, pq.read_metadata(path).metadata)
+        return _header(path, read_footer(path))
 
 
 def read_key_range(path: Path) -> tuple[str, str] | None:
@@ -260,7 +261,7 @@ def read_key_range(path: Path) -> tuple[str, str] | None:
 def _opened(path: Path) -> Iterator[tuple[pq.ParquetFile, IndexHeader]]:
     """An index with its header, and no more rows than there can be."""
     # From one buffer: three times faster than pyarrow's own small reads of a file.
-    data = pa.py_buffer(path.read_bytes())
+    data = pa.py_buffer(read_file(path))
     with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as file:
         header = _header(path, file.metadata.metadata)
         if not file.schema_arrow.equals(SCHEMA):

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ocrdata.errors import ShardError
-from ocrdata.files import explain_disk, write_json
+from ocrdata.files import explain_disk, open_regular, read_file, write_json
 from ocrdata.format import FORMAT, VERSION, check_seal, check_version, parse_object, seal
 from ocrdata.shard import ShardInfo
 
@@ -63,9 +63,13 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
 
 
 def is_manifest(path: Path) -> bool:
-    """Whether a JSON file claims to be a manifest; it may still be damaged."""
-    with explain_disk(path), path.open("rb") as file:
-        head = file.read(1 << 16)
+    """Whether a JSON file claims to be a manifest; it may still be damaged. A pipe or a folder of
+    that name does not."""
+    try:
+        with explain_disk(path), open(open_regular(path), "rb") as file:
+            head = file.read(1 << 16)
+    except ShardError:
+        return False
     # One of the two is enough: what claims half of it is damaged, and not somebody's own JSON.
     return f'"format": "{FORMAT}"'.encode() in head or f'"kind": "{KIND}"'.encode() in head
 
@@ -75,7 +79,7 @@ def read_manifest(path: Path) -> Manifest:
     name = str(path)
     try:
         with explain_disk(path):
-            data = path.read_bytes()
+            data = read_file(path)
     except FileNotFoundError as exc:
         raise ShardError(name, "the manifest is missing") from exc
     document = parse_object(name, data)

@@ -16,7 +16,7 @@ from types import TracebackType
 import xxhash
 
 from ocrdata.errors import DiskError, RejectedRow, ShardError, UsageError
-from ocrdata.files import discard, explain_disk, publish, temporary_name
+from ocrdata.files import create_file, discard, explain_disk, publish, read_file, temporary_name
 from ocrdata.format import digest_of
 from ocrdata.frames import MAX_FRAME
 from ocrdata.image import ImageInfo, read_header
@@ -94,8 +94,7 @@ class ShardWriter:
         self._offset = 0
         self._last_key = -1
         with explain_disk(path):
-            flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
-            self._handle = os.open(self._temporary, flags, 0o644)
+            self._handle = create_file(self._temporary, 0o644)
         self._compressed = is_compressed(path.name)
         plain = PlainSink(self._handle, path)
         self._sink = FrameSink(plain, frames) if self._compressed else plain
@@ -201,6 +200,6 @@ def shard_info(path: Path) -> ShardInfo:
         samples=found.samples,
         bytes=size,
         digest=found.shard_digest,
-        index_digest=digest_of(file.read_bytes()),
+        index_digest=digest_of(read_file(file)),
         rows_digest=found.rows_digest,
     )

@@ -8,7 +8,6 @@ another thread is reading.
 from __future__ import annotations
 
 import os
-import stat
 import threading
 from collections import OrderedDict
 from pathlib import Path
@@ -16,7 +15,7 @@ from pathlib import Path
 import xxhash
 
 from ocrdata.errors import TransportError, TruncatedError
-from ocrdata.files import explain_disk
+from ocrdata.files import explain_disk, open_regular
 
 OPEN_FILES = 64
 """Files a pool keeps open; the usual limit of a process is 1,024."""
@@ -35,7 +34,7 @@ class LocalFile:
         self.name = name or str(path)
         try:
             with explain_disk(path):
-                self._handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                self._handle = open_regular(path, self.name)
         except FileNotFoundError as exc:
             raise TransportError(
                 self.name, "the file is gone", remedy="put it back, or name the shards there are"
@@ -43,8 +42,6 @@ class LocalFile:
         except OSError as exc:
             raise TransportError(self.name, f"cannot be opened: {exc.strerror}") from exc
         status = os.fstat(self._handle)
-        if not stat.S_ISREG(status.st_mode):
-            raise TransportError(self.name, "not a regular file")
         self.size = status.st_size
         self.modified = status.st_mtime_ns
 

@@ -19,8 +19,8 @@ from typing import Any
 
 import xxhash
 
-from ocrdata.errors import OcrError, UsageError
-from ocrdata.files import write_json
+from ocrdata.errors import OcrError, ShardError, UsageError
+from ocrdata.files import read_file, write_json
 from ocrdata.pickled import read_pickled_encoding
 from ocrdata.vocabulary import (
     GPT2_PATTERN,
@@ -213,9 +213,11 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
     """
     file = _find(Path(path))
     try:
-        data = file.read_bytes()
+        data = read_file(file)
     except OSError as exc:
         raise UsageError(f"{file}: {exc.strerror}") from exc
+    except ShardError as exc:  # a pipe, a folder
+        raise UsageError(str(exc)) from exc
     try:
         if file.suffix == ".pkl":
             return Tokenizer(*read_pickled_encoding(data))

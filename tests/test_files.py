@@ -1,5 +1,6 @@
 import errno
 import json
+import os
 import resource
 import subprocess
 import sys
@@ -53,6 +54,7 @@ def test_json_is_sorted_and_whole(tmp_path: Path) -> None:
         (errno.EPERM, "no permission"),
         (errno.EROFS, "read-only"),
         (errno.ENOTDIR, "not a folder"),
+        (errno.ELOOP, "a symbolic link stands where"),
         (errno.ENAMETOOLONG, "too long"),
     ],
 )
@@ -124,3 +126,24 @@ def test_a_name_that_is_refused(tmp_path: Path) -> None:
     (tmp_path / ".x.tmp").touch()
     with pytest.raises(DiskError, match="a part of this path is a file"):
         publish(tmp_path / ".x.tmp", tmp_path / "file" / "x")
+
+
+def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
+    """Whoever may write to the folder could have a file of somebody else emptied."""
+    other, path = tmp_path / "other", tmp_path / "a.bin"
+    other.write_bytes(b"precious")
+    temporary_name(path).symlink_to(other)
+    with atomic_file(path) as file:
+        file.write(b"mine")
+    assert other.read_bytes() == b"precious"
+    assert (path.read_bytes(), path.is_symlink()) == (b"mine", False)
+    assert path.stat().st_mode & 0o777 == 0o666 & ~_umask()
+    temporary_name(path).mkdir()
+    with pytest.raises(DiskError, match=r"no permission|a folder stands"), atomic_file(path):
+        pass
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -126,7 +126,7 @@ def test_the_folder_may_be_the_one_of_the_names_or_the_one_above(folder: Path) -
         ({"prompt": "q", "answer": "a", "image": 3}, "image is neither a name nor"),
         ({"prompt": "q", "answer": "a", "images": [""]}, "images is neither a name nor"),
         ({"prompt": "q", "answer": "a", "image": "no.png"}, "image 0: no.png: no such file"),
-        ({"prompt": "q", "answer": "a", "image": "images"}, "image 0: images: no such file"),
+        ({"prompt": "q", "answer": "a", "image": "images"}, "image 0: images: not a regular file"),
         ({"prompt": "q", "answer": "a", "image": "x" * 300}, f"image 0: {'x' * 80}: no such file"),
         ({"prompt": "q", "answer": "a", "image": "a\0.png"}, "image 0: 'a\\x00.png': no file can"),
         ({"prompt": "q", "answer": "a", "image": "\ud800"}, "image 0: '\\ud800': no file can"),

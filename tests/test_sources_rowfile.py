@@ -99,7 +99,7 @@ def test_a_file_that_has_changed_or_cannot_be_read(tmp_path: Path) -> None:
     write(file.path, "{}\n")
     with pytest.raises(SourceError, match="has changed since its rows were counted"):
         list(file.rows(0, 2))
-    with pytest.raises(SourceError, match="Is a directory"):
+    with pytest.raises(SourceError, match="not a regular file"):
         RowFile(tmp_path)
 
 

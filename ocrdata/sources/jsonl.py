@@ -19,7 +19,8 @@ from typing import Any
 
 import xxhash
 
-from ocrdata.errors import RejectedRow, SourceError, UsageError
+from ocrdata.errors import RejectedRow, ShardError, SourceError, UsageError
+from ocrdata.files import read_file
 from ocrdata.names import can_be_a_path, is_file
 from ocrdata.sample import IMAGE_PART, Message, Part, Sample, from_turns, image_parts, text_part
 from ocrdata.sample import split_placeholders as split
@@ -30,7 +31,7 @@ PLACEHOLDER = "<image>"
 SIZED_ROWS = 32
 """Rows whose images are measured to estimate the room that all will take."""
 
-_NO_FILE = {errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG}
+_NO_FILE = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG}
 
 
 class JsonlSource:
@@ -164,7 +165,9 @@ class RecordFormat:
             raise RejectedRow(f"image {number}: {name[:80]!r}: no file can have such a name")
         file = self.find(path)
         try:
-            return file.read_bytes()
+            return read_file(file)
+        except ShardError as exc:  # a folder, a pipe
+            raise RejectedRow(f"image {number}: {name[:80]}: not a regular file") from exc
         except OSError as exc:
             if exc.errno in _NO_FILE:
                 raise RejectedRow(f"image {number}: {name[:80]}: no such file") from exc

@@ -16,7 +16,8 @@ from typing import BinaryIO
 
 import xxhash
 
-from ocrdata.errors import SourceError
+from ocrdata.errors import ShardError, SourceError
+from ocrdata.files import open_regular
 
 STRIDE = 1_024
 CHUNK_BYTES = 1 << 16
@@ -30,7 +31,7 @@ class RowFile:
         self._positions = array("q")
         self.count = 0
         try:
-            with path.open("rb") as file:
+            with open(open_regular(path), "rb") as file:
                 self.is_array = _is_array(file)
                 file.seek(0)
                 hashed = _Hashed(file)
@@ -42,6 +43,8 @@ class RowFile:
                 hashed.finish()
         except OSError as exc:
             raise SourceError(f"{path}: {exc.strerror}") from exc
+        except ShardError as exc:  # a folder, a pipe
+            raise SourceError(str(exc)) from exc
         self.size, self.digest = hashed.size, hashed.hasher.hexdigest()
 
     def rows(self, start: int, stop: int) -> Iterator[tuple[int, bytes]]:
