@@ -13,6 +13,8 @@ from ocrdata.errors import DiskError, UsageError
 from ocrdata.files import discard, explain_disk, temporary_name
 
 _SUFFIX = ".lock"
+# Never through a link, which could make a file anywhere.
+_FLAGS = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 @contextmanager
@@ -49,7 +51,7 @@ def remove_abandoned(path: Path) -> None:
 def _open(lock: Path) -> int:
     try:
         with explain_disk(lock):
-            return os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            return os.open(lock, _FLAGS, 0o644)
     except FileNotFoundError as exc:  # of a file system that takes no new files, as /proc
         raise DiskError(f"{lock.parent}: no file can be made there; choose another place") from exc
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ocrdata.errors import UsageError
+from ocrdata.errors import DiskError, UsageError
 from ocrdata.files import temporary_name
 from ocrdata.locks import Lock, only_one, remove_abandoned
 from tests.waiting import until, waits_on
@@ -147,3 +147,14 @@ def test_a_lock_taken_on_a_removed_file_is_none(
     else:
         with Lock(path, "the thing"), pytest.raises(UsageError, match="written by another"):
             Lock(path, "the thing").__enter__()
+
+
+def test_a_lock_makes_no_file_through_a_link(tmp_path: Path) -> None:
+    other, path = tmp_path / "other", tmp_path / "a"
+    lock = tmp_path / ".a.lock"
+    lock.symlink_to(other)
+    with pytest.raises(DiskError, match="a symbolic link stands"), only_one(path):
+        pass
+    with pytest.raises(DiskError, match="a symbolic link stands"), Lock(lock, "it"):
+        pass
+    assert not other.exists()
