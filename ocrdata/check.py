@@ -108,7 +108,7 @@ def check_shard(path: Path, info: ShardInfo | None, contents: Contents) -> Itera
         file = LocalFile(path)
         if not os.path.exists(index_file):
             index_file = cached_index_path(path)
-        index = read_index(index_file) if index_file.exists() else index_tar(path)
+        index = read_index(index_file, file.size) if index_file.exists() else index_tar(path)
         if is_compressed(path.name) != (index.frames is not None):
             raise ShardError(str(index_file), "the index of the other variant (.tar or .tar.zst)")
     except ShardError as exc:
@@ -135,7 +135,12 @@ def _counts(path: Path, index: Index) -> Iterator[ShardError]:
     """The token counts beside a shard, of every tokenizer: whole, and of these samples."""
     for file, fingerprint in all_counts(path):
         try:
-            read_counts(file, rows_digest=index.header.rows_digest, fingerprint=fingerprint)
+            read_counts(
+                file,
+                rows_digest=index.header.rows_digest,
+                fingerprint=fingerprint,
+                tar_size=index.header.tar_size,
+            )
         except ShardError as exc:
             yield exc
 

@@ -161,17 +161,6 @@ def read_footer(path: Path) -> dict[bytes, bytes] | None:
     return found
 
 
-def refuse_surplus(file: str, footer: pq.FileMetaData, rows: int) -> None:
-    """Refuse a file of more than `rows` rows by its footer, before a page is decompressed: repeated
-    rows take next to nothing in a file, and gigabytes out of it. Raises ShardError.
-
-    Nothing else in a footer is asked: pyarrow ends the process, and raises nothing, where the
-    description of a column is damaged.
-    """
-    if footer.num_rows > rows:
-        raise ShardError(file, f"has {footer.num_rows:,} rows, where there can be {rows:,} at most")
-
-
 @contextmanager
 def explain_parquet(path: Path, what: str, remedy: str) -> Iterator[None]:
     """Everything pyarrow raises on a damaged file becomes a ShardError that names it. `what` is

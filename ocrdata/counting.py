@@ -25,11 +25,12 @@ from ocrdata.counts import (
 )
 from ocrdata.errors import DiskError, RejectedRow, ShardError, UsageError
 from ocrdata.files import make_folder
+from ocrdata.frames import most_content
 from ocrdata.human import human_time
 from ocrdata.index import index_path, read_header
 from ocrdata.locks import only_one, remove_abandoned
 from ocrdata.members import to_sample
-from ocrdata.names import set_name
+from ocrdata.names import is_compressed, set_name
 from ocrdata.progress import Progress
 from ocrdata.reader import Shards
 from ocrdata.shardset import ShardSet
@@ -83,7 +84,12 @@ class ViewCounts:
                 f"has no token counts for the tokenizer {self.fingerprint}",
                 remedy="they were removed since the start; start again, and they are made again",
             )
-        counts = read_counts(path, rows_digest=shard.rows_digest, fingerprint=self.fingerprint)
+        counts = read_counts(
+            path,
+            rows_digest=shard.rows_digest,
+            fingerprint=self.fingerprint,
+            tar_size=most_content(shard.bytes) if is_compressed(shard.path.name) else shard.bytes,
+        )
         if len(counts) != shard.samples:
             raise ShardError(str(path), f"{len(counts):,} counts of {shard.samples:,} samples")
         return counts

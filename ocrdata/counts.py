@@ -27,7 +27,6 @@ from ocrdata.columns import (
     explain_parquet,
     numbers,
     read_footer,
-    refuse_surplus,
     single,
     starts,
 )
@@ -37,6 +36,7 @@ from ocrdata.files import atomic_file, read_file
 from ocrdata.format import FORMAT, VERSION, check_seal, check_version, parse_object, seal
 from ocrdata.indexfile import cached_path
 from ocrdata.names import beside, shard_stem
+from ocrdata.pages import refuse_bomb, refuse_surplus
 from ocrdata.tokens import TurnCount
 
 KIND = "tokens"
@@ -181,19 +181,24 @@ def check_counts(path: Path, *, rows_digest: str, fingerprint: str) -> CountsHea
     return header
 
 
-def read_counts(path: Path, *, rows_digest: str, fingerprint: str) -> Counts:
+def read_counts(
+    path: Path, *, rows_digest: str, fingerprint: str, tar_size: int | None = None
+) -> Counts:
     """Read and verify the counts that belong to the index with `rows_digest`, under the tokenizer
-    with `fingerprint`. Raises ShardError where they do not, or are damaged."""
+    with `fingerprint`. Raises ShardError where they do not, are damaged, or take more memory than
+    those of a tar can, of `tar_size` bytes where that is known."""
     with _explain(path):
         # From one buffer, as an index is.
-        data = pa.py_buffer(read_file(path))
+        data = read_file(path)
         with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as file:
             header = _header(path, file.metadata.metadata)
             _check_owner(path, header, rows_digest, fingerprint)
+            if not file.schema_arrow.equals(SCHEMA):
+                raise ShardError(str(path), "its columns are not those of token counts")
             refuse_surplus(str(path), file.metadata, header.samples)
+            if tar_size is not None:
+                refuse_bomb(str(path), data, tar_size)
             table = file.read(use_threads=False)
-        if not table.schema.equals(SCHEMA):
-            raise ShardError(str(path), "its columns are not those of token counts")
         if digest_of_rows(table) != header.rows_digest:
             raise ShardError(str(path), "the rows are not those its digest was made of")
         counts = _counts(table)

@@ -130,9 +130,14 @@ def cut_in_frame(shard: str, offset: int) -> TruncatedError:
     )
 
 
+def most_content(file_size: int) -> int:
+    """Bytes of the largest tar in a compressed shard of `file_size` bytes."""
+    return MAX_GROWTH * file_size + FREE_GROWTH
+
+
 def check_growth(shard: str, file_size: int, tar_size: int) -> None:
     """Raise ShardError where a file decompresses to more than a shard does."""
-    if tar_size > MAX_GROWTH * file_size + FREE_GROWTH:
+    if tar_size > most_content(file_size):
         raise ShardError(
             shard,
             f"a compression bomb: its {file_size:,} bytes decompress to {tar_size:,} or more",

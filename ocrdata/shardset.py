@@ -95,7 +95,7 @@ class ShardSet:
     def _load(self, number: int) -> Index:
         shard = self.shards[number]
         file = find_index(shard.path)
-        index = read_index(file)
+        index = read_index(file, shard.bytes)
         if is_compressed(shard.path.name) != (index.frames is not None):
             raise ShardError(
                 shard.name, f"{file.name} is the index of the other variant (.tar or .tar.zst)"
@@ -115,8 +115,9 @@ class ShardSet:
     def find(self, key: str) -> list[int]:
         """The positions of the samples with this key, rising."""
         if not self._key_ranges:
-            files = [find_index(shard.path) for shard in self.shards]
-            self._key_ranges = [read_key_range(file) for file in files]
+            self._key_ranges = [
+                read_key_range(find_index(shard.path), shard.bytes) for shard in self.shards
+            ]
         ranges = enumerate(self._key_ranges)
         likely = [number for number, found in ranges if found and found[0] <= key <= found[1]]
         # No digest is compared for the ranges: they say where to look first, never that it is not.

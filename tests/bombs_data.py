@@ -8,12 +8,17 @@ import tarfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ocrdata.check import Contents, check, find
+from ocrdata.columns import SCHEMA, rows_digest
+from ocrdata.counts import SCHEMA as COUNTS_SCHEMA
 from ocrdata.counts import CountsBuilder, read_counts, write_counts
-from ocrdata.format import FORMAT
+from ocrdata.format import FORMAT, seal
 from ocrdata.index import index_path
 from ocrdata.loader import load_item
 from ocrdata.manifest import read_manifest
@@ -32,6 +37,7 @@ from tests.test_framescan import bomb as zstd_bomb
 from tests.test_tar import with_checksum
 
 ROWS = 600_000
+LONG, TURNS = 100_000_000, 20_000_000
 INDEX, PRINT = "0" * 32, "f" * 16
 
 
@@ -160,7 +166,48 @@ def _counts(folder: Path, hostile: bool) -> None:
 
 
 def _read_counts(folder: Path) -> None:
-    read_counts(folder / "c.parquet", rows_digest=INDEX, fingerprint=PRINT)
+    read_counts(folder / "c.parquet", rows_digest=INDEX, fingerprint=PRINT, tar_size=10_240)
+
+
+def _sealed(path: Path, table: pa.Table, **says: object) -> None:
+    """Other rows in a Parquet file beside a shard, which its metadata vouches for."""
+    said = json.loads(pq.read_schema(path).metadata[FORMAT.encode()]) | says
+    document = json.dumps(seal(said | {"rows_digest": rows_digest(table)}))
+    pq.write_table(table.replace_schema_metadata({FORMAT: document}), path, compression="zstd")
+
+
+def _changed(change: Callable[[dict[str, Any]], object], folder: Path, hostile: bool) -> None:
+    """An index of one row, with something in it that its tar cannot hold."""
+    write_shard(folder / "x-000.tar", [sample(0)])
+    path = index_path(folder / "x-000.tar")
+    if hostile:
+        (row,) = pq.read_table(path).to_pylist()
+        change(row)
+        _sealed(path, pa.Table.from_pylist([row], SCHEMA))
+
+
+def _claiming(folder: Path, hostile: bool) -> None:
+    """As `_changed`, beside a manifest, and of a tar of 1 TiB."""
+    write_set(folder, "x", [1])
+    path = index_path(folder / "x-000.tar")
+    if hostile:
+        (row,) = pq.read_table(path).to_pylist()
+        table = pa.Table.from_pylist([row | {"source": "x" * LONG}], SCHEMA)
+        _sealed(path, table, shard_size=1 << 40)
+
+
+def _turns(folder: Path, hostile: bool) -> None:
+    """Token counts of one sample of twenty million turns."""
+    builder = CountsBuilder()
+    builder.add([TurnCount(1, 2, 0)])
+    path = folder / "c.parquet"
+    write_counts(path, builder.finish(), rows_digest=INDEX, fingerprint=PRINT)
+    if hostile:
+        ones = pa.array(np.ones(TURNS, np.int32))
+        kind = COUNTS_SCHEMA.field("turns").type
+        inner = pa.StructArray.from_arrays([ones] * 3, fields=list(kind.value_type))
+        lists = pa.ListArray.from_arrays(pa.array([0, TURNS], pa.int32()), inner, type=kind)
+        _sealed(path, pa.table([lists], schema=COUNTS_SCHEMA))
 
 
 def _key_json(shape: str, folder: Path, hostile: bool) -> None:
@@ -246,6 +293,13 @@ BOMBS = (
     Bomb("index", _index, train_on, "has 600,000 rows"),
     Bomb("index, by key", _index, _by_key, "has 600,000 rows"),
     Bomb("token counts", _counts, _read_counts, "has 600,000 rows"),
+    Bomb("index, a long source", partial(_changed, lambda row: row.update(source="x" * LONG)),
+         train_on, "its columns take 100,"),
+    Bomb("index, a million members",
+         partial(_changed, lambda row: row.update(members=row["members"][:1] * 1_000_000)),
+         train_on, "its columns take"),
+    Bomb("index, of a tar of 1 TiB", _claiming, train_on, "its columns take 100,"),
+    Bomb("token counts, many turns", _turns, _read_counts, "its columns take"),
     *(Bomb(f"deep {name}, {shape}", partial(make, shape), read, says)
       for name, make, read, says in DEEP for shape in ("list", "object")),
 )  # fmt: skip

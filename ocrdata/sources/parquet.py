@@ -3,7 +3,8 @@
 Owner of the layout of a split: which file and which row group a row lies in, from the footers
 alone. A row group is the unit that is read: to start at a row, nothing before its row group is
 asked for. Columns are taken by name, because their order differs between files of one data set.
-Memory is bounded by a batch of rows and one page per column.
+Memory is bounded by a row and one page per column. What stays: a page, or a row, may be as large as
+it says, up to 2 GiB; no footer or header is asked what that is.
 """
 
 from __future__ import annotations
@@ -19,7 +20,10 @@ import pyarrow.parquet as pq
 
 from ocrdata.errors import SourceError, first_line
 
-BATCH_ROWS = 64
+BATCH_ROWS = 1
+"""A value that is repeated is held once in a file, and once for every row in a batch: 64 images of
+20 MB came out of 3 KB. A row with an image takes 33 us by itself, 12 us in a batch of 64."""
+
 BUFFER_BYTES = 8 << 20
 """One request to a far server: large enough for its latency not to matter (50 ms at 1 Gbit/s are
 6 MB), small enough to hold one per column."""
