@@ -43,7 +43,8 @@ def test_peak_of_a_known_device(name: str, tera: float) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["Tesla V100-SXM2-32GB", "NVIDIA GeForce RTX 4090 D", "NVIDIA GeForce RTX 4080 SUPER", "Tesla T4", "NVIDIA GeForce RTX 4090 Laptop GPU", "NVIDIA A1000",
+    ["Tesla V100-SXM2-32GB", "Tesla T4", "NVIDIA GeForce RTX 4090 D",
+     "NVIDIA GeForce RTX 4080 SUPER", "NVIDIA GeForce RTX 4090 Laptop GPU", "NVIDIA A1000",
      "NVIDIA A100-SXM4-40GB MIG 1g.5gb", "AMD Instinct MI300X", "NVIDIA L400", ""],
 )  # fmt: skip
 def test_an_unknown_device_has_no_peak(name: str) -> None:
