@@ -13,7 +13,6 @@ import torch
 
 from ocrtrain.batch import Batch
 from ocrtrain.config import Config
-from ocrtrain.memory import run_memory
 from ocrtrain.sizes import parameters, step_flops
 
 
@@ -74,7 +73,7 @@ def peak_flops(device: torch.device) -> float | None:
 
 
 def describe(config: Config) -> str:
-    """One line before a run: parameters, FLOPs, memory."""
+    """One line before a run: parameters and FLOPs. (Memory is forecast from the plan.)"""
     model = config.model
     counts = parameters(model)
     trained = sum(count for part, count in counts.items() if part not in config.freeze)
@@ -84,10 +83,8 @@ def describe(config: Config) -> str:
     token = step_flops(
         model, images=0, image_size=config.image_size, row_lengths=[1], frozen=config.freeze
     )
-    least, most = run_memory(config, short=True).total, run_memory(config, short=False).total
     return (
         f"{sum(counts.values()) / 1e6:,.1f} M parameters, {trained / 1e6:,.1f} M trained; "
         f"training costs {image / 1e12:.3g} TFLOP an image of {config.image_size} px and "
-        f"{token / 1e9:.3g} GFLOP a supervised token; memory about {least / 1e9:.3g} GB, "
-        f"{most / 1e9:.3g} GB where rows fill {config.seq_len} tokens"
+        f"{token / 1e9:.3g} GFLOP a supervised token"
     )
