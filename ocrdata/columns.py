@@ -10,11 +10,9 @@ from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import xxhash
 
 from ocrdata.errors import DiskError, ShardError, first_line
-from ocrdata.files import open_regular
 
 
 def _list_of(kind: pa.DataType) -> pa.DataType:
@@ -152,13 +150,6 @@ def _string_offsets(array: pa.StringArray) -> Any:
     if buffer is None:
         return np.zeros(1, np.int32)
     return np.frombuffer(buffer, np.int32)[array.offset : array.offset + len(array) + 1]
-
-
-def read_footer(path: Path) -> dict[bytes, bytes] | None:
-    """The metadata in a Parquet file's footer; no more of the file is read."""
-    with open(open_regular(path), "rb") as file:
-        found: dict[bytes, bytes] | None = pq.read_metadata(file).metadata
-    return found
 
 
 @contextmanager

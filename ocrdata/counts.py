@@ -26,7 +26,6 @@ from ocrdata.columns import (
     elements,
     explain_parquet,
     numbers,
-    read_footer,
     single,
     starts,
 )
@@ -36,7 +35,7 @@ from ocrdata.files import atomic_file, read_file
 from ocrdata.format import FORMAT, VERSION, check_seal, check_version, parse_object, seal
 from ocrdata.indexfile import cached_path
 from ocrdata.names import beside, shard_stem
-from ocrdata.pages import refuse_bomb, refuse_surplus
+from ocrdata.pages import read_footer, refuse_bomb, refuse_surplus
 from ocrdata.tokens import TurnCount
 
 KIND = "tokens"

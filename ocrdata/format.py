@@ -21,6 +21,16 @@ COMPRESSED_VERSION = "1.1"
 """What the index of a compressed shard says, and the newest this reader knows: 1.1 added them."""
 
 
+LARGEST_COUNT = 1 << 42
+"""The most of anything that a file of ours claims to hold: bytes of a shard, its samples. The sum
+over a million shards fits in 64 bits."""
+
+
+def is_count(value: object) -> bool:
+    """Whether a JSON value is a number of things that there can be."""
+    return type(value) is int and 0 <= value <= LARGEST_COUNT
+
+
 def digest_of(data: bytes | bytearray | memoryview) -> str:
     """xxh3_128 of bytes, as 32 hexadecimal digits."""
     return str(xxhash.xxh3_128_hexdigest(data))

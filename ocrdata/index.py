@@ -28,17 +28,16 @@ from ocrdata.columns import (
     explain_parquet,
     fixed_bytes,
     numbers,
-    read_footer,
     starts,
     words,
 )
 from ocrdata.errors import ShardError
 from ocrdata.files import atomic_file, read_file
-from ocrdata.format import FORMAT, VERSION, check_seal, check_version, parse_object, seal
+from ocrdata.format import FORMAT, VERSION, check_seal, check_version, is_count, parse_object, seal
 from ocrdata.frames import FrameSize, FrameTable, check_growth
 from ocrdata.image import ImageInfo
 from ocrdata.names import beside
-from ocrdata.pages import INDEX_STRINGS, refuse_bomb, refuse_surplus
+from ocrdata.pages import INDEX_STRINGS, read_footer, refuse_bomb, refuse_surplus
 from ocrdata.tar import BLOCK
 
 SUFFIX = ".index.parquet"
@@ -245,11 +244,8 @@ def read_header(path: Path) -> IndexHeader:
 
 
 def read_key_range(path: Path, shard_size: int | None = None) -> tuple[str, str] | None:
-    """The smallest and the largest key, None where there is no row. Raises as `read_index`.
-
-    From the keys and not from the ranges in its footer: asked for these, pyarrow ends the process
-    where the footer is damaged.
-    """
+    """The smallest and the largest key, None of no rows. Raises as `read_index`. Not the ranges in
+    the footer: asked for them, pyarrow ends the process where the footer is damaged."""
     with _explain(path), _opened(path, shard_size) as (file, _):
         keys = file.read(columns=["key"], use_threads=False).column("key").to_pylist()
         return (min(keys), max(keys)) if keys else None
@@ -299,6 +295,8 @@ def _header(path: Path, metadata: dict[bytes, bytes] | None) -> IndexHeader:
     names = ("shard_size", "shard_digest", "samples", "rows_digest", "version")
     frames = tuple((int(size), int(content)) for size, content in document.get("frames", ()))
     header = IndexHeader(**{name: document[name] for name in names}, frames=frames)
+    if not (is_count(header.samples) and is_count(header.tar_size) and is_count(header.shard_size)):
+        raise ShardError(str(path), "its numbers of samples and bytes are no counts")
     if frames and not (
         sum(size for size, _ in frames) == header.shard_size
         and header.tar_size == document["tar_size"]

@@ -14,10 +14,11 @@ from typing import Any
 
 from ocrdata.errors import ShardError
 from ocrdata.files import explain_disk, open_regular, read_file, write_json
-from ocrdata.format import FORMAT, VERSION, check_seal, check_version, parse_object, seal
+from ocrdata.format import FORMAT, VERSION, check_seal, check_version, is_count, parse_object, seal
 from ocrdata.shard import ShardInfo
 
 KIND = "manifest"
+_KINDS = {"name": str, "licence": str, "provenance": dict, "totals": dict, "rejects": dict}
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,9 @@ def read_manifest(path: Path) -> Manifest:
     try:
         shards = tuple(_shard(entry) for entry in document["shards"])
         wanted = {entry.name: document[entry.name] for entry in fields(Manifest)}
+        for field_name, kind in _KINDS.items():
+            if not isinstance(wanted[field_name], kind):
+                raise ValueError(f"{field_name} is no {kind.__name__}")
     except (KeyError, TypeError, ValueError) as exc:
         raise ShardError(name, f"the manifest lacks or misuses a field: {exc}") from exc
     if len({shard.file for shard in shards}) != len(shards):
@@ -101,6 +105,10 @@ def _shard(entry: dict[str, Any]) -> ShardInfo:
     info = ShardInfo(**{name.name: entry[name.name] for name in fields(ShardInfo)})
     if not isinstance(info.file, str) or Path(info.file).name != info.file or info.file == "..":
         raise ValueError(f"shard file {info.file!r} is no plain file name")
-    if not all(type(count) is int and count >= 0 for count in (info.samples, info.bytes)):
+    if not (is_count(info.samples) and is_count(info.bytes)):
         raise ValueError(f"{info.file}: samples and bytes are no counts")
+    if not all(
+        isinstance(part, str) for part in (info.digest, info.index_digest, info.rows_digest)
+    ):
+        raise ValueError(f"{info.file}: a digest is no text")
     return info

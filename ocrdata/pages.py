@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +21,7 @@ import pyarrow.parquet as pq
 
 from ocrdata.columns import elements, numbers
 from ocrdata.errors import ShardError
+from ocrdata.files import open_regular
 
 INDEX_STRINGS = ("key", "members.list.element.name", "images.list.element.format", "source")
 """The index's string columns, as Parquet writes their paths."""
@@ -53,6 +55,13 @@ def _number(data: bytes) -> int:
     for byte in reversed(data):
         value = value << 7 | byte & 127
     return value >> 1  # zigzag; a negative number is read as a positive one
+
+
+def read_footer(path: Path) -> dict[bytes, bytes] | None:
+    """The metadata in a Parquet file's footer; no more of the file is read."""
+    with open(open_regular(path), "rb") as file:
+        found: dict[bytes, bytes] | None = pq.read_metadata(file).metadata
+    return found
 
 
 def refuse_surplus(file: str, footer: pq.FileMetaData, rows: int) -> None:

@@ -24,6 +24,7 @@ from ocrdata.files import read_file, write_json
 from ocrdata.pickled import read_pickled_encoding
 from ocrdata.vocabulary import (
     GPT2_PATTERN,
+    LARGEST_VOCABULARY,
     NANOCHAT_PATTERN,
     Backend,
     Definition,
@@ -51,9 +52,6 @@ LONGEST_SPACE = 100_000
 """Whitespace runs are encoded in pieces of this many characters. tiktoken's pattern engine dies of
 a stack overflow (a panic, not an exception) on runs of half a million."""
 
-LARGEST_VOCABULARY = 1 << 24
-"""Ids; the largest vocabularies in use have a quarter of a million."""
-
 FORMAT = "ocr-tokenizer"
 VERSION = 1
 
@@ -72,6 +70,10 @@ class Tokenizer:
         if isinstance(backend, Ranks) and not backend.ids.isdisjoint(self.specials.values()):
             raise UsageError("a special token has the id of a token of text")
         self.vocab_size = max(backend.size - 1, *self.specials.values()) + 1
+        if self.vocab_size > LARGEST_VOCABULARY:
+            raise UsageError(
+                f"its largest id is {self.vocab_size - 1:,}, above {LARGEST_VOCABULARY:,}"
+            )
         self.bos = self.specials["<|bos|>"]
         self.user_start = self.specials["<|user_start|>"]
         self.user_end = self.specials["<|user_end|>"]
@@ -133,6 +135,8 @@ class Tokenizer:
 
 def _complete(specials: dict[str, int], size: int) -> dict[str, int]:
     """All ten specials with ids: those given keep theirs, the others follow the last id."""
+    if not all(type(id_) is int for id_ in specials.values()):
+        raise UsageError("the id of a special token is no integer")
     following = max([size - 1, *specials.values()]) + 1
     for name in SPECIAL_TOKENS:
         if name not in specials:

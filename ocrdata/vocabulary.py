@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import tiktoken
 import tokenizers
 from tokenizers import models, pre_tokenizers, trainers
 
-from ocrdata.errors import OcrError, UsageError
+from ocrdata.errors import OcrError, UsageError, first_line
 
 NANOCHAT_PATTERN = (
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}"
@@ -24,7 +25,24 @@ NANOCHAT_PATTERN = (
 )
 """nanochat's split pattern: GPT-4's, with digits in groups of one or two instead of up to three."""
 
+LARGEST_VOCABULARY = 1 << 24
+"""Ids; the largest vocabularies in use have a quarter of a million."""
+
 GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+
+
+@contextmanager
+def _explain_panic() -> Iterator[None]:
+    """A panic of a library in Rust, which is no Exception, becomes an OcrError."""
+    try:
+        yield
+    except BaseException as exc:
+        if type(exc).__name__ != "PanicException":
+            raise
+        raise OcrError(
+            f"its split pattern cannot be applied to a text: {first_line(exc)}; use a pattern "
+            "without nested repetitions"
+        ) from exc
 
 
 class Backend(Protocol):
@@ -52,6 +70,10 @@ class Ranks:
         missing = [byte for byte in range(256) if bytes([byte]) not in ranks]
         if missing:
             raise UsageError(f"the ranks lack {len(missing)} of the 256 single bytes")
+        if not all(type(rank) is int for rank in ranks.values()):
+            raise UsageError("a rank is no integer")
+        if max(ranks.values()) >= LARGEST_VOCABULARY:
+            raise UsageError(f"a rank is {max(ranks.values()):,}, above {LARGEST_VOCABULARY:,}")
         if len(set(ranks.values())) != len(ranks) or min(ranks.values()) < 0:
             raise UsageError("two tokens have the same rank, or a rank is negative")
         self.ranks = dict(sorted(ranks.items(), key=lambda item: item[1]))
@@ -59,15 +81,17 @@ class Ranks:
         self.ids = frozenset(ranks.values())
         self.size = max(self.ids) + 1
         try:
-            self._encoding = tiktoken.Encoding(
-                "ranks", pat_str=pattern, mergeable_ranks=self.ranks, special_tokens={}
-            )
+            with _explain_panic():
+                self._encoding = tiktoken.Encoding(
+                    "ranks", pat_str=pattern, mergeable_ranks=self.ranks, special_tokens={}
+                )
         except ValueError as exc:
             raise UsageError(f"the split pattern cannot be compiled: {exc}") from exc
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text in which nothing is special."""
-        return self._encoding.encode_ordinary(text)
+        with _explain_panic():
+            return self._encoding.encode_ordinary(text)
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids; bytes that are no UTF-8 become U+FFFD."""
@@ -102,7 +126,8 @@ class Definition:
         if model.get("dropout"):
             raise UsageError("its BPE has dropout: the same text would not give the same ids")
         try:
-            self._tokenizer = tokenizers.Tokenizer.from_str(json.dumps(self.definition))
+            with _explain_panic():
+                self._tokenizer = tokenizers.Tokenizer.from_str(json.dumps(self.definition))
         except Exception as exc:  # the library raises bare Exception
             raise UsageError(f"`tokenizers` cannot read it: {exc}") from exc
         self._tokenizer.encode_special_tokens = True
@@ -113,7 +138,8 @@ class Definition:
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text in which nothing is special."""
-        ids = self._tokenizer.encode(text, add_special_tokens=False).ids
+        with _explain_panic():
+            ids = self._tokenizer.encode(text, add_special_tokens=False).ids
         if not self._never.isdisjoint(ids):
             raise OcrError("this tokenizer makes a special token of plain text; use another one")
         return ids

@@ -120,6 +120,39 @@ def test_specials_that_cannot_be() -> None:
         Tokenizer(Ranks(bytes_only(), NANOCHAT_PATTERN), {"<|bos|>": 255})
     with pytest.raises(UsageError, match="same id"):
         Tokenizer(Ranks(bytes_only(), NANOCHAT_PATTERN), {"<|bos|>": 300, "<|image|>": 300})
+    for id_ in (1 << 24, 1 << 31, 1 << 70):
+        with pytest.raises(UsageError, match=f"its largest id is .*, above {1 << 24:,}"):
+            Tokenizer(Ranks(bytes_only(), NANOCHAT_PATTERN), {"<|bos|>": id_})
+    for odd in (300.5, "x", None, True):
+        specials: Any = {"<|bos|>": odd}
+        with pytest.raises(UsageError, match="the id of a special token is no integer"):
+            Tokenizer(Ranks(bytes_only(), NANOCHAT_PATTERN), specials)
+
+
+def test_a_rank_too_large_in_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "x.tiktoken"
+    ranks = bytes_only() | {b"ab": 1 << 33}
+    path.write_bytes(b"".join(base64.b64encode(t) + b" %d\n" % rank for t, rank in ranks.items()))
+    with pytest.raises(UsageError, match=r"x\.tiktoken: a rank is 8,589,934,592, above 16,777,"):
+        load_tokenizer(path)
+
+
+def test_a_pattern_that_defeats_its_engine(tmp_path: Path) -> None:
+    """Both engines panic then, with what is no Exception."""
+    text = "a" * 100 + "!"
+    with pytest.raises(OcrError, match="its split pattern cannot be applied to a text: .+; use"):
+        Ranks(bytes_only(), r"(?:a|aa)+(?=b)\b").encode(text)
+    split = {"type": "Split", "pattern": {"Regex": "(a|aa)+$"}, "behavior": "Isolated",
+             "invert": False}  # fmt: skip
+    whole = hub_json()
+    whole["pre_tokenizer"] = {
+        "type": "Sequence",
+        "pretokenizers": [split, {**whole["pre_tokenizer"], "type": "ByteLevel"}],
+    }
+    (tmp_path / "tokenizer.json").write_text(json.dumps(whole))
+    tokenizer = load_tokenizer(tmp_path / "tokenizer.json")
+    with pytest.raises(OcrError, match="its split pattern cannot be applied to a text: .+; use"):
+        tokenizer.encode(text)
 
 
 def test_an_image_token_that_was_there_keeps_its_id() -> None:
