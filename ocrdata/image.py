@@ -15,6 +15,7 @@ while decoding and resizing: threads are good workers.
 from __future__ import annotations
 
 import io
+import re
 import struct
 from collections.abc import Callable
 from typing import NamedTuple
@@ -41,6 +42,14 @@ RGB = npt.NDArray[np.uint8]
 MAX_PIXELS = 89_478_485
 """Largest image that is decoded, in pixels: Pillow's own line for a decompression bomb (a quarter
 of a gigabyte in RGB, `PIL.Image.MAX_IMAGE_PIXELS`). Above it Pillow warns; we refuse first."""
+
+MAX_SCANS = 100
+"""Scans of a JPEG: each is a pass over all pixels, and takes ten bytes in a file. Encoders write
+ten, libjpeg-turbo advises readers to take 500 at most."""
+
+_WORTH_COUNTING = 10**10
+"""Bytes of a JPEG times its pixels, from which on its scans are counted: fewer, and were all of it
+scans, it would take a second (1 ns for a pixel and scan)."""
 
 WHITE = (255, 255, 255)
 
@@ -177,6 +186,8 @@ def _open(data: bytes, max_pixels: int) -> tuple[str, ImageFile.ImageFile]:
     except Exception as exc:  # SyntaxError, OSError, struct.error, ... : whatever garbage causes
         raise ImageError(f"{name} image has no readable header: {_reason(exc)}") from exc
     _refuse_large(name, image.size, max_pixels)
+    if name == "jpg":
+        _refuse_scans(data, image.size)
     return name, image
 
 
@@ -218,6 +229,31 @@ def _gif_canvas(data: bytes) -> tuple[int, int]:
     except (IndexError, struct.error) as exc:
         raise ImageError("gif image cannot be decoded: it ends before its first frame") from exc
     return max(width, left + frame_width), max(height, top + frame_height)
+
+
+_SCAN = b"\xff\xda"
+_MARKER = re.compile(rb"\xff+([^\x00\xff])", re.DOTALL)
+_ALONE = frozenset([0x01, *range(0xD0, 0xD9)])  # TEM, restarts, SOI: no length follows
+
+
+def _refuse_scans(data: bytes, size: tuple[int, int]) -> None:
+    if len(data) * size[0] * size[1] < _WORTH_COUNTING or data.count(_SCAN) <= MAX_SCANS:
+        return
+    if (scans := _scans(data)) > MAX_SCANS:
+        raise ImageError(
+            f"jpg image has {scans:,} scans, {MAX_SCANS} at most are decoded; save it again"
+        )
+
+
+def _scans(data: bytes) -> int:
+    """The scans of a JPEG (T.81, annex B), without those of a thumbnail in its metadata."""
+    scans, at = 0, 2
+    while (marker := _MARKER.search(data, at)) is not None and marker[1] != b"\xd9":
+        at = marker.end()
+        if marker[1][0] not in _ALONE:
+            scans += marker[1] == b"\xda"
+            at += int.from_bytes(data[at : at + 2], "big")
+    return scans
 
 
 def _orientation(image: Image.Image) -> int:

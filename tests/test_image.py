@@ -294,3 +294,31 @@ def test_what_is_converted_does_not_depend_on_the_quick_decoder() -> None:
     sound = from_turns([("What?", "Seven.")], [data], source="", meta={})
     with pytest.raises(RejectedRow, match="image 0: png image cannot be decoded"):
         check(sound)
+
+
+def many_scans(*, progressive: bool, extra: int, side: int = 2000) -> bytes:
+    """A JPEG with its last scan `extra` times more."""
+    buffer = io.BytesIO()
+    Image.new("L", (side, side), 200).save(buffer, "JPEG", progressive=progressive)
+    data = buffer.getvalue()
+    scan = data[data.rfind(b"\xff\xda") : -2]
+    return data[:-2] + (scan if progressive else scan[:10]) * extra + data[-2:]
+
+
+def test_a_jpeg_of_many_scans() -> None:
+    for progressive in (True, False):
+        whole = many_scans(progressive=progressive, extra=5000)
+        for read in (read_header, decode_rgb):
+            with pytest.raises(
+                ImageError, match=r"jpg image has 5,0\d\d scans, 100 at most are dec"
+            ):
+                read(whole)
+    assert decode_rgb(many_scans(progressive=True, extra=90)).shape == (2000, 2000, 3)
+
+
+def test_scans_of_a_thumbnail_are_not_counted() -> None:
+    thumbnail = b"\xff\xda\0\2" * 5000
+    head = b"\xff\xe1" + (len(thumbnail) + 2).to_bytes(2, "big")
+    whole = many_scans(progressive=True, extra=0)
+    whole = whole[:2] + head + thumbnail + whole[2:]
+    assert read_header(whole).width == 2000

@@ -246,3 +246,15 @@ def test_what_begins_before_its_place(tmp_path: Path) -> None:
         rewritten(path, {"rows_digest": rows_digest(table)}, table)
         with pytest.raises(ShardError, match="contradicts itself"):
             read_index(path)
+
+
+def test_numbers_that_are_no_counts(tmp_path: Path) -> None:
+    write_shard(tmp_path / "x-000.tar", [sample(0)])
+    path = index_path(tmp_path / "x-000.tar")
+    table = pq.read_table(path)
+    said = json.loads(table.schema.metadata[FORMAT.encode()])
+    for change in ({"samples": 1 << 70}, {"samples": 1.0}, {"shard_size": 1 << 70}):
+        document = json.dumps(seal(said | change))
+        pq.write_table(table.replace_schema_metadata({FORMAT: document}), path)
+        with pytest.raises(ShardError, match="its numbers of samples and bytes are no counts"):
+            read_header(path)

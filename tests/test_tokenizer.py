@@ -140,7 +140,7 @@ def test_a_rank_too_large_in_a_file(tmp_path: Path) -> None:
 def test_a_pattern_that_defeats_its_engine(tmp_path: Path) -> None:
     """Both engines panic then, with what is no Exception."""
     text = "a" * 100 + "!"
-    with pytest.raises(OcrError, match="its split pattern cannot be applied to a text: .+; use"):
+    with pytest.raises(OcrError, match=r"its split pattern cannot be applied to a text: .+; use"):
         Ranks(bytes_only(), r"(?:a|aa)+(?=b)\b").encode(text)
     split = {"type": "Split", "pattern": {"Regex": "(a|aa)+$"}, "behavior": "Isolated",
              "invert": False}  # fmt: skip
@@ -151,7 +151,7 @@ def test_a_pattern_that_defeats_its_engine(tmp_path: Path) -> None:
     }
     (tmp_path / "tokenizer.json").write_text(json.dumps(whole))
     tokenizer = load_tokenizer(tmp_path / "tokenizer.json")
-    with pytest.raises(OcrError, match="its split pattern cannot be applied to a text: .+; use"):
+    with pytest.raises(OcrError, match=r"its split pattern cannot be applied to a text: .+; use"):
         tokenizer.encode(text)
 
 
