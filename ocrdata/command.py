@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import re
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -36,6 +37,15 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {message} (--help shows what can be given)\n")
 
 
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
+
+
+def shown(text: str) -> str:
+    """A text as a terminal may have it: what would steer it, or is no text, is spelled out. Names
+    of members come from anybody's tar."""
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
 def run(main: Callable[[Sequence[str]], int]) -> NoReturn:
     """Run a command's `main(arguments)` and end the process with its status.
 
@@ -47,7 +57,7 @@ def run(main: Callable[[Sequence[str]], int]) -> NoReturn:
         status = main(sys.argv[1:])
         sys.stdout.flush()
     except OcrError as exc:
-        print(f"error: {exc}", file=sys.stderr)
+        print(f"error: {shown(str(exc))}", file=sys.stderr)
         status = exc.exit_status
     except KeyboardInterrupt:
         _say_stopped()

@@ -22,6 +22,16 @@ def test_an_error_is_its_message_and_a_status(
     assert capsys.readouterr().err == f"error: {raised}\n"
 
 
+def test_a_name_does_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    def main(arguments: object) -> int:
+        raise OcrError("a\x1b[2Jb\x07\x9b\x7f\udc80\u202e.png: naïve 東京\tis\n  the remedy")
+
+    with pytest.raises(SystemExit):
+        run(main)
+    said = "a\\x1b[2Jb\\x07\\x9b\\x7f\\udc80\\u202e.png: naïve 東京\tis\n  the remedy"
+    assert capsys.readouterr().err == f"error: {said}\n"
+
+
 def test_ctrl_c(capsys: pytest.CaptureFixture[str]) -> None:
     def main(arguments: object) -> int:
         raise KeyboardInterrupt

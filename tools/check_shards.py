@@ -18,7 +18,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ocrdata.check import Contents, check, find, quantile
-from ocrdata.command import Parser, run
+from ocrdata.command import Parser, run, shown
 from ocrdata.human import human_bytes, human_time
 from ocrdata.names import is_shard, set_path
 from ocrdata.spec import Resolved
@@ -57,7 +57,7 @@ def check_set(found: Resolved) -> int:
         for error in check(found, contents, bar.update):
             errors += 1
             bar.clear()
-            print(str(error).splitlines()[0], flush=True)
+            print(shown(str(error).splitlines()[0]), flush=True)
     seconds = time.perf_counter() - started
     print(describe(found, contents))
     verdict = "all sound" if not errors else f"{errors:,} errors, each named above"
