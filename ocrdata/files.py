@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from ocrdata.errors import DiskError, ShardError
+from ocrdata.errors import DiskError, TransportError
 
 TEMPORARY_SUFFIX = ".tmp"
 
@@ -53,13 +53,13 @@ def discard(path: Path) -> None:
 
 
 def open_regular(path: Path, name: str = "") -> int:
-    """The handle of a regular file, open for reading. Raises OSError, and ShardError of `name` for
+    """The handle of a regular file, open for reading. Raises OSError, and TransportError of `name` for
     anything else: a pipe is not waited for."""
     # Without O_NONBLOCK the opening of a pipe waits for one who writes to it.
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
-        raise ShardError(name or str(path), "not a regular file")
+        raise TransportError(name or str(path), "not a regular file")
     return handle
 
 
