@@ -53,8 +53,8 @@ def discard(path: Path) -> None:
 
 
 def open_regular(path: Path, name: str = "") -> int:
-    """The handle of a regular file, open for reading. Raises OSError, and TransportError of `name` for
-    anything else: a pipe is not waited for."""
+    """The handle of a regular file, open for reading. Raises OSError, and TransportError of `name`
+    for anything else: a pipe is not waited for."""
     # Without O_NONBLOCK the opening of a pipe waits for one who writes to it.
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(handle).st_mode):
