@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from ocrdata.columns import SCHEMA
 from ocrdata.errors import ShardError
-from ocrdata.pages import _HEADER, FREE, refuse_bomb
+from ocrdata.index import index_path, read_index
+from ocrdata.pages import _HEADER, FREE, INDEX_STRINGS, _spelled_out, refuse_bomb
+from tests.rows import sample, write_shard
 
 WORDS = pa.schema([pa.field("source", pa.string(), nullable=False)])
 
@@ -59,3 +63,18 @@ def test_prefixes_are_not_believed() -> None:
     data = written(["x" * 100_000] * 1000, use_dictionary=False, column_encoding="DELTA_BYTE_ARRAY")
     with pytest.raises(ShardError, match="its columns take"):
         refuse_bomb("x", data, 0, ("source",))
+
+
+def test_all_strings_of_an_index_are_spelled_out(tmp_path: Path) -> None:
+    write_shard(tmp_path / "x-000.tar", [sample(n, ("PNG", "JPEG")) for n in range(70)])
+    path = index_path(tmp_path / "x-000.tar")
+    total = sum(
+        len(row["key"]) + len(row["source"])
+        + sum(len(member["name"]) for member in row["members"])
+        + sum(len(picture["format"]) for picture in row["images"])
+        for row in read_index(path).table.to_pylist()
+    )  # fmt: skip
+    assert _spelled_out(path.read_bytes(), INDEX_STRINGS) == total
+    none = tmp_path / "none.parquet"
+    pq.write_table(SCHEMA.empty_table(), none)
+    assert _spelled_out(none.read_bytes(), INDEX_STRINGS) == 0
