@@ -74,9 +74,12 @@ def create_file(path: Path, mode: int = 0o666) -> int:
 
     Never through a link: who may write to a folder could have somebody else's file emptied.
     """
-    with suppress(FileNotFoundError):
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    try:
+        return os.open(path, flags, mode)
+    except FileExistsError:
         os.unlink(path)
-    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    return os.open(path, flags, mode)
 
 
 @contextmanager
