@@ -97,7 +97,7 @@ def killed_and_run_again(home: Path, tokenizer: Path, wanted: int) -> None:
     assert len(whole) == 7
     counting = [at for at, step in enumerate(steps, 1) if ".tokens-" in step]
     first, last = counting[0], counting[-1]
-    assert len(counting) == 10 and not any("sums.json" in step for step in steps[: last - 1])
+    assert len(counting) == 8 and not any("sums.json" in step for step in steps[: last - 1])
     for at in spread(last - first + 1, wanted):
         shutil.rmtree(out)
         run_killed(command, out, at=first - 1 + at, scratch=home / "hook", env=env)
