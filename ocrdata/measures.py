@@ -50,7 +50,7 @@ class Measures:
         """Of all that decides which rows samples are put in: lengths, images, and what is cut."""
         hasher = xxhash.xxh3_128()
         for values in (self.lengths, self.images, self.cut, self.cut_tokens):
-            hasher.update(values.astype("<i8").tobytes())
+            hasher.update(np.ascontiguousarray(values).data)
         return str(hasher.hexdigest())
 
     @property

@@ -102,3 +102,10 @@ def flags(config: Config) -> list[str]:
             else:
                 words += [flag, str(setting)]
     return words
+
+
+def losses(run: Path) -> list[tuple[int, float]]:
+    """The step and the loss of every step that a run logged."""
+    from ocrtrain import metrics
+
+    return [(m["step"], m["train/loss"]) for m in metrics.read(run) if "train/loss" in m]

@@ -15,14 +15,9 @@ from ocrdata.errors import UsageError
 from ocrtrain import metrics
 from ocrtrain.runfile import read_sealed
 from ocrtrain.start import train
-from tests.data import flags, make_inputs, small_config
+from tests.data import flags, small_config
 from tests.shardcommand import ROOT
 from tools import plan
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    return make_inputs(tmp_path_factory.mktemp("inputs"))
 
 
 def command(inputs: dict[str, str], out: Path, **values: Any) -> list[str]:

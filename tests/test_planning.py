@@ -39,11 +39,6 @@ WAYS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    return make_inputs(tmp_path_factory.mktemp("inputs"))
-
-
 def mixed(inputs: dict[str, str], out: Path, **values: Any) -> Config:
     text = {"text": (inputs["text"] + "[:30]",), "val_text": (inputs["text"] + "[30:]",)}
     base = {"steps": 14, "save_every": 0, "eval_every": 0, **text}

@@ -20,15 +20,9 @@ from ocrtrain.rebuild import Asked, Rebuilt, rebuild
 from ocrtrain.runfile import read_sealed, write_sealed
 from ocrtrain.start import train
 from ocrtrain.stream import Stream, open_training, rank_rows
-from tests.data import make_inputs
 from tests.showing import KINDS, break_images, config_of, trained_run
 
 STEPS = 10
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    return make_inputs(tmp_path_factory.mktemp("inputs"))
 
 
 @pytest.fixture(scope="module")

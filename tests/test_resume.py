@@ -12,13 +12,8 @@ from ocrdata.errors import TrainError, UsageError
 from ocrtrain import bad, checkpoint, record
 from ocrtrain import start as module
 from ocrtrain.start import train
-from tests.data import make_inputs, small_config
+from tests.data import small_config
 from tests.streams import damaged
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    return make_inputs(tmp_path_factory.mktemp("inputs"))
 
 
 @pytest.fixture(scope="module")

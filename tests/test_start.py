@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import fields, replace
 from fractions import Fraction
 from pathlib import Path
@@ -13,29 +12,14 @@ import torch
 
 from ocrdata.errors import DiskError, TrainError, UsageError
 from ocrdata.reader import open_shards
-from ocrtrain import checkpoint, metrics
+from ocrtrain import checkpoint
 from ocrtrain.config import Config, ModelConfig, from_json, to_json
 from ocrtrain.presets import stage1
 from ocrtrain.runfile import read_sealed
 from ocrtrain.start import check_data, check_weights, resolved, train
-from tests.data import make_inputs, small_config
+from tests.data import losses, small_config
 
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    return make_inputs(tmp_path_factory.mktemp("inputs"))
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def losses(run: Path) -> list[tuple[int, float]]:
-    return [(m["step"], m["train/loss"]) for m in metrics.read(run) if "train/loss" in m]
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def saved_config(run: Path) -> Config:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import fields, replace
 from fractions import Fraction
 from pathlib import Path
@@ -24,24 +23,9 @@ from ocrtrain.optim import build_optimizer
 from ocrtrain.presets import stage1, stage2
 from ocrtrain.runfile import read_sealed, write_sealed
 from ocrtrain.start import start, train
-from tests.data import flags, make_inputs, small_config
+from tests.data import flags, losses, small_config
 
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    return make_inputs(tmp_path_factory.mktemp("inputs"))
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def losses(run: Path) -> list[tuple[int, float]]:
-    return [(m["step"], m["train/loss"]) for m in metrics.read(run) if "train/loss" in m]
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def saved_config(run: Path) -> Config:

@@ -25,13 +25,8 @@ from ocrtrain.stream import (
     open_sources,
     shared_samples,
 )
-from tests.data import COLOURS, make_inputs, small_config, square, write_set
+from tests.data import COLOURS, small_config, square, write_set
 from tests.streams import STEPS, make_plan, make_stream, two_sources
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    return make_inputs(tmp_path_factory.mktemp("inputs"))
 
 
 @pytest.mark.parametrize("mix", ["batch", "sample"])

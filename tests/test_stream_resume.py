@@ -28,15 +28,9 @@ from ocrtrain.stream import (
     open_sources,
     rank_rows,
 )
-from tests.data import make_inputs, small_config
+from tests.data import small_config
 from tests.showing import break_images, config_of, trained_run
 from tests.streams import STEPS, State, damaged, make_stream, two_sources
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    return make_inputs(tmp_path_factory.mktemp("inputs"))
-
 
 KINDS: dict[str, dict[str, object]] = {
     "single source": {"text": (), "val_text": ()},

@@ -20,14 +20,8 @@ from ocrtrain.stream import (
     open_sources,
     open_training,
 )
-from tests.data import make_inputs, small_config
+from tests.data import small_config
 from tests.streams import STEPS, make_plan, make_stream, positions, two_sources
-
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    return make_inputs(tmp_path_factory.mktemp("inputs"))
-
 
 bounds = st.one_of(st.none(), st.integers(-70, 70))
 slices = st.builds(slice, bounds, bounds, st.sampled_from([None, 1, 2, 7, -1, -3]))

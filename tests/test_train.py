@@ -2,7 +2,6 @@
 
 import json
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,24 +16,9 @@ from ocrtrain.config import PARTS, Config
 from ocrtrain.planning import plan_run
 from ocrtrain.start import train
 from ocrtrain.stream import Stream, open_sources
-from tests.data import make_inputs, small_config
+from tests.data import losses, small_config
 
-
-@pytest.fixture(scope="module")
-def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    return make_inputs(tmp_path_factory.mktemp("inputs"))
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-def losses(run: Path) -> list[tuple[int, float]]:
-    return [(m["step"], m["train/loss"]) for m in metrics.read(run) if "train/loss" in m]
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def validations(run: Path) -> list[dict[str, Any]]:

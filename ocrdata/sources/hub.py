@@ -98,7 +98,7 @@ def resolve(repository: str, config: str | None, split: str, commit: str) -> Dat
 
 
 def resolve_commit(repository: str, revision: str) -> str:
-    """The 40-digit commit that a branch, tag or commit stands for now."""
+    """The 40-digit commit that a branch or tag names at this moment; a commit names itself."""
     if re.fullmatch(r"[0-9a-f]{40}", revision):
         return revision
     commit = _contact(repository, revision)
