@@ -47,10 +47,10 @@ def main(arguments: Sequence[str]) -> int:
         raise UsageError(f"--shards {' '.join(asked.shards)} holds no samples")
     loaded = load_for_inference(Path(asked.checkpoint), device)
     out = Path(asked.out) if asked.out else default_out(loaded)
-    refuse_other(out, shards)
     make_folder(out.parent)
     decoding = replace(decoding, precision=autocast_type(loaded.config.precision, device))
     with Lock(out.with_name(f".{out.name}.lock"), f"--out {out}"):
+        refuse_other(out, shards)
         return evaluate(
             loaded, shards, out, decoding=decoding, workers=asked.workers, exchange=asked.exchange
         )

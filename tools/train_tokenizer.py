@@ -41,6 +41,7 @@ def main(arguments: Sequence[str]) -> int:
     tokenizer = train_tokenizer(iter(texts), asked.vocab_size)
     make_folder(asked.out.parent)
     with Lock(asked.out.with_name(f".{asked.out.name}.lock"), str(asked.out)):
+        _refuse_other(asked.out)  # one may have been written since
         tokenizer.save(asked.out)
     print(
         f"{asked.out}: {tokenizer.vocab_size:,} ids, fingerprint {tokenizer.fingerprint}, from "
