@@ -8,8 +8,9 @@ from pathlib import Path
 from benchmarks.common import DATA
 from ocrdata.errors import SourceError
 from ocrdata.manifest import Manifest, write_manifest
+from ocrdata.names import make_key
 from ocrdata.sample import Sample, from_turns
-from ocrdata.shard import ShardWriter, make_key
+from ocrdata.shard import ShardWriter
 
 SHARD_SAMPLES = 1024
 

@@ -23,10 +23,10 @@ from benchmarks.common import DATA, interleaved, machine, table, write_result
 from ocrdata.command import Parser, run
 from ocrdata.errors import SourceError
 from ocrdata.frames import FRAME_BYTES, LEVEL
-from ocrdata.names import COMPRESSED, PLAIN
+from ocrdata.names import COMPRESSED, PLAIN, make_key
 from ocrdata.reader import open_shards
 from ocrdata.sample import Sample
-from ocrdata.shard import ShardWriter, make_key
+from ocrdata.shard import ShardWriter
 from ocrdata.sink import Frames
 from ocrdata.sources.jsonl import JsonlSource
 

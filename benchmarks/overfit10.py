@@ -24,13 +24,13 @@ from typing import Any
 import torch
 
 from benchmarks.common import DATA, ROOT, machine, table, write_result
-from ocrdata.loader import load_item
 from ocrdata.reader import Shards, open_shards
+from ocrdata.samples import load_item
 from ocrtrain import metrics
 from ocrtrain.answers import turns_of
-from ocrtrain.build import Loaded, load_for_inference
 from ocrtrain.generate import Decoding, Question, answer
 from ocrtrain.scores import score
+from ocrtrain.trained import Loaded, load_for_inference
 
 LIMIT = 30 * 60  # seconds
 SETTINGS = {

@@ -23,7 +23,7 @@ from ocrtrain.build import with_vocabulary
 from ocrtrain.config import Config
 from ocrtrain.planning import measure_sources, plan_measured
 from ocrtrain.presets import stage2
-from ocrtrain.stream import Sources, open_sources
+from ocrtrain.sources import Sources, open_sources
 
 STEPS = 1500
 WANTED = 0.03

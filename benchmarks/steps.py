@@ -50,7 +50,7 @@ def one_head(kind: str) -> dict[str, float]:
     import torch
     from torch.nn import functional as F
 
-    from ocrtrain.batch import IGNORE
+    from ocrdata.tokens import IGNORE
     from ocrtrain.config import ModelConfig
     from ocrtrain.model import OcrModel
 

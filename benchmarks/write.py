@@ -22,8 +22,8 @@ from benchmarks.charts import load_charts, shard_files, write_ours
 from benchmarks.common import interleaved, machine, table, write_result
 from ocrdata.command import Parser, run
 from ocrdata.image import read_header
+from ocrdata.names import make_key
 from ocrdata.sample import Sample
-from ocrdata.shard import make_key
 
 PART = 1 << 20
 

@@ -19,18 +19,17 @@ from ocrdata.files import read_file
 from ocrdata.format import digest_of
 from ocrdata.framefile import FrameFile
 from ocrdata.index import Index, IndexRow, index_path, read_index
-from ocrdata.indexfile import cached_index_path
+from ocrdata.index_rows import LoadedMember, make_row
 from ocrdata.indexing import (
     FrameReader,
-    LoadedMember,
     SequentialReader,
+    cached_index_path,
     index_tar,
     load_member,
-    make_row,
-    split_name,
 )
-from ocrdata.names import is_compressed
-from ocrdata.shard import KEY_DIGITS, ShardInfo
+from ocrdata.manifest import ShardInfo
+from ocrdata.members import split_name
+from ocrdata.names import KEY_DIGITS, is_compressed
 from ocrdata.spec import Resolved, resolve
 from ocrdata.storage import LocalFile
 from ocrdata.tar import Walker

@@ -21,12 +21,11 @@ from ocrdata.human import human_bytes
 from ocrdata.index import index_path
 from ocrdata.locks import Lock
 from ocrdata.making import Record, WorkFolder, differences, recorded_provenance
-from ocrdata.manifest import Manifest, read_manifest, write_manifest
+from ocrdata.manifest import Manifest, ShardInfo, read_manifest, shard_info, write_manifest
 from ocrdata.options import Options
 from ocrdata.progress import Progress
 from ocrdata.rejects import Reject, examples, reasons, rejects_path, write_rejects
-from ocrdata.shard import ShardInfo, shard_info
-from ocrdata.sources import SizedSource, Source
+from ocrdata.sources.base import SizedSource, Source
 from ocrdata.stretch import Made, Stretch, runs
 from ocrdata.workforce import work
 

@@ -22,6 +22,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ocrdata.cache import cached_path
 from ocrdata.columns import (
     elements,
     explain_parquet,
@@ -33,7 +34,6 @@ from ocrdata.columns import rows_digest as digest_of_rows
 from ocrdata.errors import ShardError
 from ocrdata.files import atomic_file, read_file
 from ocrdata.format import FORMAT, VERSION, check_seal, check_version, parse_object, seal
-from ocrdata.indexfile import cached_path
 from ocrdata.names import beside, shard_stem
 from ocrdata.pages import read_footer, refuse_bomb, refuse_surplus
 from ocrdata.tokens import TurnCount

@@ -161,3 +161,28 @@ def free_bytes(path: Path) -> int:
     while not path.exists() and path != path.parent:
         path = path.parent
     return shutil.disk_usage(path).free
+
+
+def can_be_a_path(text: str) -> bool:
+    """False for what the system has no name for: a NUL, or half a surrogate pair that stands for
+    no byte."""
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+
+
+def exists(text: str) -> bool:
+    """Whether anything has this name; False also for a name that none can have."""
+    try:
+        return Path(text).exists()
+    except (OSError, ValueError):  # a name that is too long, or that no file can have
+        return False
+
+
+def is_file(path: Path) -> bool:
+    """Whether a file is there; False also for a name that is too long, or that none can have."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False

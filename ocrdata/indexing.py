@@ -8,83 +8,26 @@ unfit (damage, a name twice, a sample in two places, links) is a ShardError.
 
 from __future__ import annotations
 
-import itertools
-import json
-from collections.abc import Iterator, Sequence
+import logging
+import os
 from pathlib import Path
-from typing import Any, NamedTuple
 
-import pyarrow as pa
 import xxhash
 
-from ocrdata.columns import SCHEMA, rows_digest
-from ocrdata.errors import ImageError, ShardError
-from ocrdata.format import COMPRESSED_VERSION, VERSION
-from ocrdata.framefile import FrameFile
-from ocrdata.framescan import scan
-from ocrdata.image import ImageInfo, read_header
-from ocrdata.index import Index, IndexHeader, IndexMember, IndexRow
+from ocrdata.cache import cached_path
+from ocrdata.errors import DiskError, ShardError
+from ocrdata.files import make_folder
+from ocrdata.framefile import FrameFile, scan
+from ocrdata.index import SUFFIX, Index, index_path, write_index
+from ocrdata.index_rows import IndexBuilder, LoadedMember, make_row
+from ocrdata.locks import only_one
+from ocrdata.members import IMAGE_SUFFIXES, kind_of, samples
 from ocrdata.names import is_compressed
 from ocrdata.sink import Written
 from ocrdata.storage import LocalFile
 from ocrdata.tar import TarMember, Walker
 
 CHUNK = 1 << 20
-IMAGE_SUFFIXES = frozenset({"png", "jpg", "jpeg", "gif", "webp", "bmp", "tif", "tiff"})
-TEXT_SUFFIXES = ("txt", "caption")
-"""Members that answer for a foreign sample's images, in order of preference."""
-
-UNKNOWN_IMAGE = ImageInfo("", 0, 0)
-"""Stands in the index for a member that is named like an image and cannot be read as one."""
-
-
-class IndexBuilder:
-    """Gathers the rows of an index, sample by sample, in the tar's order."""
-
-    def __init__(self) -> None:
-        self._rows: list[IndexRow] = []
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def add(self, row: IndexRow) -> None:
-        """Append one sample."""
-        self._rows.append(row)
-
-    def finish(self, written: Written) -> Index:
-        """The index of the finished shard."""
-        rows = self._rows
-        # Flat columns, as Arrow wants them: a quarter of the time that rows of dicts take.
-        columns = [
-            [row.key for row in rows],
-            [row.offset for row in rows],
-            [row.size for row in rows],
-            _lists([row.members for row in rows], SCHEMA.field("members").type),
-            _lists([row.images for row in rows], SCHEMA.field("images").type),
-            [row.turns for row in rows],
-            [row.source for row in rows],
-        ]
-        table = pa.table(columns, schema=SCHEMA)
-        header = IndexHeader(
-            shard_size=written.size,
-            shard_digest=written.digest,
-            samples=len(self),
-            rows_digest=rows_digest(table),
-            version=COMPRESSED_VERSION if written.frames else VERSION,
-            frames=written.frames,
-        )
-        return Index(table, header)
-
-
-def _lists(rows: Sequence[Sequence[tuple[Any, ...]]], kind: pa.ListType) -> pa.ListArray:
-    """A column of lists of structs, from tuples of the structs' fields in their order."""
-    fields = list(kind.value_type)
-    flat = [entry for row in rows for entry in row]
-    columns = zip(*flat, strict=True) if flat else ((),) * len(fields)
-    arrays = [pa.array(column, field.type) for column, field in zip(columns, fields, strict=True)]
-    inner = pa.StructArray.from_arrays(arrays, fields=fields)
-    starts = pa.array(itertools.accumulate(map(len, rows), initial=0), pa.int32())
-    return pa.ListArray.from_arrays(starts, inner, type=kind)
 
 
 class SequentialReader:
@@ -139,26 +82,6 @@ class FrameReader:
 Reader = SequentialReader | FrameReader
 
 
-class LoadedMember(NamedTuple):
-    """A member with as much of its payload as its row needs: all, or b"" for what is opaque."""
-
-    member: TarMember
-    digest: bytes
-    data: bytes
-
-
-def split_name(name: str) -> tuple[str, str] | None:
-    """'a/000.1.jpg' -> ('a/000', '1.jpg'); None for a name that belongs to no sample."""
-    folder, slash, base = name.rpartition("/")
-    stem, dot, suffix = base.partition(".")
-    return (folder + slash + stem, suffix) if stem and dot else None
-
-
-def kind_of(name: str) -> str:
-    """The last suffix in lower case: what a member holds, by its name."""
-    return name.rpartition(".")[2].lower()
-
-
 def load_member(reader: Reader, member: TarMember) -> LoadedMember:
     """Read and digest a member; its bytes are kept where they say something for the index."""
     kind = kind_of(member.name)
@@ -169,88 +92,6 @@ def load_member(reader: Reader, member: TarMember) -> LoadedMember:
     for at in range(member.offset, member.offset + member.size, CHUNK):
         hasher.update(reader.read(at, min(CHUNK, member.offset + member.size - at)))
     return LoadedMember(member, hasher.digest(), b"")
-
-
-def make_row(key: str, members: list[LoadedMember]) -> IndexRow:
-    """The index row of one sample's members."""
-    images = tuple(
-        _image_info(loaded.data)
-        for loaded in members
-        if kind_of(loaded.member.name) in IMAGE_SUFFIXES
-    )
-    turns, source = _turns_and_source(members, len(images))
-    start = members[0].member.start
-    return IndexRow(
-        key=key,
-        offset=start,
-        size=members[-1].member.end - start,
-        members=tuple(
-            IndexMember(m.member.name, m.member.offset, m.member.size, m.digest) for m in members
-        ),
-        images=images,
-        turns=turns,
-        source=source,
-    )
-
-
-def _image_info(data: bytes) -> ImageInfo:
-    try:
-        return read_header(data)
-    except ImageError:
-        return UNKNOWN_IMAGE
-
-
-def _turns_and_source(members: list[LoadedMember], images: int) -> tuple[int, str]:
-    suffixes = {(split_name(m.member.name) or ("", ""))[1].lower(): m.data for m in members}
-    source = ""
-    if "json" in suffixes:
-        try:
-            value = json.loads(suffixes["json"])
-        except (ValueError, RecursionError):
-            value = None
-        if isinstance(value, dict):
-            named = value.get("source")
-            source = named if isinstance(named, str) and _is_utf8(named) else ""
-            messages = value.get("messages")
-            if isinstance(messages, list):
-                roles = [m.get("role") for m in messages if isinstance(m, dict)]
-                return roles.count("assistant"), source
-    return int(images > 0 and any(name in suffixes for name in TEXT_SUFFIXES)), source
-
-
-def _is_utf8(text: str) -> bool:
-    """False for half a surrogate pair, which JSON can say and Parquet cannot hold."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def samples(shard: str, members: Iterator[TarMember]) -> Iterator[tuple[str, TarMember]]:
-    """Each member with the key of its sample. Raises ShardError for names and samples twice."""
-    seen: set[str] = set()
-    current, names = "", set[str]()
-    for member in members:
-        split = split_name(member.name) if member.regular else None
-        if split is None:
-            continue
-        key = split[0]
-        if key != current:
-            if key in seen:
-                raise ShardError(
-                    shard,
-                    "members of one sample are not adjacent",
-                    key=key,
-                    member=member.name,
-                    remedy="pack it again with the files of each sample side by side",
-                )
-            seen.add(key)
-            current, names = key, set()
-        if member.name in names:
-            raise ShardError(shard, "the name stands twice", key=key, member=member.name)
-        names.add(member.name)
-        yield key, member
 
 
 def index_tar(path: Path) -> Index:
@@ -274,3 +115,37 @@ def index_tar(path: Path) -> Index:
     if (now.size, now.modified) != (file.size, file.modified):
         raise ShardError(file.name, "the file changed while it was being indexed")
     return builder.finish(Written(file.size, digest, table.sizes if table else ()))
+
+
+_log = logging.getLogger(__name__)
+
+
+def cached_index_path(tar: Path) -> Path:
+    """The cache's name for the index of a tar as it is now."""
+    return cached_path(tar, SUFFIX)
+
+
+def find_index(tar: Path) -> Path:
+    """The index file of a tar; made now, by reading the tar whole once, where there is none.
+
+    Raises ShardError where the tar is not sound, DiskError where no index can be written.
+    """
+    beside = index_path(tar)
+    if os.path.exists(beside):
+        return beside
+    cached = cached_index_path(tar)
+    if cached.exists():
+        return cached
+    try:
+        return _make_index(tar, beside)
+    except (OSError, DiskError):
+        make_folder(cached.parent)
+        return _make_index(tar, cached)
+
+
+def _make_index(tar: Path, path: Path) -> Path:
+    with only_one(path):
+        if not path.exists():
+            _log.warning("%s has no index; reading it whole, once, to make one", tar)
+            write_index(path, index_tar(tar))
+    return path

@@ -14,8 +14,18 @@ from typing import Any
 
 from ocrdata.errors import ShardError
 from ocrdata.files import explain_disk, open_regular, read_file, write_json
-from ocrdata.format import FORMAT, VERSION, check_seal, check_version, is_count, parse_object, seal
-from ocrdata.shard import ShardInfo
+from ocrdata.format import (
+    FORMAT,
+    VERSION,
+    check_seal,
+    check_version,
+    digest_of,
+    is_count,
+    parse_object,
+    seal,
+)
+from ocrdata.index import index_path
+from ocrdata.index import read_header as read_index_header
 
 KIND = "manifest"
 _KINDS = {"name": str, "licence": str, "provenance": dict, "totals": dict, "rejects": dict}
@@ -112,3 +122,41 @@ def _shard(entry: dict[str, Any]) -> ShardInfo:
     ):
         raise ValueError(f"{info.file}: a digest is no text")
     return info
+
+
+@dataclass(frozen=True)
+class ShardInfo:
+    """What a manifest says of one shard. `file` is a name without folder; `bytes` and `digest` are
+    of that file as it lies on the disk, compressed or not; the others of its index file, and of
+    the index's rows."""
+
+    file: str
+    samples: int
+    bytes: int
+    digest: str
+    index_digest: str
+    rows_digest: str
+
+
+def shard_info(path: Path) -> ShardInfo:
+    """The manifest's entry for a finished shard, from its index; the tar's payload is not read.
+
+    Raises ShardError where the index is missing, damaged, or not that of a tar of this size.
+    """
+    file = index_path(path)
+    for needed in (path, file):
+        if not needed.is_file():
+            raise ShardError(str(needed), "the file is missing")
+    found, size = read_index_header(file), path.stat().st_size
+    if size != found.shard_size:
+        raise ShardError(
+            str(path), f"has {size:,} bytes, its index was made of {found.shard_size:,}"
+        )
+    return ShardInfo(
+        file=path.name,
+        samples=found.samples,
+        bytes=size,
+        digest=found.shard_digest,
+        index_digest=digest_of(read_file(file)),
+        rows_digest=found.rows_digest,
+    )

@@ -8,12 +8,12 @@ holds is meta. Anything else can be read as members, not as a sample.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ocrdata.errors import ShardError
-from ocrdata.indexing import IMAGE_SUFFIXES, TEXT_SUFFIXES, kind_of
 from ocrdata.sample import IMAGE_PART, Sample, text_part
+from ocrdata.tar import TarMember
 
 
 def to_sample(shard: str, key: str, members: Mapping[str, bytes]) -> Sample:
@@ -88,3 +88,48 @@ def _captioned(shard: str, key: str, raw: bytes, images: list[bytes], document: 
     meta = document if isinstance(document, dict) else {}
     source = meta.get("source", "")
     return Sample(messages, images, source if isinstance(source, str) else "", meta)
+
+
+IMAGE_SUFFIXES = frozenset({"png", "jpg", "jpeg", "gif", "webp", "bmp", "tif", "tiff"})
+
+
+TEXT_SUFFIXES = ("txt", "caption")
+"""Members that answer for a foreign sample's images, in order of preference."""
+
+
+def split_name(name: str) -> tuple[str, str] | None:
+    """'a/000.1.jpg' -> ('a/000', '1.jpg'); None for a name that belongs to no sample."""
+    folder, slash, base = name.rpartition("/")
+    stem, dot, suffix = base.partition(".")
+    return (folder + slash + stem, suffix) if stem and dot else None
+
+
+def kind_of(name: str) -> str:
+    """The last suffix in lower case: what a member holds, by its name."""
+    return name.rpartition(".")[2].lower()
+
+
+def samples(shard: str, members: Iterator[TarMember]) -> Iterator[tuple[str, TarMember]]:
+    """Each member with the key of its sample. Raises ShardError for names and samples twice."""
+    seen: set[str] = set()
+    current, names = "", set[str]()
+    for member in members:
+        split = split_name(member.name) if member.regular else None
+        if split is None:
+            continue
+        key = split[0]
+        if key != current:
+            if key in seen:
+                raise ShardError(
+                    shard,
+                    "members of one sample are not adjacent",
+                    key=key,
+                    member=member.name,
+                    remedy="pack it again with the files of each sample side by side",
+                )
+            seen.add(key)
+            current, names = key, set()
+        if member.name in names:
+            raise ShardError(shard, "the name stands twice", key=key, member=member.name)
+        names.add(member.name)
+        yield key, member

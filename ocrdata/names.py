@@ -7,10 +7,11 @@ such files in one folder would share their index, and are refused where a spec n
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
+
+from ocrdata.image import ImageInfo
 
 PLAIN, COMPRESSED = ".tar", ".tar.zst"
 _NUMBERED = re.compile(r"(.+)-(\d{3,})")
@@ -34,31 +35,6 @@ def shard_stem(name: str) -> str:
 def beside(shard: Path, suffix: str) -> Path:
     """The file of a shard with this suffix: NAME-000.tar, '.index.parquet' -> NAME-000.index..."""
     return shard.with_name(shard_stem(shard.name) + suffix)
-
-
-def can_be_a_path(text: str) -> bool:
-    """False for what the system has no name for: a NUL, or half a surrogate pair that stands for
-    no byte."""
-    try:
-        return b"\0" not in os.fsencode(text)
-    except UnicodeEncodeError:
-        return False
-
-
-def exists(text: str) -> bool:
-    """Whether anything has this name; False also for a name that none can have."""
-    try:
-        return Path(text).exists()
-    except (OSError, ValueError):  # a name that is too long, or that no file can have
-        return False
-
-
-def is_file(path: Path) -> bool:
-    """Whether a file is there; False also for a name that is too long, or that none can have."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False
 
 
 def set_name(file: str) -> str:
@@ -90,3 +66,19 @@ def natural(paths: Iterable[Path]) -> list[Path]:
         )
 
     return sorted(paths, key=order)
+
+
+KEY_DIGITS = 9
+
+
+def make_key(row: int) -> str:
+    """The key of an origin row: 3127 -> '000003127'."""
+    return f"{row:0{KEY_DIGITS}d}"
+
+
+def image_names(key: str, images: list[ImageInfo]) -> list[str]:
+    """KEY.png, KEY.1.jpg, KEY.2.png"""
+    return [
+        f"{key}.{number}.{image.format}" if number else f"{key}.{image.format}"
+        for number, image in enumerate(images)
+    ]

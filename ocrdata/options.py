@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ocrdata.errors import UsageError
-from ocrdata.making import Layout
+from ocrdata.layout import Layout
 from ocrdata.names import COMPRESSED, PLAIN
 from ocrdata.tokenizer import Tokenizer
 

@@ -7,6 +7,7 @@ is no shuffle buffer and no random state anywhere: position k of the order is a 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -106,3 +107,54 @@ def _scramble(values: Positions) -> Positions:
     values = (values ^ (values >> np.uint64(30))) * _MULTIPLIER_1
     values = (values ^ (values >> np.uint64(27))) * _MULTIPLIER_2
     return values ^ (values >> np.uint64(31))
+
+
+CHUNK = 1 << 16
+"""Draws that are looked at together: what numpy makes on the way stays in a core's cache."""
+
+
+Int64 = npt.NDArray[np.int64]
+
+
+class Draws:
+    """Draw number d of a source is position `order(d // size)[d % size]` of its view.
+
+    `kept` are the positions that are drawn from, rising; None for all `size` of the view. Safe to
+    share between threads.
+    """
+
+    def __init__(
+        self, name: str, size: int, *, seed: int, kept: npt.NDArray[np.int32] | None = None
+    ) -> None:
+        self.name, self.seed = name, seed
+        self.size = size if kept is None else len(kept)
+        self._kept = kept
+        self._orders: dict[int, Order] = {}
+
+    def many(self, start: int, stop: int) -> Int64:
+        """The positions of draws [start, stop). Shape: [stop - start]."""
+        parts = []
+        while start < stop:
+            epoch, within = divmod(start, self.size)
+            count = min(stop - start, self.size - within)
+            places = np.arange(within, within + count, dtype=np.uint64)
+            parts.append(self._order(epoch).many(places))
+            start += count
+        if not parts:
+            return np.empty(0, np.int64)
+        drawn = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return drawn if self._kept is None else self._kept[drawn].astype(np.int64)
+
+    def chunks(self, start: int, stop: int) -> Iterator[Int64]:
+        """`many`, in pieces."""
+        for at in range(start, stop, CHUNK):
+            yield self.many(at, min(stop, at + CHUNK))
+
+    def _order(self, epoch: int) -> Order:
+        found = self._orders.get(epoch)
+        if found is None:
+            found = Order(self.size, seed=self.seed, epoch=epoch, source=self.name)
+            # Cheap to make again. Replaced whole: other threads never meet a half-made state.
+            others = self._orders if len(self._orders) < 4 else {}
+            self._orders = others | {epoch: found}
+        return found

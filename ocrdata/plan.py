@@ -17,10 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from ocrdata import mix, order, packing
-from ocrdata.draws import Draws
 from ocrdata.errors import UsageError
 from ocrdata.format import canonical, digest_of
 from ocrdata.measures import TOO_LONG, Measures
+from ocrdata.order import Draws
 from ocrdata.rows import PackedRows, PlainRows, Rows
 
 VERSION = 2

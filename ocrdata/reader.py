@@ -19,8 +19,7 @@ import xxhash
 from ocrdata.errors import UsageError
 from ocrdata.format import canonical, digest_of
 from ocrdata.index import IndexRow
-from ocrdata.indexing import IMAGE_SUFFIXES, kind_of
-from ocrdata.members import to_sample
+from ocrdata.members import IMAGE_SUFFIXES, kind_of, to_sample
 from ocrdata.runs import Copies, Runs, Views
 from ocrdata.sample import Sample
 from ocrdata.shardset import Members, ShardSet

@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ocrdata.compiled import WORTH
-from ocrdata.draws import Draws
 from ocrdata.measures import Measures
+from ocrdata.order import Draws
 from ocrdata.packing import Packing, pack
 
 Int64 = npt.NDArray[np.int64]

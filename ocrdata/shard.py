@@ -9,54 +9,24 @@ plain or compressed, is in `ocrdata.sink`.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
 import xxhash
 
-from ocrdata.errors import DiskError, RejectedRow, ShardError, UsageError
-from ocrdata.files import create_file, discard, explain_disk, publish, read_file, temporary_name
-from ocrdata.format import digest_of
+from ocrdata.errors import DiskError, RejectedRow, UsageError
+from ocrdata.files import create_file, discard, explain_disk, publish, temporary_name
 from ocrdata.frames import MAX_FRAME
-from ocrdata.image import ImageInfo, read_header
+from ocrdata.image import read_header
 from ocrdata.index import IndexMember, IndexRow, index_path, write_index
-from ocrdata.index import read_header as read_index_header
-from ocrdata.indexing import IndexBuilder
-from ocrdata.names import is_compressed, is_shard
+from ocrdata.index_rows import IndexBuilder
+from ocrdata.manifest import ShardInfo, shard_info
+from ocrdata.names import KEY_DIGITS, image_names, is_compressed, is_shard, make_key
 from ocrdata.sample import Sample
 from ocrdata.sink import OUR_FRAMES, Frames, FrameSink, PlainSink
 from ocrdata.tar import BLOCK, END, header, padding
 
-KEY_DIGITS = 9
 _PADDING = [bytes(size) for size in range(BLOCK)]
-
-
-@dataclass(frozen=True)
-class ShardInfo:
-    """What a manifest says of one shard. `file` is a name without folder; `bytes` and `digest` are
-    of that file as it lies on the disk, compressed or not; the others of its index file, and of
-    the index's rows."""
-
-    file: str
-    samples: int
-    bytes: int
-    digest: str
-    index_digest: str
-    rows_digest: str
-
-
-def make_key(row: int) -> str:
-    """The key of an origin row: 3127 -> '000003127'."""
-    return f"{row:0{KEY_DIGITS}d}"
-
-
-def _image_names(key: str, images: list[ImageInfo]) -> list[str]:
-    """KEY.png, KEY.1.jpg, KEY.2.png"""
-    return [
-        f"{key}.{number}.{image.format}" if number else f"{key}.{image.format}"
-        for number, image in enumerate(images)
-    ]
 
 
 def _json(sample: Sample) -> bytes:
@@ -124,7 +94,7 @@ class ShardWriter:
         if (number := int(key)) <= self._last_key:
             raise UsageError(f"key {key!r} does not follow {make_key(self._last_key)}: keys rise")
         images = [read_header(data) for data in sample.images]
-        names = [f"{key}.json", *_image_names(key, images)]
+        names = [f"{key}.json", *image_names(key, images)]
         payloads = [_json(sample), *sample.images]
         if self._compressed:
             _check_fits(payloads)
@@ -179,27 +149,3 @@ class ShardWriter:
         handle, self._handle = self._handle, -1
         if handle >= 0:
             os.close(handle)
-
-
-def shard_info(path: Path) -> ShardInfo:
-    """The manifest's entry for a finished shard, from its index; the tar's payload is not read.
-
-    Raises ShardError where the index is missing, damaged, or not that of a tar of this size.
-    """
-    file = index_path(path)
-    for needed in (path, file):
-        if not needed.is_file():
-            raise ShardError(str(needed), "the file is missing")
-    found, size = read_index_header(file), path.stat().st_size
-    if size != found.shard_size:
-        raise ShardError(
-            str(path), f"has {size:,} bytes, its index was made of {found.shard_size:,}"
-        )
-    return ShardInfo(
-        file=path.name,
-        samples=found.samples,
-        bytes=size,
-        digest=found.shard_digest,
-        index_digest=digest_of(read_file(file)),
-        rows_digest=found.rows_digest,
-    )

@@ -20,8 +20,8 @@ from xxhash import xxh3_128_digest
 from ocrdata.errors import DigestError, ShardError, TransportError, TruncatedError
 from ocrdata.framefile import FrameCache, FrameFile
 from ocrdata.index import Index, index_path, read_header, read_index, read_key_range
-from ocrdata.indexfile import find_index
-from ocrdata.indexing import IMAGE_SUFFIXES, kind_of
+from ocrdata.indexing import find_index
+from ocrdata.members import IMAGE_SUFFIXES, kind_of
 from ocrdata.names import is_compressed, set_name, shard_number
 from ocrdata.spec import Resolved
 from ocrdata.storage import FilePool, LocalFile

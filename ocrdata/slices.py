@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from ocrdata.errors import SpecError
-from ocrdata.names import exists
+from ocrdata.files import exists
 
 _SLICE = re.compile(r"\[([^\[\]]*)\]$")
 NUMBER = "[0-9]{1,18}"  # int() refuses thousands of digits, and knows those of other scripts

@@ -20,18 +20,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ocrdata.errors import ShardError, SpecError
-from ocrdata.manifest import Manifest, is_manifest, read_manifest
-from ocrdata.names import (
-    can_be_a_path,
-    exists,
-    is_file,
-    is_shard,
-    natural,
-    set_name,
-    set_path,
-    shard_stem,
-)
-from ocrdata.shard import ShardInfo
+from ocrdata.files import can_be_a_path, exists, is_file
+from ocrdata.manifest import Manifest, ShardInfo, is_manifest, read_manifest
+from ocrdata.names import is_shard, natural, set_name, set_path, shard_stem
 from ocrdata.slices import NUMBER, parse_slice, split_slice
 
 MAX_FILES = 1_000_000

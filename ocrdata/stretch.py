@@ -14,11 +14,14 @@ from pathlib import Path
 
 from ocrdata.errors import ImageError, RejectedRow, SourceError
 from ocrdata.files import explain_disk
-from ocrdata.making import Layout, Record, WorkFolder
+from ocrdata.layout import Layout
+from ocrdata.making import Record, WorkFolder
+from ocrdata.manifest import ShardInfo
+from ocrdata.names import make_key
 from ocrdata.rejects import Reject
 from ocrdata.sample import Sample, check
-from ocrdata.shard import ShardInfo, ShardWriter, make_key
-from ocrdata.sources import Source
+from ocrdata.shard import ShardWriter
+from ocrdata.sources.base import Source
 from ocrdata.workforce import Report
 
 REPORT_ROWS = 32

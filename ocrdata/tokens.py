@@ -226,3 +226,7 @@ def _render(turns: list[_Turn], tokenizer: Tokenizer, slots: Sequence[int]) -> R
     for start, end in spans:
         supervised[start:end] = True
     return Rendered(np.asarray(ids, np.int32), supervised, tuple(starts), tuple(slots), tuple(ends))
+
+
+IGNORE = -100
+"""Target of a position that carries no loss (torch's cross_entropy default)."""

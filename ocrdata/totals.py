@@ -14,8 +14,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ocrdata.draws import CHUNK, Draws
 from ocrdata.measures import Measures
+from ocrdata.order import CHUNK, Draws
 from ocrdata.plan import Plan, weights_at
 from ocrdata.rows import Consumed
 

@@ -14,14 +14,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ocrdata.loader import Item, load_item
 from ocrdata.reader import SampleRef, Shards
 from ocrdata.sample import IMAGE_PART, Message, Sample, image_parts, text_of
+from ocrdata.samples import Item, load_item
 from ocrdata.tokenizer import Tokenizer
 from ocrtrain.generate import Answer, Decoding, Question, answer
 from ocrtrain.model import OcrModel
 from ocrtrain.scores import Score, mean_scores, score
-from ocrtrain.validate import EXCHANGE_SEED, derangement
+from ocrtrain.swapped import EXCHANGE_SEED, derangement
 
 NO_KIND = "all"
 ROWS_AT_ONCE = 32

@@ -20,8 +20,9 @@ from ocrdata.errors import ImageError, UsageError
 from ocrdata.image import RGB, decode_rgb
 from ocrdata.letterbox import shrink_to_fit
 from ocrdata.sample import IMAGE_PART, Message, text_part
-from ocrtrain.build import autocast_type, load_for_inference, resolve_device
+from ocrtrain.device import autocast_type, resolve_device
 from ocrtrain.generate import Decoding, Question, answer
+from ocrtrain.trained import load_for_inference
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -17,7 +17,7 @@ from ocrdata.errors import TrainError
 from ocrdata.files import atomic_file, explain_disk, fsync_folder
 from ocrdata.format import canonical, digest_of
 from ocrtrain.batch import Batch
-from ocrtrain.lines import Line, parse_line
+from ocrtrain.run_files import Line, parse_line
 
 FILE = "bad.jsonl"
 

@@ -27,14 +27,11 @@ from torch import Tensor
 
 from ocrdata.errors import RejectedRow, ShardError, UsageError
 from ocrdata.letterbox import letterbox_geometry
-from ocrdata.loader import Item
 from ocrdata.reader import SampleRef
+from ocrdata.samples import Item
 from ocrdata.tokenizer import Tokenizer
-from ocrdata.tokens import Rendered, render, truncate
-from ocrtrain.encoder import image_slots
-
-IGNORE = -100
-"""Target of a position that carries no loss (torch's cross_entropy default)."""
+from ocrdata.tokens import IGNORE, Rendered, render, truncate
+from ocrtrain.image_slots import image_slots
 
 
 @dataclass(frozen=True)

@@ -6,42 +6,16 @@ that loads a checkpoint.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-
-import torch
 
 from ocrdata.errors import UsageError
 from ocrdata.tokenizer import Tokenizer, load_tokenizer
-from ocrtrain.checkpoint import Checkpoint, newest
 from ocrtrain.config import Config
 from ocrtrain.deepencoder import load_deepencoder
 from ocrtrain.hub import fetch
 from ocrtrain.model import OcrModel, build_model
 from ocrtrain.weights import Pretrained, load_pretrained
-
-
-def resolve_device(name: str) -> torch.device:
-    """'auto' is CUDA where there is one. Raises UsageError for a device that is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = torch.device("meta")
-    if device.type not in ("cpu", "cuda"):
-        raise UsageError(f"--device {name!r} is no device; give auto, cpu, cuda or cuda:N")
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise UsageError(
-            f"--device {name}: this machine has {torch.cuda.device_count()} CUDA devices"
-        )
-    return device
-
-
-def autocast_type(precision: str, device: torch.device) -> torch.dtype | None:
-    """The type of autocast, None for plain fp32."""
-    bf16 = precision == "bf16" or (precision == "auto" and device.type == "cuda")
-    return torch.bfloat16 if bf16 else None
 
 
 def find_tokenizer(config: Config) -> Tokenizer:
@@ -109,25 +83,3 @@ def bare_model(config: Config, tokenizer: Tokenizer) -> OcrModel:
         image_token=tokenizer.image,
         seed=config.seed,
     )
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A trained model that is ready to answer."""
-
-    model: OcrModel
-    tokenizer: Tokenizer
-    config: Config
-    checkpoint: Path
-
-
-def load_for_inference(path: Path, device: torch.device) -> Loaded:
-    """The checkpoint that `path` means (`checkpoint.newest`), verified, in eval mode on `device`.
-
-    Raises TrainError where there is none or it is damaged.
-    """
-    checkpoint = Checkpoint.open(newest(path))
-    config, tokenizer = checkpoint.config, checkpoint.tokenizer()
-    model = bare_model(config, tokenizer)
-    checkpoint.load_weights(model)
-    return Loaded(model.to(device).eval(), tokenizer, config, checkpoint.folder)

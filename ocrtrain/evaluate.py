@@ -24,8 +24,9 @@ from ocrdata.files import atomic_file, make_folder, write_json
 from ocrdata.locks import Lock
 from ocrdata.reader import Shards, open_shards
 from ocrtrain.answers import Asker, Partners, Tally
-from ocrtrain.build import Loaded, autocast_type, load_for_inference, resolve_device
+from ocrtrain.device import autocast_type, resolve_device
 from ocrtrain.generate import Decoding
+from ocrtrain.trained import Loaded, load_for_inference
 from ocrtrain.validate import Settings, Validation, validate
 
 

@@ -15,7 +15,7 @@ from ocrdata.human import human_bytes, human_time
 from ocrdata.totals import SourceTotals, Sums, Totals
 from ocrtrain.config import Config
 from ocrtrain.costs import peak_of
-from ocrtrain.encoder import image_slots
+from ocrtrain.image_slots import image_slots
 from ocrtrain.memory import OVERHEAD, USABLE, MicroBatch, estimate_memory
 from ocrtrain.planning import LongSample, Planned
 from ocrtrain.sizes import Documents, Flops, training_flops

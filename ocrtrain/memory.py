@@ -18,7 +18,7 @@ import torch
 
 from ocrdata.errors import TrainError
 from ocrtrain.config import Config, ModelConfig
-from ocrtrain.encoder import PATCH, SHRINK, image_slots
+from ocrtrain.image_slots import PATCH, SHRINK, image_slots
 from ocrtrain.model import HEAD_CHUNK
 from ocrtrain.sizes import embedding, parameters, step_flops
 

@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 from ocrdata.errors import TrainError, UsageError, first_line
 from ocrdata.human import human_time
 from ocrtrain.config import Config, to_json
-from ocrtrain.lines import Line, LineWriter, cut_lines, read_lines
+from ocrtrain.run_files import Line, LineWriter, cut_lines, read_lines
 
 FILE = "metrics.jsonl"
 

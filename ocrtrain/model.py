@@ -19,9 +19,11 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from ocrdata.errors import UsageError
-from ocrtrain.batch import IGNORE, Batch
+from ocrdata.tokens import IGNORE
+from ocrtrain.batch import Batch
 from ocrtrain.config import PARTS, ModelConfig
-from ocrtrain.encoder import DeepEncoder, image_slots
+from ocrtrain.encoder import DeepEncoder
+from ocrtrain.image_slots import image_slots
 from ocrtrain.init import initialise
 from ocrtrain.pixels import letterbox
 

@@ -24,9 +24,9 @@ from ocrdata.reader import Shards
 from ocrdata.tokenizer import Tokenizer
 from ocrdata.totals import Totals, compute
 from ocrtrain.config import Config
-from ocrtrain.encoder import image_slots
-from ocrtrain.runfile import read_sealed
-from ocrtrain.stream import Sources
+from ocrtrain.image_slots import image_slots
+from ocrtrain.run_files import read_sealed
+from ocrtrain.sources import Sources
 
 LONGEST = 5
 """How many of the longest samples are named."""

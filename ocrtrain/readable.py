@@ -13,8 +13,9 @@ from itertools import groupby, takewhile
 from typing import NamedTuple
 
 from ocrdata.tokenizer import Tokenizer
-from ocrtrain.batch import IGNORE, Batch, Segment
-from ocrtrain.encoder import image_slots
+from ocrdata.tokens import IGNORE
+from ocrtrain.batch import Batch, Segment
+from ocrtrain.image_slots import image_slots
 
 TEXT, SPECIAL, IMAGE = "text", "special", "image"
 

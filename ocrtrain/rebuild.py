@@ -25,8 +25,9 @@ from ocrtrain.batch import Batch, Segment
 from ocrtrain.checkpoint import Checkpoint
 from ocrtrain.config import Config, differences, from_json
 from ocrtrain.planning import check_same, plan_rows
-from ocrtrain.runfile import read_sealed
-from ocrtrain.stream import Sources, Stream, open_training, rank_rows
+from ocrtrain.run_files import read_sealed
+from ocrtrain.sources import Sources, open_training
+from ocrtrain.stream import Stream, rank_rows
 
 _NO_MATTER = ("threads:", "transformers:")
 """Versions in a checkpoint that no batch depends on."""

@@ -13,7 +13,7 @@ from typing import Any
 
 from ocrdata.errors import TrainError
 from ocrtrain.batch import Batch
-from ocrtrain.lines import LineWriter, cut_lines, read_lines
+from ocrtrain.run_files import LineWriter, cut_lines, read_lines
 
 FILE = "batches.jsonl"
 

@@ -15,7 +15,7 @@ from ocrtrain.bad import BadSamples
 from ocrtrain.checkpoint import Checkpoint
 from ocrtrain.config import Config, differences, from_json
 from ocrtrain.flags import Asked, override
-from ocrtrain.runfile import read_sealed
+from ocrtrain.run_files import read_sealed
 
 
 def resumed_config(asked: Asked) -> Config:

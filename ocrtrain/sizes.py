@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from ocrtrain.config import PARTS, ModelConfig
-from ocrtrain.encoder import PATCH, SHRINK, image_slots
+from ocrtrain.image_slots import PATCH, SHRINK, image_slots
 
 _PATCH_PIXELS = 3 * PATCH * PATCH
 

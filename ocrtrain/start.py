@@ -21,16 +21,11 @@ from ocrdata.tokenizer import Tokenizer
 from ocrtrain import bad as bad_samples
 from ocrtrain import checkpoint, costs, metrics, record
 from ocrtrain.bad import BadSamples
-from ocrtrain.build import (
-    bare_model,
-    find_tokenizer,
-    new_model,
-    ready_to_train,
-    resolve_device,
-    with_vocabulary,
-)
+from ocrtrain.build import bare_model, find_tokenizer, new_model, ready_to_train, with_vocabulary
 from ocrtrain.checkpoint import Checkpoint, State
-from ocrtrain.config import TEXT_RATIO, Config, to_json
+from ocrtrain.checks import check_data, check_weights
+from ocrtrain.config import Config, to_json
+from ocrtrain.device import resolve_device
 from ocrtrain.flags import Asked
 from ocrtrain.forecast import Forecast, describe, figures, forecast
 from ocrtrain.memory import preflight, this_machine
@@ -40,16 +35,16 @@ from ocrtrain.optim import build_optimizer
 from ocrtrain.planning import check_same, plan_run
 from ocrtrain.record import BatchRecord
 from ocrtrain.resume import check_checkpoint, newest, resumed_config
-from ocrtrain.runfile import write_sealed
-from ocrtrain.spikes import Spikes
-from ocrtrain.stream import (
+from ocrtrain.run_files import write_sealed
+from ocrtrain.sources import (
     Sources,
-    Stream,
     check_validation,
     describe_shared,
     open_sources,
     shared_samples,
 )
+from ocrtrain.spikes import Spikes
+from ocrtrain.stream import Stream
 from ocrtrain.train import Job, run_loop
 
 
@@ -91,37 +86,6 @@ def _refuse_another_run(run: Path, *, resume: bool) -> None:
         raise UsageError(
             f"{run} holds a run already; resume it with --resume, or choose another --out"
         )
-
-
-def check_data(config: Config) -> None:
-    """What must be named of data before anything is opened. Raises UsageError."""
-    if not config.shards:
-        raise UsageError("--shards is missing: the image shards to train on")
-    if (config.text_ratio != TEXT_RATIO or config.text_ratio_at) and not config.text:
-        raise UsageError("--text-ratio needs --text: without text-only shards nothing is mixed in")
-    if config.val_text and not config.text:
-        raise UsageError("--val-text needs --text: without it no text is trained or validated on")
-    _is_there("--tokenizer", config.tokenizer)
-
-
-def lacks_encoder(config: Config) -> bool:
-    """Whether a run cannot begin before an encoder is named: stage 2 before stage 1 has run."""
-    return "sam" in config.freeze and not config.deepencoder
-
-
-def check_weights(config: Config) -> None:
-    """What must be there of weights before anything is opened. Raises UsageError."""
-    if lacks_encoder(config):
-        raise UsageError(
-            "--freeze sam needs --deepencoder FILE: the two convolutions behind SAM are trained "
-            "in stage 1 and stand in no hub checkpoint"
-        )
-    _is_there("--deepencoder", config.deepencoder)
-
-
-def _is_there(flag: str, name: str) -> None:
-    if name and not Path(name).exists():
-        raise UsageError(f"{flag} {name}: there is no such file")
 
 
 def _prepare(

@@ -25,16 +25,17 @@ from ocrdata.tokenizer import Tokenizer
 from ocrtrain import checkpoint, costs, metrics
 from ocrtrain.bad import BadSamples
 from ocrtrain.batch import Batch
-from ocrtrain.build import autocast_type
 from ocrtrain.checkpoint import State
 from ocrtrain.config import Config
 from ocrtrain.deepencoder import save_deepencoder
+from ocrtrain.device import autocast_type
 from ocrtrain.metrics import Log
 from ocrtrain.model import OcrModel
 from ocrtrain.optim import learning_rate, set_rate
 from ocrtrain.record import BatchRecord
+from ocrtrain.sources import Sources
 from ocrtrain.spikes import Spikes
-from ocrtrain.stream import Sources, Stream
+from ocrtrain.stream import Stream
 from ocrtrain.validate import Settings, validate
 
 BLIND_AFTER = 0.5

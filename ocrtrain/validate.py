@@ -8,8 +8,6 @@ validate or where numbers go (`ocrtrain.train` does).
 
 from __future__ import annotations
 
-import random
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -17,18 +15,17 @@ import torch
 from torch import Tensor
 
 from ocrdata.errors import UsageError
-from ocrdata.loader import Item, Loader, load_item
+from ocrdata.loader import Loader
 from ocrdata.reader import Shards
+from ocrdata.samples import Item, load_item
 from ocrdata.tokenizer import Tokenizer
-from ocrtrain.batch import IGNORE, Batch, collate, make_piece
+from ocrdata.tokens import IGNORE
+from ocrtrain.batch import Batch, collate, make_piece
 from ocrtrain.generate import inference
 from ocrtrain.model import OcrModel
 from ocrtrain.similarity import Similarity
+from ocrtrain.swapped import exchange_partners
 
-EXCHANGE_EVERY = 3
-"""Image gain is measured on every third sample: a second forward pass for a third of the slice."""
-EXCHANGE_SEED = 20_251_020
-"""Of the derangement: always the same, whatever the run's seed, so that runs can be compared."""
 HEAD_TOKENS = 8
 """Supervised tokens of an answer that `image_gain_head` looks at: on long answers the plain gain is
 diluted."""
@@ -183,33 +180,6 @@ def validate(
         image_similarity=features.similarity,
         feature_std=features.std,
     )
-
-
-def exchange_partners(shards: Shards) -> dict[int, int]:
-    """position -> the position whose images it gets: a fixed derangement among every third
-    sample, within those of as many images (all views of a run have equal slots). Of samples with
-    the same images the first alone takes part: who gets its own images back gains nothing."""
-    groups: dict[int, dict[tuple[bytes, ...], int]] = defaultdict(dict)
-    for position in range(0, len(shards), EXCHANGE_EVERY):
-        images = shards.image_digests(position)
-        if images:
-            groups[len(images)].setdefault(images, position)
-    partners: dict[int, int] = {}
-    for count, members in sorted(groups.items()):
-        partners |= derangement(list(members.values()), seed=f"{EXCHANGE_SEED}:{count}")
-    return dict(sorted(partners.items()))
-
-
-def derangement(members: Sequence[int], *, seed: str) -> dict[int, int]:
-    """member -> another member, one to one, none to itself (Sattolo's random cycle); {} for
-    fewer than two. A function of members and seed."""
-    generator = random.Random(seed)
-    order = list(members)
-    for last in range(len(order) - 1, 0, -1):
-        # Only random() is the same in all versions of Python.
-        other = int(generator.random() * last)
-        order[last], order[other] = order[other], order[last]
-    return dict(zip(members, order, strict=True)) if len(order) > 1 else {}
 
 
 class _Run:

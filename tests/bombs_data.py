@@ -20,10 +20,10 @@ from ocrdata.counts import SCHEMA as COUNTS_SCHEMA
 from ocrdata.counts import CountsBuilder, read_counts, write_counts
 from ocrdata.format import FORMAT, seal
 from ocrdata.index import index_path
-from ocrdata.loader import load_item
 from ocrdata.manifest import read_manifest
 from ocrdata.reader import open_shards
 from ocrdata.sample import check as check_sample
+from ocrdata.samples import load_item
 from ocrdata.sources.jsonl import RecordFormat
 from ocrdata.sources.rowfile import RowFile
 from ocrdata.tar import BLOCK, END, header, padding

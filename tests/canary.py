@@ -31,8 +31,7 @@ from ocrdata.sources.parquet import ParquetRows
 from ocrdata.tokenizer import load_tokenizer
 from ocrtrain.checkpoint import COMPLETE, _complete
 from ocrtrain.deepencoder import load_deepencoder
-from ocrtrain.lines import read_lines
-from ocrtrain.runfile import read_sealed
+from ocrtrain.run_files import read_lines, read_sealed
 from ocrtrain.weights import Pretrained, load_pretrained
 from tests import small
 from tests.faulttargets import RUN_FILES, STEP, make_run, read_run

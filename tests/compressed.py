@@ -11,8 +11,9 @@ import zstandard
 from hypothesis import strategies as st
 
 from ocrdata.frames import FrameTable
+from ocrdata.names import make_key
 from ocrdata.sample import Sample, from_turns
-from ocrdata.shard import ShardWriter, make_key
+from ocrdata.shard import ShardWriter
 from ocrdata.sink import OUR_FRAMES, Frames
 
 

@@ -6,11 +6,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from ocrdata.index import index_path, read_index
-from ocrdata.manifest import Manifest, write_manifest
-from ocrdata.shard import ShardInfo, ShardWriter, make_key
+from ocrdata.manifest import Manifest, ShardInfo, write_manifest
+from ocrdata.names import make_key
+from ocrdata.shard import ShardWriter
 from ocrdata.sink import Frames
 from ocrtrain.config import from_json, to_json
-from ocrtrain.runfile import read_sealed, write_sealed
+from ocrtrain.run_files import read_sealed, write_sealed
 from tests import small
 from tests.compressed import chat
 from tests.fault import Reading, Span, Target

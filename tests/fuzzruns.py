@@ -15,7 +15,7 @@ from ocrtrain.bad import FILE, BadSamples
 from ocrtrain.checkpoint import Checkpoint, _complete
 from ocrtrain.config import Config, from_json, to_json
 from ocrtrain.metrics import Log
-from ocrtrain.runfile import read_sealed, write_sealed
+from ocrtrain.run_files import read_sealed, write_sealed
 from tests import small
 from tests.faulttargets import STEP, make_run, read_run
 from tests.fuzz import EDITS, Check, Property, mutated

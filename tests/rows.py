@@ -11,9 +11,10 @@ from pathlib import Path
 from hypothesis import strategies as st
 from PIL import Image
 
-from ocrdata.manifest import Manifest, write_manifest
+from ocrdata.manifest import Manifest, ShardInfo, write_manifest
+from ocrdata.names import make_key
 from ocrdata.sample import Sample, from_turns
-from ocrdata.shard import ShardInfo, ShardWriter, make_key
+from ocrdata.shard import ShardWriter
 
 
 @cache

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ocrdata.loader import Item
 from ocrdata.reader import SampleRef, open_shards
 from ocrdata.sample import Sample, from_turns
+from ocrdata.samples import Item
 from ocrtrain.batch import collate, make_hole, make_piece
 from ocrtrain.config import Config
 from ocrtrain.rebuild import Asked, Rebuilt, Shown

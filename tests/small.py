@@ -13,10 +13,11 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from ocrdata.loader import load_item
+from ocrdata.names import make_key
 from ocrdata.reader import Shards, open_shards
 from ocrdata.sample import Sample, from_turns
-from ocrdata.shard import ShardWriter, make_key
+from ocrdata.samples import load_item
+from ocrdata.shard import ShardWriter
 from ocrdata.tokenizer import Tokenizer, train_tokenizer
 from ocrtrain import checkpoint
 from ocrtrain.batch import collate, make_piece

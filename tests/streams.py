@@ -10,11 +10,8 @@ from ocrdata.reader import Shards, open_shards
 from ocrdata.tokenizer import load_tokenizer
 from ocrtrain.config import Config
 from ocrtrain.planning import plan_run
-from ocrtrain.stream import (
-    Sources,
-    Stream,
-    open_sources,
-)
+from ocrtrain.sources import Sources, open_sources
+from ocrtrain.stream import Stream
 from tests.data import small_config
 from tests.rows import flip
 

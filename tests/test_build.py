@@ -13,20 +13,14 @@ import torch
 from ocrdata.errors import SourceError, TrainError, UsageError
 from ocrdata.tokenizer import SPECIAL_TOKENS, Tokenizer, train_tokenizer
 from ocrtrain import checkpoint
-from ocrtrain.build import (
-    autocast_type,
-    bare_model,
-    find_tokenizer,
-    load_for_inference,
-    new_model,
-    resolve_device,
-    with_vocabulary,
-)
+from ocrtrain.build import bare_model, find_tokenizer, new_model, with_vocabulary
 from ocrtrain.checkpoint import State
 from ocrtrain.config import PARTS, Config
 from ocrtrain.deepencoder import save_deepencoder
+from ocrtrain.device import autocast_type, resolve_device
 from ocrtrain.model import OcrModel, part_of
 from ocrtrain.optim import build_optimizer
+from ocrtrain.trained import load_for_inference
 from tests.test_encoder import randomise
 from tests.test_weights import (
     CONFIG,

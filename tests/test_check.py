@@ -17,9 +17,9 @@ from ocrdata.counts import counts_path
 from ocrdata.errors import ShardError, SpecError
 from ocrdata.index import Index, IndexHeader, index_path, read_index, write_index
 from ocrdata.indexing import index_tar
-from ocrdata.manifest import read_manifest, write_manifest
+from ocrdata.manifest import read_manifest, shard_info, write_manifest
+from ocrdata.names import make_key
 from ocrdata.reader import open_shards
-from ocrdata.shard import make_key, shard_info
 from ocrdata.tokenizer import train_tokenizer
 from tests.rows import flip, image, sample, write_set, write_shard, write_tar
 

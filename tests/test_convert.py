@@ -12,10 +12,10 @@ from ocrdata.convert import convert
 from ocrdata.errors import DiskError, OcrError, SourceError, UsageError
 from ocrdata.locks import Lock
 from ocrdata.manifest import read_manifest
+from ocrdata.names import make_key
 from ocrdata.options import Options
 from ocrdata.progress import Progress
 from ocrdata.reader import open_shards
-from ocrdata.shard import make_key
 from tests.numbered import Numbered, reads
 from tests.shardcommand import made
 

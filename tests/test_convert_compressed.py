@@ -10,10 +10,10 @@ import pytest
 from ocrdata.convert import convert, convert_one
 from ocrdata.errors import OcrError, UsageError
 from ocrdata.index import index_path
-from ocrdata.manifest import Manifest, read_manifest, write_manifest
+from ocrdata.manifest import Manifest, ShardInfo, read_manifest, write_manifest
 from ocrdata.options import Options
 from ocrdata.reader import open_shards
-from ocrdata.shard import ShardInfo, ShardWriter
+from ocrdata.shard import ShardWriter
 from ocrdata.sink import Frames
 from tests.numbered import Numbered, reads
 from tests.shardcommand import made

@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocrdata import counting
+from ocrdata.cache import CACHE_VARIABLE
 from ocrdata.counting import OneTar, ViewCounts, count_anew, count_shards, count_tars
 from ocrdata.counts import (
     CountsBuilder,
@@ -23,7 +24,6 @@ from ocrdata.counts import (
 )
 from ocrdata.errors import DigestError, DiskError, RejectedRow, ShardError, UsageError
 from ocrdata.index import index_path, read_header
-from ocrdata.indexfile import CACHE_VARIABLE
 from ocrdata.progress import Progress
 from ocrdata.reader import open_shards
 from ocrdata.tokenizer import Tokenizer, train_tokenizer

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from ocrdata.errors import TrainError, UsageError
 from ocrtrain.config import ModelConfig
-from ocrtrain.encoder import DeepEncoder, image_slots, vision_parts
+from ocrtrain.encoder import DeepEncoder, vision_parts
+from ocrtrain.image_slots import image_slots
 from ocrtrain.layouts import to_deepencoder
 from tests import oracle
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocrdata.errors import DigestError, ShardError, TruncatedError
-from ocrdata.framescan import PIECE, Forward, scan
+from ocrdata.framefile import PIECE, Forward, scan
 from ocrdata.storage import LocalFile
 from tests.bombs import can_measure
 from tests.compressed import Piece, pieces, sized, skippable, streamed, write

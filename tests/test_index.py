@@ -18,7 +18,7 @@ from ocrdata.index import (
     read_index,
     read_key_range,
 )
-from ocrdata.indexfile import find_index
+from ocrdata.indexing import find_index
 from tests.rows import sample, write_shard, write_tar
 
 

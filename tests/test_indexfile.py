@@ -3,12 +3,13 @@ from pathlib import Path
 
 import pytest
 
+from ocrdata.cache import CACHE_VARIABLE, cache_folder
 from ocrdata.errors import DiskError, ShardError
 from ocrdata.index import (
     index_path,
     read_index,
 )
-from ocrdata.indexfile import CACHE_VARIABLE, cache_folder, cached_index_path, find_index
+from ocrdata.indexing import cached_index_path, find_index
 from tests.rows import image, write_tar
 
 

@@ -18,7 +18,8 @@ from ocrdata.index import (
     read_index,
     write_index,
 )
-from ocrdata.indexing import index_tar, split_name
+from ocrdata.indexing import index_tar
+from ocrdata.members import split_name
 from ocrdata.reader import open_shards
 from ocrdata.sample import Sample
 from ocrdata.sink import Frames

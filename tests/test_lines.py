@@ -5,9 +5,9 @@ import pytest
 from ocrdata.errors import DiskError, TrainError
 from ocrtrain import metrics, record
 from ocrtrain.config import Config
-from ocrtrain.lines import cut_lines, parse_line, read_lines
 from ocrtrain.metrics import Log
 from ocrtrain.record import BatchRecord
+from ocrtrain.run_files import cut_lines, parse_line, read_lines
 from tests.test_bad import batch
 
 WHOLE = b'{"step": 0}\n{"step": 1, "a": 2}\n{"step": 2}\n'

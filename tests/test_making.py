@@ -12,8 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocrdata.errors import ShardError
-from ocrdata.making import Layout, Record, WorkFolder, differences, recorded_provenance
-from ocrdata.shard import ShardWriter, make_key
+from ocrdata.layout import Layout
+from ocrdata.making import Record, WorkFolder, differences, recorded_provenance
+from ocrdata.names import make_key
+from ocrdata.shard import ShardWriter
 from tests.numbered import Numbered
 from tests.shardcommand import environment
 from tests.waiting import until, waits_on

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from ocrdata import mix
 from ocrdata.errors import UsageError
-from ocrdata.mix import Phase, schedule
-from ocrdata.mixloop import serve
+from ocrdata.mix import Phase, schedule, serve
 
 weights_lists = st.lists(st.integers(0, 1000), min_size=1, max_size=12).filter(any)
 Weights = list[int]

@@ -7,8 +7,7 @@ from hypothesis import strategies as st
 
 from ocrdata import compiled, mix
 from ocrdata.compiled import fast
-from ocrdata.mix import schedule
-from ocrdata.mixloop import DONE, serve
+from ocrdata.mix import DONE, schedule, serve
 from tests.test_mix import phases
 
 

@@ -12,10 +12,11 @@ from torch.nn import functional as F
 
 from ocrdata.errors import UsageError
 from ocrdata.reader import SampleRef
+from ocrdata.tokens import IGNORE
 from ocrtrain import model as module
-from ocrtrain.batch import IGNORE, Batch, Row, Segment
+from ocrtrain.batch import Batch, Row, Segment
 from ocrtrain.config import ModelConfig
-from ocrtrain.encoder import image_slots
+from ocrtrain.image_slots import image_slots
 from ocrtrain.layouts import to_nanochat
 from ocrtrain.model import OcrModel, build_model, part_of, soft_cap
 from tests import oracle

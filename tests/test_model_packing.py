@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ocrtrain.batch import IGNORE, Batch, Row
+from ocrdata.tokens import IGNORE
+from ocrtrain.batch import Batch, Row
 from ocrtrain.layouts import to_nanochat
 from tests import oracle
 from tests.test_model import REAL_GPT, close, make_batch, random_model

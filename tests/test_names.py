@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from ocrdata.names import beside, can_be_a_path, is_compressed, is_shard, shard_stem
+from ocrdata.files import can_be_a_path
+from ocrdata.names import beside, is_compressed, is_shard, shard_stem
 
 
 @pytest.mark.parametrize(

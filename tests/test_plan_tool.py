@@ -13,7 +13,7 @@ import torch
 
 from ocrdata.errors import UsageError
 from ocrtrain import metrics
-from ocrtrain.runfile import read_sealed
+from ocrtrain.run_files import read_sealed
 from ocrtrain.start import train
 from tests.data import flags, small_config
 from tests.shardcommand import ROOT

@@ -16,12 +16,12 @@ from ocrdata.tokenizer import load_tokenizer
 from ocrtrain import metrics
 from ocrtrain import train as training
 from ocrtrain.config import Config
-from ocrtrain.encoder import image_slots
 from ocrtrain.forecast import figures, forecast
+from ocrtrain.image_slots import image_slots
 from ocrtrain.planning import Planned, check_same, plan_rows, plan_run
-from ocrtrain.runfile import read_sealed, write_sealed
+from ocrtrain.run_files import read_sealed, write_sealed
+from ocrtrain.sources import open_sources, open_training
 from ocrtrain.start import train
-from ocrtrain.stream import open_sources, open_training
 from tests.data import make_inputs, small_config, write_set
 from tests.rows import flip
 from tests.streams import damaged

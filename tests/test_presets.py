@@ -11,7 +11,7 @@ import pytest
 from ocrdata.errors import UsageError
 from ocrtrain import presets
 from ocrtrain.config import Config, ModelConfig
-from ocrtrain.encoder import image_slots
+from ocrtrain.image_slots import image_slots
 from ocrtrain.optim import learning_rate
 from ocrtrain.sizes import parameters
 

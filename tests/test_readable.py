@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocrdata.sample import from_turns
-from ocrtrain.batch import IGNORE
-from ocrtrain.encoder import image_slots
+from ocrdata.tokens import IGNORE
+from ocrtrain.image_slots import image_slots
 from ocrtrain.readable import first_turn, runs, spans, supervised_ids, visible
 from tests.showing import shown_of, talk
 from tests.small import tokenizer

@@ -12,8 +12,8 @@ from xxhash import xxh3_128_digest
 
 from ocrdata.errors import DigestError, ShardError, UsageError
 from ocrdata.index import index_path, read_index, read_key_range
+from ocrdata.names import make_key
 from ocrdata.reader import Shards, open_shards
-from ocrdata.shard import make_key
 from tests.rows import flip, sample, write_set
 
 COUNTS = (5, 0, 7, 1)

@@ -17,9 +17,10 @@ from ocrtrain import checkpoint
 from ocrtrain.batch import identity_of
 from ocrtrain.config import from_json, to_json
 from ocrtrain.rebuild import Asked, Rebuilt, rebuild
-from ocrtrain.runfile import read_sealed, write_sealed
+from ocrtrain.run_files import read_sealed, write_sealed
+from ocrtrain.sources import open_training
 from ocrtrain.start import train
-from ocrtrain.stream import Stream, open_training, rank_rows
+from ocrtrain.stream import Stream, rank_rows
 from tests.showing import KINDS, break_images, config_of, trained_run
 
 STEPS = 10

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocrdata.draws import Draws
 from ocrdata.measures import Measures
+from ocrdata.order import Draws
 from ocrdata.packing import pack
 from ocrdata.rows import PackedRows, PlainRows, Rows
 from tests.measured import made_up

@@ -19,9 +19,11 @@ from hypothesis import strategies as st
 
 from ocrdata.errors import DiskError, ImageError, RejectedRow, ShardError, UsageError
 from ocrdata.frames import MAX_FRAME
+from ocrdata.manifest import shard_info
+from ocrdata.names import make_key
 from ocrdata.reader import open_shards
 from ocrdata.sample import Sample, from_turns
-from ocrdata.shard import ShardWriter, make_key, shard_info
+from ocrdata.shard import ShardWriter
 from ocrdata.sink import Frames
 from tests.compressed import chat, write_chats
 from tests.rows import image, sample, samples, write_set, write_shard

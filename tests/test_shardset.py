@@ -8,8 +8,8 @@ import pytest
 from ocrdata import shardset
 from ocrdata.errors import DigestError, ShardError, TransportError, TruncatedError, UsageError
 from ocrdata.index import index_path
+from ocrdata.names import make_key
 from ocrdata.reader import Shards, open_shards
-from ocrdata.shard import make_key
 from tests.rows import flip, sample, write_set, write_shard
 
 COUNTS = (5, 0, 7, 1)

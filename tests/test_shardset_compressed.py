@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from ocrdata.check import Contents, check, find
 from ocrdata.errors import ShardError, TruncatedError
 from ocrdata.index import Index, index_path, read_index
+from ocrdata.names import make_key
 from ocrdata.reader import open_shards
-from ocrdata.shard import make_key
 from ocrdata.sink import Frames
 from tests.compressed import chat, write_chats
 from tests.rows import flip

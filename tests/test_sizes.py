@@ -10,7 +10,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from ocrtrain.config import PARTS, ModelConfig
-from ocrtrain.encoder import DeepEncoder, image_slots
+from ocrtrain.encoder import DeepEncoder
+from ocrtrain.image_slots import image_slots
 from ocrtrain.model import OcrModel, part_of
 from ocrtrain.sizes import (
     decoder_flops,

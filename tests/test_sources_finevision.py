@@ -6,7 +6,7 @@ import pytest
 
 from ocrdata.errors import RejectedRow
 from ocrdata.sample import check
-from ocrdata.sources import safe_name
+from ocrdata.sources.base import safe_name
 from ocrdata.sources.finevision import FineVisionRow
 from tests.numbered import square
 

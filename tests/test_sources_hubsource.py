@@ -15,7 +15,7 @@ import pyarrow as pa
 import pytest
 
 from ocrdata.errors import UsageError
-from ocrdata.sources import ROW_BYTES
+from ocrdata.sources.base import ROW_BYTES
 from ocrdata.sources.finevision import FineVisionRow
 from ocrdata.sources.hubsource import PROVENANCE, HubSource, Request
 from ocrdata.sources.smoltalk import ChatRow

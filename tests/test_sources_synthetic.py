@@ -1,6 +1,6 @@
 import pytest
 
-from ocrdata.sources import Source
+from ocrdata.sources.base import Source
 from ocrdata.sources.charts import ChartsSource
 from ocrdata.sources.sums import SumsSource
 from ocrdata.sources.synthetic import SyntheticSource

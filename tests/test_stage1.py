@@ -9,10 +9,10 @@ import torch
 
 from ocrdata.errors import UsageError
 from ocrtrain import metrics
-from ocrtrain.build import load_for_inference
 from ocrtrain.config import from_json
-from ocrtrain.runfile import read_sealed
+from ocrtrain.run_files import read_sealed
 from ocrtrain.stage1 import main
+from ocrtrain.trained import load_for_inference
 from tests.data import flags, make_inputs, small_config
 
 

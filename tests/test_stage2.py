@@ -9,11 +9,11 @@ import torch
 
 from ocrdata.errors import UsageError
 from ocrtrain import metrics, presets, stage1
-from ocrtrain.build import load_for_inference
 from ocrtrain.config import PARTS, Config, from_json
 from ocrtrain.model import part_of
-from ocrtrain.runfile import read_sealed
+from ocrtrain.run_files import read_sealed
 from ocrtrain.stage2 import main
+from ocrtrain.trained import load_for_inference
 from tests.data import SMALL_MODEL, flags, make_inputs, small_config
 
 STEPS = 14

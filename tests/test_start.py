@@ -13,10 +13,11 @@ import torch
 from ocrdata.errors import DiskError, TrainError, UsageError
 from ocrdata.reader import open_shards
 from ocrtrain import checkpoint
+from ocrtrain.checks import check_data, check_weights
 from ocrtrain.config import Config, ModelConfig, from_json, to_json
 from ocrtrain.presets import stage1
-from ocrtrain.runfile import read_sealed
-from ocrtrain.start import check_data, check_weights, resolved, train
+from ocrtrain.run_files import read_sealed
+from ocrtrain.start import resolved, train
 from tests.data import losses, small_config
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -21,7 +21,7 @@ from ocrtrain.config import CHOICES, Config, flag_name, from_json
 from ocrtrain.flags import Asked, parse
 from ocrtrain.optim import build_optimizer
 from ocrtrain.presets import stage1, stage2
-from ocrtrain.runfile import read_sealed, write_sealed
+from ocrtrain.run_files import read_sealed, write_sealed
 from ocrtrain.start import start, train
 from tests.data import flags, losses, small_config
 

@@ -20,11 +20,7 @@ from ocrdata.loader import Loader
 from ocrdata.reader import open_shards
 from ocrdata.sample import Sample, from_turns
 from ocrtrain.config import Config
-from ocrtrain.stream import (
-    Sources,
-    open_sources,
-    shared_samples,
-)
+from ocrtrain.sources import Sources, open_sources, shared_samples
 from tests.data import COLOURS, small_config, square, write_set
 from tests.streams import STEPS, make_plan, make_stream, two_sources
 

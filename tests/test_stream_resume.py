@@ -22,12 +22,9 @@ from ocrtrain.batch import identity_of
 from ocrtrain.config import Config
 from ocrtrain.planning import plan_run
 from ocrtrain.rebuild import Asked, rebuild
+from ocrtrain.sources import open_sources
 from ocrtrain.start import train
-from ocrtrain.stream import (
-    Stream,
-    open_sources,
-    rank_rows,
-)
+from ocrtrain.stream import Stream, rank_rows
 from tests.data import small_config
 from tests.showing import break_images, config_of, trained_run
 from tests.streams import STEPS, State, damaged, make_stream, two_sources

@@ -16,10 +16,7 @@ from ocrdata.reader import open_shards
 from ocrtrain.config import TEXT_RATIO
 from ocrtrain.flags import parse
 from ocrtrain.presets import stage1
-from ocrtrain.stream import (
-    open_sources,
-    open_training,
-)
+from ocrtrain.sources import open_sources, open_training
 from tests.data import small_config
 from tests.streams import STEPS, make_plan, make_stream, positions, two_sources
 

@@ -14,11 +14,12 @@ from hypothesis import strategies as st
 
 from ocrdata.convert import convert
 from ocrdata.errors import DiskError, RejectedRow, SourceError
-from ocrdata.making import Layout, WorkFolder
+from ocrdata.layout import Layout
+from ocrdata.making import WorkFolder
+from ocrdata.names import make_key
 from ocrdata.options import Options
 from ocrdata.reader import open_shards
 from ocrdata.sample import Sample, from_turns
-from ocrdata.shard import make_key
 from ocrdata.stretch import REPORT_ROWS, Made, Stretch, runs
 from tests.numbered import Numbered, reads
 

@@ -10,12 +10,14 @@ import torch
 
 from ocrdata.errors import TrainError, UsageError
 from ocrtrain import checkpoint, metrics
-from ocrtrain.build import find_tokenizer, load_for_inference
+from ocrtrain.build import find_tokenizer
 from ocrtrain.checkpoint import Checkpoint
 from ocrtrain.config import PARTS, Config
 from ocrtrain.planning import plan_run
+from ocrtrain.sources import open_sources
 from ocrtrain.start import train
-from ocrtrain.stream import Stream, open_sources
+from ocrtrain.stream import Stream
+from ocrtrain.trained import load_for_inference
 from tests.data import losses, small_config
 
 pytestmark = pytest.mark.usefixtures("one_thread")

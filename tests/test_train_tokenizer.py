@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from ocrdata.names import make_key
 from ocrdata.sample import from_turns
-from ocrdata.shard import ShardWriter, make_key
+from ocrdata.shard import ShardWriter
 from ocrdata.tokenizer import load_tokenizer, train_tokenizer
 
 ROOT = Path(__file__).parents[1]

@@ -12,20 +12,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocrdata.errors import ShardError, UsageError
-from ocrdata.loader import load_item
 from ocrdata.reader import Shards
 from ocrdata.sample import from_turns
-from ocrdata.tokens import render, truncate
-from ocrtrain.batch import IGNORE
+from ocrdata.samples import load_item
+from ocrdata.tokens import IGNORE, render, truncate
 from ocrtrain.model import OcrModel
+from ocrtrain.swapped import derangement, exchange_partners
 from ocrtrain.validate import (
     Gain,
     LossTotal,
     Settings,
     Validation,
     answer_ranks,
-    derangement,
-    exchange_partners,
     row_totals,
     validate,
 )

@@ -30,7 +30,8 @@ from ocrdata.manifest import Manifest
 from ocrdata.options import Options
 from ocrdata.progress import Progress, to_terminal
 from ocrdata.rejects import rejects_path
-from ocrdata.sources import Source, finevision, safe_name, smoltalk
+from ocrdata.sources import finevision, smoltalk
+from ocrdata.sources.base import Source, safe_name
 from ocrdata.sources.jsonl import JsonlSource
 from ocrdata.tokenizer import load_tokenizer
 

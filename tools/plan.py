@@ -23,6 +23,7 @@ from ocrdata.locks import Lock
 from ocrdata.totals import Totals
 from ocrtrain import presets
 from ocrtrain.build import find_tokenizer, with_vocabulary
+from ocrtrain.checks import check_data, lacks_encoder
 from ocrtrain.costs import describe as describe_model
 from ocrtrain.flags import Asked, parse
 from ocrtrain.forecast import (
@@ -34,9 +35,8 @@ from ocrtrain.forecast import (
     forecast,
 )
 from ocrtrain.planning import measure_sources, plan_measured
-from ocrtrain.runfile import write_sealed
-from ocrtrain.start import check_data, lacks_encoder
-from ocrtrain.stream import describe_shared, open_sources, shared_samples
+from ocrtrain.run_files import write_sealed
+from ocrtrain.sources import describe_shared, open_sources, shared_samples
 
 STAGES = {"stage1": presets.stage1, "stage2": presets.stage2}
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from benchmarks.peers.peer import AnyPair, Batch, Job, Pair, Source, tensors
 from ocrdata.loader import Loader
 from ocrdata.manifest import Manifest, write_manifest
+from ocrdata.names import make_key
 from ocrdata.reader import Shards, open_shards
-from ocrdata.shard import ShardWriter, make_key
+from ocrdata.shard import ShardWriter
 from ocrdata.shardset import Members
 
 MANIFEST = "data.json"

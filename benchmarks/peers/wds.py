@@ -11,7 +11,7 @@ import webdataset
 
 from benchmarks.peers.peer import Batch, Job, Pair, Source, tensors
 from ocrdata.image import sniff
-from ocrdata.shard import make_key
+from ocrdata.names import make_key
 
 # It leaves closing the tars to the collector.
 warnings.simplefilter("ignore", ResourceWarning)

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 from ocrdata.errors import RejectedRow, UsageError
 from ocrdata.sample import Sample
-from ocrdata.sources import ROW_BYTES, attempt
+from ocrdata.sources.base import ROW_BYTES, attempt
 from ocrdata.sources.hub import DataFiles, resolve, resolve_commit
 from ocrdata.sources.parquet import ParquetRows
 

@@ -12,8 +12,8 @@ import pytest
 
 from ocrdata.errors import ShardError
 from ocrdata.index import Index, index_path, read_index
+from ocrdata.names import make_key
 from ocrdata.reader import open_shards
-from ocrdata.shard import make_key
 from ocrdata.sink import Frames
 from tests.compressed import chat, write_chats
 from tests.test_shardset_compressed import owners

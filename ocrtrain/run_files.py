@@ -1,7 +1,7 @@
-"""Files of a run with a JSON object a line: `metrics.jsonl`, `batches.jsonl`, `bad.jsonl`.
+"""Files of a run folder: JSON objects line by line, and sealed JSON documents.
 
-Owner of what is believed of them. A kill tears the last line; such an end was never acted on and
-is passed over. Any other line that is none was damaged after it was written, and is told.
+An incomplete last line (killed process) is ignored: nothing was done on its account. Any other line
+that cannot be parsed was damaged after it was written, and is an error.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ocrdata.errors import TrainError
-from ocrdata.files import atomic_file, explain_disk
+from ocrdata.errors import ShardError, TrainError
+from ocrdata.files import atomic_file, explain_disk, write_json
+from ocrdata.format import check_seal, parse_object, seal
 
 Line = dict[str, Any]
 
@@ -93,3 +94,27 @@ def _damaged(path: Path, number: int) -> TrainError:
         f"{path}: line {number} was damaged after it was written; put the original back, or remove "
         "the line to go on without it"
     )
+
+
+def write_sealed(path: Path, value: dict[str, Any]) -> None:
+    """Write an object with its digest, atomically."""
+    write_json(path, seal(value))
+
+
+def read_sealed(path: Path) -> dict[str, Any]:
+    """The object in a file of the run, without its digest. Raises TrainError where it cannot be
+    read or was changed."""
+    try:
+        with explain_disk(path):
+            data = path.read_bytes()
+        value = parse_object(str(path), data)
+        check_seal(str(path), value)
+    except FileNotFoundError as exc:
+        raise TrainError(f"{path}: the file is missing") from exc
+    except ShardError as exc:
+        raise TrainError(
+            f"{path}: cannot be read: {exc.detail}; put the original back (every checkpoint has a "
+            "copy of the config), or start a new run"
+        ) from exc
+    del value["digest"]
+    return value
