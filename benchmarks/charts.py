@@ -7,10 +7,10 @@ from pathlib import Path
 
 from benchmarks.common import DATA
 from ocrdata.errors import SourceError
-from ocrdata.manifest import Manifest, write_manifest
-from ocrdata.names import make_key
 from ocrdata.sample import Sample, from_turns
-from ocrdata.shard import ShardWriter
+from ocrdata.shards.manifest import Manifest, write_manifest
+from ocrdata.shards.names import make_key
+from ocrdata.shards.writer import ShardWriter
 
 SHARD_SAMPLES = 1024
 

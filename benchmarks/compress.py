@@ -5,7 +5,7 @@
 The 12,000 real chats are written as `.tar` and as `.tar.zst` for every frame size and level below,
 by `ShardWriter`. Each set is then read through in turns with the others (bytes of all members,
 every digest verified, no JSON), and opened at random positions, from nothing to the sample. The
-table is what `FRAME_BYTES` and `LEVEL` in ocrdata/frames.py were chosen from. Writes
+table is what `FRAME_BYTES` and `LEVEL` in ocrdata/shards/frames.py were chosen from. Writes
 benchmarks/results/compress-DATE.json.
 """
 
@@ -20,14 +20,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.common import DATA, interleaved, machine, table, write_result
-from ocrdata.command import Parser, run
 from ocrdata.errors import SourceError
-from ocrdata.frames import FRAME_BYTES, LEVEL
-from ocrdata.names import COMPRESSED, PLAIN, make_key
-from ocrdata.reader import open_shards
+from ocrdata.reading.view import open_shards
+from ocrdata.runtime.cli import Parser, run
 from ocrdata.sample import Sample
-from ocrdata.shard import ShardWriter
-from ocrdata.sink import Frames
+from ocrdata.shards.frames import FRAME_BYTES, LEVEL
+from ocrdata.shards.names import COMPRESSED, PLAIN, make_key
+from ocrdata.shards.output import Frames
+from ocrdata.shards.writer import ShardWriter
 from ocrdata.sources.jsonl import JsonlSource
 
 SHARD_SAMPLES = 1024

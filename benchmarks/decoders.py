@@ -27,9 +27,9 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.common import DATA, interleaved, machine, table, write_result
-from ocrdata import image, png
-from ocrdata.command import Parser, run
-from ocrdata.image import decode_rgb, sniff
+from ocrdata.images import decode, png
+from ocrdata.images.decode import decode_rgb, sniff
+from ocrdata.runtime.cli import Parser, run
 
 Pixels = npt.NDArray[np.uint8]
 Decoder = Callable[[bytes], Pixels]
@@ -40,9 +40,9 @@ COLOURS = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGBA"}
 
 def pillow(data: bytes) -> Pixels:
     """Our rules by Pillow alone: what `decode_rgb` does where the quick way is not open."""
-    name, opened = image._open(data, image.MAX_PIXELS)
-    image._load(name, opened)
-    return image._to_rgb(opened, sixteen_bit=False)
+    name, opened = decode._open(data, decode.MAX_PIXELS)
+    decode._load(name, opened)
+    return decode._to_rgb(opened, sixteen_bit=False)
 
 
 def decoders() -> dict[str, Decoder]:

@@ -24,13 +24,13 @@ from typing import Any
 import torch
 
 from benchmarks.common import DATA, ROOT, machine, table, write_result
-from ocrdata.reader import Shards, open_shards
-from ocrdata.samples import load_item
-from ocrtrain import metrics
-from ocrtrain.answers import turns_of
-from ocrtrain.generate import Decoding, Question, answer
-from ocrtrain.scores import score
-from ocrtrain.trained import Loaded, load_for_inference
+from ocrdata.reading.samples import load_item
+from ocrdata.reading.view import Shards, open_shards
+from ocrtrain.evaluation.answers import turns_of
+from ocrtrain.evaluation.generation import Decoding, Question, answer
+from ocrtrain.evaluation.scores import score
+from ocrtrain.run import run_log
+from ocrtrain.run.trained import Loaded, load_for_inference
 
 LIMIT = 30 * 60  # seconds
 SETTINGS = {
@@ -78,7 +78,7 @@ def measure(folder: Path, steps: int, vocabulary: int) -> dict[str, Any]:
         "passed": exact >= 6 and overlap < 0.25 and seconds <= LIMIT,
         "answers_table": [{k: v for k, v in row.items() if k not in TEXTS} for row in rows],
         "answers": [{k: row[k] for k in ("id", *TEXTS)} for row in rows],
-        "curve": metrics.read(run),
+        "curve": run_log.read(run),
     }
 
 

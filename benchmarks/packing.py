@@ -17,13 +17,13 @@ from pathlib import Path
 
 from benchmarks.common import DATA, interleaved, machine, table, write_result
 from benchmarks.steps import make_inputs
-from ocrdata.command import Parser, run
-from ocrdata.tokenizer import load_tokenizer
-from ocrtrain.build import with_vocabulary
-from ocrtrain.config import Config
-from ocrtrain.planning import measure_sources, plan_measured
-from ocrtrain.presets import stage2
-from ocrtrain.sources import Sources, open_sources
+from ocrdata.runtime.cli import Parser, run
+from ocrdata.tokens.tokenizer import load_tokenizer
+from ocrtrain.data.run_plan import measure_sources, plan_measured
+from ocrtrain.data.sources import Sources, open_sources
+from ocrtrain.model.factory import with_vocabulary
+from ocrtrain.settings.config import Config
+from ocrtrain.settings.presets import stage2
 
 STEPS = 1500
 WANTED = 0.03

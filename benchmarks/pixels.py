@@ -21,9 +21,9 @@ import torch
 from PIL import Image, ImageOps
 
 from benchmarks.common import DATA, Timing, interleaved, machine, table, write_result
-from ocrdata.image import decode_rgb, read_header
-from ocrdata.letterbox import letterbox_geometry, shrink_to_fit
-from ocrtrain.pixels import FILL, letterbox, resize_float
+from ocrdata.images.decode import decode_rgb, read_header
+from ocrdata.images.letterbox import letterbox_geometry, shrink_to_fit
+from ocrtrain.model.pixels import FILL, letterbox, resize_float
 
 PACKAGES = ("torch", "pillow", "numpy")
 

@@ -27,9 +27,9 @@ from pathlib import Path
 
 from benchmarks.charts import load_charts, write_ours
 from benchmarks.common import ROOT, Timing, interleaved, machine, table, write_result
-from ocrdata.command import Parser, run
-from ocrdata.reader import open_shards
-from ocrdata.runs import RUN_BYTES
+from ocrdata.reading.sequential import RUN_BYTES
+from ocrdata.reading.view import open_shards
+from ocrdata.runtime.cli import Parser, run
 
 WANTED_RATIO = 3.0
 WANTED_TO_CAT = 1.5

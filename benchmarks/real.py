@@ -19,7 +19,7 @@ from typing import Any
 
 from benchmarks.common import ROOT, machine, table, write_result
 from benchmarks.steps import make_inputs
-from ocrtrain import metrics
+from ocrtrain.run import run_log
 
 
 def main() -> None:
@@ -49,7 +49,7 @@ def train(stage: str, folder: Path, inputs: dict[str, str], *, steps: int) -> di
     began = time.perf_counter()
     for more in (["--stop-at", str(steps // 2)], ["--resume"]):
         subprocess.run([sys.executable, *words, *more], check=True, cwd=ROOT)
-    lines = metrics.read(run)
+    lines = run_log.read(run)
     if [line["step"] for line in lines if "train/loss" in line] != list(range(steps)):
         raise SystemExit(f"{stage}: steps are missing or repeated in the log")
     first, last = lines[0], lines[-1]

@@ -5,10 +5,11 @@
 The indexes are simulated: sizes of sources as uneven as the real ones (a few with millions, many
 with thousands), shards of 1,024, token lengths and images drawn from seeds. What is planned with
 them is real: `Plan`, its order, its mix and its packing. Each run of each case is a process of its
-own, in turns, and says how long it planned, how long it took to locate the samples of one rank at
-a random step (down to the shard and the place in it), and its peak memory, libraries included.
-Packed, the whole run's totals are computed too (`ocrdata.totals`), as `tools/plan.py` does; the
-simulated lengths are made before the clock starts. Writes benchmarks/results/scale-DATE.json.
+own, in turns, and says how long it planned, how long it took to locate the samples of one rank at a
+random step (down to the shard and the place in it), and its peak memory, libraries included.
+Packed, the whole run's totals are computed too (`ocrdata.planning.totals`), as `tools/plan.py`
+does; the simulated lengths are made before the clock starts. Writes
+benchmarks/results/scale-DATE.json.
 """
 
 from __future__ import annotations
@@ -27,10 +28,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import ROOT, machine, table, write_result
-from ocrdata.command import Parser, run
-from ocrdata.measures import Measures
-from ocrdata.plan import Plan, PlanSource, Recipe
-from ocrdata.totals import compute
+from ocrdata.planning.lengths import Measures
+from ocrdata.planning.plan import Plan, PlanSource, Recipe
+from ocrdata.planning.totals import compute
+from ocrdata.runtime.cli import Parser, run
 
 SAMPLES, SOURCES, RANKS, SHARD = 24_300_000, 185, 1024, 1024
 SEQ_LEN = 8192

@@ -50,9 +50,9 @@ def one_head(kind: str) -> dict[str, float]:
     import torch
     from torch.nn import functional as F
 
-    from ocrdata.tokens import IGNORE
-    from ocrtrain.config import ModelConfig
-    from ocrtrain.model import OcrModel
+    from ocrdata.tokens.rendering import IGNORE
+    from ocrtrain.model.ocr_model import OcrModel
+    from ocrtrain.settings.config import ModelConfig
 
     torch.manual_seed(0)
     sizes = ModelConfig(

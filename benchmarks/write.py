@@ -20,10 +20,10 @@ import webdataset
 
 from benchmarks.charts import load_charts, shard_files, write_ours
 from benchmarks.common import interleaved, machine, table, write_result
-from ocrdata.command import Parser, run
-from ocrdata.image import read_header
-from ocrdata.names import make_key
+from ocrdata.images.decode import read_header
+from ocrdata.runtime.cli import Parser, run
 from ocrdata.sample import Sample
+from ocrdata.shards.names import make_key
 
 PART = 1 << 20
 

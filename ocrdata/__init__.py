@@ -1,4 +1,27 @@
-"""Shards of conversations with images: made once, read exactly, sliced, ordered and mixed.
+"""Shards of conversations with images: written once, read exactly, sliced, ordered and mixed.
 
-The data side of the toolkit. It never imports `ocrtrain`, and nothing in it needs torch.
+The data side of the toolkit. It never imports `ocrtrain`, and nothing in it needs torch. The names
+below load the reader on first use, so that `import ocrdata.errors` stays light.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ocrdata.reading.view import SampleRef, Shards, open_shards
+    from ocrdata.sample import Sample
+
+__all__ = ["Sample", "SampleRef", "Shards", "open_shards"]
+
+
+def __getattr__(name: str) -> object:
+    if name == "Sample":
+        from ocrdata.sample import Sample
+
+        return Sample
+    if name in __all__:
+        from ocrdata.reading import view
+
+        return getattr(view, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

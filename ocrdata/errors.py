@@ -15,7 +15,7 @@
     └── TrainError              a run that cannot start or cannot go on
 
 A message says what, where, the rule and the remedy. Command lines print it and nothing else
-(`ocrdata.command.run`); a bug still shows its traceback.
+(`ocrdata.runtime.cli.run`); a bug still shows its traceback.
 """
 
 from __future__ import annotations

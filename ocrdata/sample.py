@@ -2,7 +2,7 @@
 
 Owner of `KEY.json` (docs/formats.md): messages whose content is always a list of parts, so that
 the place of an image is a part and never a word in the text. Images are the original bytes; they
-are decoded only in `ocrdata.image`.
+are decoded only in `ocrdata.images.decode`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ocrdata.errors import ImageError, RejectedRow
-from ocrdata.image import check_image
+from ocrdata.images.decode import check_image
 
 Part = dict[str, str]
 Message = dict[str, Any]

@@ -15,14 +15,14 @@ from pathlib import Path
 
 import torch
 
-from ocrdata.command import Parser, run
 from ocrdata.errors import ImageError, UsageError
-from ocrdata.image import RGB, decode_rgb
-from ocrdata.letterbox import shrink_to_fit
+from ocrdata.images.decode import RGB, decode_rgb
+from ocrdata.images.letterbox import shrink_to_fit
+from ocrdata.runtime.cli import Parser, run
 from ocrdata.sample import IMAGE_PART, Message, text_part
-from ocrtrain.device import autocast_type, resolve_device
-from ocrtrain.generate import Decoding, Question, answer
-from ocrtrain.trained import load_for_inference
+from ocrtrain.evaluation.generation import Decoding, Question, answer
+from ocrtrain.model.device import autocast_type, resolve_device
+from ocrtrain.run.trained import load_for_inference
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -18,16 +18,16 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ocrdata.command import Parser, run
 from ocrdata.errors import UsageError
-from ocrdata.files import atomic_file, make_folder, write_json
-from ocrdata.locks import Lock
-from ocrdata.reader import Shards, open_shards
-from ocrtrain.answers import Asker, Partners, Tally
-from ocrtrain.device import autocast_type, resolve_device
-from ocrtrain.generate import Decoding
-from ocrtrain.trained import Loaded, load_for_inference
-from ocrtrain.validate import Settings, Validation, validate
+from ocrdata.reading.view import Shards, open_shards
+from ocrdata.runtime.cli import Parser, run
+from ocrdata.storage.files import atomic_file, make_folder, write_json
+from ocrdata.storage.locks import Lock
+from ocrtrain.evaluation.answers import Asker, Partners, Tally
+from ocrtrain.evaluation.generation import Decoding
+from ocrtrain.evaluation.validation import Settings, Validation, validate
+from ocrtrain.model.device import autocast_type, resolve_device
+from ocrtrain.run.trained import Loaded, load_for_inference
 
 
 def main(arguments: Sequence[str]) -> int:

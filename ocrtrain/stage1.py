@@ -15,10 +15,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ocrdata.command import run
-from ocrtrain import presets
-from ocrtrain.flags import parse
-from ocrtrain.start import start
+from ocrdata.runtime.cli import run
+from ocrtrain.run.launch import start
+from ocrtrain.settings import presets
+from ocrtrain.settings.flags import parse
 
 
 def main(arguments: Sequence[str]) -> int:

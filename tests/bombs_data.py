@@ -14,21 +14,21 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ocrdata.check import Contents, check, find
-from ocrdata.columns import SCHEMA, rows_digest
-from ocrdata.counts import SCHEMA as COUNTS_SCHEMA
-from ocrdata.counts import CountsBuilder, read_counts, write_counts
-from ocrdata.format import FORMAT, seal
-from ocrdata.index import index_path
-from ocrdata.manifest import read_manifest
-from ocrdata.reader import open_shards
+from ocrdata.reading.samples import load_item
+from ocrdata.reading.verify import Contents, check, find
+from ocrdata.reading.view import open_shards
 from ocrdata.sample import check as check_sample
-from ocrdata.samples import load_item
+from ocrdata.shards.arrow import SCHEMA, rows_digest
+from ocrdata.shards.index import index_path
+from ocrdata.shards.manifest import read_manifest
+from ocrdata.shards.tar import BLOCK, END, header, padding
+from ocrdata.sources.json_rows import RowFile
 from ocrdata.sources.jsonl import RecordFormat
-from ocrdata.sources.rowfile import RowFile
-from ocrdata.tar import BLOCK, END, header, padding
-from ocrdata.tokenizer import load_tokenizer, train_tokenizer
-from ocrdata.tokens import TurnCount
+from ocrdata.storage.sealed import FORMAT, seal
+from ocrdata.tokens.counts import SCHEMA as COUNTS_SCHEMA
+from ocrdata.tokens.counts import CountsBuilder, read_counts, write_counts
+from ocrdata.tokens.rendering import TurnCount
+from ocrdata.tokens.tokenizer import load_tokenizer, train_tokenizer
 from tests.bombs import Bomb, deep
 from tests.claims import CLAIMS, SIDE
 from tests.compressed import write_chats

@@ -20,19 +20,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from ocrdata.counts import read_counts
 from ocrdata.errors import OcrError
-from ocrdata.index import index_path, read_index
-from ocrdata.manifest import read_manifest
-from ocrdata.reader import open_shards
+from ocrdata.reading.view import open_shards
 from ocrdata.sample import check as check_sample
+from ocrdata.shards.index import index_path, read_index
+from ocrdata.shards.manifest import read_manifest
 from ocrdata.sources.jsonl import JsonlSource, RecordFormat
 from ocrdata.sources.parquet import ParquetRows
-from ocrdata.tokenizer import load_tokenizer
-from ocrtrain.checkpoint import COMPLETE, _complete
-from ocrtrain.deepencoder import load_deepencoder
-from ocrtrain.run_files import read_lines, read_sealed
-from ocrtrain.weights import Pretrained, load_pretrained
+from ocrdata.tokens.counts import read_counts
+from ocrdata.tokens.tokenizer import load_tokenizer
+from ocrtrain.model.encoder_file import load_deepencoder
+from ocrtrain.model.pretrained import Pretrained, load_pretrained
+from ocrtrain.state.checkpoint import COMPLETE, _complete
+from ocrtrain.state.run_files import read_lines, read_sealed
 from tests import small
 from tests.faulttargets import RUN_FILES, STEP, make_run, read_run
 from tests.rows import write_tar

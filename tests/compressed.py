@@ -10,11 +10,11 @@ from pathlib import Path
 import zstandard
 from hypothesis import strategies as st
 
-from ocrdata.frames import FrameTable
-from ocrdata.names import make_key
 from ocrdata.sample import Sample, from_turns
-from ocrdata.shard import ShardWriter
-from ocrdata.sink import OUR_FRAMES, Frames
+from ocrdata.shards.frames import FrameTable
+from ocrdata.shards.names import make_key
+from ocrdata.shards.output import OUR_FRAMES, Frames
+from ocrdata.shards.writer import ShardWriter
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from typing import Any
 from PIL import Image
 
 from ocrdata.sample import Sample, from_turns
-from ocrdata.shard import ShardWriter
-from ocrdata.tokenizer import train_tokenizer
-from ocrtrain import presets
-from ocrtrain.config import Config, ModelConfig
+from ocrdata.shards.writer import ShardWriter
+from ocrdata.tokens.tokenizer import train_tokenizer
+from ocrtrain.settings import presets
+from ocrtrain.settings.config import Config, ModelConfig
 
 COLOURS = ["red", "green", "blue", "black", "white", "yellow"]
 
@@ -86,7 +86,7 @@ def small_config(inputs: dict[str, str], out: Path, **values: Any) -> Config:
 
 def flags(config: Config) -> list[str]:
     """The command line that gives `config`."""
-    from ocrtrain.config import to_json
+    from ocrtrain.settings.config import to_json
 
     words: list[str] = []
     value = to_json(config)
@@ -106,6 +106,6 @@ def flags(config: Config) -> list[str]:
 
 def losses(run: Path) -> list[tuple[int, float]]:
     """The step and the loss of every step that a run logged."""
-    from ocrtrain import metrics
+    from ocrtrain.run import run_log
 
-    return [(m["step"], m["train/loss"]) for m in metrics.read(run) if "train/loss" in m]
+    return [(m["step"], m["train/loss"]) for m in run_log.read(run) if "train/loss" in m]

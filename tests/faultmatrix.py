@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ocrdata.index import index_path, read_index
-from ocrdata.manifest import Manifest, ShardInfo, write_manifest
-from ocrdata.names import make_key
-from ocrdata.shard import ShardWriter
-from ocrdata.sink import Frames
-from ocrtrain.config import from_json, to_json
-from ocrtrain.run_files import read_sealed, write_sealed
+from ocrdata.shards.index import index_path, read_index
+from ocrdata.shards.manifest import Manifest, ShardInfo, write_manifest
+from ocrdata.shards.names import make_key
+from ocrdata.shards.output import Frames
+from ocrdata.shards.writer import ShardWriter
+from ocrtrain.settings.config import from_json, to_json
+from ocrtrain.state.run_files import read_sealed, write_sealed
 from tests import small
 from tests.compressed import chat
 from tests.fault import Reading, Span, Target

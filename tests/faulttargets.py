@@ -16,22 +16,22 @@ import numpy as np
 from PIL import Image
 from xxhash import xxh3_128_hexdigest
 
-from ocrdata.check import Contents, check, find
-from ocrdata.counting import count_shards
-from ocrdata.counts import counts_path
 from ocrdata.errors import OcrError
-from ocrdata.index import index_path, read_index
-from ocrdata.manifest import Manifest, write_manifest
-from ocrdata.reader import open_shards
+from ocrdata.planning.counting import count_shards
+from ocrdata.reading.verify import Contents, check, find
+from ocrdata.reading.view import open_shards
 from ocrdata.sample import Sample, from_turns
+from ocrdata.shards.index import index_path, read_index
+from ocrdata.shards.manifest import Manifest, write_manifest
+from ocrdata.tokens.counts import counts_path
 from tests.fault import KEY, Reading, Span, Target
 from tests.rows import write_shard
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ocrdata.tokenizer import Tokenizer
-    from ocrtrain.model import OcrModel
+    from ocrdata.tokens.tokenizer import Tokenizer
+    from ocrtrain.model.ocr_model import OcrModel
 
 SHARD = "x-000.tar"
 STEP = "checkpoints/step_000001"
@@ -123,7 +123,7 @@ COUNTS = "x-000.tokens.parquet"
 @cache
 def bytes_tokenizer() -> Tokenizer:
     """Bytes and specials."""
-    from ocrdata.tokenizer import train_tokenizer
+    from ocrdata.tokens.tokenizer import train_tokenizer
 
     return train_tokenizer(["What?"], 266)
 
@@ -179,9 +179,9 @@ def make_run(folder: Path) -> None:
     """A run's checkpoint after one step of a small model, and the encoder of its end."""
     import torch
 
-    from ocrtrain import checkpoint
-    from ocrtrain.deepencoder import save_deepencoder
-    from ocrtrain.optim import build_optimizer
+    from ocrtrain.model.encoder_file import save_deepencoder
+    from ocrtrain.run.optimizer import build_optimizer
+    from ocrtrain.state import checkpoint
     from tests import small
 
     torch.manual_seed(3)
@@ -201,9 +201,9 @@ def read_run(folder: Path) -> Reading:
     """All a resumed run takes from its checkpoint, in the order it takes it."""
     import torch
 
-    from ocrtrain import checkpoint
-    from ocrtrain.config import to_json
-    from ocrtrain.optim import build_optimizer
+    from ocrtrain.run.optimizer import build_optimizer
+    from ocrtrain.settings.config import to_json
+    from ocrtrain.state import checkpoint
     from tests import small
 
     model = _emptied_model()
@@ -228,7 +228,7 @@ def read_run(folder: Path) -> Reading:
 
 def read_encoder(folder: Path) -> Reading:
     """The encoder a second stage starts from."""
-    from ocrtrain.deepencoder import load_deepencoder
+    from ocrtrain.model.encoder_file import load_deepencoder
 
     model = _emptied_model()
     meta = load_deepencoder(model, folder / "deepencoder_000001.safetensors")

@@ -19,13 +19,13 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from ocrdata.errors import OcrError, ShardError, SpecError
-from ocrdata.index import Index, index_path, read_header, read_index, read_key_range
-from ocrdata.indexing import index_tar
-from ocrdata.manifest import is_manifest, read_manifest
-from ocrdata.reader import open_shards
-from ocrdata.slices import parse_slice, split_slice
-from ocrdata.spec import resolve
-from ocrdata.tar import Walker
+from ocrdata.reading.index_tar import index_tar
+from ocrdata.reading.slices import parse_slice, split_slice
+from ocrdata.reading.spec import resolve
+from ocrdata.reading.view import open_shards
+from ocrdata.shards.index import Index, index_path, read_header, read_index, read_key_range
+from ocrdata.shards.manifest import is_manifest, read_manifest
+from ocrdata.shards.tar import Walker
 from tests.faulttargets import make_set
 
 Check = Callable[[Any], None]

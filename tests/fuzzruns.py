@@ -10,12 +10,12 @@ from typing import Any
 from hypothesis import strategies as st
 
 from ocrdata.errors import OcrError
-from ocrtrain import metrics, record
-from ocrtrain.bad import FILE, BadSamples
-from ocrtrain.checkpoint import Checkpoint, _complete
-from ocrtrain.config import Config, from_json, to_json
-from ocrtrain.metrics import Log
-from ocrtrain.run_files import read_sealed, write_sealed
+from ocrtrain.data.skipped import FILE, BadSamples
+from ocrtrain.run import batch_log, run_log
+from ocrtrain.run.run_log import Log
+from ocrtrain.settings.config import Config, from_json, to_json
+from ocrtrain.state.checkpoint import Checkpoint, _complete
+from ocrtrain.state.run_files import read_sealed, write_sealed
 from tests import small
 from tests.faulttargets import STEP, make_run, read_run
 from tests.fuzz import EDITS, Check, Property, mutated
@@ -32,7 +32,7 @@ def make_run_files(run: Path) -> None:
         log.write(step, {"val/loss": 5.0 - step} if step % 3 == 0 else {"train/loss": 4.0 - step})
     log.close()
     lines = [{"step": step, "identity": f"{step:032x}"} for step in range(STEPS)]
-    (run / record.FILE).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    (run / batch_log.FILE).write_text("".join(json.dumps(line) + "\n" for line in lines))
     BadSamples(skip=True, limit=99).record(run, batch(2, 1, 4))
     assert len(SKIPPED) == len((run / FILE).read_text().splitlines())
     write_sealed(run / "plan.json", {"version": 1, "sources": [{"name": "x", "size": 9}]})
@@ -43,16 +43,16 @@ def read_metrics(run: Path) -> object:
     """Cut back as a resume does, then read. A line whose numbers are others is not told from one
     that was logged so: no digest stands beside it, and nothing is computed from it. Anything else
     is not accepted."""
-    metrics.cut_back(run, STEPS)
-    lines = metrics.read(run)
+    run_log.cut_back(run, STEPS)
+    lines = run_log.read(run)
     assert all(isinstance(line, dict) and type(line["step"]) is int for line in lines)
     return True
 
 
 def read_batches(run: Path) -> object:
     """As a resume cuts it back and as an identity is looked up."""
-    record.cut_back(run, STEPS)
-    assert all(isinstance(record.identity_at(run, step), str) for step in range(STEPS))
+    batch_log.cut_back(run, STEPS)
+    assert all(isinstance(batch_log.identity_at(run, step), str) for step in range(STEPS))
     return True
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ocrdata.measures import Measures
+from ocrdata.planning.lengths import Measures
 
 
 def made_up(size: int, *, longest: int, seed: int = 0, cut: float = 0.0) -> Measures:

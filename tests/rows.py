@@ -11,10 +11,10 @@ from pathlib import Path
 from hypothesis import strategies as st
 from PIL import Image
 
-from ocrdata.manifest import Manifest, ShardInfo, write_manifest
-from ocrdata.names import make_key
 from ocrdata.sample import Sample, from_turns
-from ocrdata.shard import ShardWriter
+from ocrdata.shards.manifest import Manifest, ShardInfo, write_manifest
+from ocrdata.shards.names import make_key
+from ocrdata.shards.writer import ShardWriter
 
 
 @cache

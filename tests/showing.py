@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from ocrdata.reader import SampleRef, open_shards
+from ocrdata.reading.samples import Item
+from ocrdata.reading.view import SampleRef, open_shards
 from ocrdata.sample import Sample, from_turns
-from ocrdata.samples import Item
-from ocrtrain.batch import collate, make_hole, make_piece
-from ocrtrain.config import Config
-from ocrtrain.rebuild import Asked, Rebuilt, Shown
-from ocrtrain.start import train
+from ocrtrain.data.batch import collate, make_hole, make_piece
+from ocrtrain.inspection.rebuild import Asked, Rebuilt, Shown
+from ocrtrain.run.launch import train
+from ocrtrain.settings.config import Config
 from tests.data import small_config
 from tests.rows import flip
 from tests.small import CONFIG, tokenizer

@@ -13,19 +13,19 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from ocrdata.names import make_key
-from ocrdata.reader import Shards, open_shards
+from ocrdata.reading.samples import load_item
+from ocrdata.reading.view import Shards, open_shards
 from ocrdata.sample import Sample, from_turns
-from ocrdata.samples import load_item
-from ocrdata.shard import ShardWriter
-from ocrdata.tokenizer import Tokenizer, train_tokenizer
-from ocrtrain import checkpoint
-from ocrtrain.batch import collate, make_piece
-from ocrtrain.build import bare_model
-from ocrtrain.checkpoint import State
-from ocrtrain.config import Config, ModelConfig
-from ocrtrain.model import OcrModel
-from ocrtrain.optim import build_optimizer
+from ocrdata.shards.names import make_key
+from ocrdata.shards.writer import ShardWriter
+from ocrdata.tokens.tokenizer import Tokenizer, train_tokenizer
+from ocrtrain.data.batch import collate, make_piece
+from ocrtrain.model.factory import bare_model
+from ocrtrain.model.ocr_model import OcrModel
+from ocrtrain.run.optimizer import build_optimizer
+from ocrtrain.settings.config import Config, ModelConfig
+from ocrtrain.state import checkpoint
+from ocrtrain.state.checkpoint import State
 
 COLOURS = {"red": (230, 20, 20), "green": (20, 200, 20), "blue": (20, 20, 230), "grey": (90,) * 3}
 QUESTIONS = {"colour": "Which colour?", "first": "Its first letter?"}

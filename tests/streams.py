@@ -1,17 +1,17 @@
-"""Streams of small squares and sums, for the tests of `ocrtrain.stream`."""
+"""Streams of small squares and sums, for the tests of `ocrtrain.data.stream`."""
 
 from __future__ import annotations
 
 import shutil
 from pathlib import Path
 
-from ocrdata.plan import Plan
-from ocrdata.reader import Shards, open_shards
-from ocrdata.tokenizer import load_tokenizer
-from ocrtrain.config import Config
-from ocrtrain.planning import plan_run
-from ocrtrain.sources import Sources, open_sources
-from ocrtrain.stream import Stream
+from ocrdata.planning.plan import Plan
+from ocrdata.reading.view import Shards, open_shards
+from ocrdata.tokens.tokenizer import load_tokenizer
+from ocrtrain.data.run_plan import plan_run
+from ocrtrain.data.sources import Sources, open_sources
+from ocrtrain.data.stream import Stream
+from ocrtrain.settings.config import Config
 from tests.data import small_config
 from tests.rows import flip
 

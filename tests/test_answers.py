@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocrdata.reader import SampleRef
+from ocrdata.reading.view import SampleRef
 from ocrdata.sample import Sample, from_turns, text_of
-from ocrtrain import answers
-from ocrtrain.answers import Asker, Exchanged, Record, Tally, turns_of
-from ocrtrain.generate import Answer, Decoding
-from ocrtrain.scores import score
+from ocrtrain.evaluation import answers
+from ocrtrain.evaluation.answers import Asker, Exchanged, Record, Tally, turns_of
+from ocrtrain.evaluation.generation import Answer, Decoding
+from ocrtrain.evaluation.scores import score
 from tests import small
 
 

@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from ocrdata.errors import TrainError
-from ocrdata.reader import SampleRef
-from ocrtrain.bad import FILE, BadSamples
-from ocrtrain.batch import Batch, Row, Segment
+from ocrdata.reading.view import SampleRef
+from ocrtrain.data.batch import Batch, Row, Segment
+from ocrtrain.data.skipped import FILE, BadSamples
 
 
 def batch(step: int, *bad: int) -> Batch:

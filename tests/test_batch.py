@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocrdata.errors import ShardError, UsageError
-from ocrdata.reader import SampleRef
+from ocrdata.reading.samples import Item
+from ocrdata.reading.view import SampleRef
 from ocrdata.sample import Sample, from_turns
-from ocrdata.samples import Item
-from ocrdata.tokenizer import Tokenizer, train_tokenizer
-from ocrdata.tokens import IGNORE, render
-from ocrtrain.batch import Batch, collate, identity_of, make_hole, make_piece
-from ocrtrain.image_slots import image_slots
+from ocrdata.tokens.rendering import IGNORE, render
+from ocrdata.tokens.tokenizer import Tokenizer, train_tokenizer
+from ocrtrain.data.batch import Batch, collate, identity_of, make_hole, make_piece
+from ocrtrain.settings.image_slots import image_slots
 
 SIZE = 64  # px; 2 image positions
 

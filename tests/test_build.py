@@ -11,16 +11,16 @@ import tiktoken
 import torch
 
 from ocrdata.errors import SourceError, TrainError, UsageError
-from ocrdata.tokenizer import SPECIAL_TOKENS, Tokenizer, train_tokenizer
-from ocrtrain import checkpoint
-from ocrtrain.build import bare_model, find_tokenizer, new_model, with_vocabulary
-from ocrtrain.checkpoint import State
-from ocrtrain.config import PARTS, Config
-from ocrtrain.deepencoder import save_deepencoder
-from ocrtrain.device import autocast_type, resolve_device
-from ocrtrain.model import OcrModel, part_of
-from ocrtrain.optim import build_optimizer
-from ocrtrain.trained import load_for_inference
+from ocrdata.tokens.tokenizer import SPECIAL_TOKENS, Tokenizer, train_tokenizer
+from ocrtrain.model.device import autocast_type, resolve_device
+from ocrtrain.model.encoder_file import save_deepencoder
+from ocrtrain.model.factory import bare_model, find_tokenizer, new_model, with_vocabulary
+from ocrtrain.model.ocr_model import OcrModel, part_of
+from ocrtrain.run.optimizer import build_optimizer
+from ocrtrain.run.trained import load_for_inference
+from ocrtrain.settings.config import PARTS, Config
+from ocrtrain.state import checkpoint
+from ocrtrain.state.checkpoint import State
 from tests.test_encoder import randomise
 from tests.test_weights import (
     CONFIG,

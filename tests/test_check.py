@@ -10,17 +10,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ocrdata.check import Contents, _bins, check, find, quantile
-from ocrdata.columns import rows_digest
-from ocrdata.counting import count_shards
-from ocrdata.counts import counts_path
 from ocrdata.errors import ShardError, SpecError
-from ocrdata.index import Index, IndexHeader, index_path, read_index, write_index
-from ocrdata.indexing import index_tar
-from ocrdata.manifest import read_manifest, shard_info, write_manifest
-from ocrdata.names import make_key
-from ocrdata.reader import open_shards
-from ocrdata.tokenizer import train_tokenizer
+from ocrdata.planning.counting import count_shards
+from ocrdata.reading.index_tar import index_tar
+from ocrdata.reading.verify import Contents, _bins, check, find, quantile
+from ocrdata.reading.view import open_shards
+from ocrdata.shards.arrow import rows_digest
+from ocrdata.shards.index import Index, IndexHeader, index_path, read_index, write_index
+from ocrdata.shards.manifest import read_manifest, shard_info, write_manifest
+from ocrdata.shards.names import make_key
+from ocrdata.tokens.counts import counts_path
+from ocrdata.tokens.tokenizer import train_tokenizer
 from tests.rows import flip, image, sample, write_set, write_shard, write_tar
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from ocrdata.errors import ShardError
-from ocrdata.index import index_path, read_index
-from ocrdata.reader import open_shards
+from ocrdata.reading.view import open_shards
+from ocrdata.shards.index import index_path, read_index
 from tests.rows import flip, write_set
 from tests.shardcommand import ROOT, environment, make_shards
 

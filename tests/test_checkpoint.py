@@ -7,11 +7,11 @@ import torch
 from torch import nn
 
 from ocrdata.errors import DiskError, TrainError
-from ocrdata.tokenizer import Tokenizer, train_tokenizer
-from ocrtrain import checkpoint
-from ocrtrain.checkpoint import COMPLETE, Checkpoint, State, newest, prune, save, steps
-from ocrtrain.config import Config
-from ocrtrain.optim import build_optimizer
+from ocrdata.tokens.tokenizer import Tokenizer, train_tokenizer
+from ocrtrain.run.optimizer import build_optimizer
+from ocrtrain.settings.config import Config
+from ocrtrain.state import checkpoint
+from ocrtrain.state.checkpoint import COMPLETE, Checkpoint, State, newest, prune, save, steps
 
 CONFIG = Config(weight_decay=0.1)
 FILES = [

@@ -10,7 +10,7 @@ import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocrdata.columns import SCHEMA, elements, numbers, rows_digest, starts
+from ocrdata.shards.arrow import SCHEMA, elements, numbers, rows_digest, starts
 from tests.rows import sample, write_shard
 
 
@@ -66,7 +66,7 @@ def test_reading_needs_neither_pandas_nor_the_compute_functions(tmp_path: Path) 
     write_shard(tmp_path / "x-000.tar", [sample(0), sample(1)])
     code = """
 import sys
-from ocrdata.reader import open_shards
+from ocrdata.reading.view import open_shards
 shards = open_shards(sys.argv[1])
 assert len(list(shards)) == len(list(shards.iter_views())) == 2
 shards[1], shards.ref(1), shards.row(1), shards.by_key("000000001")

@@ -3,8 +3,8 @@ import sys
 
 import pytest
 
-from ocrdata.command import Parser, run
 from ocrdata.errors import OcrError, UsageError
+from ocrdata.runtime.cli import Parser, run
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_ctrl_c(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_a_reader_that_goes_away_is_no_traceback() -> None:
     code = (
-        "from ocrdata.command import run\n"
+        "from ocrdata.runtime.cli import run\n"
         "def main(arguments):\n"
         "    for _ in range(100_000): print('x' * 80)\n"
         "    return 0\n"
@@ -73,7 +73,7 @@ def test_wrong_flags_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_an_output_that_takes_nothing_is_one_line() -> None:
-    code = "from ocrdata.command import run\nrun(lambda arguments: print('x' * 9) or 0)"
+    code = "from ocrdata.runtime.cli import run\nrun(lambda arguments: print('x' * 9) or 0)"
     for words in (f'{sys.executable} -c "$0" > /dev/full', f'{sys.executable} -c "$0" >&-'):
         done = subprocess.run(
             ["bash", "-c", words, code], capture_output=True, text=True, check=False
@@ -86,7 +86,7 @@ def test_an_output_that_takes_nothing_is_one_line() -> None:
 
 
 def test_ctrl_c_while_a_command_still_loads_is_one_line() -> None:
-    code = "import ocrdata.command\nraise KeyboardInterrupt"
+    code = "import ocrdata.runtime.cli\nraise KeyboardInterrupt"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.stderr == "stopped by Ctrl-C\n" and done.returncode != 0
     done = subprocess.run(
@@ -98,7 +98,7 @@ def test_ctrl_c_while_a_command_still_loads_is_one_line() -> None:
 
 def test_ctrl_c_does_not_wait_for_threads() -> None:
     code = (
-        "import threading\nfrom ocrdata.command import run\n"
+        "import threading\nfrom ocrdata.runtime.cli import run\n"
         "def main(arguments):\n"
         "    threading.Thread(target=threading.Event().wait).start()\n"
         "    raise KeyboardInterrupt\n"

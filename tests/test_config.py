@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from ocrdata.errors import UsageError
-from ocrtrain import presets
-from ocrtrain.config import Config, ModelConfig, differences, flag_name, from_json, to_json
+from ocrtrain.settings import presets
+from ocrtrain.settings.config import Config, ModelConfig, differences, flag_name, from_json, to_json
 
 
 @pytest.mark.parametrize("config", [presets.stage1("tiny"), presets.stage2()])

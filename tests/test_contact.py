@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageColor
 
-from ocrtrain.contact import (
+from ocrtrain.inspection.contact_sheet import (
     BAR,
     BARS,
     COLUMNS,
@@ -23,9 +23,9 @@ from ocrtrain.contact import (
     tiles,
     tiles_top,
 )
-from ocrtrain.pixels import seen
-from ocrtrain.rebuild import Rebuilt
-from ocrtrain.show import Limits
+from ocrtrain.inspection.rebuild import Rebuilt
+from ocrtrain.inspection.report import Limits
+from ocrtrain.model.pixels import seen
 from tests.showing import shown_of, talk
 
 

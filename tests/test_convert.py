@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from ocrdata.convert import convert
+from ocrdata.conversion.convert import convert
+from ocrdata.conversion.options import Options
 from ocrdata.errors import DiskError, OcrError, SourceError, UsageError
-from ocrdata.locks import Lock
-from ocrdata.manifest import read_manifest
-from ocrdata.names import make_key
-from ocrdata.options import Options
-from ocrdata.progress import Progress
-from ocrdata.reader import open_shards
+from ocrdata.reading.view import open_shards
+from ocrdata.runtime.progress import Progress
+from ocrdata.shards.manifest import read_manifest
+from ocrdata.shards.names import make_key
+from ocrdata.storage.locks import Lock
 from tests.numbered import Numbered, reads
 from tests.shardcommand import made
 

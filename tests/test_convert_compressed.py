@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from ocrdata.convert import convert, convert_one
+from ocrdata.conversion.convert import convert, convert_one
+from ocrdata.conversion.options import Options
 from ocrdata.errors import OcrError, UsageError
-from ocrdata.index import index_path
-from ocrdata.manifest import Manifest, ShardInfo, read_manifest, write_manifest
-from ocrdata.options import Options
-from ocrdata.reader import open_shards
-from ocrdata.shard import ShardWriter
-from ocrdata.sink import Frames
+from ocrdata.reading.view import open_shards
+from ocrdata.shards.index import index_path
+from ocrdata.shards.manifest import Manifest, ShardInfo, read_manifest, write_manifest
+from ocrdata.shards.output import Frames
+from ocrdata.shards.writer import ShardWriter
 from tests.numbered import Numbered, reads
 from tests.shardcommand import made
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from ocrdata.convert import convert, convert_one
+from ocrdata.conversion.convert import convert, convert_one
+from ocrdata.conversion.options import Options
 from ocrdata.errors import OcrError, UsageError
-from ocrdata.manifest import read_manifest, write_manifest
-from ocrdata.options import Options
+from ocrdata.shards.manifest import read_manifest, write_manifest
 from tests.numbered import Numbered, reads
 from tests.shardcommand import made
 

@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ocrtrain.costs import batch_flops, describe, peak_flops, peak_of
-from ocrtrain.presets import stage1, stage2
-from ocrtrain.sizes import step_flops
+from ocrtrain.cost.flops import step_flops
+from ocrtrain.cost.gpus import batch_flops, describe, peak_flops, peak_of
+from ocrtrain.settings.presets import stage1, stage2
 from tests.test_model import make_batch
 
 

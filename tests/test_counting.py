@@ -12,22 +12,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocrdata import counting
-from ocrdata.cache import CACHE_VARIABLE
-from ocrdata.counting import OneTar, ViewCounts, count_anew, count_shards, count_tars
-from ocrdata.counts import (
+from ocrdata.errors import DigestError, DiskError, RejectedRow, ShardError, UsageError
+from ocrdata.planning import counting
+from ocrdata.planning.counting import OneTar, ViewCounts, count_anew, count_shards, count_tars
+from ocrdata.reading.view import open_shards
+from ocrdata.runtime.progress import Progress
+from ocrdata.shards.index import index_path, read_header
+from ocrdata.storage.cache import CACHE_VARIABLE
+from ocrdata.tokens.counts import (
     CountsBuilder,
     cached_counts_path,
     counts_path,
     read_counts,
     write_counts,
 )
-from ocrdata.errors import DigestError, DiskError, RejectedRow, ShardError, UsageError
-from ocrdata.index import index_path, read_header
-from ocrdata.progress import Progress
-from ocrdata.reader import open_shards
-from ocrdata.tokenizer import Tokenizer, train_tokenizer
-from ocrdata.tokens import TurnCount, count, render, specials
+from ocrdata.tokens.rendering import TurnCount, count, render, specials
+from ocrdata.tokens.tokenizer import Tokenizer, train_tokenizer
 from tests.kill import points, run_killed, spread
 from tests.rows import flip, image, sample, write_set, write_shard, write_tar
 from tests.shardcommand import environment, made
@@ -296,8 +296,8 @@ def test_an_index_that_changed_meanwhile(tmp_path: Path, tokenizer: Tokenizer) -
 KILLED = """
 import sys
 from ocrdata import counting
-from ocrdata.reader import open_shards
-from ocrdata.tokenizer import load_tokenizer
+from ocrdata.reading.view import open_shards
+from ocrdata.tokens.tokenizer import load_tokenizer
 
 if __name__ == "__main__":
     counting.SAMPLES_A_PROCESS = 1

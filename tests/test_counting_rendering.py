@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from ocrdata.counting import count_shards
-from ocrdata.reader import Shards, open_shards
+from ocrdata.planning.counting import count_shards
+from ocrdata.reading.view import Shards, open_shards
 from ocrdata.sample import Sample, from_turns, text_part
-from ocrdata.tokenizer import Tokenizer, load_tokenizer
-from ocrdata.tokens import render
+from ocrdata.tokens.rendering import render
+from ocrdata.tokens.tokenizer import Tokenizer, load_tokenizer
 from tests.hubdata import chart_rows, chats, shared
 from tests.rows import write_shard
 from tests.test_counting import turns_of

@@ -11,8 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocrdata.columns import rows_digest
-from ocrdata.counts import (
+from ocrdata.errors import DiskError, ShardError
+from ocrdata.shards.arrow import rows_digest
+from ocrdata.storage.sealed import FORMAT, seal
+from ocrdata.tokens.counts import (
     SCHEMA,
     Counts,
     CountsBuilder,
@@ -22,9 +24,7 @@ from ocrdata.counts import (
     read_counts,
     write_counts,
 )
-from ocrdata.errors import DiskError, ShardError
-from ocrdata.format import FORMAT, seal
-from ocrdata.tokens import TurnCount
+from ocrdata.tokens.rendering import TurnCount
 
 INDEX, PRINT = "0123456789abcdef" * 2, "fedcba9876543210"
 SAMPLES = [[TurnCount(7, 3, 1), TurnCount(5, 9)], [], [TurnCount(2**31 - 1, 0, 2)]]

@@ -13,14 +13,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ocrdata.errors import DiskError, WeightsError
-from ocrtrain.deepencoder import (
+from ocrtrain.model.encoder_file import (
     load_deepencoder,
     read_torch_file,
     save_deepencoder,
     tensors_digest,
 )
-from ocrtrain.layouts import to_deepencoder
-from ocrtrain.model import OcrModel, build_model
+from ocrtrain.model.ocr_model import OcrModel, build_model
+from ocrtrain.model.tensor_names import to_deepencoder
 from tests.test_encoder import pixels, randomise
 from tests.test_weights import CONFIG, model, random_model
 

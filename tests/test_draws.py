@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocrdata import order as module
-from ocrdata.order import Draws, Order
+from ocrdata.planning import order as module
+from ocrdata.planning.order import Draws, Order
 
 
 @given(size=st.integers(1, 50), seed=st.integers(0, 9), start=st.integers(0, 200),

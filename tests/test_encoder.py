@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from ocrdata.errors import TrainError, UsageError
-from ocrtrain.config import ModelConfig
-from ocrtrain.encoder import DeepEncoder, vision_parts
-from ocrtrain.image_slots import image_slots
-from ocrtrain.layouts import to_deepencoder
+from ocrtrain.model.encoder import DeepEncoder, vision_parts
+from ocrtrain.model.tensor_names import to_deepencoder
+from ocrtrain.settings.config import ModelConfig
+from ocrtrain.settings.image_slots import image_slots
 from tests import oracle
 
 SMALL = ModelConfig(

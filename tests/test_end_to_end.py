@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ocrdata.reader import open_shards
-from ocrtrain import metrics
+from ocrdata.reading.view import open_shards
+from ocrtrain.run import run_log
 
 ROOT = Path(__file__).parent.parent
 SMALL = ["--preset", "tiny", "--init", "random", "--steps", "8", "--batch", "4", "--warmup", "2",
@@ -59,7 +59,7 @@ def shell(tmp_path_factory: pytest.TempPathFactory) -> Shell:
 
 def test_both_stages_ran_and_validated(shell: Shell) -> None:
     for stage in ("one", "two"):
-        lines = metrics.read(shell.folder / "runs" / stage)
+        lines = run_log.read(shell.folder / "runs" / stage)
         assert [line["step"] for line in lines if "train/loss" in line] == list(range(8))
         assert [line["step"] for line in lines if "val/loss" in line] == [0, 4, 8]
     shares = [line["mix/sums_share"] for line in lines if "mix/sums_share" in line]

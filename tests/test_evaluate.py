@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from ocrdata.errors import OcrError, SpecError, TrainError, UsageError
-from ocrdata.locks import Lock
+from ocrdata.storage.locks import Lock
 from ocrtrain import evaluate
 from tests import small
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from ocrdata.errors import DigestError, OcrError, ShardError
-from ocrdata.index import index_path
-from ocrdata.manifest import Manifest, write_manifest
-from ocrdata.reader import open_shards
+from ocrdata.reading.view import open_shards
+from ocrdata.shards.index import index_path
+from ocrdata.shards.manifest import Manifest, write_manifest
 from tests import fault
 from tests.fault import BAD, Reading, Target, cases, outcome, run
 from tests.faultmatrix import MATRIX

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from ocrdata.errors import DiskError
-from ocrdata.files import (
+from ocrdata.storage.files import (
     atomic_file,
     discard,
     explain_disk,
@@ -78,7 +78,7 @@ def test_other_errors_pass(tmp_path: Path) -> None:
 
 def test_a_file_size_limit_leaves_nothing(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from ocrdata.files import atomic_file\n"
+        "import sys; from pathlib import Path; from ocrdata.storage.files import atomic_file\n"
         "with atomic_file(Path(sys.argv[1])) as file: file.write(bytes(1 << 20))"
     )
     result = subprocess.run(

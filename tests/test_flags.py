@@ -3,9 +3,9 @@ from fractions import Fraction
 
 import pytest
 
-from ocrtrain import presets
-from ocrtrain.config import Config, ModelConfig
-from ocrtrain.flags import Asked, override, parse
+from ocrtrain.settings import presets
+from ocrtrain.settings.config import Config, ModelConfig
+from ocrtrain.settings.flags import Asked, override, parse
 
 
 def ask(*words: str) -> Asked:

@@ -7,10 +7,9 @@ from fractions import Fraction
 
 import pytest
 
-from ocrdata.plan import Plan, PlanSource, Recipe
-from ocrdata.totals import compute
-from ocrtrain.costs import peak_of
-from ocrtrain.forecast import (
+from ocrdata.planning.plan import Plan, PlanSource, Recipe
+from ocrdata.planning.totals import compute
+from ocrtrain.cost.forecast import (
     GPUS,
     Forecast,
     describe,
@@ -20,8 +19,9 @@ from ocrtrain.forecast import (
     forecast,
     steps_per_epoch,
 )
-from ocrtrain.planning import LongSample, Planned
-from ocrtrain.presets import stage1
+from ocrtrain.cost.gpus import peak_of
+from ocrtrain.data.run_plan import LongSample, Planned
+from ocrtrain.settings.presets import stage1
 from tests.measured import made_up
 
 

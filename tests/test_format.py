@@ -1,7 +1,7 @@
 import pytest
 
 from ocrdata.errors import ShardError
-from ocrdata.format import canonical, check_seal, check_version, parse_object, seal
+from ocrdata.storage.sealed import canonical, check_seal, check_version, parse_object, seal
 
 
 def test_digests_do_not_depend_on_how_json_is_written() -> None:

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ocrdata import framefile
 from ocrdata.errors import DigestError, ShardError, TruncatedError
-from ocrdata.framefile import FrameCache, FrameFile
-from ocrdata.storage import LocalFile
+from ocrdata.reading import zstd_tar
+from ocrdata.reading.zstd_tar import FrameCache, FrameFile
+from ocrdata.storage.local import LocalFile
 from tests.compressed import Piece, pieces, sized, streamed, write
 from tests.rows import flip
 
@@ -30,7 +30,7 @@ def test_any_part_of_any_frames(
     file = FrameFile(LocalFile(path), table, cache=FrameCache(kept))
     assert file.size == len(tar)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(framefile, "LARGEST_HELD", largest)
+        patch.setattr(zstd_tar, "LARGEST_HELD", largest)
         for _ in range(8):
             offset = data.draw(st.integers(0, len(tar)))
             size = data.draw(st.integers(0, len(tar) - offset))
@@ -74,7 +74,7 @@ def test_damage_says_what_is_lost(tmp_path: Path) -> None:
 def test_a_damaged_frame_that_is_read_forward(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(framefile, "LARGEST_HELD", 10)
+    monkeypatch.setattr(zstd_tar, "LARGEST_HELD", 10)
     data = random.Random(3).randbytes(5 << 20)
     table = write(tmp_path / "x", [streamed(data)])
     file = FrameFile(LocalFile(tmp_path / "x"), table, samples=lambda _start, _stop: "sample a")
@@ -117,7 +117,7 @@ def test_the_cache_is_bounded(tmp_path: Path) -> None:
 def test_threads_share_a_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, largest: int
 ) -> None:
-    monkeypatch.setattr(framefile, "LARGEST_HELD", largest)
+    monkeypatch.setattr(zstd_tar, "LARGEST_HELD", largest)
     contents = [random.Random(n).randbytes(500 + n) for n in range(9)]
     table = write(tmp_path / "x", map(sized, contents))
     tar, wrong = b"".join(contents), []

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocrdata.errors import DigestError, ShardError, TruncatedError
-from ocrdata.frames import (
+from ocrdata.shards.frames import (
     FREE_GROWTH,
     MAX_GROWTH,
     MAX_WINDOW,

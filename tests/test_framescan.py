@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocrdata.errors import DigestError, ShardError, TruncatedError
-from ocrdata.framefile import PIECE, Forward, scan
-from ocrdata.storage import LocalFile
+from ocrdata.reading.zstd_tar import PIECE, Forward, scan
+from ocrdata.storage.local import LocalFile
 from tests.bombs import can_measure
 from tests.compressed import Piece, pieces, sized, skippable, streamed, write
 from tests.rows import flip
@@ -111,7 +111,7 @@ def test_a_bomb_is_refused_in_little_memory(tmp_path: Path, says_its_size: bool)
     code = """
 import sys
 from ocrdata.errors import ShardError
-from ocrdata.reader import open_shards
+from ocrdata.reading.view import open_shards
 from tests.bombs import measured
 def refused():
     try:

@@ -9,8 +9,8 @@ import torch
 
 from ocrdata.errors import UsageError
 from ocrdata.sample import IMAGE_PART, text_part
-from ocrdata.tokens import render_prompt
-from ocrtrain.generate import (
+from ocrdata.tokens.rendering import render_prompt
+from ocrtrain.evaluation.generation import (
     Answer,
     Decoding,
     Question,
@@ -19,7 +19,7 @@ from ocrtrain.generate import (
     inference,
     plain_text,
 )
-from ocrtrain.model import OcrModel
+from ocrtrain.model.ocr_model import OcrModel
 from tests import small
 
 RED, BLUE = (

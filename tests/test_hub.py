@@ -21,7 +21,7 @@ FILES = {"model_000001.pt": b"old", "model_000002.pt": b"new weights", "readme.m
 FETCH = """
 import sys
 from ocrdata.errors import OcrError
-from ocrtrain.hub import fetch
+from ocrtrain.model.hub_files import fetch
 try:
     chosen = fetch(sys.argv[1], lambda names: [n for n in names if n.endswith("2.pt")])
     print(*[path.read_text() for path in chosen])

@@ -1,4 +1,4 @@
-from ocrdata.human import human_bytes, human_time
+from ocrdata.runtime.units import human_bytes, human_time
 
 
 def test_numbers_for_people() -> None:

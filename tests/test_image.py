@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from ocrdata.errors import ImageError, RejectedRow
-from ocrdata.image import (
+from ocrdata.images.decode import (
     MAX_PIXELS,
     ImageInfo,
     check_image,

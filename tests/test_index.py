@@ -7,18 +7,18 @@ import pyarrow.parquet as pq
 import pytest
 import xxhash
 
-from ocrdata.columns import SCHEMA, rows_digest
 from ocrdata.errors import ShardError
-from ocrdata.format import FORMAT, seal
-from ocrdata.image import ImageInfo
-from ocrdata.index import (
+from ocrdata.images.decode import ImageInfo
+from ocrdata.reading.index_tar import find_index
+from ocrdata.shards.arrow import SCHEMA, rows_digest
+from ocrdata.shards.index import (
     Index,
     index_path,
     read_header,
     read_index,
     read_key_range,
 )
-from ocrdata.indexing import find_index
+from ocrdata.storage.sealed import FORMAT, seal
 from tests.rows import sample, write_shard, write_tar
 
 

@@ -3,13 +3,13 @@ from pathlib import Path
 
 import pytest
 
-from ocrdata.cache import CACHE_VARIABLE, cache_folder
 from ocrdata.errors import DiskError, ShardError
-from ocrdata.index import (
+from ocrdata.reading.index_tar import cached_index_path, find_index
+from ocrdata.shards.index import (
     index_path,
     read_index,
 )
-from ocrdata.indexing import cached_index_path, find_index
+from ocrdata.storage.cache import CACHE_VARIABLE, cache_folder
 from tests.rows import image, write_tar
 
 

@@ -9,20 +9,20 @@ import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ocrdata import framefile
 from ocrdata.errors import ShardError, TruncatedError
-from ocrdata.image import ImageInfo
-from ocrdata.index import (
+from ocrdata.images.decode import ImageInfo
+from ocrdata.reading import zstd_tar
+from ocrdata.reading.index_tar import index_tar
+from ocrdata.reading.view import open_shards
+from ocrdata.sample import Sample
+from ocrdata.shards.index import (
     Index,
     index_path,
     read_index,
     write_index,
 )
-from ocrdata.indexing import index_tar
-from ocrdata.members import split_name
-from ocrdata.reader import open_shards
-from ocrdata.sample import Sample
-from ocrdata.sink import Frames
+from ocrdata.shards.members import split_name
+from ocrdata.shards.output import Frames
 from tests.compressed import Piece, chat, sized, skippable, streamed, write, write_chats
 from tests.rows import image, samples, write_shard, write_tar
 
@@ -142,7 +142,7 @@ def test_anybodys_compressed_tar(
     largest: int,
 ) -> None:
     """One frame or several, cut anywhere, with other frames between."""
-    monkeypatch.setattr(framefile, "LARGEST_HELD", largest)
+    monkeypatch.setattr(zstd_tar, "LARGEST_HELD", largest)
     plain = write_chats(tmp_path / "x-000.tar", 50)
     data, expected = plain.read_bytes(), index_tar(plain)
     for number, cuts in enumerate(([], [700], [512, 513, 30_000], [len(data) - 1024])):

@@ -9,8 +9,8 @@ from functools import partial
 import pytest
 import torch
 
-from ocrtrain.init import initialise
-from ocrtrain.model import build_model
+from ocrtrain.model.init import initialise
+from ocrtrain.model.ocr_model import build_model
 from tests.test_encoder import SMALL, pixels
 from tests.test_model import IMAGE, make_batch, random_model
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ocrdata.errors import WeightsError
-from ocrtrain.layouts import (
+from ocrtrain.model.tensor_names import (
     assign,
     from_clip,
     from_deepencoder,

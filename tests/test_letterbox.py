@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from ocrdata.letterbox import letterbox_geometry, shrink_to_fit
+from ocrdata.images.letterbox import letterbox_geometry, shrink_to_fit
 
 
 @given(st.integers(1, 3000), st.integers(1, 3000), st.integers(1, 64))

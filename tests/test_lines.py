@@ -3,11 +3,11 @@ from pathlib import Path
 import pytest
 
 from ocrdata.errors import DiskError, TrainError
-from ocrtrain import metrics, record
-from ocrtrain.config import Config
-from ocrtrain.metrics import Log
-from ocrtrain.record import BatchRecord
-from ocrtrain.run_files import cut_lines, parse_line, read_lines
+from ocrtrain.run import batch_log, run_log
+from ocrtrain.run.batch_log import BatchRecord
+from ocrtrain.run.run_log import Log
+from ocrtrain.settings.config import Config
+from ocrtrain.state.run_files import cut_lines, parse_line, read_lines
 from tests.test_bad import batch
 
 WHOLE = b'{"step": 0}\n{"step": 1, "a": 2}\n{"step": 2}\n'
@@ -57,7 +57,7 @@ def test_no_file(tmp_path: Path) -> None:
 def test_a_full_disk_is_told_once(tmp_path: Path) -> None:
     """Closing tries to write again what could not be written: that must not hide the first error
     behind a second."""
-    for name in (metrics.FILE, record.FILE):
+    for name in (run_log.FILE, batch_log.FILE):
         (tmp_path / name).symlink_to("/dev/full")
     log = Log(tmp_path, Config(wandb="off"))
     with pytest.raises(DiskError, match="no space left on the disk"):

@@ -4,7 +4,7 @@ from collections.abc import Callable
 import pytest
 
 from ocrdata.errors import OcrError
-from ocrdata.loader import Loader
+from ocrdata.reading.prefetch import Loader
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2, 3, 8])

@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 
 from ocrdata.errors import DiskError, UsageError
-from ocrdata.files import temporary_name
-from ocrdata.locks import Lock, only_one, remove_abandoned
+from ocrdata.storage.files import temporary_name
+from ocrdata.storage.locks import Lock, only_one, remove_abandoned
 from tests.waiting import until, waits_on
 
 
 def test_a_lock_has_one_holder_and_goes_with_it(tmp_path: Path) -> None:
     path = tmp_path / ".lock"
     code = (
-        "import sys; from pathlib import Path; from ocrdata.locks import Lock\n"
+        "import sys; from pathlib import Path; from ocrdata.storage.locks import Lock\n"
         "with Lock(Path(sys.argv[1]), 'the thing'): print('held', flush=True); sys.stdin.read()"
     )
     holder = subprocess.Popen(

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from ocrdata.manifest import read_manifest
-from ocrdata.reader import open_shards
+from ocrdata.reading.view import open_shards
 from ocrdata.sample import text_of
+from ocrdata.shards.manifest import read_manifest
 from tests.hub import Hub, Served
 from tests.hubdata import (
     FINEVISION,

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from ocrdata.counting import count_shards
-from ocrdata.reader import open_shards
-from ocrdata.tokenizer import Tokenizer, train_tokenizer
-from ocrdata.tokens import count
+from ocrdata.planning.counting import count_shards
+from ocrdata.reading.view import open_shards
+from ocrdata.tokens.rendering import count
+from ocrdata.tokens.tokenizer import Tokenizer, train_tokenizer
 from tests.kill import points, run_killed, spread
 from tests.shardcommand import TOOL, environment, made, make_shards, one_line
 

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from ocrdata.errors import UsageError
-from ocrdata.manifest import read_manifest
-from ocrdata.reader import open_shards
+from ocrdata.reading.view import open_shards
+from ocrdata.shards.manifest import read_manifest
 from tests.hubdata import SHARED, shared
 from tests.shardcommand import TOOL, environment, made, make_shards, one_line
 

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ocrdata.conversion.layout import Layout
+from ocrdata.conversion.work_folder import Record, WorkFolder, differences, recorded_provenance
 from ocrdata.errors import ShardError
-from ocrdata.layout import Layout
-from ocrdata.making import Record, WorkFolder, differences, recorded_provenance
-from ocrdata.names import make_key
-from ocrdata.shard import ShardWriter
+from ocrdata.shards.names import make_key
+from ocrdata.shards.writer import ShardWriter
 from tests.numbered import Numbered
 from tests.shardcommand import environment
 from tests.waiting import until, waits_on
@@ -102,7 +102,8 @@ def test_who_waits_for_orphans_returns_when_the_last_has_ended(tmp_path: Path) -
     folder = WorkFolder(tmp_path, "set")
     folder.begin({})
     code = (
-        "import sys; from pathlib import Path; from ocrdata.making import WorkFolder\n"
+        "import sys; from pathlib import Path\n"
+        "from ocrdata.conversion.work_folder import WorkFolder\n"
         "WorkFolder(Path(sys.argv[1]), 'set').hold(); print('held', flush=True); sys.stdin.read()"
     )
     orphans = [

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocrdata.errors import ShardError
-from ocrdata.format import seal
-from ocrdata.manifest import Manifest, ShardInfo, is_manifest, read_manifest, write_manifest
+from ocrdata.shards.manifest import Manifest, ShardInfo, is_manifest, read_manifest, write_manifest
+from ocrdata.storage.sealed import seal
 from tests.rows import flip
 
 INFO = ShardInfo("x-000.tar", 3, 4096, "d" * 32, "i" * 32, "r" * 32)

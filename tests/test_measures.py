@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ocrdata.counts import Counts, CountsBuilder
-from ocrdata.measures import Measures, join, measure
+from ocrdata.planning.lengths import Measures, join, measure
 from ocrdata.sample import IMAGE_PART, Message, from_turns, text_part
-from ocrdata.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
-from ocrdata.tokens import count, render, truncate
+from ocrdata.tokens.counts import Counts, CountsBuilder
+from ocrdata.tokens.rendering import count, render, truncate
+from ocrdata.tokens.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 from tests.measured import made_up
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from ocrdata.errors import ShardError
-from ocrdata.reader import open_shards
+from ocrdata.reading.view import open_shards
 from tests.rows import image, write_tar
 
 

@@ -11,8 +11,7 @@ import pytest
 import torch
 
 from ocrdata.errors import TrainError
-from ocrtrain.config import Config, ModelConfig
-from ocrtrain.memory import (
+from ocrtrain.cost.memory import (
     Machine,
     MicroBatch,
     estimate_memory,
@@ -21,8 +20,9 @@ from ocrtrain.memory import (
     run_memory,
     this_machine,
 )
-from ocrtrain.model import OcrModel
-from ocrtrain.presets import stage1, stage2
+from ocrtrain.model.ocr_model import OcrModel
+from ocrtrain.settings.config import Config, ModelConfig
+from ocrtrain.settings.presets import stage1, stage2
 from tests.test_encoder import pixels
 
 WIDE = ModelConfig(

@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 
 from ocrdata.errors import DiskError, TrainError, UsageError
-from ocrtrain import metrics
-from ocrtrain.config import Config
-from ocrtrain.metrics import Log
+from ocrtrain.run import run_log
+from ocrtrain.run.run_log import Log
+from ocrtrain.settings.config import Config
 
 
 def written(run: Path) -> list[dict[str, float]]:
@@ -18,7 +18,7 @@ def written(run: Path) -> list[dict[str, float]]:
     log.write(4, {"train/loss": 0.5})
     log.sync()
     log.close()
-    return metrics.read(run)
+    return run_log.read(run)
 
 
 def test_lines_are_what_was_logged(tmp_path: Path) -> None:
@@ -32,7 +32,7 @@ def test_what_is_not_finite_is_null(tmp_path: Path) -> None:
     log = Log(tmp_path, Config(wandb="off"))
     log.write(0, {"train/loss": float("nan"), "train/grad_norm": float("inf")})
     log.close()
-    assert metrics.read(tmp_path) == [{"step": 0, "train/loss": None, "train/grad_norm": None}]
+    assert run_log.read(tmp_path) == [{"step": 0, "train/loss": None, "train/grad_norm": None}]
 
 
 @pytest.mark.parametrize(
@@ -45,27 +45,27 @@ def test_what_is_not_finite_is_null(tmp_path: Path) -> None:
 )
 def test_cut_back_to_a_checkpoint(step: int, kept: list[tuple[int, str]], tmp_path: Path) -> None:
     written(tmp_path)
-    metrics.cut_back(tmp_path, step)
+    run_log.cut_back(tmp_path, step)
     found = [(line["step"], next(iter(set(line) - {"step"})).split("/")[0]) for line in
-             metrics.read(tmp_path)]  # fmt: skip
+             run_log.read(tmp_path)]  # fmt: skip
     assert found == kept
 
 
 def test_a_line_torn_by_a_kill_goes(tmp_path: Path) -> None:
     written(tmp_path)
-    path = tmp_path / metrics.FILE
+    path = tmp_path / run_log.FILE
     whole = path.read_text()
     for torn in ('{"step": 5, "train/lo', "5", "{}"):
         path.write_text(whole + torn)
-        metrics.cut_back(tmp_path, 100)
-        assert [line["step"] for line in metrics.read(tmp_path)] == [0, 0, 1, 2, 3, 4, 4]
+        run_log.cut_back(tmp_path, 100)
+        assert [line["step"] for line in run_log.read(tmp_path)] == [0, 0, 1, 2, 3, 4, 4]
 
 
 def test_nothing_to_cut_back(tmp_path: Path) -> None:
-    metrics.cut_back(tmp_path, 5)
+    run_log.cut_back(tmp_path, 5)
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(TrainError, match="cannot be read"):
-        metrics.read(tmp_path)
+        run_log.read(tmp_path)
 
 
 def test_a_run_folder_that_cannot_be_written(tmp_path: Path) -> None:
@@ -79,11 +79,11 @@ def test_the_console_line() -> None:
         "train/loss": 1.25, "train/lr": 5e-5, "train/dt": 0.5, "train/wait": 0.01,
         "train/tok_per_sec": 12345.6,
     }  # fmt: skip
-    assert metrics.console_line(7, 1000, values, 3725) == (
+    assert run_log.console_line(7, 1000, values, 3725) == (
         "step    7/1000 | loss 1.2500 | lr 5.0e-05 | dt 0.500 s | wait 0.010 s | 12,346 tok/s"
         " | mfu - | eta 1 h 02 min"
     )
-    assert "mfu 34.1%" in metrics.console_line(7, 10, values | {"train/mfu": 0.341}, 1)
+    assert "mfu 34.1%" in run_log.console_line(7, 10, values | {"train/mfu": 0.341}, 1)
 
 
 def test_wandb_online_without_a_key_is_one_line(
@@ -112,10 +112,10 @@ def test_wandb_offline_without_a_key_and_never_asking(
     again = Log(tmp_path, Config(wandb="auto"), wandb_id=log.wandb_id)
     again.close()
     assert again.wandb_id == log.wandb_id
-    assert json.loads((tmp_path / metrics.FILE).read_text())["train/loss"] == 1.0
+    assert json.loads((tmp_path / run_log.FILE).read_text())["train/loss"] == 1.0
 
 
 def test_a_step_that_learns_nothing_has_no_loss() -> None:
     values = {"train/loss": float("nan"), "train/lr": 0.1, "train/dt": 1.0, "train/wait": 0.0,
               "train/tok_per_sec": 3.0}  # fmt: skip
-    assert "| loss - |" in metrics.console_line(1, 2, values, 1.0)
+    assert "| loss - |" in run_log.console_line(1, 2, values, 1.0)

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocrdata import mix
 from ocrdata.errors import UsageError
-from ocrdata.mix import Phase, schedule, serve
+from ocrdata.planning import mixture
+from ocrdata.planning.mixture import Phase, schedule, serve
 
 weights_lists = st.lists(st.integers(0, 1000), min_size=1, max_size=12).filter(any)
 Weights = list[int]
@@ -118,7 +118,7 @@ def test_by_tokens_debts_add_up_to_nothing_though_thirds_are_rounded(
         sums.append(int(state[5].sum()))
         return serve(*state)
 
-    monkeypatch.setattr(mix, "fast", lambda _, work: watched)
+    monkeypatch.setattr(mixture, "fast", lambda _, work: watched)
     found = phases([0, 1, 1, 1], [2, 0, 1, 1], starts=(0, 2))
     slots = schedule(found, 10, sizes=lambda _, start, stop: np.ones(stop - start, np.int64)).slots
     assert slots.tolist() == [1, 2, 3, 0, 2, 0, 3, 0, 2, 0]  # as `ALGORITHM` has it
@@ -136,7 +136,7 @@ def test_the_originals_share() -> None:
     slots = schedule(phases([18, 10]), 1400).slots
     assert np.bincount(slots).tolist() == [900, 500]
     # A plan's mix never changes under the same ALGORITHM.
-    assert mix.ALGORITHM == "deadline-3"
+    assert mixture.ALGORITHM == "deadline-3"
     assert slots[:14].tolist() == [0, 1, 0, 0, 1, 0, 0, 1, 0, 0, 1, 0, 0, 1]
 
 

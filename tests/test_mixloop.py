@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocrdata import compiled, mix
-from ocrdata.compiled import fast
-from ocrdata.mix import DONE, schedule, serve
+from ocrdata.planning import jit, mixture
+from ocrdata.planning.jit import fast
+from ocrdata.planning.mixture import DONE, schedule, serve
 from tests.test_mix import phases
 
 
@@ -17,12 +17,12 @@ def test_compiled_and_plain_agree(data: st.DataObject) -> None:
     lists = st.lists(st.integers(0, 30), min_size=count, max_size=count).filter(any)
     parts = phases(data.draw(lists), data.draw(lists), starts=(0, data.draw(st.integers(1, 99))))
     limits = data.draw(st.lists(st.integers(0, 60), min_size=count, max_size=count))
-    policy = data.draw(st.sampled_from(mix.AT_END))
+    policy = data.draw(st.sampled_from(mixture.AT_END))
     sizes = [np.arange(1, 300) * (n + 3) % 101 + 1 for n in range(count)]
     found = []
     for worth in (0, 1 << 60):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(compiled, "WORTH", worth)
+            patch.setattr(jit, "WORTH", worth)
             found += [
                 schedule(parts, 200, available=limits, at_end=policy, sizes=own)
                 for own in (None, lambda source, start, stop: sizes[source][start:stop])
@@ -32,7 +32,7 @@ def test_compiled_and_plain_agree(data: st.DataObject) -> None:
         assert one.ended_by == two.ended_by
 
 
-@pytest.mark.parametrize("work", [0, compiled.WORTH])
+@pytest.mark.parametrize("work", [0, jit.WORTH])
 def test_what_is_left_over_adds_up_to_nothing(work: int) -> None:
     slots, given_out = np.zeros(50, np.uint16), np.zeros(3, np.int64)
     ahead = np.zeros(3, np.int64)

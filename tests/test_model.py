@@ -11,14 +11,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ocrdata.errors import UsageError
-from ocrdata.reader import SampleRef
-from ocrdata.tokens import IGNORE
-from ocrtrain import model as module
-from ocrtrain.batch import Batch, Row, Segment
-from ocrtrain.config import ModelConfig
-from ocrtrain.image_slots import image_slots
-from ocrtrain.layouts import to_nanochat
-from ocrtrain.model import OcrModel, build_model, part_of, soft_cap
+from ocrdata.reading.view import SampleRef
+from ocrdata.tokens.rendering import IGNORE
+from ocrtrain.data.batch import Batch, Row, Segment
+from ocrtrain.model.ocr_model import OcrModel, build_model, part_of, soft_cap
+from ocrtrain.model.ocr_model import ocr_model as module
+from ocrtrain.model.tensor_names import to_nanochat
+from ocrtrain.settings.config import ModelConfig
+from ocrtrain.settings.image_slots import image_slots
 from tests import oracle
 from tests.test_encoder import SMALL, pixels, randomise
 

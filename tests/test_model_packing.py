@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ocrdata.tokens import IGNORE
-from ocrtrain.batch import Batch, Row
-from ocrtrain.layouts import to_nanochat
+from ocrdata.tokens.rendering import IGNORE
+from ocrtrain.data.batch import Batch, Row
+from ocrtrain.model.tensor_names import to_nanochat
 from tests import oracle
 from tests.test_model import REAL_GPT, close, make_batch, random_model
 

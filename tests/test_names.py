@@ -2,8 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from ocrdata.files import can_be_a_path
-from ocrdata.names import beside, is_compressed, is_shard, shard_stem
+from ocrdata.shards.names import beside, is_compressed, is_shard, shard_stem
+from ocrdata.storage.files import can_be_a_path
 
 
 @pytest.mark.parametrize(

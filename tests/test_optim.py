@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from ocrtrain.config import Config
-from ocrtrain.optim import build_optimizer, learning_rate, set_rate
+from ocrtrain.run.optimizer import build_optimizer, learning_rate, set_rate
+from ocrtrain.settings.config import Config
 
 
 def test_cosine_with_warm_up() -> None:

@@ -3,8 +3,8 @@ from typing import Any
 
 import pytest
 
+from ocrdata.conversion.options import Options
 from ocrdata.errors import UsageError
-from ocrdata.options import Options
 
 OUT = Path("out")
 

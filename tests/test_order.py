@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocrdata.order import Order
+from ocrdata.planning.order import Order
 
 
 @given(size=st.integers(1, 3000), seed=st.integers(0, 2**31), epoch=st.integers(0, 50))

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocrdata.packing import Packing, pack
+from ocrdata.planning.packing import Packing, pack
 
 CAPACITY = 100
 samples = st.lists(st.tuples(st.integers(1, CAPACITY), st.integers(0, 4)), max_size=80)

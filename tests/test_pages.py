@@ -12,10 +12,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from ocrdata.columns import SCHEMA
 from ocrdata.errors import ShardError
-from ocrdata.index import index_path, read_index
-from ocrdata.pages import _HEADER, FREE, INDEX_STRINGS, _spelled_out, refuse_bomb
+from ocrdata.shards.arrow import SCHEMA
+from ocrdata.shards.index import index_path, read_index
+from ocrdata.shards.parquet_limits import _HEADER, FREE, INDEX_STRINGS, _spelled_out, refuse_bomb
 from tests.rows import sample, write_shard
 
 WORDS = pa.schema([pa.field("source", pa.string(), nullable=False)])

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 
 from ocrdata.errors import TrainError
-from ocrtrain.pagestyle import STYLE
-from ocrtrain.show import Limits
-from ocrtrain.showpage import page
+from ocrtrain.inspection.pages.batch import page
+from ocrtrain.inspection.pages.style import STYLE
+from ocrtrain.inspection.report import Limits
 from tests.showing import Page, shown_of, talk
 
 

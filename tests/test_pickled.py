@@ -13,8 +13,8 @@ import pytest
 import tiktoken
 
 from ocrdata.errors import UsageError
-from ocrdata.tokenizer import SPECIAL_TOKENS, Tokenizer, load_tokenizer, train_tokenizer
-from ocrdata.vocabulary import NANOCHAT_PATTERN, Ranks
+from ocrdata.tokens.tokenizer import SPECIAL_TOKENS, Tokenizer, load_tokenizer, train_tokenizer
+from ocrdata.tokens.vocabulary import NANOCHAT_PATTERN, Ranks
 from tests.bombs import measured
 
 NINE = SPECIAL_TOKENS[:-1]

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from ocrdata.index import index_path
+from ocrdata.shards.index import index_path
 from tests.bombs import ROOT
 from tests.rows import sample, write_set, write_shard
 
@@ -15,16 +15,16 @@ from tests.rows import sample, write_set, write_shard
 READ = """
 import sys
 from pathlib import Path
-from ocrdata.counts import check_counts, read_counts
+from ocrdata.tokens.counts import check_counts, read_counts
 from ocrdata.errors import OcrError
-from ocrdata.index import read_header, read_index, read_key_range
-from ocrdata.manifest import is_manifest, read_manifest
-from ocrdata.reader import open_shards
-from ocrdata.shard import shard_info
+from ocrdata.shards.index import read_header, read_index, read_key_range
+from ocrdata.shards.manifest import is_manifest, read_manifest
+from ocrdata.reading.view import open_shards
+from ocrdata.shards.writer import shard_info
 from ocrdata.sources.jsonl import RecordFormat
-from ocrdata.sources.rowfile import RowFile
-from ocrdata.storage import LocalFile
-from ocrdata.tokenizer import load_tokenizer
+from ocrdata.sources.json_rows import RowFile
+from ocrdata.storage.local import LocalFile
+from ocrdata.tokens.tokenizer import load_tokenizer
 
 def counts(read):
     return lambda path: read(path, rows_digest="0" * 32, fingerprint="f" * 16)

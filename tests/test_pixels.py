@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
-from ocrdata.image import decode_rgb
-from ocrdata.letterbox import letterbox_geometry, shrink_to_fit
-from ocrtrain.pixels import FILL, letterbox, normalise, resize_float, seen
+from ocrdata.images.decode import decode_rgb
+from ocrdata.images.letterbox import letterbox_geometry, shrink_to_fit
+from ocrtrain.model.pixels import FILL, letterbox, normalise, resize_float, seen
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 

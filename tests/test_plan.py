@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocrdata.errors import UsageError
-from ocrdata.measures import Measures
-from ocrdata.plan import Place, Plan, PlanSource, Recipe, Weight
+from ocrdata.planning.lengths import Measures
+from ocrdata.planning.plan import Place, Plan, PlanSource, Recipe, Weight
 from tests.measured import made_up
 
 SEQ_LEN = 60

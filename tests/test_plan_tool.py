@@ -12,9 +12,9 @@ import pytest
 import torch
 
 from ocrdata.errors import UsageError
-from ocrtrain import metrics
-from ocrtrain.run_files import read_sealed
-from ocrtrain.start import train
+from ocrtrain.run import run_log
+from ocrtrain.run.launch import train
+from ocrtrain.state.run_files import read_sealed
 from tests.data import flags, small_config
 from tests.shardcommand import ROOT
 from tools import plan
@@ -36,7 +36,7 @@ def test_the_run_writes_and_logs_what_was_planned(
     promised = read_sealed(out / "plan.json")
     assert train(asked) == 0
     assert read_sealed(out / "plan.json") == promised
-    tokens = sum(line.get("train/tokens", 0) for line in metrics.read(out))
+    tokens = sum(line.get("train/tokens", 0) for line in run_log.read(out))
     assert tokens == promised["figures"]["tokens"]
     assert "will need" not in printed, "nothing is lacking"
     assert f"{tokens:,} tokens" in printed and f"{tokens:,} tokens" in capsys.readouterr().out

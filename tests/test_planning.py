@@ -10,18 +10,18 @@ import pytest
 import torch
 
 from ocrdata.errors import ShardError, TrainError, UsageError
-from ocrdata.reader import open_shards
+from ocrdata.reading.view import open_shards
 from ocrdata.sample import Sample, from_turns, text_part
-from ocrdata.tokenizer import load_tokenizer
-from ocrtrain import metrics
-from ocrtrain import train as training
-from ocrtrain.config import Config
-from ocrtrain.forecast import figures, forecast
-from ocrtrain.image_slots import image_slots
-from ocrtrain.planning import Planned, check_same, plan_rows, plan_run
-from ocrtrain.run_files import read_sealed, write_sealed
-from ocrtrain.sources import open_sources, open_training
-from ocrtrain.start import train
+from ocrdata.tokens.tokenizer import load_tokenizer
+from ocrtrain.cost.forecast import figures, forecast
+from ocrtrain.data.run_plan import Planned, check_same, plan_rows, plan_run
+from ocrtrain.data.sources import open_sources, open_training
+from ocrtrain.run import loop as training
+from ocrtrain.run import run_log
+from ocrtrain.run.launch import train
+from ocrtrain.settings.config import Config
+from ocrtrain.settings.image_slots import image_slots
+from ocrtrain.state.run_files import read_sealed, write_sealed
 from tests.data import make_inputs, small_config, write_set
 from tests.rows import flip
 from tests.streams import damaged
@@ -58,7 +58,7 @@ def test_the_logs_of_a_run_come_to_the_figures_of_its_plan(
     totals = planned(config).totals
     assert train(config) == 0
     said = read_sealed(tmp_path / "run" / "plan.json")["figures"]
-    lines = [line for line in metrics.read(tmp_path / "run") if "train/loss" in line]
+    lines = [line for line in run_log.read(tmp_path / "run") if "train/loss" in line]
     assert len(lines) == said["steps"] == totals.steps
 
     def logged(name: str) -> int:
@@ -187,7 +187,7 @@ def test_validation_that_breaks_later_loses_nothing(
     assert [path.name for path in (run / "checkpoints").iterdir()] == ["step_000006"]
     monkeypatch.undo()
     assert train(mixed(inputs, run, **values), resume=True) == 0
-    assert metrics.read(run)[-1] == metrics.read(whole)[-1]  # the validation is made up for
+    assert run_log.read(run)[-1] == run_log.read(whole)[-1]  # the validation is made up for
 
 
 def damaged_copy(inputs: dict[str, str], folder: Path) -> str:
@@ -209,7 +209,7 @@ def test_a_run_that_skips_says_what(inputs: dict[str, str], tmp_path: Path) -> N
     assert train(config) == 0
     (line,) = (run / "bad.jsonl").read_text().splitlines()
     assert '"key": "000000017"' in line and "digest differs" in line
-    assert sum(line.get("train/bad", 0) for line in metrics.read(run)) == 1
+    assert sum(line.get("train/bad", 0) for line in run_log.read(run)) == 1
     none = mixed(inputs, tmp_path / "none", bad_samples="skip", max_bad=0, **values)
     with pytest.raises(Exception, match="skipped 1 times, more often than --max-bad 0"):
         train(none)
@@ -225,7 +225,7 @@ def test_a_run_that_skips_says_what(inputs: dict[str, str], tmp_path: Path) -> N
     if step < 8:
         assert batches[0] == batches[1]
     losses = [
-        [entry["train/loss"] for entry in metrics.read(folder) if "train/loss" in entry][:8]
+        [entry["train/loss"] for entry in run_log.read(folder) if "train/loss" in entry][:8]
         for folder in (run, again)
     ]
     assert losses[0] == losses[1]
@@ -237,7 +237,7 @@ def test_a_spike_names_its_samples(
     torch.set_num_threads(1)
     config = mixed(inputs, tmp_path / "run", text=(), val_text=(), steps=40, lr=1e-6,
                    schedule="constant", log_samples=True)  # fmt: skip
-    from ocrtrain import spikes
+    from ocrtrain.run import spikes
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(spikes, "DEVIATIONS", 0.5)
@@ -256,7 +256,7 @@ def test_a_spike_names_its_samples(
 
 
 def test_forecast_is_the_sum_of_its_sources(inputs: dict[str, str], tmp_path: Path) -> None:
-    from ocrtrain.build import with_vocabulary
+    from ocrtrain.model.factory import with_vocabulary
 
     config = mixed(inputs, tmp_path)
     config = with_vocabulary(config, load_tokenizer(config.tokenizer))

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ocrdata import png
 from ocrdata.errors import ImageError
-from ocrdata.image import ImageInfo, decode_rgb, read_header
+from ocrdata.images import png
+from ocrdata.images.decode import ImageInfo, decode_rgb, read_header
 from tests.test_image import DATA, png_chunk, rotated
 
 needs_decoder = pytest.mark.skipif(

@@ -9,11 +9,11 @@ from fractions import Fraction
 import pytest
 
 from ocrdata.errors import UsageError
-from ocrtrain import presets
-from ocrtrain.config import Config, ModelConfig
-from ocrtrain.image_slots import image_slots
-from ocrtrain.optim import learning_rate
-from ocrtrain.sizes import parameters
+from ocrtrain.cost.flops import parameters
+from ocrtrain.run.optimizer import learning_rate
+from ocrtrain.settings import presets
+from ocrtrain.settings.config import Config, ModelConfig
+from ocrtrain.settings.image_slots import image_slots
 
 
 def test_the_full_presets_are_the_experiments_recipe() -> None:

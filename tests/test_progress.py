@@ -3,7 +3,7 @@ from __future__ import annotations
 import io
 import re
 
-from ocrdata.progress import Progress, to_terminal
+from ocrdata.runtime.progress import Progress, to_terminal
 
 
 class Terminal(io.StringIO):

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocrdata.sample import from_turns
-from ocrdata.tokens import IGNORE
-from ocrtrain.image_slots import image_slots
-from ocrtrain.readable import first_turn, runs, spans, supervised_ids, visible
+from ocrdata.tokens.rendering import IGNORE
+from ocrtrain.inspection.token_spans import first_turn, runs, spans, supervised_ids, visible
+from ocrtrain.settings.image_slots import image_slots
 from tests.showing import shown_of, talk
 from tests.small import tokenizer
 

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from xxhash import xxh3_128_digest
 
 from ocrdata.errors import DigestError, ShardError, UsageError
-from ocrdata.index import index_path, read_index, read_key_range
-from ocrdata.names import make_key
-from ocrdata.reader import Shards, open_shards
+from ocrdata.reading.view import Shards, open_shards
+from ocrdata.shards.index import index_path, read_index, read_key_range
+from ocrdata.shards.names import make_key
 from tests.rows import flip, sample, write_set
 
 COUNTS = (5, 0, 7, 1)
@@ -202,7 +202,7 @@ def test_every_flipped_byte_of_a_payload_is_found(tmp_path: Path) -> None:
 def test_a_process_that_was_forked_reads_on(folder: Path) -> None:
     code = (
         "import os, sys\n"
-        "from ocrdata.reader import open_shards\n"
+        "from ocrdata.reading.view import open_shards\n"
         "shards = open_shards(sys.argv[1]); shards[0]\n"
         "child = os.fork()\n"
         "numbers = [one.meta['number'] for _ in range(20) for one in shards]\n"

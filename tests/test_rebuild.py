@@ -11,16 +11,16 @@ import pytest
 import torch
 
 from ocrdata.errors import OcrError, ShardError, TrainError, UsageError
-from ocrdata.locks import Lock
-from ocrdata.tokenizer import load_tokenizer, train_tokenizer
-from ocrtrain import checkpoint
-from ocrtrain.batch import identity_of
-from ocrtrain.config import from_json, to_json
-from ocrtrain.rebuild import Asked, Rebuilt, rebuild
-from ocrtrain.run_files import read_sealed, write_sealed
-from ocrtrain.sources import open_training
-from ocrtrain.start import train
-from ocrtrain.stream import Stream, rank_rows
+from ocrdata.storage.locks import Lock
+from ocrdata.tokens.tokenizer import load_tokenizer, train_tokenizer
+from ocrtrain.data.batch import identity_of
+from ocrtrain.data.sources import open_training
+from ocrtrain.data.stream import Stream, rank_rows
+from ocrtrain.inspection.rebuild import Asked, Rebuilt, rebuild
+from ocrtrain.run.launch import train
+from ocrtrain.settings.config import from_json, to_json
+from ocrtrain.state import checkpoint
+from ocrtrain.state.run_files import read_sealed, write_sealed
 from tests.showing import KINDS, break_images, config_of, trained_run
 
 STEPS = 10
@@ -144,7 +144,7 @@ def test_ranks_have_slices_of_the_whole(trained: Path, inputs: dict[str, str], w
 def test_a_rank_sees_what_its_stream_gives(trained: Path) -> None:
     config = from_json(read_sealed(trained / "config.json"))
     sources, tokenizer = open_training(config), load_tokenizer(trained / "tokenizer.json")
-    from ocrtrain.planning import plan_rows
+    from ocrtrain.data.run_plan import plan_rows
 
     stream = Stream(plan_rows(config, sources, tokenizer), sources, config, tokenizer=tokenizer)
     wanted = stream.part(3, rank_rows(config.batch, 1, 2))

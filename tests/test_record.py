@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ocrdata.errors import TrainError
-from ocrtrain.record import FILE, BatchRecord, cut_back, identity_at, newest
+from ocrtrain.run.batch_log import FILE, BatchRecord, cut_back, identity_at, newest
 from tests.test_bad import batch
 
 

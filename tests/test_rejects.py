@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ocrdata.rejects import examples, reasons, rejects_path, write_rejects
+from ocrdata.conversion.rejects import examples, reasons, rejects_path, write_rejects
 
 REJECTS = [(3, "image 0: bad"), (5, "no turns"), (9, "image 12: bad")]
 

@@ -9,9 +9,11 @@ from typing import Any
 import pytest
 
 from ocrdata.errors import TrainError, UsageError
-from ocrtrain import bad, checkpoint, record
-from ocrtrain import start as module
-from ocrtrain.start import train
+from ocrtrain.data import skipped
+from ocrtrain.run import batch_log
+from ocrtrain.run import launch as module
+from ocrtrain.run.launch import train
+from ocrtrain.state import checkpoint
 from tests.data import small_config
 from tests.streams import damaged
 
@@ -60,7 +62,7 @@ def test_a_record_that_does_not_reach_the_checkpoint(
     inputs: dict[str, str], stopped: Path, tmp_path: Path, lost: str
 ) -> None:
     run = Path(shutil.copytree(stopped / "two", tmp_path / "two"))
-    path = run / record.FILE
+    path = run / batch_log.FILE
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"" if lost == "all" else b"".join(lines[:-1]))
     with pytest.raises(TrainError, match=r"batches\.jsonl has none for step 3"):
@@ -72,7 +74,7 @@ def test_a_record_of_skipped_samples_that_lacks_some(
     inputs: dict[str, str], stopped: Path, tmp_path: Path, lost: str
 ) -> None:
     run = Path(shutil.copytree(stopped / "bad", tmp_path / "bad"))
-    path = run / bad.FILE
+    path = run / skipped.FILE
     whole = path.read_bytes()
     assert whole.endswith(b"\n")
     path.write_bytes({"the file": b"", "a line": whole[:-9], "its newline": whole[:-1]}[lost])

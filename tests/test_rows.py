@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocrdata.measures import Measures
-from ocrdata.order import Draws
-from ocrdata.packing import pack
-from ocrdata.rows import PackedRows, PlainRows, Rows
+from ocrdata.planning.lengths import Measures
+from ocrdata.planning.order import Draws
+from ocrdata.planning.packing import pack
+from ocrdata.planning.rows import PackedRows, PlainRows, Rows
 from tests.measured import made_up
 
 CAPACITY = 60

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from ocrdata.errors import TrainError
-from ocrtrain.run_files import read_sealed, write_sealed
+from ocrtrain.state.run_files import read_sealed, write_sealed
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:

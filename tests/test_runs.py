@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ocrdata import runs
 from ocrdata.errors import DigestError, TruncatedError
-from ocrdata.index import index_path, read_index
-from ocrdata.reader import Shards, open_shards
-from ocrdata.runs import Copies, Runs, Views
-from ocrdata.sink import Frames
+from ocrdata.reading import sequential
+from ocrdata.reading.sequential import Copies, Runs, Views
+from ocrdata.reading.view import Shards, open_shards
+from ocrdata.shards.index import index_path, read_index
+from ocrdata.shards.output import Frames
 from tests.compressed import write_chats
 from tests.rows import flip, sample, write_set, write_shard
 
@@ -38,7 +38,7 @@ def plain(views: dict[str, memoryview]) -> dict[str, bytes]:
 def test_runs_of_any_size(
     folder: Path, window: int, spec: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runs, "RUN_BYTES", window)
+    monkeypatch.setattr(sequential, "RUN_BYTES", window)
     shards = open_shards(str(folder / spec))
     for view in (shards, shards[3:9], shards[::-2], shards[5:5]):
         expected = [view.members(at) for at in range(len(view))]
@@ -67,7 +67,7 @@ def test_views_stay_what_they_are(
 ) -> None:
     """Views are dropped after any number of further samples, those of 6 never."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runs, "RUN_BYTES", window)
+        patch.setattr(sequential, "RUN_BYTES", window)
         shards = open_shards(str(folder / ("z-000.tar.zst" if packed else "x.json")))[:TOTAL]
         held: list[tuple[int, int, dict[str, memoryview]]] = []
         for at, views in enumerate(shards.iter_views()):
@@ -86,7 +86,7 @@ def test_views_cannot_be_written_to(folder: Path) -> None:
 
 
 def test_two_windows_serve_who_lets_go(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runs, "RUN_BYTES", 5000)  # one sample
+    monkeypatch.setattr(sequential, "RUN_BYTES", 5000)  # one sample
     shards = open_shards(str(folder / "x.json"))
 
     def addresses(held: list[dict[str, memoryview]] | None) -> set[int]:
@@ -130,7 +130,7 @@ def taken(shards: Shards, views: bool) -> int:
 def test_damage_is_raised_where_it_is(
     damaged: Path, views: bool, window: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runs, "RUN_BYTES", window)
+    monkeypatch.setattr(sequential, "RUN_BYTES", window)
     assert taken(open_shards(str(damaged)), views) == 13
     assert taken(open_shards(str(damaged), verify=False), views) == 20
 
@@ -149,7 +149,7 @@ def test_a_file_that_shrinks(damaged: Path) -> None:
 
 
 def test_samples_larger_than_a_window(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(runs, "RUN_BYTES", 3000)
+    monkeypatch.setattr(sequential, "RUN_BYTES", 3000)
     pick = random.Random(1)
     rows = [sample(n, KINDS * pick.randrange(4)) for n in range(30)]
     write_shard(tmp_path / "x-000.tar", rows)

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ocrdata.errors import RejectedRow, ShardError
-from ocrdata.members import to_sample
 from ocrdata.sample import (
     check,
     check_messages,
@@ -18,6 +17,7 @@ from ocrdata.sample import (
     text_of,
     text_part,
 )
+from ocrdata.shards.members import to_sample
 
 
 def png() -> bytes:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocrtrain import scores
+from ocrtrain.evaluation import scores
 
 SHORT = st.text(alphabet="ab é%.,0123456789-\n", max_size=12)
 

@@ -18,13 +18,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocrdata.errors import DiskError, ImageError, RejectedRow, ShardError, UsageError
-from ocrdata.frames import MAX_FRAME
-from ocrdata.manifest import shard_info
-from ocrdata.names import make_key
-from ocrdata.reader import open_shards
+from ocrdata.reading.view import open_shards
 from ocrdata.sample import Sample, from_turns
-from ocrdata.shard import ShardWriter
-from ocrdata.sink import Frames
+from ocrdata.shards.frames import MAX_FRAME
+from ocrdata.shards.manifest import shard_info
+from ocrdata.shards.names import make_key
+from ocrdata.shards.output import Frames
+from ocrdata.shards.writer import ShardWriter
 from tests.compressed import chat, write_chats
 from tests.rows import image, sample, samples, write_set, write_shard
 

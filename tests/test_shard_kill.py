@@ -7,8 +7,8 @@ from pathlib import Path
 
 import xxhash
 
-from ocrdata.index import index_path, read_header
-from ocrdata.reader import open_shards
+from ocrdata.reading.view import open_shards
+from ocrdata.shards.index import index_path, read_header
 from tests.kill import points, run_killed
 from tests.rows import sample, write_shard
 from tests.shardcommand import environment, made

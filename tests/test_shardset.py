@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from ocrdata import shardset
 from ocrdata.errors import DigestError, ShardError, TransportError, TruncatedError, UsageError
-from ocrdata.index import index_path
-from ocrdata.names import make_key
-from ocrdata.reader import Shards, open_shards
+from ocrdata.reading import shard_set
+from ocrdata.reading.view import Shards, open_shards
+from ocrdata.shards.index import index_path
+from ocrdata.shards.names import make_key
 from tests.rows import flip, sample, write_set, write_shard
 
 COUNTS = (5, 0, 7, 1)
@@ -124,7 +124,7 @@ def test_an_index_that_vanished_is_made_again(tmp_path: Path) -> None:
 
 def test_few_indexes_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_set(tmp_path, "x", [3, 3, 3, 2])
-    monkeypatch.setattr(shardset, "INDEX_ROWS", 6)
+    monkeypatch.setattr(shard_set, "INDEX_ROWS", 6)
     shards = open_shards(str(tmp_path))
     rng = random.Random(0)
     for _ in range(60):
@@ -132,13 +132,13 @@ def test_few_indexes_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         assert shards[at].meta["number"] == at
         kept = shards._set._indexes
         assert sum(map(len, kept.values())) <= 6
-    monkeypatch.setattr(shardset, "INDEX_ROWS", 1)
+    monkeypatch.setattr(shard_set, "INDEX_ROWS", 1)
     assert shards[10].meta["number"] == 10
     assert len(shards._set._indexes) == 1
 
 
 def test_threads_share_a_view(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shardset, "INDEX_ROWS", 6)
+    monkeypatch.setattr(shard_set, "INDEX_ROWS", 6)
     shards, wrong = open_shards(str(folder)), []
 
     def work(seed: int) -> None:

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ocrdata.check import Contents, check, find
 from ocrdata.errors import ShardError, TruncatedError
-from ocrdata.index import Index, index_path, read_index
-from ocrdata.names import make_key
-from ocrdata.reader import open_shards
-from ocrdata.sink import Frames
+from ocrdata.reading.verify import Contents, check, find
+from ocrdata.reading.view import open_shards
+from ocrdata.shards.index import Index, index_path, read_index
+from ocrdata.shards.names import make_key
+from ocrdata.shards.output import Frames
 from tests.compressed import chat, write_chats
 from tests.rows import flip
 

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocrdata.errors import TrainError
-from ocrdata.letterbox import letterbox_geometry
-from ocrtrain.rebuild import Rebuilt
-from ocrtrain.show import (
+from ocrdata.images.letterbox import letterbox_geometry
+from ocrtrain.inspection.rebuild import Rebuilt
+from ocrtrain.inspection.report import (
     COLUMNS,
     NUMBERS,
     Limits,

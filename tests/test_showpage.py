@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ocrdata.errors import TrainError
-from ocrtrain.pixels import seen
-from ocrtrain.readable import visible
-from ocrtrain.rebuild import Rebuilt
-from ocrtrain.show import Limits
-from ocrtrain.showpage import POLICY, page, token_html
+from ocrtrain.inspection.pages.batch import POLICY, page, token_html
+from ocrtrain.inspection.rebuild import Rebuilt
+from ocrtrain.inspection.report import Limits
+from ocrtrain.inspection.token_spans import visible
+from ocrtrain.model.pixels import seen
 from tests.showing import Page, shown_of, talk
 
 TAGS = {

@@ -10,7 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocrtrain.similarity import Similarity
+from ocrtrain.evaluation.similarity import Similarity
 from tests import small
 
 

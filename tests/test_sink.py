@@ -9,7 +9,7 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ocrdata.sink import Frames, FrameSink, PlainSink, Written
+from ocrdata.shards.output import Frames, FrameSink, PlainSink, Written
 
 
 def written(path: Path, samples: list[bytes], how: Frames | None, end: bytes = b"END") -> Written:

@@ -9,11 +9,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from ocrtrain.config import PARTS, ModelConfig
-from ocrtrain.encoder import DeepEncoder
-from ocrtrain.image_slots import image_slots
-from ocrtrain.model import OcrModel, part_of
-from ocrtrain.sizes import (
+from ocrtrain.cost.flops import (
     decoder_flops,
     embedding,
     head_flops,
@@ -21,6 +17,10 @@ from ocrtrain.sizes import (
     parameters,
     step_flops,
 )
+from ocrtrain.model.encoder import DeepEncoder
+from ocrtrain.model.ocr_model import OcrModel, part_of
+from ocrtrain.settings.config import PARTS, ModelConfig
+from ocrtrain.settings.image_slots import image_slots
 from tests.test_encoder import REAL_HEADS, SMALL, pixels
 
 FULL = ModelConfig()

@@ -1,7 +1,7 @@
 import pytest
 
 from ocrdata.errors import SpecError
-from ocrdata.slices import parse_slice, split_slice
+from ocrdata.reading.slices import parse_slice, split_slice
 
 
 @pytest.mark.parametrize(

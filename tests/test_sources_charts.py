@@ -4,7 +4,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from ocrdata.image import decode_rgb, read_header
+from ocrdata.images.decode import decode_rgb, read_header
 from ocrdata.sample import check, text_of
 from ocrdata.sources.charts import (
     COLOURS,

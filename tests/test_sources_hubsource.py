@@ -17,7 +17,7 @@ import pytest
 from ocrdata.errors import UsageError
 from ocrdata.sources.base import ROW_BYTES
 from ocrdata.sources.finevision import FineVisionRow
-from ocrdata.sources.hubsource import PROVENANCE, HubSource, Request
+from ocrdata.sources.hub_source import PROVENANCE, HubSource, Request
 from ocrdata.sources.smoltalk import ChatRow
 from tests.hub import Hub
 from tests.hubdata import SMOLTALK, card, parquet
@@ -58,7 +58,7 @@ def test_what_was_recorded_is_kept_and_the_hub_is_not_asked(revision: str) -> No
 SCRIPT = """
 import json, sys
 from ocrdata.errors import OcrError, RejectedRow
-from ocrdata.sources.hubsource import HubSource, Request
+from ocrdata.sources.hub_source import HubSource, Request
 from ocrdata.sources.smoltalk import ChatRow
 
 def told(source):

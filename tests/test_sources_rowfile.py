@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocrdata.errors import SourceError
-from ocrdata.sources.rowfile import STRIDE, RowFile
+from ocrdata.sources.json_rows import STRIDE, RowFile
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),

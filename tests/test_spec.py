@@ -9,10 +9,10 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ocrdata.errors import DiskError, ShardError, SpecError
-from ocrdata.manifest import read_manifest
-from ocrdata.names import natural, set_name, shard_number
-from ocrdata.reader import open_shards
-from ocrdata.spec import join, resolve
+from ocrdata.reading.spec import join, resolve
+from ocrdata.reading.view import open_shards
+from ocrdata.shards.manifest import read_manifest
+from ocrdata.shards.names import natural, set_name, shard_number
 from tests.rows import write_set
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from ocrdata.errors import ShardError, SpecError
-from ocrdata.reader import open_shards
-from ocrdata.spec import resolve
+from ocrdata.reading.spec import resolve
+from ocrdata.reading.view import open_shards
 from tests.rows import sample, write_set, write_shard
 
 

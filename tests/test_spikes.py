@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 
-from ocrtrain.spikes import ENOUGH, Spikes
+from ocrtrain.run.spikes import ENOUGH, Spikes
 
 
 def quiet(spikes: Spikes, sources: list[str], middle: float, count: int = 60) -> None:

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from ocrdata.errors import UsageError
-from ocrtrain import metrics
-from ocrtrain.config import from_json
-from ocrtrain.run_files import read_sealed
+from ocrtrain.run import run_log
+from ocrtrain.run.trained import load_for_inference
+from ocrtrain.settings.config import from_json
 from ocrtrain.stage1 import main
-from ocrtrain.trained import load_for_inference
+from ocrtrain.state.run_files import read_sealed
 from tests.data import flags, make_inputs, small_config
 
 
@@ -25,7 +25,7 @@ def test_a_tiny_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert (run / "deepencoder_000003.safetensors").is_file()
     config = from_json(read_sealed(run / "config.json"))
     assert (config.name, config.freeze, config.fresh_gpt) == ("stage1", (), False)
-    trained = [line for line in metrics.read(run) if "train/loss" in line]
+    trained = [line for line in run_log.read(run) if "train/loss" in line]
     assert [line["step"] for line in trained] == [0, 1, 2]
     model = load_for_inference(run, torch.device("cpu")).model
     assert all(torch.isfinite(parameter).all() for parameter in model.parameters())

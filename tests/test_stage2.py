@@ -8,12 +8,14 @@ import pytest
 import torch
 
 from ocrdata.errors import UsageError
-from ocrtrain import metrics, presets, stage1
-from ocrtrain.config import PARTS, Config, from_json
-from ocrtrain.model import part_of
-from ocrtrain.run_files import read_sealed
+from ocrtrain import stage1
+from ocrtrain.model.ocr_model import part_of
+from ocrtrain.run import run_log
+from ocrtrain.run.trained import load_for_inference
+from ocrtrain.settings import presets
+from ocrtrain.settings.config import PARTS, Config, from_json
 from ocrtrain.stage2 import main
-from ocrtrain.trained import load_for_inference
+from ocrtrain.state.run_files import read_sealed
 from tests.data import SMALL_MODEL, flags, make_inputs, small_config
 
 STEPS = 14
@@ -52,9 +54,9 @@ def test_a_tiny_run(inputs: dict[str, str], tmp_path: Path) -> None:
     preset = presets.stage2("tiny")
     for name in ("name", "freeze", "fresh_gpt", "schedule", "text_ratio", "lr"):
         assert getattr(config, name) == getattr(preset, name)
-    text = [line["mix/sums_share"] for line in metrics.read(run) if "mix/sums_share" in line]
+    text = [line["mix/sums_share"] for line in run_log.read(run) if "mix/sums_share" in line]
     assert set(text) == {0.0, 1.0} and sum(text) == 5  # 10/28 of 14 steps, whole batches
-    last = [line for line in metrics.read(run) if "val/loss" in line][-1]
+    last = [line for line in run_log.read(run) if "val/loss" in line][-1]
     assert {"val/squares_loss", "val/sums_loss"} <= set(last)
     before = load_for_inference(Path(inputs["first"]), torch.device("cpu")).model
     after = load_for_inference(run, torch.device("cpu")).model

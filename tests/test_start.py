@@ -11,13 +11,13 @@ import pytest
 import torch
 
 from ocrdata.errors import DiskError, TrainError, UsageError
-from ocrdata.reader import open_shards
-from ocrtrain import checkpoint
-from ocrtrain.checks import check_data, check_weights
-from ocrtrain.config import Config, ModelConfig, from_json, to_json
-from ocrtrain.presets import stage1
-from ocrtrain.run_files import read_sealed
-from ocrtrain.start import resolved, train
+from ocrdata.reading.view import open_shards
+from ocrtrain.run.launch import resolved, train
+from ocrtrain.settings.checks import check_data, check_weights
+from ocrtrain.settings.config import Config, ModelConfig, from_json, to_json
+from ocrtrain.settings.presets import stage1
+from ocrtrain.state import checkpoint
+from ocrtrain.state.run_files import read_sealed
 from tests.data import losses, small_config
 
 pytestmark = pytest.mark.usefixtures("one_thread")

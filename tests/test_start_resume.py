@@ -14,15 +14,16 @@ import torch
 from safetensors.torch import load_file
 
 from ocrdata.errors import TrainError, UsageError
-from ocrdata.locks import Lock
-from ocrtrain import checkpoint, metrics
-from ocrtrain.build import bare_model
-from ocrtrain.config import CHOICES, Config, flag_name, from_json
-from ocrtrain.flags import Asked, parse
-from ocrtrain.optim import build_optimizer
-from ocrtrain.presets import stage1, stage2
-from ocrtrain.run_files import read_sealed, write_sealed
-from ocrtrain.start import start, train
+from ocrdata.storage.locks import Lock
+from ocrtrain.model.factory import bare_model
+from ocrtrain.run import run_log
+from ocrtrain.run.launch import start, train
+from ocrtrain.run.optimizer import build_optimizer
+from ocrtrain.settings.config import CHOICES, Config, flag_name, from_json
+from ocrtrain.settings.flags import Asked, parse
+from ocrtrain.settings.presets import stage1, stage2
+from ocrtrain.state import checkpoint
+from ocrtrain.state.run_files import read_sealed, write_sealed
 from tests.data import flags, losses, small_config
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -110,7 +111,7 @@ def test_what_no_batch_depends_on_may_change(run: Path, unbroken: Path) -> None:
     assert (config.device, config.wandb_project, config.stop_at) == ("auto", "other", 7)
     assert [folder.name for folder in checkpoint.steps(run)] == ["step_000007"]
     assert losses(run) == losses(unbroken)[:7]
-    assert [m["step"] for m in metrics.read(run) if "val/loss" in m] == [0, 5]
+    assert [m["step"] for m in run_log.read(run) if "val/loss" in m] == [0, 5]
     assert go_on(run) == 0  # the stop was had
     assert losses(run) == losses(unbroken)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ocrdata.errors import DiskError, ShardError, TruncatedError
-from ocrdata.storage import FilePool, LocalFile
+from ocrdata.storage.local import FilePool, LocalFile
 
 
 def open_handles() -> int:

@@ -15,12 +15,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocrdata.errors import ShardError
-from ocrdata.image import decode_rgb
-from ocrdata.loader import Loader
-from ocrdata.reader import open_shards
+from ocrdata.images.decode import decode_rgb
+from ocrdata.reading.prefetch import Loader
+from ocrdata.reading.view import open_shards
 from ocrdata.sample import Sample, from_turns
-from ocrtrain.config import Config
-from ocrtrain.sources import Sources, open_sources, shared_samples
+from ocrtrain.data.sources import Sources, open_sources, shared_samples
+from ocrtrain.settings.config import Config
 from tests.data import COLOURS, small_config, square, write_set
 from tests.streams import STEPS, make_plan, make_stream, two_sources
 

@@ -12,19 +12,19 @@ from pathlib import Path
 
 import pytest
 
-from ocrdata import shardset
 from ocrdata.errors import ShardError, TransportError, UsageError
-from ocrdata.loader import Loader
-from ocrdata.tokenizer import load_tokenizer
-from ocrtrain import checkpoint
-from ocrtrain.bad import BadSamples, Occurrence
-from ocrtrain.batch import identity_of
-from ocrtrain.config import Config
-from ocrtrain.planning import plan_run
-from ocrtrain.rebuild import Asked, rebuild
-from ocrtrain.sources import open_sources
-from ocrtrain.start import train
-from ocrtrain.stream import Stream, rank_rows
+from ocrdata.reading import shard_set
+from ocrdata.reading.prefetch import Loader
+from ocrdata.tokens.tokenizer import load_tokenizer
+from ocrtrain.data.batch import identity_of
+from ocrtrain.data.run_plan import plan_run
+from ocrtrain.data.skipped import BadSamples, Occurrence
+from ocrtrain.data.sources import open_sources
+from ocrtrain.data.stream import Stream, rank_rows
+from ocrtrain.inspection.rebuild import Asked, rebuild
+from ocrtrain.run.launch import train
+from ocrtrain.settings.config import Config
+from ocrtrain.state import checkpoint
 from tests.data import small_config
 from tests.showing import break_images, config_of, trained_run
 from tests.streams import STEPS, State, damaged, make_stream, two_sources
@@ -190,7 +190,7 @@ def test_an_index_that_was_replaced_is_never_skipped(
     sources, tokenizer = open_sources(config), load_tokenizer(config.tokenizer)
     plan = plan_run(config, sources, tokenizer).plan
     (shards,) = sources.train.values()
-    monkeypatch.setattr(shardset, "INDEX_ROWS", 20)
+    monkeypatch.setattr(shard_set, "INDEX_ROWS", 20)
 
     def meanwhile() -> None:
         shutil.copy(tmp_path / "squares-000.index.parquet", tmp_path / "squares-001.index.parquet")

@@ -12,11 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocrdata.errors import SpecError, UsageError
-from ocrdata.reader import open_shards
-from ocrtrain.config import TEXT_RATIO
-from ocrtrain.flags import parse
-from ocrtrain.presets import stage1
-from ocrtrain.sources import open_sources, open_training
+from ocrdata.reading.view import open_shards
+from ocrtrain.data.sources import open_sources, open_training
+from ocrtrain.settings.config import TEXT_RATIO
+from ocrtrain.settings.flags import parse
+from ocrtrain.settings.presets import stage1
 from tests.data import small_config
 from tests.streams import STEPS, make_plan, make_stream, positions, two_sources
 

@@ -12,15 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocrdata.convert import convert
+from ocrdata.conversion.convert import convert
+from ocrdata.conversion.layout import Layout
+from ocrdata.conversion.options import Options
+from ocrdata.conversion.work_folder import WorkFolder
+from ocrdata.conversion.worker import REPORT_ROWS, Made, Stretch, runs
 from ocrdata.errors import DiskError, RejectedRow, SourceError
-from ocrdata.layout import Layout
-from ocrdata.making import WorkFolder
-from ocrdata.names import make_key
-from ocrdata.options import Options
-from ocrdata.reader import open_shards
+from ocrdata.reading.view import open_shards
 from ocrdata.sample import Sample, from_turns
-from ocrdata.stretch import REPORT_ROWS, Made, Stretch, runs
+from ocrdata.shards.names import make_key
 from tests.numbered import Numbered, reads
 
 BAD = frozenset({3, 6, 21, 24})

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocrdata.errors import ShardError, TruncatedError
-from ocrdata.tar import BLOCK, END, Walker, header, padding, unfit_name
+from ocrdata.shards.tar import BLOCK, END, Walker, header, padding, unfit_name
 
 ascii_names = st.from_regex(r"[A-Za-z0-9_ .-]{1,60}(/[A-Za-z0-9_ .-]{1,60}){0,4}", fullmatch=True)
 names = st.one_of(ascii_names, st.text("aé漢/.b", min_size=1, max_size=160)).filter(

@@ -18,14 +18,14 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, trainers
 
 from ocrdata.errors import OcrError, UsageError
-from ocrdata.tokenizer import (
+from ocrdata.tokens.tokenizer import (
     LONGEST_SPACE,
     SPECIAL_TOKENS,
     Tokenizer,
     load_tokenizer,
     train_tokenizer,
 )
-from ocrdata.vocabulary import GPT2_PATTERN, NANOCHAT_PATTERN, Ranks
+from ocrdata.tokens.vocabulary import GPT2_PATTERN, NANOCHAT_PATTERN, Ranks
 
 ROOT = Path(__file__).parents[1]
 GPT2 = ROOT.parent / "shared" / "data" / "tokenizer" / "gpt2.tiktoken"
@@ -229,7 +229,7 @@ def test_fingerprints_tell_tokenizers_apart(trained: Tokenizer, from_hub: Tokeni
 def test_training_is_deterministic(trained: Tokenizer) -> None:
     """In another process, with another number of threads and another hash seed."""
     program = (
-        "import sys; from ocrdata.tokenizer import train_tokenizer; import json;"
+        "import sys; from ocrdata.tokens.tokenizer import train_tokenizer; import json;"
         "print(train_tokenizer(json.load(sys.stdin), 320).fingerprint)"
     )
     for threads, seed in (("1", "1"), ("2", "2")):

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 from ocrdata.errors import RejectedRow, UsageError
 from ocrdata.sample import from_turns
-from ocrdata.tokenizer import SPECIAL_TOKENS, Tokenizer, load_tokenizer, train_tokenizer
-from ocrdata.tokens import (
+from ocrdata.tokens.rendering import (
     Rendered,
     TurnCount,
     count,
@@ -23,6 +22,7 @@ from ocrdata.tokens import (
     specials,
     truncate,
 )
+from ocrdata.tokens.tokenizer import SPECIAL_TOKENS, Tokenizer, load_tokenizer, train_tokenizer
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 IMAGE = {"type": "image"}

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocrdata import totals as module
-from ocrdata.plan import Plan, PlannedRow, Recipe
-from ocrdata.totals import Sums, compute
+from ocrdata.planning import totals as module
+from ocrdata.planning.plan import Plan, PlannedRow, Recipe
+from ocrdata.planning.totals import Sums, compute
 from tests.measured import made_up
 from tests.test_plan import SEQ_LEN, two
 

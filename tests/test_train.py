@@ -9,22 +9,23 @@ import pytest
 import torch
 
 from ocrdata.errors import TrainError, UsageError
-from ocrtrain import checkpoint, metrics
-from ocrtrain.build import find_tokenizer
-from ocrtrain.checkpoint import Checkpoint
-from ocrtrain.config import PARTS, Config
-from ocrtrain.planning import plan_run
-from ocrtrain.sources import open_sources
-from ocrtrain.start import train
-from ocrtrain.stream import Stream
-from ocrtrain.trained import load_for_inference
+from ocrtrain.data.run_plan import plan_run
+from ocrtrain.data.sources import open_sources
+from ocrtrain.data.stream import Stream
+from ocrtrain.model.factory import find_tokenizer
+from ocrtrain.run import run_log
+from ocrtrain.run.launch import train
+from ocrtrain.run.trained import load_for_inference
+from ocrtrain.settings.config import PARTS, Config
+from ocrtrain.state import checkpoint
+from ocrtrain.state.checkpoint import Checkpoint
 from tests.data import losses, small_config
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def validations(run: Path) -> list[dict[str, Any]]:
-    return [m for m in metrics.read(run) if "val/loss" in m]
+    return [m for m in run_log.read(run) if "val/loss" in m]
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,7 @@ def test_a_run_leaves_what_the_design_says(unbroken: Path) -> None:
 
 
 def test_what_is_logged(unbroken: Path) -> None:
-    lines = metrics.read(unbroken)
+    lines = run_log.read(unbroken)
     trained = [line for line in lines if "train/loss" in line]
     assert [line["step"] for line in trained] == list(range(12))
     for line in trained:
@@ -73,7 +74,7 @@ def test_what_is_logged(unbroken: Path) -> None:
 def test_logged_tokens_are_the_batches_real_tokens(inputs: dict[str, str], unbroken: Path) -> None:
     config = small_config(inputs, unbroken)
     stream = make_stream(config)
-    logged = [m["train/tokens"] for m in metrics.read(unbroken) if "train/tokens" in m]
+    logged = [m["train/tokens"] for m in run_log.read(unbroken) if "train/tokens" in m]
     assert logged == [stream.batch(step).tokens for step in range(12)]
 
 
@@ -122,7 +123,7 @@ def test_the_second_stage(inputs: dict[str, str], unbroken: Path, tmp_path: Path
         deepencoder=str(unbroken / "deepencoder_000012.safetensors"), steps=14, seed=1,
     )  # fmt: skip
     assert train(config) == 0
-    shares = [m["mix/sums_share"] for m in metrics.read(run) if "mix/sums_share" in m]
+    shares = [m["mix/sums_share"] for m in run_log.read(run) if "mix/sums_share" in m]
     assert sum(shares) == 5  # 10/28 of 14 steps
     assert {"val/squares_loss", "val/sums_loss"} <= set(validations(run)[-1])
     first = load_for_inference(unbroken, torch.device("cpu")).model.encoder
@@ -138,7 +139,7 @@ def test_mixed_batches_on_request(inputs: dict[str, str], tmp_path: Path) -> Non
         val_text=(inputs["text"] + "[30:]",), steps=4, save_every=0,
     )  # fmt: skip
     assert train(config) == 0
-    shares = [m["mix/sums_share"] for m in metrics.read(tmp_path / "run") if "mix/sums_share" in m]
+    shares = [m["mix/sums_share"] for m in run_log.read(tmp_path / "run") if "mix/sums_share" in m]
     assert sum(shares) * 7 == pytest.approx(10)
     assert all(0 < share < 1 for share in shares)
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from ocrdata.names import make_key
 from ocrdata.sample import from_turns
-from ocrdata.shard import ShardWriter
-from ocrdata.tokenizer import load_tokenizer, train_tokenizer
+from ocrdata.shards.names import make_key
+from ocrdata.shards.writer import ShardWriter
+from ocrdata.tokens.tokenizer import load_tokenizer, train_tokenizer
 
 ROOT = Path(__file__).parents[1]
 TURNS = [("What is the value of the blue bar?", "12 percent"), ("And the red one?", "17")]

@@ -12,13 +12,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocrdata.errors import ShardError, UsageError
-from ocrdata.reader import Shards
+from ocrdata.reading.samples import load_item
+from ocrdata.reading.view import Shards
 from ocrdata.sample import from_turns
-from ocrdata.samples import load_item
-from ocrdata.tokens import IGNORE, render, truncate
-from ocrtrain.model import OcrModel
-from ocrtrain.swapped import derangement, exchange_partners
-from ocrtrain.validate import (
+from ocrdata.tokens.rendering import IGNORE, render, truncate
+from ocrtrain.evaluation.swapped import derangement, exchange_partners
+from ocrtrain.evaluation.validation import (
     Gain,
     LossTotal,
     Settings,
@@ -27,6 +26,7 @@ from ocrtrain.validate import (
     row_totals,
     validate,
 )
+from ocrtrain.model.ocr_model import OcrModel
 from tests import small
 
 SETTINGS = Settings(seq_len=128, batch=5)

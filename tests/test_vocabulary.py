@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
 from ocrdata.errors import UsageError
-from ocrdata.vocabulary import (
+from ocrdata.tokens.vocabulary import (
     GPT2_PATTERN,
     NANOCHAT_PATTERN,
     Definition,

@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from ocrdata.errors import SourceError, UsageError, WeightsError
-from ocrtrain.layouts import to_deepencoder, to_nanochat
-from ocrtrain.model import OcrModel, build_model
-from ocrtrain.weights import Pretrained, load_pretrained
+from ocrtrain.model.ocr_model import OcrModel, build_model
+from ocrtrain.model.pretrained import Pretrained, load_pretrained
+from ocrtrain.model.tensor_names import to_deepencoder, to_nanochat
 from tests import oracle
 from tests.test_encoder import SMALL, pixels, randomise
 

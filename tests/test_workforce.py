@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocrdata.errors import OcrError, SourceError
-from ocrdata.workforce import Report, pieces, work
+from ocrdata.runtime.processes import Report, pieces, work
 from tests.shardcommand import ROOT, environment
 
 
@@ -89,7 +89,7 @@ def test_an_error_of_the_reports_ends_all() -> None:
 
 ORPHANS = """
 import os, signal, sys
-from ocrdata.workforce import work
+from ocrdata.runtime.processes import work
 from tests.test_workforce import Endless
 
 def report(value):
@@ -137,7 +137,7 @@ def test_no_worker_outlives_a_killed_parent(tmp_path: Path) -> None:
 LATE = """
 import multiprocessing, os, sys
 from dataclasses import dataclass
-from ocrdata.workforce import work
+from ocrdata.runtime.processes import work
 
 @dataclass(frozen=True)
 class Late:

@@ -9,7 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ocrtrain import checkpoint, metrics
+from ocrtrain.run import run_log
+from ocrtrain.state import checkpoint
 from tests.data import flags, make_inputs, small_config
 from tests.kill import points, run_killed
 
@@ -68,7 +69,7 @@ class Trainer:
 
 def logged(run: Path) -> list[dict[str, Any]]:
     """The log without times."""
-    return [{k: v for k, v in line.items() if k not in TIMES} for line in metrics.read(run)]
+    return [{k: v for k, v in line.items() if k not in TIMES} for line in run_log.read(run)]
 
 
 def contents(run: Path) -> dict[str, bytes]:

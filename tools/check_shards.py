@@ -17,11 +17,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ocrdata.check import Contents, check, find, quantile
-from ocrdata.command import Parser, run, shown
-from ocrdata.human import human_bytes, human_time
-from ocrdata.names import is_shard, set_path
-from ocrdata.spec import Resolved
+from ocrdata.reading.spec import Resolved
+from ocrdata.reading.verify import Contents, check, find, quantile
+from ocrdata.runtime.cli import Parser, run, shown
+from ocrdata.runtime.units import human_bytes, human_time
+from ocrdata.shards.names import is_shard, set_path
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ocrdata.command import Parser, run
 from ocrdata.errors import OcrError
-from ocrdata.human import human_time
-from ocrtrain import metrics
+from ocrdata.runtime.cli import Parser, run
+from ocrdata.runtime.units import human_time
+from ocrtrain.run import run_log
 
 CHARTS, VALIDATION = 8_000, 200
 SUMS = 4_000
@@ -101,7 +101,7 @@ def report(runs: Path, *, seconds: float) -> str:
 
 def _losses(run_folder: Path) -> str:
     """First and last validation loss of a run."""
-    values = [line["val/loss"] for line in metrics.read(run_folder) if "val/loss" in line]
+    values = [line["val/loss"] for line in run_log.read(run_folder) if "val/loss" in line]
     return f"{values[0]:.3f} before, {values[-1]:.3f} after {len(values) - 1} validations"
 
 

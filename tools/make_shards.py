@@ -22,18 +22,18 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ocrdata.command import Parser, run
-from ocrdata.convert import convert, convert_one
-from ocrdata.human import human_bytes, human_time
-from ocrdata.making import recorded_provenance
-from ocrdata.manifest import Manifest
-from ocrdata.options import Options
-from ocrdata.progress import Progress, to_terminal
-from ocrdata.rejects import rejects_path
+from ocrdata.conversion.convert import convert, convert_one
+from ocrdata.conversion.options import Options
+from ocrdata.conversion.rejects import rejects_path
+from ocrdata.conversion.work_folder import recorded_provenance
+from ocrdata.runtime.cli import Parser, run
+from ocrdata.runtime.progress import Progress, to_terminal
+from ocrdata.runtime.units import human_bytes, human_time
+from ocrdata.shards.manifest import Manifest
 from ocrdata.sources import finevision, smoltalk
 from ocrdata.sources.base import Source, safe_name
 from ocrdata.sources.jsonl import JsonlSource
-from ocrdata.tokenizer import load_tokenizer
+from ocrdata.tokens.tokenizer import load_tokenizer
 
 PROGRAM = "tools/make_shards.py"
 SYNTHETIC_ROWS = 10_240

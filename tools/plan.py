@@ -16,17 +16,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ocrdata.command import Parser, run
 from ocrdata.errors import UsageError
-from ocrdata.files import make_folder
-from ocrdata.locks import Lock
-from ocrdata.totals import Totals
-from ocrtrain import presets
-from ocrtrain.build import find_tokenizer, with_vocabulary
-from ocrtrain.checks import check_data, lacks_encoder
-from ocrtrain.costs import describe as describe_model
-from ocrtrain.flags import Asked, parse
-from ocrtrain.forecast import (
+from ocrdata.planning.totals import Totals
+from ocrdata.runtime.cli import Parser, run
+from ocrdata.storage.files import make_folder
+from ocrdata.storage.locks import Lock
+from ocrtrain.cost.forecast import (
     MFU,
     describe,
     describe_gpus,
@@ -34,9 +29,14 @@ from ocrtrain.forecast import (
     figures,
     forecast,
 )
-from ocrtrain.planning import measure_sources, plan_measured
-from ocrtrain.run_files import write_sealed
-from ocrtrain.sources import describe_shared, open_sources, shared_samples
+from ocrtrain.cost.gpus import describe as describe_model
+from ocrtrain.data.run_plan import measure_sources, plan_measured
+from ocrtrain.data.sources import describe_shared, open_sources, shared_samples
+from ocrtrain.model.factory import find_tokenizer, with_vocabulary
+from ocrtrain.settings import presets
+from ocrtrain.settings.checks import check_data, lacks_encoder
+from ocrtrain.settings.flags import Asked, parse
+from ocrtrain.state.run_files import write_sealed
 
 STAGES = {"stage1": presets.stage1, "stage2": presets.stage2}
 

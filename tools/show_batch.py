@@ -18,15 +18,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from ocrdata.command import Parser, run
 from ocrdata.errors import UsageError
-from ocrdata.files import atomic_file, make_folder
-from ocrdata.human import human_bytes
-from ocrdata.locks import Lock
-from ocrtrain.contact import sheet
-from ocrtrain.rebuild import Asked, Rebuilt, rebuild
-from ocrtrain.show import Limits, describe
-from ocrtrain.showpage import page
+from ocrdata.runtime.cli import Parser, run
+from ocrdata.runtime.units import human_bytes
+from ocrdata.storage.files import atomic_file, make_folder
+from ocrdata.storage.locks import Lock
+from ocrtrain.inspection.contact_sheet import sheet
+from ocrtrain.inspection.pages.batch import page
+from ocrtrain.inspection.rebuild import Asked, Rebuilt, rebuild
+from ocrtrain.inspection.report import Limits, describe
 
 TRAINED_BY = 1
 """Ranks of a run: the trainer is one process."""

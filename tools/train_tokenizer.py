@@ -16,13 +16,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ocrdata.command import Parser, run
 from ocrdata.errors import OcrError, UsageError
-from ocrdata.files import make_folder
-from ocrdata.human import human_bytes, human_time
-from ocrdata.locks import Lock
-from ocrdata.reader import Shards, open_shards
-from ocrdata.tokenizer import load_tokenizer, train_tokenizer
+from ocrdata.reading.view import Shards, open_shards
+from ocrdata.runtime.cli import Parser, run
+from ocrdata.runtime.units import human_bytes, human_time
+from ocrdata.storage.files import make_folder
+from ocrdata.storage.locks import Lock
+from ocrdata.tokens.tokenizer import load_tokenizer, train_tokenizer
 
 
 def main(arguments: Sequence[str]) -> int:

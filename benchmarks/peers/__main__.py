@@ -41,8 +41,8 @@ from benchmarks.common import machine, table, write_result
 from benchmarks.peers.case import PARTS, PEERS
 from benchmarks.peers.report import COLUMNS, lines, medians, remarks, values
 from benchmarks.peers.run import Outcome, run_parts
-from ocrdata.command import Parser, run
-from ocrdata.human import human_time
+from ocrdata.runtime.cli import Parser, run
+from ocrdata.runtime.units import human_time
 
 OWN = ("pillow", "numpy", "xxhash", "pyarrow", "torch")
 """Packages whose versions count for every loader."""

@@ -33,8 +33,8 @@ from PIL import Image, ImageOps
 
 from benchmarks.peers import flips
 from benchmarks.peers.peer import Batch, Job, Pair, Peer, Source, charts, chats, tensors
-from ocrdata.image import decode_rgb
-from ocrdata.letterbox import shrink_to_fit
+from ocrdata.images.decode import decode_rgb
+from ocrdata.images.letterbox import shrink_to_fit
 
 PEERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "ours": ("ours:Ours", ()),

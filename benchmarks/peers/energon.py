@@ -25,7 +25,7 @@ from megatron.energon.flavors.webdataset.itar_reader import SqliteITarEntryReade
 
 from benchmarks.peers.peer import Batch, Job, Pair, Source, tensors
 from benchmarks.peers.wds import Webdataset, pair
-from ocrdata.names import make_key
+from ocrdata.shards.names import make_key
 
 CRUDE = "__module__: megatron.energon\n__class__: CrudeWebdataset\n"
 

@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from benchmarks.peers.peer import AnyPair, Batch, Job, Pair, Source, tensors
-from ocrdata.loader import Loader
-from ocrdata.manifest import Manifest, write_manifest
-from ocrdata.names import make_key
-from ocrdata.reader import Shards, open_shards
-from ocrdata.shard import ShardWriter
-from ocrdata.shardset import Members
+from ocrdata.reading.prefetch import Loader
+from ocrdata.reading.shard_set import Members
+from ocrdata.reading.view import Shards, open_shards
+from ocrdata.shards.manifest import Manifest, write_manifest
+from ocrdata.shards.names import make_key
+from ocrdata.shards.writer import ShardWriter
 
 MANIFEST = "data.json"
 

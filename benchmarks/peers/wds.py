@@ -10,8 +10,8 @@ from pathlib import Path
 import webdataset
 
 from benchmarks.peers.peer import Batch, Job, Pair, Source, tensors
-from ocrdata.image import sniff
-from ocrdata.names import make_key
+from ocrdata.images.decode import sniff
+from ocrdata.shards.names import make_key
 
 # It leaves closing the tars to the collector.
 warnings.simplefilter("ignore", ResourceWarning)

@@ -9,7 +9,7 @@ from typing import Any
 from ocrdata.errors import RejectedRow
 from ocrdata.sample import Sample, from_turns
 from ocrdata.sources.base import safe_name
-from ocrdata.sources.hubsource import HubSource, Request
+from ocrdata.sources.hub_source import HubSource, Request
 
 REPOSITORY = "HuggingFaceM4/FineVision"
 

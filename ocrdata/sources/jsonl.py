@@ -20,11 +20,11 @@ from typing import Any
 import xxhash
 
 from ocrdata.errors import RejectedRow, ShardError, SourceError, UsageError
-from ocrdata.files import can_be_a_path, is_file, read_file
 from ocrdata.sample import IMAGE_PART, Message, Part, Sample, from_turns, image_parts, text_part
 from ocrdata.sample import split_placeholders as split
 from ocrdata.sources.base import ROW_BYTES, attempt, safe_name
-from ocrdata.sources.rowfile import RowFile
+from ocrdata.sources.json_rows import RowFile
+from ocrdata.storage.files import can_be_a_path, is_file, read_file
 
 PLACEHOLDER = "<image>"
 SIZED_ROWS = 32

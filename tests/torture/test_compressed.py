@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from ocrdata.errors import ShardError
-from ocrdata.index import Index, index_path, read_index
-from ocrdata.names import make_key
-from ocrdata.reader import open_shards
-from ocrdata.sink import Frames
+from ocrdata.reading.view import open_shards
+from ocrdata.shards.index import Index, index_path, read_index
+from ocrdata.shards.names import make_key
+from ocrdata.shards.output import Frames
 from tests.compressed import chat, write_chats
 from tests.test_shardset_compressed import owners
 

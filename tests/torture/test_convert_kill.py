@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ocrdata.reader import open_shards
+from ocrdata.reading.view import open_shards
 from tests.hub import Hub
 from tests.hubdata import FINEVISION, SMOLTALK, chart_rows, finevision_repository, shared
 from tests.hubdata import smoltalk_repository as chat_repository

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ocrdata.tokenizer import train_tokenizer
+from ocrdata.tokens.tokenizer import train_tokenizer
 from tests.test_counting import killed_and_made_again
 from tests.test_make_shards_tokens import killed_and_run_again
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ocrdata.tokenizer import load_tokenizer
+from ocrdata.tokens.tokenizer import load_tokenizer
 from tests.test_measures import SHARED, check, real
 
 pytestmark = pytest.mark.torture

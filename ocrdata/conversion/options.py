@@ -1,0 +1,64 @@
+"""How a source is made into shards: what a conversion is asked for, and whether it can be meant.
+
+Owner of the rules for the values; it makes nothing and reads no file.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from ocrdata.conversion.layout import Layout
+from ocrdata.errors import UsageError
+from ocrdata.shards.names import COMPRESSED, PLAIN
+from ocrdata.tokens.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a source is made into shards. `start` and `stop` are origin rows, `limit` counts from
+    `start`; `compress` is None or "zstd"; `command` makes the set again, for error messages.
+    With a `tokenizer` tokens are counted too (`ocrdata.planning.counting`); they are no part of
+    the manifest."""
+
+    out: Path
+    name: str
+    shard_samples: int = 1024
+    start: int = 0
+    stop: int | None = None
+    limit: int | None = None
+    workers: int = 1
+    max_reject_fraction: float = 0.01
+    command: str = ""
+    compress: str | None = None
+    tokenizer: Tokenizer | None = None
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]*", self.name):
+            raise UsageError(f"--name {self.name!r}: letters, digits, _ and - only")
+        for flag, value, least in (
+            ("--shard-samples", self.shard_samples, 1),
+            ("--workers", self.workers, 1),
+            ("--start", self.start, 0),
+            ("--stop", self.stop, 1),
+            ("--limit", self.limit, 1),
+        ):
+            if value is not None and value < least:
+                raise UsageError(f"{flag} {value}: must be {least} or more")
+        if self.stop is not None and self.limit is not None:
+            raise UsageError("--stop and --limit both say where to end; give one of them")
+        if self.compress not in (None, "zstd"):
+            raise UsageError(f"--compress {self.compress}: only zstd is known")
+        if not 0 <= self.max_reject_fraction <= 1:
+            raise UsageError(f"--max-reject-fraction {self.max_reject_fraction}: from 0 to 1")
+
+    def layout(self, rows: int) -> Layout:
+        """Which shards there will be, for a source of `rows` rows. Raises UsageError."""
+        stop = rows if self.stop is None else self.stop
+        if self.limit is not None:
+            stop = min(rows, self.start + self.limit)
+        if not self.start < stop <= rows:
+            raise UsageError(f"rows [{self.start}:{stop}]: the data set has {rows:,} rows")
+        ending = COMPRESSED if self.compress else PLAIN
+        return Layout(self.name, rows, self.start, stop, self.shard_samples, ending)

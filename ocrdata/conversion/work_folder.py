@@ -1,0 +1,172 @@
+"""The record of an unfinished conversion, kept beside its output in `.NAME.making/`.
+
+Owner of which shard holds which rows (`Layout`), of what makes two conversions the same
+(`differences`), and of the work folder: `recipe.json` says what is being made, `000.json` what
+came of shard 0, its rejected rows included. A shard is done when its record, its tar and its index
+agree. The folder is removed once the manifest is written.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ocrdata.errors import ShardError, UsageError
+from ocrdata.shards.manifest import ShardInfo, read_manifest, shard_info
+from ocrdata.storage.files import explain_disk, make_folder, write_json
+from ocrdata.storage.locks import remove_abandoned
+from ocrdata.storage.sealed import FORMAT, VERSION, check_version, parse_object
+
+
+@dataclass(frozen=True)
+class Record:
+    """What came of one shard. `tar_bytes` is its size uncompressed; `rejects` are (origin row,
+    reason)."""
+
+    shard: ShardInfo
+    images: int = 0
+    turns: int = 0
+    image_bytes: int = 0
+    rejects: tuple[tuple[int, str], ...] = field(default_factory=tuple)
+    tar_bytes: int = 0
+
+
+class WorkFolder:
+    """`.NAME.making/` in the output folder; used by the holder of the output's lock alone."""
+
+    def __init__(self, out: Path, name: str) -> None:
+        self.out, self.name = out, name
+        self.path = out / f".{name}.making"
+        self._recipe = self.path / "recipe.json"
+
+    def begin(self, provenance: Mapping[str, Any]) -> None:
+        """Write down what is being made, durably, before the first shard."""
+        make_folder(self.path)
+        write_json(
+            self._recipe,
+            {"format": FORMAT, "version": VERSION, "kind": "recipe", "provenance": provenance},
+        )
+
+    def provenance(self) -> dict[str, Any] | None:
+        """What an earlier run was making, or None."""
+        try:
+            with explain_disk(self._recipe):
+                data = self._recipe.read_bytes()
+        except FileNotFoundError:
+            return None
+        document = parse_object(str(self._recipe), data)
+        check_version(str(self._recipe), document.get("version"))
+        found = document.get("provenance")
+        if not isinstance(found, dict):
+            raise ShardError(str(self._recipe), "not the record of a conversion; delete its folder")
+        return found
+
+    def _record_path(self, shard: int) -> Path:
+        return self.path / f"{shard:03d}.json"
+
+    def write_record(self, shard: int, record: Record) -> None:
+        """Say durably that a shard is done; its tar and index are complete by now."""
+        write_json(self._record_path(shard), asdict(record))
+
+    def read_record(self, shard: int) -> Record | None:
+        """What came of a shard; None where it is not done, or its files are not those recorded."""
+        try:
+            value = json.loads(self._record_path(shard).read_bytes())
+            record = Record(
+                **{
+                    **value,
+                    "shard": ShardInfo(**value["shard"]),
+                    "rejects": tuple((row, reason) for row, reason in value["rejects"]),
+                }
+            )
+            found = shard_info(self.out / record.shard.file)
+        except (OSError, ValueError, TypeError, KeyError, RecursionError, ShardError):
+            return None
+        return record if found == record.shard else None
+
+    def wait_for_orphans(self) -> None:
+        """Return when no worker of a killed conversion lives any more (they end by themselves)."""
+        if self.path.is_dir():
+            with explain_disk(self.path):
+                handle = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
+                try:
+                    fcntl.flock(handle, fcntl.LOCK_EX)
+                finally:
+                    os.close(handle)
+
+    def hold(self) -> int:
+        """Mark this process as a worker for as long as it lives, see `wait_for_orphans`."""
+        handle = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fcntl.flock(handle, fcntl.LOCK_SH)
+        return handle
+
+    def remove_leftovers(self) -> None:
+        """Remove the half-written files of processes that were killed."""
+        with explain_disk(self.out):
+            shard = rf"{self.name}-\d+\.(tar|tar\.zst|index\.parquet)"
+            _unlink(self.out, rf"\.({shard}|{self.name}\.json|{self.name}\.rejects\.jsonl)\.tmp")
+            counts = rf"\.({self.name}-\d+\.tokens-[0-9a-f]+\.parquet)\.lock"
+            for match in _matching(self.out, counts):
+                remove_abandoned(self.out / match[1])
+            _unlink(self.path, rf"\.({shard}|recipe\.json|\d+\.json)\.tmp")
+
+    def made_nothing(self) -> bool:
+        """Whether a conversion began here and no shard of it, nor a manifest, has its name yet."""
+        shard = rf"{re.escape(self.name)}-\d+\.tar(\.zst)?|{re.escape(self.name)}\.json"
+        return self.path.is_dir() and not _matching(self.out, shard)
+
+    def remove(self) -> None:
+        """Remove the folder; the recipe last, so that a half-removed one still says what it is."""
+        if self.path.is_dir():
+            with explain_disk(self.path):
+                for path in sorted(self.path.iterdir(), key=lambda path: path == self._recipe):
+                    path.unlink()
+                shutil.rmtree(self.path)
+
+
+def _unlink(folder: Path, pattern: str) -> None:
+    for match in _matching(folder, pattern):
+        (folder / match[0]).unlink(missing_ok=True)
+
+
+def _matching(folder: Path, pattern: str) -> list[re.Match[str]]:
+    names = sorted(os.listdir(folder)) if folder.is_dir() else []
+    return [match for name in names if (match := re.fullmatch(pattern, name))]
+
+
+def recorded_provenance(out: Path, name: str) -> dict[str, Any] | None:
+    """What the shards of that name in `out` are, or are going to be, made of; None where there
+    are none. Raises UsageError for shards that nobody can account for."""
+    if (out / f"{name}.json").exists():
+        manifest = read_manifest(out / f"{name}.json")
+        return {**manifest.provenance, "licence": manifest.licence}
+    found = WorkFolder(out, name).provenance()
+    if found is None and out.is_dir():
+        pattern = re.compile(rf"{re.escape(name)}-\d+\.tar(\.zst)?")
+        strange = sorted(path.name for path in out.iterdir() if pattern.fullmatch(path.name))
+        if strange:
+            raise UsageError(
+                f"{out / strange[0]} is there, but no manifest and no unfinished conversion says "
+                "what it is made of; remove such shards, or choose another --name"
+            )
+    return found
+
+
+NOT_COMPARED = ("command", "licence")
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """What two provenances differ in: ['shard_samples was 1024, now 512']. Empty: the same rows
+    in the same shards."""
+    return [
+        f"{key} was {old.get(key)!r}, now {new.get(key)!r}"
+        for key in sorted(old.keys() | new.keys())
+        if key not in NOT_COMPARED and old.get(key) != new.get(key)
+    ]

@@ -1,0 +1,131 @@
+"""A stretch of neighbouring shards, made in one go over a source.
+
+Owner of the way of one row: from the source through the checks into a shard, or to the rejects.
+This is what the worker processes of a conversion run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+from ocrdata.conversion.layout import Layout
+from ocrdata.conversion.rejects import Reject
+from ocrdata.conversion.work_folder import Record, WorkFolder
+from ocrdata.errors import ImageError, RejectedRow, SourceError
+from ocrdata.runtime.processes import Report
+from ocrdata.sample import Sample, check
+from ocrdata.shards.manifest import ShardInfo
+from ocrdata.shards.names import make_key
+from ocrdata.shards.writer import ShardWriter
+from ocrdata.sources.base import Source
+from ocrdata.storage.files import explain_disk
+
+REPORT_ROWS = 32
+
+
+@dataclass(frozen=True)
+class Made:
+    """What was done since the last report; `shard` is the one that became complete, if any."""
+
+    rows: int
+    bytes: int
+    rejects: tuple[Reject, ...]
+    shard: ShardInfo | None = None
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """What a worker needs to make shards into `folder`."""
+
+    source: Source
+    layout: Layout
+    work: WorkFolder
+    folder: Path
+
+    def begin(self) -> None:
+        """See `WorkFolder.hold`; the handle is closed by the end of the process."""
+        self.work.hold()
+
+    def make(self, shards: Sequence[int], report: Report) -> None:
+        """Make shards; neighbours in one go over the source. Raises SourceError, DiskError."""
+        for first, last in runs([range(shard, shard + 1) for shard in shards]):
+            start = self.layout.span(first.start).start
+            stop = self.layout.span(last.start).stop
+            with closing(_checked(self.source, start, stop)) as rows:
+                for shard in range(first.start, last.stop):
+                    self._make_one(shard, rows, report)
+
+    def _make_one(
+        self, shard: int, rows: Iterator[tuple[int, Sample | RejectedRow]], report: Report
+    ) -> None:
+        images = turns = image_bytes = 0
+        rejects: list[Reject] = []
+        since = _Since(report)
+        path = self.folder / self.layout.file(shard)
+        span = self.layout.span(shard)
+        with explain_disk(path), ShardWriter(path) as writer:
+            for row, result in rows:
+                try:
+                    if isinstance(result, RejectedRow):
+                        raise result
+                    check(result)
+                    size = writer.write(make_key(row), result)
+                    images += len(result.images)
+                    turns += result.turns
+                    image_bytes += sum(map(len, result.images))
+                    since.add(size, None)
+                except (RejectedRow, ImageError) as exc:
+                    rejects.append((row, str(exc)))
+                    since.add(0, rejects[-1])
+                if row == span[-1]:
+                    break
+            info = writer.close()
+        record = Record(info, images, turns, image_bytes, tuple(rejects), writer.tar_size)
+        self.work.write_record(shard, record)
+        since.flush(info)
+
+
+class _Since:
+    """Gathers what is to be reported, and reports it every `REPORT_ROWS` rows."""
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self._rows = self._bytes = 0
+        self._rejects: list[Reject] = []
+
+    def add(self, size: int, reject: Reject | None) -> None:
+        self._rows += 1
+        self._bytes += size
+        if reject is not None:
+            self._rejects.append(reject)
+        if self._rows == REPORT_ROWS:
+            self.flush(None)
+
+    def flush(self, shard: ShardInfo | None) -> None:
+        self._report(Made(self._rows, self._bytes, tuple(self._rejects), shard))
+        self._rows = self._bytes = 0
+        self._rejects = []
+
+
+def _checked(source: Source, start: int, stop: int) -> Generator[tuple[int, Sample | RejectedRow]]:
+    """The source's rows; a source that leaves one out, or ends early, is an error."""
+    expected = start
+    for row, result in source.rows(start, stop):
+        if row != expected or row >= stop:
+            raise SourceError(f"{source.name}: row {row} came where row {expected} was due")
+        yield row, result
+        expected += 1
+    if expected != stop:
+        raise SourceError(f"{source.name}: the rows end at {expected:,}, {stop:,} were counted")
+
+
+def runs(spans: Sequence[range]) -> Iterator[tuple[range, range]]:
+    """First and last of each stretch of spans that touch."""
+    breaks = [n + 1 for n, (a, b) in enumerate(pairwise(spans)) if a.stop != b.start]
+    for begin, end in pairwise([0, *breaks, len(spans)]):
+        if begin < end:
+            yield spans[begin], spans[end - 1]

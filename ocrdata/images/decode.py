@@ -1,0 +1,307 @@
+"""Images: what they are by their bytes, and the one way they become pixels.
+
+Owner of every rule between the original bytes of an image and `uint8 [H, W, 3]`: which formats are
+read, EXIF rotation, first frame of an animation, palettes expanded, alpha composited on white,
+16 bits cut to 8, CMYK and grey to RGB. It never writes an image. A truncated one is an
+error; damage inside a JPEG is concealed by libjpeg, which shows grey and says nothing.
+
+Decoding is Pillow's; plain PNGs take a quicker way to the same pixels (`ocrdata.images.png`). For
+JPEG the others measured (OpenCV, simplejpeg, kornia-rs: the same libjpeg-turbo, the same bytes)
+save a copy, but would be a second decoder of what has more than one right decoding: its version is
+part of a batch's identity. OpenCV also returns truncated JPEGs as if they were whole. Pillow
+releases the GIL while decoding and resizing: threads are good workers.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import struct
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from PIL import (
+    BmpImagePlugin,
+    ExifTags,
+    GifImagePlugin,
+    Image,
+    ImageFile,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from ocrdata.errors import ImageError
+from ocrdata.images import png
+
+RGB = npt.NDArray[np.uint8]
+
+MAX_PIXELS = 89_478_485
+"""Largest image that is decoded, in pixels: Pillow's own line for a decompression bomb (a quarter
+of a gigabyte in RGB, `PIL.Image.MAX_IMAGE_PIXELS`). Above it Pillow warns; we refuse first."""
+
+MAX_SCANS = 100
+"""Scans of a JPEG: each is a pass over all pixels, and takes ten bytes in a file. Encoders write
+ten, libjpeg-turbo advises readers to take 500 at most."""
+
+_WORTH_COUNTING = 10**10
+"""Bytes of a JPEG times its pixels, from which on its scans are counted: fewer, and were all of it
+scans, it would take a second (1 ns for a pixel and scan)."""
+
+WHITE = (255, 255, 255)
+
+# A plugin is called directly, never through Image.open: no other format's parser ever sees the
+# bytes (EPS runs Ghostscript), and its warning about large images cannot leak.
+_OPENERS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
+    "png": PngImagePlugin.PngImageFile,
+    "jpg": JpegImagePlugin.JpegImageFile,
+    "gif": GifImagePlugin.GifImageFile,
+    "webp": WebPImagePlugin.WebPImageFile,
+    "bmp": BmpImagePlugin.BmpImageFile,
+    "tif": TiffImagePlugin.TiffImageFile,
+}
+
+_MAGIC: tuple[tuple[bytes, str], ...] = (
+    (b"\x89PNG\r\n\x1a\n", "png"),
+    (b"\xff\xd8\xff", "jpg"),
+    (b"GIF87a", "gif"),
+    (b"GIF89a", "gif"),
+    (b"BM", "bmp"),
+    (b"II*\0", "tif"),
+    (b"MM\0*", "tif"),
+    (b"II+\0", "tif"),
+    (b"MM\0+", "tif"),
+)
+
+_TRANSPOSE = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF orientation to what undoes it (EXIF 2.3, tag 0x0112; as PIL.ImageOps.exif_transpose)."""
+
+
+class ImageInfo(NamedTuple):
+    """`format` is also the file extension in a shard; width and height are after EXIF rotation."""
+
+    format: str
+    width: int
+    height: int
+
+
+def sniff(data: bytes) -> str:
+    """The format of an image by its first bytes: png, jpg, gif, webp, bmp or tif.
+
+    Raises ImageError for anything else.
+    """
+    for magic, name in _MAGIC:
+        if data.startswith(magic):
+            return name
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "webp"
+    raise ImageError(
+        f"not an image in a known format: {len(data)} bytes that begin with {bytes(data[:12])!r}; "
+        "known are PNG, JPEG, GIF, WebP, BMP and TIFF"
+    )
+
+
+def read_header(data: bytes) -> ImageInfo:
+    """Format and size from the header alone; no pixels are decoded (14 us for the real charts).
+
+    The size is that of `decode_rgb`'s result. Raises ImageError where there is no such header.
+    """
+    if (size := png.plain_size(data)) is not None:
+        _refuse_large("png", size, MAX_PIXELS)
+        return ImageInfo("png", *size)
+    name, image = _open(data, MAX_PIXELS)
+    if name == "png" and png.has_late_metadata(data):
+        # Pillow meets metadata that stands after the pixels only when it has read the pixels.
+        _load(name, image)
+    width, height = image.size
+    if name != "tif" and _orientation(image) in (5, 6, 7, 8):
+        width, height = height, width
+    return ImageInfo(name, width, height)
+
+
+def decode_rgb(data: bytes, *, max_pixels: int = MAX_PIXELS) -> RGB:
+    """The pixels of an image: uint8 [H, W, 3], writable, owning its memory.
+
+    EXIF rotation applied, first frame, palette expanded, alpha composited on white, CMYK and grey
+    turned to RGB, of 16 bits the upper eight. Raises ImageError for what is no image, is truncated
+    or damaged, holds more than `max_pixels` pixels (checked before decoding), or has 32-bit or
+    float samples, whose white is unknown. Raises ValueError where `max_pixels` is out of range.
+    """
+    if not 0 < max_pixels <= MAX_PIXELS:
+        raise ValueError(f"max_pixels is {max_pixels}, it must be from 1 to {MAX_PIXELS:,}")
+    name, image = _open(data, max_pixels)
+    if name == "png" and (rgb := _quick(data, image)) is not None:
+        return rgb
+    return _by_pillow(data, name, image)
+
+
+def check_image(data: bytes) -> None:
+    """Whether an image can be decoded, by Pillow alone: what becomes a sample must not depend on
+    whether the quick decoder is there, which passes over a checksum that Pillow compares. Raises
+    ImageError."""
+    _by_pillow(data, *_open(data, MAX_PIXELS))
+
+
+def _by_pillow(data: bytes, name: str, image: ImageFile.ImageFile) -> RGB:
+    _load(name, image)
+    try:
+        return _to_rgb(image, sixteen_bit=name == "png" and data[24] == 16)
+    except ImageError:
+        raise
+    except Exception as exc:  # Pillow's conversions raise many types on damaged palettes
+        raise ImageError(f"{name} image cannot be turned to RGB: {_reason(exc)}") from exc
+
+
+def _quick(data: bytes, image: ImageFile.ImageFile) -> RGB | None:
+    """The pixels of an opened PNG by the quick way, None where Pillow has to decode it."""
+    pixels = png.decode_plain(data)
+    # Asked last: Pillow remembers the answer, and has not met what stands after the pixels.
+    if pixels is None or _orientation(image) != 1:
+        return None
+    if pixels.shape[2] == 3:
+        return pixels
+    opaque = png.without_alpha(pixels)
+    return np.array(_on_white(png.from_array(pixels))) if opaque is None else opaque
+
+
+def _open(data: bytes, max_pixels: int) -> tuple[str, ImageFile.ImageFile]:
+    """The lazily opened image, of a size that is allowed. Nothing is decoded."""
+    name = sniff(data)
+    if name == "gif":
+        # Pillow grows the canvas to the first frame and would warn there.
+        _refuse_large(name, _gif_canvas(data), max_pixels)
+    try:
+        image = _OPENERS[name](io.BytesIO(data))
+    except Exception as exc:  # SyntaxError, OSError, struct.error, ... : whatever garbage causes
+        raise ImageError(f"{name} image has no readable header: {_reason(exc)}") from exc
+    _refuse_large(name, image.size, max_pixels)
+    if name == "jpg":
+        _refuse_scans(data, image.size)
+    return name, image
+
+
+def _load(name: str, image: ImageFile.ImageFile) -> None:
+    try:
+        image.load()
+    except Exception as exc:  # as above; "image file is truncated" is an OSError
+        raise ImageError(f"{name} image cannot be decoded: {_reason(exc)}") from exc
+
+
+def _reason(exc: Exception) -> str:
+    return str(exc) or type(exc).__name__
+
+
+def _refuse_large(name: str, size: tuple[int, int], max_pixels: int) -> None:
+    width, height = size
+    if width < 1 or height < 1:
+        raise ImageError(f"{name} image of {width} x {height} pixels is empty")
+    if width * height > max_pixels:
+        raise ImageError(
+            f"{name} image of {width} x {height} pixels is larger than the {max_pixels:,} pixels "
+            "allowed (max_pixels)"
+        )
+
+
+def _gif_canvas(data: bytes) -> tuple[int, int]:
+    """The canvas of a GIF with its first frame (GIF89a, sections 18 to 24)."""
+    try:
+        width, height, flags = struct.unpack_from("<HHB", data, 6)
+        at = 13 + (3 << (flags & 7) + 1 if flags & 128 else 0)
+        while data[at] == 0x21:  # extensions: a label, then sub-blocks up to an empty one
+            at += 2
+            while data[at]:
+                at += 1 + data[at]
+            at += 1
+        if data[at] != 0x2C:
+            return width, height
+        left, top, frame_width, frame_height = struct.unpack_from("<HHHH", data, at + 1)
+    except (IndexError, struct.error) as exc:
+        raise ImageError("gif image cannot be decoded: it ends before its first frame") from exc
+    return max(width, left + frame_width), max(height, top + frame_height)
+
+
+_SCAN = b"\xff\xda"
+_MARKER = re.compile(rb"\xff+([^\x00\xff])", re.DOTALL)
+_ALONE = frozenset([0x01, *range(0xD0, 0xD9)])  # TEM, restarts, SOI: no length follows
+
+
+def _refuse_scans(data: bytes, size: tuple[int, int]) -> None:
+    if len(data) * size[0] * size[1] < _WORTH_COUNTING or data.count(_SCAN) <= MAX_SCANS:
+        return
+    if (scans := _scans(data)) > MAX_SCANS:
+        raise ImageError(
+            f"jpg image has {scans:,} scans, {MAX_SCANS} at most are decoded; save it again"
+        )
+
+
+def _scans(data: bytes) -> int:
+    """The scans of a JPEG (T.81, annex B), without those of a thumbnail in its metadata."""
+    scans, at = 0, 2
+    while (marker := _MARKER.search(data, at)) is not None and marker[1] != b"\xd9":
+        at = marker.end()
+        if marker[1][0] not in _ALONE:
+            scans += marker[1] == b"\xda"
+            at += int.from_bytes(data[at : at + 2], "big")
+    return scans
+
+
+def _orientation(image: Image.Image) -> int:
+    """EXIF (or XMP) orientation, 1 to 8. EXIF that cannot be read turns nothing."""
+    try:
+        return int(Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1))
+    except Exception:  # a damaged EXIF block does not make the pixels wrong
+        return 1
+
+
+def _to_rgb(image: ImageFile.ImageFile, *, sixteen_bit: bool) -> RGB:
+    """Pixels of a loaded image, rotated, on white."""
+    turned: Image.Image = image
+    # Pillow has already turned a TIFF when it loaded it.
+    method = None if image.format == "TIFF" else _TRANSPOSE.get(_orientation(image))
+    if method is not None:
+        turned = image.transpose(method)
+    if turned.mode.startswith("I;16"):
+        return _grey16_to_rgb(turned)
+    if turned.mode in ("I", "F"):
+        raise ImageError(
+            f"{(image.format or '').lower()} image has samples of mode {turned.mode} "
+            "(32 bits), whose white is unknown; save it with 8 or 16 bits"
+        )
+    if turned.has_transparency_data:
+        key = turned.info.get("transparency")
+        if sixteen_bit and isinstance(key, tuple):
+            # The key colour is given in 16 bits, of the pixels Pillow kept the upper eight.
+            turned.info["transparency"] = tuple(value >> 8 for value in key)
+        turned = _on_white(turned if turned.mode == "RGBA" else turned.convert("RGBA"))
+    # np.array copies once more than np.asarray, for memory that torch may share and write.
+    # convert() copies even where nothing changes.
+    return np.array(turned if turned.mode == "RGB" else turned.convert("RGB"))
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    """An RGBA image composited on white."""
+    if image.getchannel("A").getextrema() == (255, 255):
+        return image
+    canvas = Image.new("RGB", image.size, WHITE)
+    canvas.paste(image, (0, 0), image)
+    return canvas
+
+
+def _grey16_to_rgb(image: Image.Image) -> RGB:
+    values = np.asarray(image)
+    grey = (values >> 8).astype(np.uint8)
+    key = image.info.get("transparency")
+    if isinstance(key, int):
+        grey[values == key] = 255
+    return np.repeat(grey[:, :, None], 3, axis=2)

@@ -1,0 +1,203 @@
+"""Plain PNGs, measured and decoded quickly: the charts and screenshots of real data.
+
+Owner of two questions and the quick answers. What is the size of a PNG that nothing turns? A walk
+over the chunks: 10 us a chart where Pillow takes 45. What are the pixels of a plain one, of 8-bit
+RGB or RGBA? A second decoder's. A PNG has one right decoding, so it never decides what a pixel is:
+it gives the pixels Pillow gives, or None, and then Pillow decodes, or says what is wrong. One thing
+it lets pass that Pillow refuses: a wrong checksum inside the compressed pixels, where that of the
+chunk around them is right. So what is converted is checked by Pillow alone
+(`ocrdata.images.decode.check_image`). Without the second decoder (kornia-rs, optional) an RGB chart
+takes 1.5 ms instead of 0.3, an RGBA one 6 instead of 1.7 (`benchmarks/decoders.py`).
+
+The second decoder keeps the interpreter's lock while it works. Only images that take it less than
+about 5 ms come here, the interval in which Python's threads take turns anyway.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+Pixels = npt.NDArray[np.uint8]
+Decoder = Callable[[bytes, tuple[int, int], str], Pixels]
+
+PLAIN_PIXELS = 2_000_000
+"""Largest image that is decoded here, in pixels."""
+
+PLAIN_BYTES = 1 << 19
+"""Largest file that is decoded here: noise takes 5 ms a megabyte, charts of 2 megapixels 4 ms."""
+
+_HEADER = struct.Struct(">8sI4sIIBBBBB")
+_CHUNK = struct.Struct(">I4s")
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+_MODES = {2: "rgb", 6: "rgba"}
+"""Colour type of the header (PNG, section 11.2.2) to the decoder's name for it."""
+
+_BEFORE = frozenset(
+    b"bKGD cHRM cICP eXIf gAMA hIST iCCP iDOT iTXt pHYs PLTE sBIT sRGB tEXt tIME zTXt".split()
+)
+"""Chunks that may stand before the pixels: they change none, as Pillow reads them (iDOT is Apple's,
+in its screenshots). Not tRNS, which makes a colour transparent, nor those of animations."""
+
+
+_LENGTHS = {
+    b"bKGD": range(7),
+    b"cHRM": range(32, 33),
+    b"gAMA": range(4, 5),
+    b"iTXt": range(1 << 16),
+    b"pHYs": range(9, 10),
+    b"PLTE": range(769),
+    b"sRGB": range(1, 2),
+    b"tEXt": range(1 << 16),
+    b"tIME": range(7, 8),
+}
+"""Chunks that Pillow takes without a word where they have such a length."""
+
+_EXIF = (b"exif\0", b"Raw profile type exif\0")
+"""Keywords of texts that Pillow reads as EXIF."""
+
+
+def _load_decoder() -> Decoder | None:
+    """`decode_image_png_u8(data, (height, width), mode)` of kornia-rs, None where it is absent."""
+    try:
+        from kornia_rs import io
+    except ImportError:
+        return None
+    found: Decoder | None = getattr(io, "decode_image_png_u8", None)
+    return found
+
+
+_decode = _load_decoder()
+
+
+def decoder_version() -> str | None:
+    """Of the second decoder, None where there is none: for a run's record."""
+    if _decode is None:
+        return None
+    import kornia_rs
+
+    return str(kornia_rs.__version__)
+
+
+def decode_plain(data: bytes) -> Pixels | None:
+    """The pixels of a plain PNG, uint8 [H, W, 3] or [H, W, 4], writable; None for any other.
+
+    The caller has opened it with Pillow, which has read the chunks before the pixels, and turns it
+    where one of them says so. Never raises: what is damaged is left to Pillow.
+    """
+    if _decode is None or len(data) > PLAIN_BYTES or not _is_plain(data):
+        return None
+    width, height = struct.unpack_from(">II", data, 16)
+    try:
+        pixels: Pixels = _decode(data, (height, width), _MODES[data[25]])
+    except Exception:  # it has one type for all it does not like
+        return None
+    return pixels if pixels.shape[:2] == (height, width) else None
+
+
+def plain_size(data: bytes) -> tuple[int, int] | None:
+    """(width, height) of a sound PNG of 8 bits that nothing in it can turn; None for any other,
+    which Pillow measures, or says what is wrong. Never raises. Pixels are not looked at."""
+    if len(data) < 57:
+        return None
+    signature, length, kind, width, height, depth, colour, *methods = _HEADER.unpack_from(data)
+    if (signature, length, kind, depth, methods) != (_SIGNATURE, 13, b"IHDR", 8, [0, 0, 0]):
+        return None
+    if colour not in (0, 2, 3, 6) or not _is_sound(data, 8, 13):
+        return None
+    pixels = False
+    for at, length, kind in _chunks(data, 33):
+        if kind == b"IEND":
+            return (width, height) if pixels and at + 12 <= len(data) else None
+        if kind == b"IDAT":
+            pixels = True
+        elif not _is_harmless(data, at, length, kind):
+            return None
+    return None
+
+
+def has_late_metadata(data: bytes) -> bool:
+    """Whether a PNG has chunks that may hold an orientation after its first pixels."""
+    pixels = False
+    for _, _, kind in _chunks(data, 8):
+        if pixels and kind in (b"eXIf", b"tEXt", b"zTXt", b"iTXt"):
+            return True
+        pixels = pixels or kind == b"IDAT"
+    return False
+
+
+def _chunks(data: bytes, at: int) -> Iterator[tuple[int, int, bytes]]:
+    """(where it begins, bytes of its content, its kind) of each chunk from `at` on, up to the last
+    whose header is whole."""
+    while at + 8 <= len(data):
+        length, kind = _CHUNK.unpack_from(data, at)
+        yield at, length, kind
+        at += 12 + length
+
+
+def _is_harmless(data: bytes, at: int, length: int, kind: bytes) -> bool:
+    """Whether the chunk at `at` is sound, and none that Pillow might refuse or turn an image by."""
+    if length not in _LENGTHS.get(kind, ()) or not _is_sound(data, at, length):
+        return False
+    if kind not in (b"tEXt", b"iTXt"):
+        return True
+    text = data[at + 8 : at + 8 + length]
+    # In XMP the orientation has this name. After the keyword: whether what follows is compressed.
+    plain = kind == b"tEXt" or text.partition(b"\0")[2][:1] == b"\0"
+    return plain and not text.startswith(_EXIF) and b"rientation" not in text
+
+
+def _is_sound(data: bytes, at: int, length: int) -> bool:
+    """Whether a chunk's checksum is right, which covers its kind and its content."""
+    end = at + 8 + length
+    return zlib.crc32(data[at + 4 : end]).to_bytes(4, "big") == data[end : end + 4]
+
+
+def _is_plain(data: bytes) -> bool:
+    """8 bits, RGB or RGBA, not interlaced; harmless chunks, pixels, the end and nothing missing."""
+    if len(data) < 57:
+        return False
+    signature, length, kind, width, height, *rest = _HEADER.unpack_from(data)
+    depth, colour, *methods = rest
+    return (
+        (signature, length, kind) == (_SIGNATURE, 13, b"IHDR")
+        and depth == 8
+        and colour in _MODES
+        and methods == [0, 0, 0]
+        and 0 < width * height <= PLAIN_PIXELS
+        and _has_plain_chunks(data)
+    )
+
+
+def _has_plain_chunks(data: bytes) -> bool:
+    """After the header: chunks that change no pixel, the pixels, the end."""
+    pixels = False
+    for at, length, kind in _chunks(data, 33):
+        if kind == b"IEND":
+            return pixels and length == 0 and at + 12 <= len(data)
+        if kind != b"IDAT" and (pixels or kind not in _BEFORE):
+            return False
+        pixels = pixels or kind == b"IDAT"
+    return False
+
+
+def without_alpha(pixels: Pixels) -> Pixels | None:
+    """[H, W, 4] -> [H, W, 3] where every pixel is opaque, else None."""
+    if pixels[..., 3].min() != 255:
+        return None
+    height, width = pixels.shape[:2]
+    # Pillow packs four bytes to three five times as fast as numpy copies a strided array.
+    packed = from_array(pixels).tobytes("raw", "RGB")
+    # Copied once more, into memory that is its own and may be written to.
+    return np.array(np.frombuffer(packed, np.uint8).reshape(height, width, 3))
+
+
+def from_array(pixels: Pixels) -> Image.Image:
+    """A Pillow image over an RGBA array's memory, not copied."""
+    height, width = pixels.shape[:2]
+    return Image.frombuffer("RGBA", (width, height), pixels, "raw", "RGBA", 0, 1)

@@ -1,0 +1,160 @@
+"""The order of one epoch: a keyed permutation, computed per position in constant memory.
+
+Owner of shuffling. A Feistel network over the smallest even power of two that holds the epoch,
+with cycle walking, gives a bijection of `[0, size)`; seed, epoch and source are in its key. There
+is no shuffle buffer and no random state anywhere: position k of the order is a function of k.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from ocrdata.planning.jit import WORTH, fast
+
+ALGORITHM = "feistel-1"
+"""Named in every plan: another algorithm must have another name."""
+
+ROUNDS = 6
+
+MANY = 1024
+"""Places at once from which on a large order is walked by a compiled loop: what numpy makes on the
+way costs ten times as much."""
+
+_MULTIPLIER_1 = np.uint64(0xBF58476D1CE4E5B9)  # the finaliser of splitmix64 (Steele et al. 2014)
+_MULTIPLIER_2 = np.uint64(0x94D049BB133111EB)
+
+Positions = npt.NDArray[np.uint64]
+
+
+class Order:
+    """The permutation of one epoch of one source.
+
+    `order[k]` is the sample at place k of the epoch. Raises ValueError where `size` < 1.
+    """
+
+    def __init__(self, size: int, *, seed: int, epoch: int, source: str) -> None:
+        if size < 1:
+            raise ValueError(f"an order needs at least one sample, not {size}")
+        self.size = size
+        # Halves of at least two bits: one-bit halves reach too few permutations.
+        half = max(2, ((size - 1).bit_length() + 1) // 2)
+        self._half = np.uint64(half)
+        self._mask = np.uint64((1 << half) - 1)
+        key = f"{ALGORITHM}/{seed}/{epoch}/{source}"
+        self._keys = [
+            np.uint64(xxhash.xxh3_64_intdigest(f"{key}/{number}".encode()))
+            for number in range(ROUNDS)
+        ]
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, place: int) -> int:
+        if not 0 <= place < self.size:
+            raise IndexError(f"place {place} of an order of {self.size}")
+        return int(self.many([place])[0])
+
+    def many(self, places: npt.ArrayLike) -> npt.NDArray[np.int64]:
+        """The samples at many places, each in `[0, size)`. Shapes: [n] -> [n]."""
+        values = np.asarray(places, dtype=np.uint64)
+        if len(values) >= MANY and self.size >= WORTH:
+            found = np.empty(len(values), np.int64)
+            keys = np.array(self._keys, np.uint64)
+            walk = fast(_walk, work=self.size)
+            walk(values, found, keys, self._half, self._mask, np.uint64(self.size))
+            return found
+        values = self._permute(values)
+        outside = values >= self.size
+        while outside.any():
+            # Cycle walking: what falls outside is permuted again until it is inside; as the whole
+            # network is a bijection of the larger set, so is the result of the smaller.
+            values[outside] = self._permute(values[outside])
+            outside = values >= self.size
+        return values.astype(np.int64)
+
+    def _permute(self, values: Positions) -> Positions:
+        left, right = values >> self._half, values & self._mask
+        for key in self._keys:
+            left, right = right, left ^ (_scramble(right + key) & self._mask)
+        return (left << self._half) | right
+
+
+def _walk(places: Any, found: Any, keys: Any, half: Any, mask: Any, size: Any) -> None:
+    """`Order.many` as a loop to be compiled: the same network, the same walk, place by place."""
+    for at in range(len(places)):
+        value = places[at]
+        while True:
+            left, right = value >> half, value & mask
+            for key in keys:
+                mixed = right + key
+                mixed = (mixed ^ (mixed >> np.uint64(30))) * _MULTIPLIER_1
+                mixed = (mixed ^ (mixed >> np.uint64(27))) * _MULTIPLIER_2
+                mixed = mixed ^ (mixed >> np.uint64(31))
+                left, right = right, left ^ (mixed & mask)
+            value = (left << half) | right
+            if value < size:
+                break
+        found[at] = value
+
+
+def _scramble(values: Positions) -> Positions:
+    """splitmix64's finaliser; uint64 arithmetic wraps, as it must."""
+    values = (values ^ (values >> np.uint64(30))) * _MULTIPLIER_1
+    values = (values ^ (values >> np.uint64(27))) * _MULTIPLIER_2
+    return values ^ (values >> np.uint64(31))
+
+
+CHUNK = 1 << 16
+"""Draws that are looked at together: what numpy makes on the way stays in a core's cache."""
+
+
+Int64 = npt.NDArray[np.int64]
+
+
+class Draws:
+    """Draw number d of a source is position `order(d // size)[d % size]` of its view.
+
+    `kept` are the positions that are drawn from, rising; None for all `size` of the view. Safe to
+    share between threads.
+    """
+
+    def __init__(
+        self, name: str, size: int, *, seed: int, kept: npt.NDArray[np.int32] | None = None
+    ) -> None:
+        self.name, self.seed = name, seed
+        self.size = size if kept is None else len(kept)
+        self._kept = kept
+        self._orders: dict[int, Order] = {}
+
+    def many(self, start: int, stop: int) -> Int64:
+        """The positions of draws [start, stop). Shape: [stop - start]."""
+        parts = []
+        while start < stop:
+            epoch, within = divmod(start, self.size)
+            count = min(stop - start, self.size - within)
+            places = np.arange(within, within + count, dtype=np.uint64)
+            parts.append(self._order(epoch).many(places))
+            start += count
+        if not parts:
+            return np.empty(0, np.int64)
+        drawn = parts[0] if len(parts) == 1 else np.concatenate(parts)
+        return drawn if self._kept is None else self._kept[drawn].astype(np.int64)
+
+    def chunks(self, start: int, stop: int) -> Iterator[Int64]:
+        """`many`, in pieces."""
+        for at in range(start, stop, CHUNK):
+            yield self.many(at, min(stop, at + CHUNK))
+
+    def _order(self, epoch: int) -> Order:
+        found = self._orders.get(epoch)
+        if found is None:
+            found = Order(self.size, seed=self.seed, epoch=epoch, source=self.name)
+            # Cheap to make again. Replaced whole: other threads never meet a half-made state.
+            others = self._orders if len(self._orders) < 4 else {}
+            self._orders = others | {epoch: found}
+        return found

@@ -1,0 +1,38 @@
+"""The slice that may follow a shard spec: `[start:stop:step]`, as Python's."""
+
+from __future__ import annotations
+
+import re
+
+from ocrdata.errors import SpecError
+from ocrdata.storage.files import exists
+
+_SLICE = re.compile(r"\[([^\[\]]*)\]$")
+NUMBER = "[0-9]{1,18}"  # int() refuses thousands of digits, and knows those of other scripts
+
+
+def split_slice(text: str) -> tuple[str, str | None]:
+    """'a.tar[1:2]' -> ('a.tar', '1:2'); a path that exists as written has no slice."""
+    match = _SLICE.search(text)
+    if match is None or exists(text) or ":" not in match[1]:
+        if match is not None and re.fullmatch(rf"-?{NUMBER}", match[1]) and ".tar" in text:
+            number = int(match[1])
+            raise SpecError(
+                f"{text}: [{number}] is one position, not a slice; write "
+                f"[{number}:{number + 1 or ''}] for that sample"
+            )
+        return text, None
+    return text[: match.start()], match[1]
+
+
+def parse_slice(spec: str, text: str | None) -> slice | None:
+    """'100:-5:2' -> slice(100, -5, 2). Raises SpecError for what Python would not take."""
+    if text is None:
+        return None
+    parts = text.split(":")
+    if len(parts) > 3 or not all(re.fullmatch(rf"\s*([+-]?{NUMBER})?\s*", part) for part in parts):
+        raise SpecError(f"{spec}: [{text}] is not a slice; write [start:stop] or [start:stop:step]")
+    numbers = [int(part) if part.strip() else None for part in parts]
+    if len(numbers) == 3 and numbers[2] == 0:
+        raise SpecError(f"{spec}: the step of a slice cannot be 0")
+    return slice(*numbers)

@@ -1,0 +1,195 @@
+"""Reads shards: `open_shards(spec)[start:stop:step]`, a view with O(1) access to any sample.
+
+Every payload byte that is handed out had its digest verified, unless that was switched off. What
+cannot be served exactly is a ShardError that names shard, sample and member. Indexes are loaded
+when first needed and a bounded number of them kept; so are open files. Safe to share between
+threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import overload
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from ocrdata.errors import UsageError
+from ocrdata.reading.sequential import Copies, Runs, Views
+from ocrdata.reading.shard_set import Members, ShardSet
+from ocrdata.reading.spec import resolve
+from ocrdata.sample import Sample
+from ocrdata.shards.index import IndexRow
+from ocrdata.shards.members import IMAGE_SUFFIXES, kind_of, to_sample
+from ocrdata.storage.sealed import canonical, digest_of
+
+Positions = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class SampleRef:
+    """Which sample: shard file, key, position in the whole set (not in a view of it), and the
+    digest over its members' names and digests."""
+
+    shard: str
+    key: str
+    position: int
+    digest: str
+
+
+class Shards(Sequence[Sample]):
+    """A view on the samples of a shard set. Slicing gives another view and reads nothing."""
+
+    def __init__(self, shard_set: ShardSet, positions: range) -> None:
+        self._set, self._positions = shard_set, positions
+
+    @property
+    def spec(self) -> str:
+        """A spec that opens this view; equal views of one base have equal specs."""
+        view = self._positions
+        if view == range(len(self._set)):
+            return self._set.base
+        if not view:
+            return f"{self._set.base}[0:0]"
+        step = view.step if len(view) > 1 else 1
+        stop = view[-1] + (1 if step > 0 else -1)
+        by = "" if step == 1 else f":{step}"
+        return f"{self._set.base}[{view[0]}:{stop if stop >= 0 else ''}{by}]"
+
+    @property
+    def source_name(self) -> str:
+        """The name of the set, from its manifest or its files."""
+        return self._set.name
+
+    @property
+    def digest(self) -> str:
+        """The identity of this view's rows and their order, from the indexes' digests alone.
+
+        The same rows in the same shards have the same digest, whatever other shards the spec
+        names.
+        """
+        view = self._positions
+        if not view:
+            return digest_of(canonical([]))
+        first, _ = self._set.locate(min(view[0], view[-1]))
+        last, _ = self._set.locate(max(view[0], view[-1]))
+        rows = [[shard.samples, shard.rows_digest] for shard in self._set.shards[first : last + 1]]
+        step = view.step if len(view) > 1 else 1
+        start = view[0] - self._set.starts[first]
+        return digest_of(canonical([rows, start, len(view), step]))
+
+    def __len__(self) -> int:
+        return len(self._positions)
+
+    @overload
+    def __getitem__(self, at: int) -> Sample: ...
+    @overload
+    def __getitem__(self, at: slice) -> Shards: ...
+    def __getitem__(self, at: int | slice) -> Sample | Shards:
+        if isinstance(at, slice):
+            return Shards(self._set, self._positions[at])
+        shard, local = self._locate(at)
+        return self._sample(shard, local, self._set.members(shard, local))
+
+    def __iter__(self) -> Iterator[Sample]:
+        for shard, run, batch in Runs(self._set, Copies()).batches(self._positions):
+            for local, members in zip(run, batch, strict=True):
+                yield self._sample(shard, local, members)
+
+    def __repr__(self) -> str:
+        return f"<Shards {self.spec}: {len(self):,} samples>"
+
+    def by_key(self, key: str) -> Sample:
+        """The sample with this key. Raises UsageError where the view has none, or several."""
+        found = [position for position in self._set.find(key) if position in self._positions]
+        if not found:
+            raise UsageError(f"{self.spec}: no sample has the key {key!r}")
+        if len(found) > 1:
+            where = ", ".join(self._set.shards[self._set.locate(at)[0]].path.name for at in found)
+            raise UsageError(
+                f"{self.spec}: {len(found)} samples have the key {key!r} ({where}); ask by position"
+            )
+        return self[self._positions.index(found[0])]
+
+    def row(self, at: int) -> IndexRow:
+        """What the index says of a sample; its payload is not read."""
+        shard, local = self._locate(at)
+        return self._set.index(shard).row(local)
+
+    def ref(self, at: int) -> SampleRef:
+        """Where a sample comes from, from the index alone."""
+        shard, local = self._locate(at)
+        index = self._set.index(shard)
+        hasher = xxhash.xxh3_128()
+        for member in index.members(local):
+            hasher.update(member.name.encode() + b"\0" + member.digest)
+        return SampleRef(
+            shard=self._set.shards[shard].path.name,
+            key=index.keys[local],
+            position=self._set.starts[shard] + local,
+            digest=str(hasher.hexdigest()),
+        )
+
+    def image_digests(self, at: int) -> tuple[bytes, ...]:
+        """The digests of a sample's images, from the index alone: equal bytes, equal digests."""
+        members = self.row(at).members
+        return tuple(member.digest for member in members if kind_of(member.name) in IMAGE_SUFFIXES)
+
+    def members(self, at: int) -> Members:
+        """The verified bytes of a sample's members by name, in the tar's order."""
+        return self._set.members(*self._locate(at))
+
+    def iter_members(self) -> Iterator[Members]:
+        """`members` of every sample in turn, the fastest way through that gives bytes."""
+        for _, _, batch in Runs(self._set, Copies()).batches(self._positions):
+            yield from batch
+
+    def iter_views(self) -> Iterator[dict[str, memoryview[int]]]:
+        """As `iter_members`, without the last copy: views of what was read, verified all the same.
+
+        A view stays what it is for as long as it is held, but holds up to a megabyte around it;
+        what is to be kept is better copied. Views are read-only.
+        """
+        for _, _, batch in Runs(self._set, Views()).batches(self._positions):
+            yield from batch
+
+    def _sample(self, shard: int, local: int, members: Members) -> Sample:
+        key = self._set.index(shard).keys[local]
+        return to_sample(self._set.shards[shard].name, key, members)
+
+    def _locate(self, at: int) -> tuple[int, int]:
+        try:
+            position = self._positions[at]
+        except IndexError:
+            raise IndexError(f"{self.spec}: position {at} of {len(self):,} samples") from None
+        return self._set.locate(position)
+
+    @property
+    def shard_set(self) -> ShardSet:
+        """The set this is a view of."""
+        return self._set
+
+    def stretches(self) -> Iterator[tuple[int, int, range]]:
+        """The view shard by shard: (first position in the view, shard number, positions in that
+        shard). A shard is loaded for none of it."""
+        view, at = self._positions, 0
+        while at < len(view):
+            number, local = self._set.locate(view[at])
+            last = self._set.shards[number].samples - 1 if view.step > 0 else 0
+            count = min((last - local) // view.step + 1, len(view) - at)
+            yield at, number, range(local, local + count * view.step, view.step)
+            at += count
+
+
+def open_shards(spec: str | Sequence[str], *, verify: bool = True) -> Shards:
+    """Open the shards a spec names (see `ocrdata.reading.spec`), as a view on its slice.
+
+    `verify=False` leaves out the digests of payloads; indexes are always verified. Raises
+    SpecError, ShardError.
+    """
+    found = resolve(spec)
+    shard_set = ShardSet(found, verify=verify)
+    every = range(len(shard_set))
+    return Shards(shard_set, every if found.slice is None else every[found.slice])

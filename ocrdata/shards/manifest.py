@@ -1,0 +1,162 @@
+"""The manifest `NAME.json`: what a complete shard set consists of (docs/formats.md).
+
+Written last, atomically: its presence means that the set is complete. Nothing in it depends on
+when, where or with how many workers the set was made.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from ocrdata.errors import ShardError
+from ocrdata.shards.index import index_path
+from ocrdata.shards.index import read_header as read_index_header
+from ocrdata.storage.files import explain_disk, open_regular, read_file, write_json
+from ocrdata.storage.sealed import (
+    FORMAT,
+    VERSION,
+    check_seal,
+    check_version,
+    digest_of,
+    is_count,
+    parse_object,
+    seal,
+)
+
+KIND = "manifest"
+_KINDS = {"name": str, "licence": str, "provenance": dict, "totals": dict, "rejects": dict}
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """A shard set. `provenance` says where the rows come from (repository, pinned commit, slice,
+    options); its "command", if any, is what makes the set again and stands in error messages."""
+
+    name: str
+    shards: tuple[ShardInfo, ...]
+    licence: str = ""
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    totals: Mapping[str, int] = field(default_factory=dict)
+    rejects: Mapping[str, Any] = field(default_factory=dict)
+    version: str = VERSION
+
+    @property
+    def samples(self) -> int:
+        """Samples in all shards."""
+        return sum(shard.samples for shard in self.shards)
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all tars."""
+        return sum(shard.bytes for shard in self.shards)
+
+    @property
+    def digest(self) -> str:
+        """The manifest's own digest: the identity of the set with its provenance."""
+        return str(_document(self)["digest"])
+
+
+def _document(manifest: Manifest) -> dict[str, Any]:
+    body = {entry.name: getattr(manifest, entry.name) for entry in fields(manifest)}
+    body["shards"] = [asdict(shard) for shard in manifest.shards]
+    # Through JSON once, so that the digest is that of what a reader will find.
+    plain = json.loads(json.dumps(body | {"format": FORMAT, "kind": KIND}, default=dict))
+    return seal(plain)
+
+
+def write_manifest(path: Path, manifest: Manifest) -> None:
+    """Write `NAME.json`, atomically. Last of all files of a set."""
+    write_json(path, _document(manifest))
+
+
+def is_manifest(path: Path) -> bool:
+    """Whether a JSON file claims to be a manifest; it may still be damaged. A pipe or a folder of
+    that name does not."""
+    try:
+        with explain_disk(path), open(open_regular(path), "rb") as file:
+            head = file.read(1 << 16)
+    except ShardError:
+        return False
+    # One of the two is enough: what claims half of it is damaged, and not somebody's own JSON.
+    return f'"format": "{FORMAT}"'.encode() in head or f'"kind": "{KIND}"'.encode() in head
+
+
+def read_manifest(path: Path) -> Manifest:
+    """Read and verify a manifest. Raises ShardError where it is damaged or of a newer version."""
+    name = str(path)
+    try:
+        with explain_disk(path):
+            data = read_file(path)
+    except FileNotFoundError as exc:
+        raise ShardError(name, "the manifest is missing") from exc
+    document = parse_object(name, data)
+    if document.get("format") != FORMAT or document.get("kind") != KIND:
+        raise ShardError(name, "not a manifest of shards")
+    check_version(name, document.get("version"))
+    check_seal(name, document)
+    try:
+        shards = tuple(_shard(entry) for entry in document["shards"])
+        wanted = {entry.name: document[entry.name] for entry in fields(Manifest)}
+        for field_name, kind in _KINDS.items():
+            if not isinstance(wanted[field_name], kind):
+                raise ValueError(f"{field_name} is no {kind.__name__}")
+    except (KeyError, TypeError, ValueError) as exc:
+        raise ShardError(name, f"the manifest lacks or misuses a field: {exc}") from exc
+    if len({shard.file for shard in shards}) != len(shards):
+        raise ShardError(name, "the manifest names a shard twice")
+    return Manifest(**{**wanted, "shards": shards})
+
+
+def _shard(entry: dict[str, Any]) -> ShardInfo:
+    info = ShardInfo(**{name.name: entry[name.name] for name in fields(ShardInfo)})
+    if not isinstance(info.file, str) or Path(info.file).name != info.file or info.file == "..":
+        raise ValueError(f"shard file {info.file!r} is no plain file name")
+    if not (is_count(info.samples) and is_count(info.bytes)):
+        raise ValueError(f"{info.file}: samples and bytes are no counts")
+    if not all(
+        isinstance(part, str) for part in (info.digest, info.index_digest, info.rows_digest)
+    ):
+        raise ValueError(f"{info.file}: a digest is no text")
+    return info
+
+
+@dataclass(frozen=True)
+class ShardInfo:
+    """What a manifest says of one shard. `file` is a name without folder; `bytes` and `digest` are
+    of that file as it lies on the disk, compressed or not; the others of its index file, and of
+    the index's rows."""
+
+    file: str
+    samples: int
+    bytes: int
+    digest: str
+    index_digest: str
+    rows_digest: str
+
+
+def shard_info(path: Path) -> ShardInfo:
+    """The manifest's entry for a finished shard, from its index; the tar's payload is not read.
+
+    Raises ShardError where the index is missing, damaged, or not that of a tar of this size.
+    """
+    file = index_path(path)
+    for needed in (path, file):
+        if not needed.is_file():
+            raise ShardError(str(needed), "the file is missing")
+    found, size = read_index_header(file), path.stat().st_size
+    if size != found.shard_size:
+        raise ShardError(
+            str(path), f"has {size:,} bytes, its index was made of {found.shard_size:,}"
+        )
+    return ShardInfo(
+        file=path.name,
+        samples=found.samples,
+        bytes=size,
+        digest=found.shard_digest,
+        index_digest=digest_of(read_file(file)),
+        rows_digest=found.rows_digest,
+    )

@@ -1,0 +1,84 @@
+"""The file names of a shard: its two endings, the stem that all files beside it begin with, and
+the set and number in it.
+
+`NAME-000.tar` is plain, `NAME-000.tar.zst` compressed; both have the stem `NAME-000`, so that two
+such files in one folder would share their index, and are refused where a spec names both.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from ocrdata.images.decode import ImageInfo
+
+PLAIN, COMPRESSED = ".tar", ".tar.zst"
+_NUMBERED = re.compile(r"(.+)-(\d{3,})")
+
+
+def is_shard(name: str) -> bool:
+    """Whether a file of this name is a shard."""
+    return name.endswith((PLAIN, COMPRESSED))
+
+
+def is_compressed(name: str) -> bool:
+    """Whether a file of this name is a compressed shard."""
+    return name.endswith(COMPRESSED)
+
+
+def shard_stem(name: str) -> str:
+    """'chartqa-003.tar' and 'chartqa-003.tar.zst' -> 'chartqa-003'; other names as they are."""
+    return name.removesuffix(COMPRESSED).removesuffix(PLAIN)
+
+
+def beside(shard: Path, suffix: str) -> Path:
+    """The file of a shard with this suffix: NAME-000.tar, '.index.parquet' -> NAME-000.index..."""
+    return shard.with_name(shard_stem(shard.name) + suffix)
+
+
+def set_name(file: str) -> str:
+    """'chartqa-003.tar' -> 'chartqa'; 'photos.tar.zst' -> 'photos'."""
+    stem = shard_stem(file)
+    match = _NUMBERED.fullmatch(stem) if stem != file else None
+    return match[1] if match else stem
+
+
+def set_path(shard: Path) -> Path:
+    """The set a shard is of: 'shards/chartqa-003.tar' -> 'shards/chartqa'."""
+    return shard.parent / set_name(shard.name)
+
+
+def shard_number(file: str) -> int | None:
+    """'chartqa-003.tar' -> 3; None for a name without a number."""
+    stem = shard_stem(file)
+    match = _NUMBERED.fullmatch(stem) if stem != file else None
+    return int(match[2]) if match else None
+
+
+def natural(paths: Iterable[Path]) -> list[Path]:
+    """Paths with their numbers in numeric order: x-999 before x-1000."""
+
+    def order(path: Path) -> tuple[list[tuple[int, str]], str]:
+        pieces = re.split(r"(\d+)", str(path))
+        return [(int(p) if n % 2 else 0, "" if n % 2 else p) for n, p in enumerate(pieces)], str(
+            path
+        )
+
+    return sorted(paths, key=order)
+
+
+KEY_DIGITS = 9
+
+
+def make_key(row: int) -> str:
+    """The key of an origin row: 3127 -> '000003127'."""
+    return f"{row:0{KEY_DIGITS}d}"
+
+
+def image_names(key: str, images: list[ImageInfo]) -> list[str]:
+    """KEY.png, KEY.1.jpg, KEY.2.png"""
+    return [
+        f"{key}.{number}.{image.format}" if number else f"{key}.{image.format}"
+        for number, image in enumerate(images)
+    ]

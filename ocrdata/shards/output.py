@@ -1,0 +1,129 @@
+"""Where a shard's bytes go while it is written: into a file as they are, or in zstd frames.
+
+Owner of buffering, of the digest over what is in the file, and of which samples share a frame. It
+knows nothing of tar: a sample is some bytes.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import xxhash
+
+from ocrdata.shards.frames import FRAME_BYTES, LEVEL, FrameSize, compress, seek_table
+from ocrdata.storage.files import explain_disk
+
+_FLUSH_BYTES = 1 << 20
+_FLUSH_BUFFERS = 512  # below IOV_MAX, 1,024 on Linux
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a file consists of now: its size and digest, and its frames where it is compressed."""
+
+    size: int
+    digest: str
+    frames: tuple[FrameSize, ...] = ()
+
+
+class PlainSink:
+    """Bytes as they are, gathered and written a megabyte at a time."""
+
+    def __init__(self, handle: int, path: Path) -> None:
+        self._handle, self._path = handle, path
+        self._hasher = xxhash.xxh3_128()
+        self._size = self._buffered = 0
+        self._buffers: list[bytes] = []
+
+    def put(self, *pieces: bytes) -> None:
+        """Append bytes."""
+        self._buffers += pieces
+        self._buffered += sum(map(len, pieces))
+
+    def end_sample(self) -> None:
+        """The bytes since the last call are a sample."""
+        if self._buffered >= _FLUSH_BYTES or len(self._buffers) >= _FLUSH_BUFFERS:
+            self._flush()
+
+    def _flush(self) -> None:
+        for data in self._buffers:
+            self._hasher.update(data)
+        buffers = self._buffers
+        with explain_disk(self._path):
+            while buffers:
+                written = os.writev(self._handle, buffers[:_FLUSH_BUFFERS])
+                buffers = _rest(buffers, written)
+        self._size += self._buffered
+        self._buffers, self._buffered = [], 0
+
+    def finish(self, end: bytes) -> Written:
+        """Append what ends the file."""
+        self.put(end)
+        self._flush()
+        return Written(self._size, str(self._hasher.hexdigest()))
+
+
+def _rest(buffers: list[bytes], written: int) -> list[bytes]:
+    """What of `buffers` is left when their first `written` bytes are gone."""
+    for number, data in enumerate(buffers):
+        if written < len(data):
+            return [data[written:], *buffers[number + 1 :]]
+        written -= len(data)
+    return []
+
+
+@dataclass(frozen=True)
+class Frames:
+    """How samples are compressed: content of a frame in bytes, at most, and zstd's level."""
+
+    size: int = FRAME_BYTES
+    level: int = LEVEL
+
+
+OUR_FRAMES = Frames()
+
+
+class FrameSink:
+    """zstd frames of whole samples, then a seek table.
+
+    A frame is closed before the sample that would make it too large; a sample larger than that is
+    a frame of its own. What ends the tar goes into the last frame.
+    """
+
+    def __init__(self, out: PlainSink, how: Frames) -> None:
+        self._out, self._how = out, how
+        self._content: list[bytes] = []
+        self._size = 0
+        self._sample: list[bytes] = []
+        self._frames: list[FrameSize] = []
+
+    def put(self, *pieces: bytes) -> None:
+        """Append bytes."""
+        self._sample += pieces
+
+    def end_sample(self) -> None:
+        """The bytes since the last call are a sample."""
+        size = sum(map(len, self._sample))
+        if self._content and self._size + size > self._how.size:
+            self._close_frame()
+        self._content += self._sample
+        self._size += size
+        self._sample = []
+
+    def _close_frame(self) -> None:
+        frame = compress(b"".join(self._content), self._how.level)
+        self._out.put(frame)
+        self._out.end_sample()
+        self._frames.append((len(frame), self._size))
+        self._content, self._size = [], 0
+
+    def finish(self, end: bytes) -> Written:
+        """Append what ends the tar, then the seek table."""
+        self._content.append(end)
+        self._size += len(end)
+        self._close_frame()
+        table = seek_table(self._frames)
+        written = self._out.finish(table)
+        return Written(written.size, written.digest, (*self._frames, (len(table), 0)))

@@ -1,0 +1,151 @@
+"""Writes shards: a tar and its index, complete or absent.
+
+Owner of the layout of our own tars (docs/formats.md): `KEY.json` first, then `KEY.png`,
+`KEY.1.jpg`, ... in the order of the conversation's images, named by the format found in their
+bytes. It never looks at pixels and never changes a byte of an image. How the tar lies on the disk,
+plain or compressed, is in `ocrdata.shards.output`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import TracebackType
+
+import xxhash
+
+from ocrdata.errors import DiskError, RejectedRow, UsageError
+from ocrdata.images.decode import read_header
+from ocrdata.sample import Sample
+from ocrdata.shards.frames import MAX_FRAME
+from ocrdata.shards.index import IndexMember, IndexRow, index_path, write_index
+from ocrdata.shards.index_rows import IndexBuilder
+from ocrdata.shards.manifest import ShardInfo, shard_info
+from ocrdata.shards.names import KEY_DIGITS, image_names, is_compressed, is_shard, make_key
+from ocrdata.shards.output import OUR_FRAMES, Frames, FrameSink, PlainSink
+from ocrdata.shards.tar import BLOCK, END, header, padding
+from ocrdata.storage.files import create_file, discard, explain_disk, publish, temporary_name
+
+_PADDING = [bytes(size) for size in range(BLOCK)]
+
+
+def _json(sample: Sample) -> bytes:
+    try:
+        return sample.to_json()
+    except ValueError as exc:  # half a surrogate pair in a text, a NaN in the meta
+        raise RejectedRow(f"no valid JSON can be written: {exc}"[:200]) from exc
+
+
+def _check_fits(payloads: list[bytes]) -> None:
+    size = sum(BLOCK + len(data) + padding(len(data)) for data in payloads)
+    if size > MAX_FRAME:
+        raise RejectedRow(
+            f"{size:,} bytes in the tar: a compressed shard's samples have at most {MAX_FRAME:,}"
+        )
+
+
+class ShardWriter:
+    """Writes one shard under a temporary name beside its final one.
+
+    A context manager: a normal end closes it, an exception removes what was written. Keys are
+    decimal, of nine digits or more, and rise. The disk's refusals are DiskErrors. A name that ends
+    in .tar.zst makes a compressed shard, as `frames` says.
+    """
+
+    def __init__(self, path: Path, *, frames: Frames = OUR_FRAMES) -> None:
+        if not is_shard(path.name):
+            raise UsageError(f"{path}: a shard's name ends in .tar or .tar.zst")
+        if not path.parent.is_dir():
+            raise DiskError(f"{path.parent}: no such folder")
+        self.path = path
+        self.info: ShardInfo | None = None
+        self._temporary = temporary_name(path)
+        self._index = IndexBuilder()
+        self._offset = 0
+        self._last_key = -1
+        with explain_disk(path):
+            self._handle = create_file(self._temporary, 0o644)
+        self._compressed = is_compressed(path.name)
+        plain = PlainSink(self._handle, path)
+        self._sink = FrameSink(plain, frames) if self._compressed else plain
+
+    def __enter__(self) -> ShardWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abort()
+
+    def write(self, key: str, sample: Sample) -> int:
+        """Append one sample; bytes of its JSON and images.
+
+        Raises ImageError for bytes that are no image, RejectedRow for what JSON cannot hold and
+        for a sample too large for a compressed shard: then nothing of it was written. Raises
+        UsageError for a key that does not follow the last one, or where the shard is closed.
+        """
+        if self._handle < 0:
+            raise UsageError(f"{self.path}: the shard is closed")
+        if not (key.isascii() and key.isdigit() and len(key) >= KEY_DIGITS):
+            raise UsageError(f"key {key!r}: a key is a row number of {KEY_DIGITS} digits or more")
+        if (number := int(key)) <= self._last_key:
+            raise UsageError(f"key {key!r} does not follow {make_key(self._last_key)}: keys rise")
+        images = [read_header(data) for data in sample.images]
+        names = [f"{key}.json", *image_names(key, images)]
+        payloads = [_json(sample), *sample.images]
+        if self._compressed:
+            _check_fits(payloads)
+        start = self._offset
+        members = list(map(self._member, names, payloads))
+        self._sink.end_sample()
+        self._last_key = number
+        size = self._offset - start
+        self._index.add(IndexRow(key, start, size, members, images, sample.turns, sample.source))
+        return sum(map(len, payloads))
+
+    def _member(self, name: str, data: bytes) -> IndexMember:
+        size = len(data)
+        head, pad = header(name, size), _PADDING[padding(size)]
+        offset = self._offset + len(head)
+        self._sink.put(head, data, pad)
+        self._offset = offset + size + len(pad)
+        return IndexMember(name, offset, size, xxhash.xxh3_128_digest(data))
+
+    @property
+    def tar_size(self) -> int:
+        """Bytes of the tar so far, uncompressed; once closed with its end mark."""
+        return self._offset if self.info is None else self._offset + len(END)
+
+    def close(self) -> ShardInfo:
+        """Finish the tar, then its index, and give both their final names."""
+        if self.info is not None:
+            return self.info
+        if self._handle < 0:
+            raise UsageError(f"{self.path}: the shard was given up")
+        try:
+            index = self._index.finish(self._sink.finish(END))
+            with explain_disk(self.path):
+                os.fsync(self._handle)
+                self._close_handle()
+                # An older index must never stand beside a newer tar.
+                index_path(self.path).unlink(missing_ok=True)
+                publish(self._temporary, self.path)
+            write_index(index_path(self.path), index)
+        except BaseException:
+            self.abort()
+            raise
+        self.info = shard_info(self.path)
+        return self.info
+
+    def abort(self) -> None:
+        """Give up: nothing is left of a shard that was not closed."""
+        self._close_handle()
+        discard(self._temporary)
+
+    def _close_handle(self) -> None:
+        handle, self._handle = self._handle, -1
+        if handle >= 0:
+            os.close(handle)

@@ -1,0 +1,210 @@
+"""How large a model is: parameters and FLOPs by part, from its config alone.
+
+Owner of the arithmetic; nothing is built. A FLOP is half a multiply-add of a matrix product or a
+convolution, as in torch's counter; element-wise work and recomputed work are not counted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
+
+from ocrtrain.settings.config import PARTS, ModelConfig
+from ocrtrain.settings.image_slots import PATCH, SHRINK, image_slots
+
+_PATCH_PIXELS = 3 * PATCH * PATCH
+
+
+def parameters(config: ModelConfig) -> dict[str, int]:
+    """Parameters by part. At full size SAM has 95,569,152 with its two strided convolutions, CLIP
+    302,575,616 (303,177,728 with a patch embedding that is never used), the decoder 560,990,720.
+
+    The newline and the separator are the projector's.
+    """
+    return {
+        "sam": _sam(config),
+        "clip": _clip(config),
+        "projector": (config.clip_width + config.sam_out + 3) * config.gpt_width,
+        "gpt": _gpt(config),
+    }
+
+
+def _sam(config: ModelConfig) -> int:
+    width, head = config.sam_width, config.sam_width // config.sam_heads
+    block = _block(width, config.sam_mlp)
+    relative = sum(
+        2 * (2 * (config.sam_grid if layer in config.sam_global_layers else config.sam_window) - 1)
+        for layer in range(config.sam_layers)
+    )
+    stem = (_PATCH_PIXELS + 1) * width + config.sam_grid**2 * width
+    neck = width * config.sam_neck + 9 * config.sam_neck**2 + 4 * config.sam_neck
+    strided = 9 * config.sam_mid * (config.sam_neck + config.sam_out)
+    return config.sam_layers * block + relative * head + stem + neck + strided
+
+
+def _clip(config: ModelConfig) -> int:
+    width = config.clip_width
+    embeddings = (config.clip_grid**2 + 1) * width + width  # positions, class token
+    return config.clip_layers * _block(width, config.clip_mlp) + embeddings + 2 * width
+
+
+def _block(width: int, mlp: int) -> int:
+    """qkv and output with biases, MLP with biases, two norms."""
+    return 4 * width * (width + 1) + 2 * width * mlp + mlp + width + 4 * width
+
+
+def _gpt(config: ModelConfig) -> int:
+    """Blocks, embedding and head."""
+    blocks = config.gpt_layers * (4 * config.gpt_width**2 + 2 * config.gpt_width * config.gpt_mlp)
+    return blocks + 2 * embedding(config)
+
+
+def embedding(config: ModelConfig) -> int:
+    """Parameters of the token embedding, which no product is made with."""
+    return config.vocab_size * config.gpt_width
+
+
+def image_flops(config: ModelConfig, image_size: int) -> dict[str, float]:
+    """Forward FLOPs of one image by part of the encoder: 1024 px -> SAM 977 G, CLIP 162 G."""
+    image_slots(image_size)  # raises where 64 does not divide it
+    features = (image_size // PATCH // SHRINK) ** 2
+    both = config.clip_width + config.sam_out
+    return {
+        "sam": _sam_flops(config, image_size // PATCH),
+        "clip": _clip_flops(config, features + 1),
+        "projector": 2.0 * features * both * config.gpt_width,
+    }
+
+
+def _sam_flops(config: ModelConfig, side: int) -> float:
+    """One image of side x side patches."""
+    width, window, patches = config.sam_width, config.sam_window, side * side
+    full = sum(layer < config.sam_layers for layer in set(config.sam_global_layers))
+    padded = (-(-side // window) * window) ** 2  # windows are filled up with zeros
+
+    def attention(positions: int, reach: int) -> float:
+        """qkv and output, scores and values over reach^2 keys, two relative-position products."""
+        products = 4 * width * width + 2 * reach * reach * width + 2 * reach * width
+        return 2.0 * positions * products
+
+    layers = full * attention(patches, side)
+    layers += (config.sam_layers - full) * attention(padded, window)
+    mlp = config.sam_layers * 2.0 * patches * 2 * width * config.sam_mlp
+    neck = 2.0 * patches * (width * config.sam_neck + 9 * config.sam_neck**2)
+    first = 2.0 * (patches / 4) * 9 * config.sam_neck * config.sam_mid
+    second = 2.0 * (patches / 16) * 9 * config.sam_mid * config.sam_out
+    return _stem_flops(config, side) + layers + mlp + neck + first + second
+
+
+def _stem_flops(config: ModelConfig, side: int) -> float:
+    return 2.0 * side * side * config.sam_width * _PATCH_PIXELS
+
+
+def _clip_flops(config: ModelConfig, positions: int) -> float:
+    width = config.clip_width
+    products = config.clip_layers * (4 * width * width + 2 * width * config.clip_mlp)
+    return 2.0 * positions * products + _clip_attention(config, positions)
+
+
+def _clip_attention(config: ModelConfig, positions: int) -> float:
+    return config.clip_layers * 4.0 * positions**2 * config.clip_width
+
+
+def decoder_flops(config: ModelConfig, tokens: int, squares: int) -> float:
+    """Forward FLOPs of the decoder's blocks on documents of `tokens` ids in all, whose lengths'
+    squares sum to `squares`.
+
+    A position attends to itself and what is before it in its document: length * (length + 1) / 2
+    pairs, half of what a kernel without a causal mask does.
+    """
+    width = config.gpt_width
+    products = config.gpt_layers * (4 * width * width + 2 * width * config.gpt_mlp)
+    return 2.0 * tokens * products + _decoder_attention(config, tokens, squares)
+
+
+def _decoder_attention(config: ModelConfig, tokens: int, squares: int) -> float:
+    return config.gpt_layers * 2.0 * (squares + tokens) * config.gpt_width
+
+
+def head_flops(config: ModelConfig, positions: int) -> float:
+    """Forward FLOPs of the output head; the embedding is a look-up and costs none."""
+    return 2.0 * positions * config.gpt_width * config.vocab_size
+
+
+class Documents(NamedTuple):
+    """The samples a step, or a run, trains on, as FLOPs see them: images, ids, the sum of the
+    squares of the samples' lengths, and positions whose loss is computed."""
+
+    images: int
+    tokens: int
+    squares: int
+    supervised: int
+
+
+class Flops(NamedTuple):
+    """FLOPs of SAM, CLIP and projector, and of the decoder."""
+
+    vision: float
+    text: float
+
+    @property
+    def total(self) -> float:
+        """Both."""
+        return self.vision + self.text
+
+
+def training_flops(
+    config: ModelConfig, documents: Documents, *, image_size: int, frozen: Collection[str] = ()
+) -> Flops:
+    """FLOPs the model needs to train on documents, each by itself, however they are batched.
+
+    A trained part costs its forward pass three times (values, gradients of the weights, gradients
+    of the inputs), but for the inputs of the first product of all. A frozen one costs it twice
+    where something before it is trained, its attention (which multiplies two inputs) three times;
+    else once.
+    """
+    images = documents.images
+    forward = {name: images * cost for name, cost in image_flops(config, image_size).items()}
+    forward["gpt"] = decoder_flops(config, documents.tokens, documents.squares)
+    forward["gpt"] += head_flops(config, documents.supervised)
+    # CLIP and decoder begin with trained embeddings, not with a product.
+    stem = images * _stem_flops(config, image_size // PATCH)
+    first = {"sam": stem, "projector": forward["projector"]}
+    positions = (image_size // PATCH // SHRINK) ** 2 + 1
+    attention = {
+        "clip": images * _clip_attention(config, positions),
+        "gpt": _decoder_attention(config, documents.tokens, documents.squares),
+    }
+    costs, before = dict.fromkeys(PARTS, 0.0), False
+    for part in PARTS:
+        trained = part not in frozen
+        costs[part] = forward[part] * (1 + trained + (trained or before))
+        if trained and not before:
+            costs[part] -= first.get(part, 0.0)
+        if before and not trained:
+            costs[part] += attention.get(part, 0.0)
+        before = (before or trained) and images > 0
+    return Flops(sum(costs.values()) - costs["gpt"], costs["gpt"])
+
+
+def step_flops(
+    config: ModelConfig,
+    *,
+    images: int,
+    image_size: int,
+    row_lengths: Sequence[int],
+    supervised: int | None = None,
+    frozen: Collection[str] = (),
+) -> float:
+    """`training_flops` of `images` and documents of `row_lengths`, both together.
+
+    `supervised` None counts the head on every position, which makes the usual 6 N a token.
+    """
+    tokens = sum(row_lengths)
+    documents = Documents(
+        images,
+        tokens,
+        sum(length * length for length in row_lengths),
+        tokens if supervised is None else supervised,
+    )
+    return training_flops(config, documents, image_size=image_size, frozen=frozen).total

@@ -1,0 +1,235 @@
+"""The forecast: what a run will take, from its plan alone, before a GPU is rented.
+
+Owner of the figures and of how they are shown; `plan.json` holds them, `tools/plan.py` and the
+start of every run print them, and the logs of the run come to the same sums. GPU hours are
+arithmetic at an MFU that the reader chooses: nothing here was measured on the GPUs named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ocrdata.planning.totals import SourceTotals, Sums, Totals
+from ocrdata.runtime.units import human_bytes, human_time
+from ocrtrain.cost.flops import Documents, Flops, training_flops
+from ocrtrain.cost.gpus import peak_of
+from ocrtrain.cost.memory import OVERHEAD, USABLE, MicroBatch, estimate_memory
+from ocrtrain.data.run_plan import LongSample, Planned
+from ocrtrain.settings.config import Config
+from ocrtrain.settings.image_slots import image_slots
+
+GPUS = (
+    ("NVIDIA L4", 24), ("NVIDIA GeForce RTX 4090", 24), ("NVIDIA L40S", 48),
+    ("NVIDIA A100-SXM4-80GB", 80), ("NVIDIA H100 80GB HBM3", 80), ("NVIDIA H200", 141),
+    ("NVIDIA B200", 192),
+)  # fmt: skip
+"""Names as torch gives them, and GB of memory, from NVIDIA's data sheets."""
+
+MFU = 0.3
+"""Assumed where nobody says otherwise: what nanochat-size models reach without tuning."""
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """A run's totals with what they cost: FLOPs by source, and bytes at the peak of a step."""
+
+    config: Config
+    totals: Totals
+    longest: tuple[LongSample, ...]
+    flops: tuple[Flops, ...]
+    memory: float
+
+    @property
+    def vision_flops(self) -> float:
+        """SAM, CLIP and projector, over the run."""
+        return sum(flops.vision for flops in self.flops)
+
+    @property
+    def text_flops(self) -> float:
+        """The decoder, over the run."""
+        return sum(flops.text for flops in self.flops)
+
+    def hours(self, peak: float, mfu: float) -> float:
+        """Hours at `mfu` of `peak` FLOP/s."""
+        return (self.vision_flops + self.text_flops) / (peak * mfu) / 3600
+
+
+def forecast(config: Config, planned: Planned) -> Forecast:
+    """What a planned run costs. `config` has its vocabulary by now."""
+    totals = planned.totals
+    flops = tuple(
+        training_flops(
+            config.model,
+            documents(source.sums),
+            image_size=config.image_size,
+            frozen=config.freeze,
+        )
+        for source in totals.sources
+    )
+    largest = MicroBatch(
+        rows=config.rows_per_pass,
+        row_length=totals.longest,
+        images=totals.most_images,
+        image_size=config.image_size,
+        bf16=config.precision != "fp32",
+        checkpointing=config.checkpointing,
+    )
+    memory = estimate_memory(config.model, largest, frozen=config.freeze).total + OVERHEAD
+    return Forecast(config, totals, planned.longest, flops, memory)
+
+
+def documents(sums: Sums) -> Documents:
+    """Sums of samples as FLOPs see them."""
+    return Documents(sums.images, sums.tokens, sums.squares, sums.supervised)
+
+
+def figures(found: Forecast) -> dict[str, Any]:
+    """Every figure as JSON values."""
+    totals, slots = found.totals, image_slots(found.config.image_size)
+    return {
+        "steps": totals.steps,
+        "rows": totals.rows,
+        **_sums(totals.sums, slots),
+        "positions": totals.positions,
+        "padding": totals.padding,
+        "longest_row": totals.longest,
+        "most_images_in_a_pass": totals.most_images,
+        "vision_flops": found.vision_flops,
+        "text_flops": found.text_flops,
+        "memory_bytes": found.memory,
+        "longest_samples": [sample._asdict() for sample in found.longest],
+        "sources": [
+            {
+                "name": source.name,
+                "samples_in_view": source.size,
+                "dropped": source.dropped,
+                "epochs": source.epochs,
+                "steps_per_epoch": steps_per_epoch(totals, source),
+                "share_asked": source.asked,
+                "share_got": source.got,
+                "rows": source.rows,
+                **_sums(source.sums, slots),
+                "vision_flops": flops.vision,
+                "text_flops": flops.text,
+            }
+            for source, flops in zip(totals.sources, found.flops, strict=True)
+        ],
+    }
+
+
+def _sums(sums: Sums, slots: int) -> dict[str, int]:
+    image_tokens = sums.images * slots
+    return {
+        "samples": sums.samples,
+        "images": sums.images,
+        "tokens": sums.tokens,
+        "image_tokens": image_tokens,
+        "text_tokens": sums.tokens - image_tokens,
+        "supervised": sums.supervised,
+        "bytes": sums.bytes,
+        "cut_samples": sums.cut_samples,
+        "cut_tokens": sums.cut_tokens,
+        "cut_turns": sums.cut_turns,
+        "empty_samples": sums.empty,
+    }
+
+
+def steps_per_epoch(totals: Totals, source: SourceTotals) -> float:
+    """Steps of the run in which a source is gone through once; 0 where it is never drawn."""
+    return totals.steps / source.epochs if source.sums.samples else 0.0
+
+
+def describe(found: Forecast) -> str:
+    """The figures as a table for a terminal."""
+    totals, slots = found.totals, image_slots(found.config.image_size)
+    head = ("source", "samples", "drawn", "epochs", "image tok", "text tok", "supervised",
+            "asked", "got", "read", "cut")  # fmt: skip
+    lines = [head, *(_line(source, slots) for source in totals.sources)]
+    if len(totals.sources) > 1:
+        sums, size = totals.sums, sum(source.size for source in totals.sources)
+        lines.append(("all", f"{size:,}", f"{sums.samples:,}", "", *_tokens(sums, slots), "", "",
+                      human_bytes(sums.bytes), f"{sums.cut_samples:,}"))  # fmt: skip
+    total = found.vision_flops + found.text_flops
+    vision = found.vision_flops / total if total else 0.0
+    return "\n".join(
+        [
+            _table(lines),
+            f"{totals.steps:,} steps of {totals.batch} rows: {totals.sums.tokens:,} tokens in "
+            f"{totals.positions:,} positions, padding {totals.padding:.1%}; longest row "
+            f"{totals.longest:,}",
+            *(
+                f"an epoch of {source.name} is {steps_per_epoch(totals, source):,.1f} steps"
+                for source in totals.sources
+                if source.sums.samples
+            ),
+            f"what --seq-len {found.config.seq_len} cuts ({found.config.too_long}): "
+            f"{totals.sums.cut_samples:,} samples by {totals.sums.cut_tokens:,} tokens, "
+            f"{totals.sums.cut_turns:,} whole turns"
+            + (f"; {dropped:,} samples are dropped" if (dropped := _dropped(totals)) else "")
+            + (f"; {empty:,} leave nothing to learn" if (empty := totals.sums.empty) else ""),
+            "longest samples:",
+            *(f"  {one.tokens:,} tokens in {one.shard}:{one.key}" for one in found.longest),
+            f"{total / 1e15:,.4g} PFLOP, {vision:.0%} vision and {1 - vision:.0%} text; memory of "
+            f"a step about {found.memory / 1e9:.3g} GB at its peak",
+        ]
+    )
+
+
+def _dropped(totals: Totals) -> int:
+    return sum(source.dropped for source in totals.sources)
+
+
+def _line(source: SourceTotals, slots: int) -> tuple[str, ...]:
+    sums = source.sums
+    return (
+        source.name, f"{source.size:,}", f"{sums.samples:,}", f"{source.epochs:.2f}",
+        *_tokens(sums, slots), f"{source.asked:.1%}", f"{source.got:.1%}",
+        human_bytes(sums.bytes), f"{sums.cut_samples:,}",
+    )  # fmt: skip
+
+
+def _tokens(sums: Sums, slots: int) -> tuple[str, str, str]:
+    image = sums.images * slots
+    return f"{image:,}", f"{sums.tokens - image:,}", f"{sums.supervised:,}"
+
+
+def describe_rows(ways: Mapping[bool, Totals | str]) -> str:
+    """Packed and unpacked rows side by side, the planned way first: `ways[pack]`, or why that way
+    cannot be planned."""
+    lines: list[tuple[str, ...]] = [("rows", "steps", "samples", "tokens", "positions", "padding")]
+    refused = []
+    for pack, totals in ways.items():
+        name = "packed (--pack)" if pack else "one sample a row"
+        if isinstance(totals, str):
+            refused.append(f"{name}: {totals}")
+            continue
+        sums = totals.sums
+        lines.append((name, f"{totals.steps:,}", f"{sums.samples:,}", f"{sums.tokens:,}",
+                      f"{totals.positions:,}", f"{totals.padding:.2%}"))  # fmt: skip
+    return "\n".join([_table(lines), *refused])
+
+
+def describe_gpus(found: Forecast, mfu: float) -> str:
+    """Hours on GPUs at an MFU, and which of them hold the run."""
+    lines: list[tuple[str, ...]] = [("GPU", "memory", "fits", f"at {mfu:.0%} MFU")]
+    for name, size in GPUS:
+        peak = peak_of(name)
+        assert peak is not None
+        fits = found.memory <= size * 1e9 * USABLE
+        time = human_time(3600 * found.hours(peak, mfu))
+        lines.append((name, f"{size} GB", "yes" if fits else "no", time))
+    return _table(lines)
+
+
+def _table(lines: list[tuple[str, ...]]) -> str:
+    """Lines of equal length, aligned; the first column to the left."""
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if number else cell.ljust(width)
+            for number, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ).rstrip()
+        for line in lines
+    )

@@ -1,0 +1,262 @@
+"""Every turn of a slice asked by itself, its answer scored, and once more with other images.
+
+Owner of what an evaluation asks and of its scores by kind of question. A kind comes from the
+sample's `meta["kinds"]`, one for each turn; without it all questions are of the kind "all".
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ocrdata.reading.samples import Item, load_item
+from ocrdata.reading.view import SampleRef, Shards
+from ocrdata.sample import IMAGE_PART, Message, Sample, image_parts, text_of
+from ocrdata.tokens.tokenizer import Tokenizer
+from ocrtrain.evaluation.generation import Answer, Decoding, Question, answer
+from ocrtrain.evaluation.scores import Score, mean_scores, score
+from ocrtrain.evaluation.swapped import EXCHANGE_SEED, derangement
+from ocrtrain.model.ocr_model import OcrModel
+
+NO_KIND = "all"
+ROWS_AT_ONCE = 32
+"""Rows whose images are in memory together; more find more prompts of one length to batch."""
+
+Partners = Mapping[str, Mapping[int, int]]
+"""kind -> position -> the position whose images are shown instead."""
+
+
+class Turn(NamedTuple):
+    """One question of a row: its number in the row, what is asked, and the gold answer."""
+
+    number: int
+    kind: str
+    messages: list[Message]
+    gold: str
+
+
+def turns_of(sample: Sample) -> list[Turn]:
+    """The turns of a sample as single questions about all of its images.
+
+    A turn that places all images keeps its places; before any other the images come first. A
+    system message stays. Images and answers of other turns are not part of the conversation.
+    """
+    system = [message for message in sample.messages if message["role"] == "system"]
+    spoken = [message for message in sample.messages if message["role"] != "system"]
+    kinds = sample.meta.get("kinds")
+    turns = []
+    for number, (user, assistant) in enumerate(zip(spoken[::2], spoken[1::2], strict=True)):
+        content = user["content"]
+        if image_parts([user]) != len(sample.images):
+            texts = [part for part in content if part["type"] == "text"]
+            content = [*(dict(IMAGE_PART) for _ in sample.images), *texts]
+        known = isinstance(kinds, list) and number < len(kinds)
+        turns.append(
+            Turn(
+                number=number,
+                kind=str(kinds[number]) if known and kinds else NO_KIND,
+                messages=[*system, {"role": "user", "content": content}],
+                gold=text_of(assistant),
+            )
+        )
+    return turns
+
+
+@dataclass(frozen=True, slots=True)
+class Exchanged:
+    """An answer to the same question about the images of another row, scored by the same gold."""
+
+    ref: SampleRef
+    answer: Answer
+    score: Score
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One question, its answer, and the scores."""
+
+    ref: SampleRef
+    turn: int
+    kind: str
+    question: str
+    gold: str
+    answer: Answer
+    score: Score
+    exchanged: Exchanged | None
+
+    def to_json(self) -> dict[str, Any]:
+        """A line of the answers file."""
+        line = {
+            "shard": self.ref.shard,
+            "key": self.ref.key,
+            "turn": self.turn,
+            "kind": self.kind,
+            "question": self.question,
+            "gold": self.gold,
+            "answer": self.answer.text,
+            "tokens": self.answer.tokens,
+            "finished": self.answer.finished,
+            "scores": asdict(self.score),
+        }
+        if self.exchanged is not None:
+            line["exchanged"] = {
+                "shard": self.exchanged.ref.shard,
+                "key": self.exchanged.ref.key,
+                "answer": self.exchanged.answer.text,
+                "scores": asdict(self.exchanged.score),
+            }
+        return line
+
+
+class Asker:
+    """Asks the questions of a slice, some rows at a time."""
+
+    def __init__(
+        self, model: OcrModel, tokenizer: Tokenizer, shards: Shards, decoding: Decoding
+    ) -> None:
+        self.model, self.tokenizer = model, tokenizer
+        self.shards, self.decoding = shards, decoding
+
+    def partners(self) -> Partners:
+        """Whose images each row is shown instead, for each kind of question: a fixed derangement
+        among the rows that have a question of the kind and as many images. Of rows with the same
+        images the first alone takes part: another's would be its own. Reads every row."""
+        groups: dict[tuple[str, int], dict[tuple[bytes, ...], int]] = defaultdict(dict)
+        for position in range(len(self.shards)):
+            sample = self.shards[position]
+            if sample.images:
+                images = self.shards.image_digests(position)
+                for kind in sorted({turn.kind for turn in turns_of(sample)}):
+                    groups[kind, len(images)].setdefault(images, position)
+        partners: dict[str, dict[int, int]] = defaultdict(dict)
+        for (kind, count), members in groups.items():
+            # The seed leaves the kind out: kinds of the same rows share partners, and so images.
+            partners[kind] |= derangement(list(members.values()), seed=f"{EXCHANGE_SEED}:{count}")
+        return {kind: found for kind, found in partners.items() if found}
+
+    def records(self, partners: Partners) -> Iterator[Record]:
+        """The answers, row by row and turn by turn, those to `partners`' images beside them."""
+        for start in range(0, len(self.shards), ROWS_AT_ONCE):
+            stop = min(start + ROWS_AT_ONCE, len(self.shards))
+            yield from self._records(range(start, stop), partners)
+
+    def _records(self, positions: Sequence[int], partners: Partners) -> list[Record]:
+        """The answers of a few rows; each image is decoded and encoded once for all of them."""
+        shown = _Images(self.shards, self.model.image_size)
+        asked = [(p, turn) for p in positions for turn in turns_of(shown.item(p).sample)]
+        others = [partners.get(turn.kind, {}).get(position) for position, turn in asked]
+        questions = [Question(turn.messages, shown.images(p)) for p, turn in asked]
+        questions += [
+            Question(turn.messages, shown.images(other))
+            for (_, turn), other in zip(asked, others, strict=True)
+            if other is not None
+        ]
+        answers = answer(self.model, self.tokenizer, questions, self.decoding)
+        again = iter(answers[len(asked) :])
+        records = []
+        for (position, turn), other, found in zip(asked, others, answers, strict=False):
+            exchanged = None
+            if other is not None:
+                second = next(again)
+                ref = self.shards.ref(other)
+                exchanged = Exchanged(ref, second, score(second.text, turn.gold))
+            records.append(
+                Record(
+                    ref=self.shards.ref(position),
+                    turn=turn.number,
+                    kind=turn.kind,
+                    question=text_of(turn.messages[-1]),
+                    gold=turn.gold,
+                    answer=found,
+                    score=score(found.text, turn.gold),
+                    exchanged=exchanged,
+                )
+            )
+        return records
+
+
+class _Images:
+    """Decoded rows, each once, so that questions about one image share its tensor."""
+
+    def __init__(self, shards: Shards, size: int) -> None:
+        self._shards, self._size = shards, size
+        self._items: dict[int, Item] = {}
+        self._tensors: dict[int, tuple[Tensor, ...]] = {}
+
+    def item(self, position: int) -> Item:
+        """The row."""
+        if position not in self._items:
+            name, size = self._shards.source_name, self._size
+            self._items[position] = load_item(self._shards, position, source=name, image_size=size)
+        return self._items[position]
+
+    def images(self, position: int) -> tuple[Tensor, ...]:
+        """Its images, uint8 [H, W, 3]: the same tensors at every call."""
+        if position not in self._tensors:
+            images = self.item(position).images
+            self._tensors[position] = tuple(torch.from_numpy(image) for image in images)
+        return self._tensors[position]
+
+
+class Tally:
+    """Scores by kind of question, and over all."""
+
+    def __init__(self) -> None:
+        self._right: dict[str, list[Score]] = defaultdict(list)
+        self._exchanged: dict[str, list[Score]] = defaultdict(list)
+        self._cut_off = 0
+
+    def add(self, record: Record) -> None:
+        """Count an answer."""
+        self._cut_off += not record.answer.finished
+        self._right[record.kind].append(record.score)
+        if record.exchanged is not None:
+            self._exchanged[record.kind].append(record.exchanged.score)
+
+    def summary(self) -> dict[str, Any]:
+        """Means over all answers and by kind; with exchanged images where there were any."""
+        found: dict[str, Any] = {"all": _row(_all(self._right), _all(self._exchanged))}
+        if set(self._right) != {NO_KIND}:
+            found["kinds"] = {
+                kind: _row(scores, self._exchanged.get(kind, []))
+                for kind, scores in sorted(self._right.items())
+            }
+        return found | {"cut_off": self._cut_off}
+
+    def table(self) -> str:
+        """The summary for a person. Lengths are in characters."""
+        summary = self.summary()
+        rows = {**summary.get("kinds", {}), "all": summary["all"]}
+        width = max(len("kind of question"), *map(len, rows))
+        head = f"{'kind of question':<{width}}  answers  relaxed  exact    NED  length   gold"
+        with_exchange = "exchanged" in summary["all"]
+        lines = [head + ("  relaxed with exchanged images" if with_exchange else "")]
+        for name, row in rows.items():
+            line = (
+                f"{name:<{width}}  {row['answers']:>7}  {row['relaxed']:>7.1%}"
+                f"  {row['exact']:>5.1%}  {row['ned']:>5.3f}"
+                f"  {row['length']:>6.1f}  {row['gold_length']:>5.1f}"
+            )
+            if "exchanged" in row:
+                other = row["exchanged"]
+                line += f"  {other['relaxed']:.1%} of {other['answers']}"
+            lines.append(line)
+        if self._cut_off:
+            lines.append(f"{self._cut_off} answers were cut off (--max-new-tokens)")
+        return "\n".join(lines)
+
+
+def _all(scores: Mapping[str, list[Score]]) -> list[Score]:
+    return [one for kind in scores.values() for one in kind]
+
+
+def _row(right: list[Score], exchanged: list[Score]) -> dict[str, Any]:
+    row: dict[str, Any] = dict(mean_scores(right))
+    if exchanged:
+        row["exchanged"] = mean_scores(exchanged)
+    return row

@@ -1,0 +1,190 @@
+"""Greedy answers with a cache of keys and values.
+
+Owner of decoding: prompts of equal length are filled in together and answered together, so that no
+padding exists and nothing but the last bits of a sum tells a batched answer from one given alone.
+It never chooses the questions (`ocrtrain.ask`, `ocrtrain.evaluate`) and never scores the answers
+(`ocrtrain.evaluation.scores`).
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ocrdata.errors import UsageError
+from ocrdata.sample import Message, image_parts
+from ocrdata.tokens.rendering import render_prompt
+from ocrdata.tokens.tokenizer import Tokenizer
+from ocrtrain.model.ocr_model import OcrModel
+
+IMAGES_AT_ONCE = 16
+"""Images encoded together; SAM at 1024 px needs about 0.4 GB each for its bias in bf16."""
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How to decode: at most `max_new_tokens` for an answer, `batch` answers at a time, autocast
+    to `precision` where one is given (as in training)."""
+
+    max_new_tokens: int = 256
+    batch: int = 64
+    precision: torch.dtype | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens < 1 or self.batch < 1:
+            raise UsageError(
+                f"max_new_tokens ({self.max_new_tokens}) and batch ({self.batch}) "
+                "must be at least 1"
+            )
+
+
+class Question(NamedTuple):
+    """A conversation that ends with the user's message, and its images, uint8 [H, W, 3]."""
+
+    messages: Sequence[Message]
+    images: tuple[Tensor, ...]
+
+
+class Answer(NamedTuple):
+    """`text` without special tokens; the tokens generated before the end; whether the model ended
+    the answer itself, or was cut off at the limit."""
+
+    text: str
+    tokens: int
+    finished: bool
+
+
+@contextmanager
+def inference(model: OcrModel, precision: torch.dtype | None) -> Iterator[None]:
+    """Evaluation mode without gradients, in autocast where a precision is given.
+
+    Afterwards every module is in the mode it was in before, also a part that was frozen there.
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    autocast = torch.autocast(model.device.type, dtype=precision, enabled=precision is not None)
+    try:
+        with torch.no_grad(), autocast:
+            yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def answer(
+    model: OcrModel, tokenizer: Tokenizer, questions: Sequence[Question], decoding: Decoding
+) -> list[Answer]:
+    """Answer each question by itself, greedily; answers in the order of the questions.
+
+    The vectors of all images given are held at once (1024 px, width 1280: 1.4 MB each in fp32),
+    so give a long list in pieces.
+    Raises ValueError where a conversation places another number of images than it comes with.
+    """
+    prompts = []
+    for question in questions:
+        placed = image_parts(question.messages)
+        if placed != len(question.images):
+            raise ValueError(
+                f"the conversation places {placed} images, {len(question.images)} are given"
+            )
+        rendered = render_prompt(list(question.messages), tokenizer, [model.slots] * placed)
+        prompts.append(torch.from_numpy(rendered.ids).long())
+    stops = frozenset({tokenizer.assistant_end, tokenizer.bos})
+    answers: dict[int, Answer] = {}
+    with inference(model, decoding.precision):
+        vectors = _encode(model, questions)
+        for group in equal_lengths(prompts, decoding.batch):
+            ids = torch.stack([prompts[number] for number in group]).to(model.device)
+            images = [vectors[id(image)] for number in group for image in questions[number].images]
+            embeds = _embed(model, ids, images)
+            for number, (tokens, finished) in zip(
+                group, greedy(model, embeds, stops, decoding.max_new_tokens), strict=True
+            ):
+                answers[number] = Answer(plain_text(tokenizer, tokens), len(tokens), finished)
+    return [answers[number] for number in range(len(questions))]
+
+
+def plain_text(tokenizer: Tokenizer, tokens: Sequence[int]) -> str:
+    """The text of generated tokens: specials, and ids the vocabulary leaves unused, are dropped."""
+    specials = set(tokenizer.specials.values())
+    plain = [token for token in tokens if token not in specials]
+    try:
+        return tokenizer.decode(plain)
+    except ValueError:
+        return tokenizer.decode([token for token in plain if _is_token(tokenizer, token)])
+
+
+def _is_token(tokenizer: Tokenizer, token: int) -> bool:
+    try:
+        tokenizer.decode([token])
+    except ValueError:
+        return False
+    return True
+
+
+def equal_lengths(prompts: Sequence[Tensor], batch: int) -> Iterator[list[int]]:
+    """Numbers of prompts of one length, at most `batch` together, in a fixed order."""
+    by_length: dict[int, list[int]] = defaultdict(list)
+    for number, prompt in enumerate(prompts):
+        by_length[len(prompt)].append(number)
+    for length in sorted(by_length):
+        numbers = by_length[length]
+        for start in range(0, len(numbers), batch):
+            yield numbers[start : start + batch]
+
+
+def _encode(model: OcrModel, questions: Sequence[Question]) -> dict[int, Tensor]:
+    """Vectors [slots, D] of each image by the identity of its tensor: once, however many
+    questions share it."""
+    distinct = list({id(image): image for asked in questions for image in asked.images}.values())
+    vectors: dict[int, Tensor] = {}
+    for start in range(0, len(distinct), IMAGES_AT_ONCE):
+        images = distinct[start : start + IMAGES_AT_ONCE]
+        encoded = model.encoder(model.pixels(images))
+        vectors.update(zip(map(id, images), encoded, strict=True))
+    return vectors
+
+
+def _embed(model: OcrModel, ids: Tensor, images: Sequence[Tensor]) -> Tensor:
+    """[B, T] ids and the vectors [slots, D] of their images, row by row -> [B, T, D]."""
+    embeds: Tensor = model.gpt.model.embed_tokens(ids)
+    if not images:
+        return embeds
+    places = (ids == model.image_token).unsqueeze(-1)
+    return embeds.masked_scatter(places, torch.cat(list(images)).to(embeds.dtype))
+
+
+def greedy(
+    model: OcrModel, embeds: Tensor, stops: frozenset[int], limit: int
+) -> list[tuple[list[int], bool]]:
+    """The most likely continuation of each row of [B, T, D]: its tokens before a stop token, and
+    whether one came within `limit` tokens. Rows that have ended leave the cache."""
+    rows, length, _ = embeds.shape
+    tokens: list[list[int]] = [[] for _ in range(rows)]
+    alive = list(range(rows))
+    cache = model.new_cache()
+    positions = torch.arange(length, device=embeds.device).expand(rows, -1)
+    for _ in range(limit):
+        newest = model.step(embeds, cache, positions).argmax(dim=-1)
+        going = [
+            (place, token) for place, token in enumerate(newest.tolist()) if token not in stops
+        ]
+        for place, token in going:
+            tokens[alive[place]].append(token)
+        if len(going) < len(alive):
+            alive = [alive[place] for place, _ in going]
+            if not alive:
+                break
+            kept = torch.tensor([place for place, _ in going], device=newest.device)
+            cache.batch_select_indices(kept)
+            newest, positions = newest[kept], positions[kept]
+        embeds = model.gpt.model.embed_tokens(newest.unsqueeze(1))
+        positions = positions[:, -1:] + 1
+    cut_off = set(alive)
+    return [(found, row not in cut_off) for row, found in enumerate(tokens)]

@@ -1,0 +1,61 @@
+"""The optimiser and the learning rate: torch's AdamW, and a rate that is a function of the step."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from ocrtrain.model.ocr_model import part_of
+from ocrtrain.settings.config import Config
+
+
+def learning_rate(config: Config, step: int) -> float:
+    """Rate of optimiser step `step` (from 0): linear warm-up, then the schedule.
+
+    The warm-up reaches the peak at its last step; the cosine reaches 0 after the last step.
+    """
+    if step < config.warmup:
+        return config.lr * (step + 1) / config.warmup
+    if config.schedule == "cosine":
+        progress = (step - config.warmup) / (config.steps - config.warmup)
+        return config.lr * 0.5 * (1 + math.cos(math.pi * progress))
+    if config.schedule == "step":
+        return config.lr * config.step_factor ** (step // config.step_every)
+    return config.lr
+
+
+def build_optimizer(model: nn.Module, config: Config) -> torch.optim.AdamW:
+    """AdamW over what is trained, in groups that carry the factor of their rate as `scale`.
+
+    Weight decay is for matrices alone: gains, biases and single vectors have no scale to decay.
+    From random weights an encoder at the decoder's rate collapses: while the decoder learns what
+    answers are common, every image is noise to it, and the encoder learns to show none (NOTES.md).
+    """
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            decay = config.weight_decay if parameter.ndim >= 2 else 0.0
+            groups.setdefault((rate_scale(name, config), decay), []).append(parameter)
+    return torch.optim.AdamW(
+        [
+            {"params": members, "weight_decay": decay, "scale": scale}
+            for (scale, decay), members in groups.items()
+        ],
+        lr=config.lr,
+        betas=(config.beta1, config.beta2),
+        fused=any(p.is_cuda for members in groups.values() for p in members),
+    )
+
+
+def rate_scale(name: str, config: Config) -> float:
+    """The factor of a parameter's learning rate, by its name in the model."""
+    scales = {"sam": config.sam_lr_scale, "clip": config.clip_lr_scale}
+    return scales.get(part_of(name), 1.0)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Give every group its rate of this step."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["scale"]

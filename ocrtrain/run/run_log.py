@@ -1,0 +1,138 @@
+"""What a run says: `metrics.jsonl`, Weights & Biases, and a console line a step.
+
+Owner of where numbers go; it computes and names none of them. The file is the truth: one JSON
+object a line, `step` first. Weights & Biases gets the same values; what is not finite is null in
+the file, since JSON has no NaN.
+"""
+
+from __future__ import annotations
+
+import math
+import netrc
+import os
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from ocrdata.errors import TrainError, UsageError, first_line
+from ocrdata.runtime.units import human_time
+from ocrtrain.settings.config import Config, to_json
+from ocrtrain.state.run_files import Line, LineWriter, cut_lines, read_lines
+
+FILE = "metrics.jsonl"
+
+Values = dict[str, float]
+
+
+class Log:
+    """Appends to `metrics.jsonl` of a run folder, and to W&B where it is on.
+
+    `step` of a line is the optimiser step the values belong to, from 0; validation at step N is
+    of the weights before step N.
+    """
+
+    def __init__(self, run: Path, config: Config, *, wandb_id: str = "") -> None:
+        self._lines = LineWriter(run / FILE)
+        try:
+            self._wandb = _start_wandb(run, config, wandb_id)
+        except BaseException:
+            self._lines.close()
+            raise
+        self.wandb_id: str = self._wandb.id if self._wandb is not None else wandb_id
+
+    def write(self, step: int, values: Values) -> None:
+        """Log `values` of `step`. Numbers that are not finite are written as null."""
+        self._lines.write({"step": step} | {k: _finite(v) for k, v in values.items()})
+        if self._wandb is not None:
+            self._wandb.log(values, step=step)
+
+    def sync(self) -> None:
+        """Make the lines so far durable: a checkpoint must not know more than its log."""
+        self._lines.sync()
+
+    def close(self, *, failed: bool = False) -> None:
+        """End the file and the W&B run."""
+        self._lines.close()
+        if self._wandb is not None:
+            self._wandb.finish(exit_code=int(failed))
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def cut_back(run: Path, step: int) -> None:
+    """Drop lines that a run resumed at `step` will write again.
+
+    Training lines of steps from `step` on, validation lines after it, and a torn last line. At
+    step 0 there is no checkpoint to go on from, and all goes.
+    """
+
+    def stays(line: Line) -> bool:
+        is_validation = any(name.startswith("val/") for name in line)
+        return bool(line["step"] < step or (is_validation and line["step"] == step > 0))
+
+    cut_lines(run / FILE, stays)
+
+
+def read(run: Path) -> list[Line]:
+    """All lines of a run's `metrics.jsonl`. Raises TrainError for a damaged one."""
+    path = run / FILE
+    try:
+        return list(read_lines(path))
+    except OSError as exc:
+        raise TrainError(f"{path}: cannot be read: {exc.strerror}") from exc
+
+
+def console_line(step: int, steps: int, values: Values, eta: float) -> str:
+    """One step for a person: loss, rate, times in seconds, real tokens a second, MFU, ETA."""
+    parts = [
+        f"step {step:>{len(str(steps))}}/{steps}",
+        "loss -" if math.isnan(values["train/loss"]) else f"loss {values['train/loss']:.4f}",
+        f"lr {values['train/lr']:.1e}",
+        f"dt {values['train/dt']:.3f} s",
+        f"wait {values['train/wait']:.3f} s",
+        f"{values['train/tok_per_sec']:,.0f} tok/s",
+        f"mfu {values['train/mfu']:.1%}" if "train/mfu" in values else "mfu -",
+        f"eta {human_time(eta)}",
+    ]
+    return " | ".join(parts)
+
+
+def _start_wandb(run: Path, config: Config, run_id: str) -> Any:
+    """A W&B run, or None. Online needs a key; without one it is offline, and never asks."""
+    if config.wandb == "off":
+        return None
+    import wandb
+
+    online = config.wandb == "online" or (config.wandb == "auto" and _has_key())
+    if online and not _has_key():
+        raise UsageError("--wandb online needs a key: set WANDB_API_KEY, or run `wandb login`")
+    try:
+        return wandb.init(
+            project=config.wandb_project,
+            name=config.name,
+            id=run_id or None,
+            resume="allow" if run_id else None,
+            mode="online" if online else "offline",
+            dir=str(run),
+            config=to_json(config),
+            settings=wandb.Settings(silent=True, console="off"),
+        )
+    except wandb.Error as exc:
+        raise TrainError(
+            f"Weights & Biases does not start: {first_line(exc)}; go on with --wandb offline"
+        ) from exc
+
+
+def _has_key() -> bool:
+    """Whether W&B knows an API key: from the environment, or from `wandb login`, which keeps it in
+    the netrc file."""
+    if os.environ.get("WANDB_API_KEY"):
+        return True
+    host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""
+    path = Path(os.environ.get("NETRC", "~/.netrc")).expanduser()
+    try:
+        return netrc.netrc(path).authenticators(host) is not None
+    except (OSError, netrc.NetrcParseError):
+        return False

@@ -1,0 +1,36 @@
+"""A trained model, loaded from a checkpoint and ready to answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ocrdata.tokens.tokenizer import Tokenizer
+from ocrtrain.model.factory import bare_model
+from ocrtrain.model.ocr_model import OcrModel
+from ocrtrain.settings.config import Config
+from ocrtrain.state.checkpoint import Checkpoint, newest
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A trained model that is ready to answer."""
+
+    model: OcrModel
+    tokenizer: Tokenizer
+    config: Config
+    checkpoint: Path
+
+
+def load_for_inference(path: Path, device: torch.device) -> Loaded:
+    """The checkpoint that `path` means (`checkpoint.newest`), verified, in eval mode on `device`.
+
+    Raises TrainError where there is none or it is damaged.
+    """
+    checkpoint = Checkpoint.open(newest(path))
+    config, tokenizer = checkpoint.config, checkpoint.tokenizer()
+    model = bare_model(config, tokenizer)
+    checkpoint.load_weights(model)
+    return Loaded(model.to(device).eval(), tokenizer, config, checkpoint.folder)
