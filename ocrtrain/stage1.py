@@ -16,21 +16,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ocrdata.runtime.cli import run
-from ocrtrain.run.launch import start
-from ocrtrain.settings import presets
-from ocrtrain.settings.flags import parse
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run stage 1; returns the exit status."""
-    return start(
-        parse(
-            arguments,
-            presets.stage1,
-            prog="python -m ocrtrain.stage1",
-            description="Train SAM, CLIP, projector and GPT on images.",
-        )
+    # Imported here, where Ctrl-C while they load is told in one line.
+    from ocrtrain.settings import presets
+    from ocrtrain.settings.flags import parse
+
+    flags = parse(
+        arguments,
+        presets.stage1,
+        prog="python -m ocrtrain.stage1",
+        description="Train SAM, CLIP, projector and GPT on images.",
     )
+    from ocrtrain.run.launch import start
+
+    return start(flags)
 
 
 if __name__ == "__main__":

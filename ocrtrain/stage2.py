@@ -20,21 +20,23 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ocrdata.runtime.cli import run
-from ocrtrain.run.launch import start
-from ocrtrain.settings import presets
-from ocrtrain.settings.flags import parse
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run stage 2; returns the exit status."""
-    return start(
-        parse(
-            arguments,
-            presets.stage2,
-            prog="python -m ocrtrain.stage2",
-            description="Train CLIP, projector and a fresh GPT on images mixed with text.",
-        )
+    # Imported here, where Ctrl-C while they load is told in one line.
+    from ocrtrain.settings import presets
+    from ocrtrain.settings.flags import parse
+
+    flags = parse(
+        arguments,
+        presets.stage2,
+        prog="python -m ocrtrain.stage2",
+        description="Train CLIP, projector and a fresh GPT on images mixed with text.",
     )
+    from ocrtrain.run.launch import start
+
+    return start(flags)
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ settings.load_profile("project")
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Shards and a tokenizer to train on, see `tests.data.make_inputs`."""
-    from tests.data import make_inputs
+    """Shards and a tokenizer to train on, see `tests.support.data.make_inputs`."""
+    from tests.support.data import make_inputs
 
     return make_inputs(tmp_path_factory.mktemp("inputs"))
 

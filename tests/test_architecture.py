@@ -1,4 +1,4 @@
-"""The import direction (README, "The parts"), read off the source."""
+"""The rooms and what each may import, read off the source (docs/layout.md)."""
 
 import ast
 import subprocess
@@ -8,12 +8,61 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-OWN = {"ocrdata", "ocrtrain", "tools", "tests", "benchmarks"}
 MODULES = sorted((ROOT / "ocrdata").rglob("*.py")) + sorted((ROOT / "ocrtrain").rglob("*.py"))
+TESTS = sorted((ROOT / "tests").rglob("*.py"))
+
+OPEN_TO_ALL = {"ocrdata/errors", "ocrdata/runtime/units"}
+
+DATA_ROOMS = {
+    "storage": set(),
+    "runtime": set(),
+    "images": set(),
+    "sample": {"images"},
+    "sources": {"sample", "shards", "images", "storage", "runtime"},
+    "shards": {"sample", "storage", "images"},
+    "conversion": {"sample", "sources", "shards", "storage", "runtime"},
+    "tokens": {"sample", "shards", "storage"},
+    "reading": {"sample", "tokens", "shards", "images", "storage"},
+    "planning": {"sample", "reading", "tokens", "shards", "storage", "runtime"},
+}
+"""Room of `ocrdata` -> the rooms of `ocrdata` it may import. `sample` is a file of its own."""
+
+TRAIN_ROOMS = {
+    "settings": ({"planning", "reading/slices", "runtime"}, set()),
+    "state": ({"storage", "tokens", "images"}, {"settings"}),
+    "model": ({"images", "tokens", "storage"}, {"settings"}),
+    "data": (
+        set(DATA_ROOMS) - {"sources", "conversion"},
+        {"state", "settings"},
+    ),
+    "cost": ({"planning", "runtime"}, {"model", "data", "settings"}),
+    "evaluation": ({"sample", "reading", "tokens"}, {"model", "data", "settings"}),
+    "run": (
+        {"reading", "tokens", "storage", "runtime"},
+        {"evaluation", "cost", "data", "model", "state", "settings"},
+    ),
+    "inspection": (
+        {"planning", "reading", "tokens", "images", "storage"},
+        {"run", "evaluation", "cost", "data", "model", "state", "settings"},
+    ),
+}
+"""Room of `ocrtrain` -> the rooms of `ocrdata`, and those of `ocrtrain`, that it may import."""
+
+ABOVE_ALL = {"ocrdata": {"commands"}, "ocrtrain": {"commands"}}
+"""Rooms that may import everything below them, and that nothing imports."""
+
+ROOT_FILES = {
+    "ocrdata": {"__init__", "errors", "sample", "reader"},
+    "ocrtrain": {"__init__", "stage1", "stage2", "evaluate", "ask"},
+}
+"""The files in the two packages' roots: what every room shares, and what people type."""
+
+PICKLE_READERS = {"ocrdata/tokens/nanochat_pickle", "ocrtrain/model/encoder_file"}
+"""The one unpickler, and who catches what torch raises when it refuses a pickle."""
 
 
 def imports(path: Path) -> set[str]:
-    """Every module a file imports, wherever in it."""
+    """Every module and name a file imports, wherever in it, with dots."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -25,28 +74,103 @@ def imports(path: Path) -> set[str]:
     return found
 
 
-def tops(path: Path) -> set[str]:
-    return {name.split(".")[0] for name in imports(path)}
+def name_of(path: Path) -> str:
+    """'ocrdata/reading/view'; of a package its folder."""
+    name = str(path.relative_to(ROOT).with_suffix(""))
+    return name.removesuffix("/__init__")
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_nothing_imports_what_it_must_not(path: Path) -> None:
-    package = path.relative_to(ROOT).parts[0]
-    found = tops(path)
-    assert not found & {"tools", "tests", "benchmarks"}
-    assert not found & {"dill", "cloudpickle", "shelve", "marshal"}
-    if path.name != "nanochat_pickle.py" and "pickle" in found:
-        # What torch raises when it refuses a pickle may be caught.
-        assert {n for n in imports(path) if n.startswith("pickle")} == {
-            "pickle",
-            "pickle.UnpicklingError",
-        }
+def own_imports(path: Path) -> set[str]:
+    """The files of the two packages that a file imports."""
+    files = {name_of(module) for module in MODULES}
+    wanted = {name.replace(".", "/") for name in imports(path)}
+    return {name for name in wanted if name in files} - {"ocrdata", "ocrtrain"}
+
+
+def room_of(name: str) -> tuple[str, str]:
+    """'ocrdata/reading/view' -> ('ocrdata', 'reading'); of a file in the root its own name."""
+    package, room = name.split("/")[:2]
+    return package, room
+
+
+def allowed(package: str, room: str) -> tuple[set[str], set[str]]:
+    """The rooms, or files, of `ocrdata` and of `ocrtrain` that a room may import."""
     if package == "ocrdata":
-        assert "ocrtrain" not in found
-        assert "torch" not in found
+        return DATA_ROOMS[room], set()
+    return TRAIN_ROOMS[room]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_a_room_imports_only_rooms_below_it(path: Path) -> None:
+    package, room = room_of(f"{name_of(path)}/")
+    in_root = path.parent == ROOT / package
+    for name in own_imports(path) - OPEN_TO_ALL:
+        other_package, other = room_of(name)
+        assert package == "ocrtrain" or other_package == "ocrdata", f"{name} is above"
+        if other in ABOVE_ALL[other_package]:
+            assert package == other_package and room == other, f"nothing imports {name}"
+        if (package, room) == (other_package, other) or room in ABOVE_ALL[package]:
+            continue
+        if in_root and room != "sample":  # what people type, and re-exports
+            continue
+        data, train = allowed(package, room)
+        mine = data if other_package == "ocrdata" else train
+        place = name.removeprefix(f"{other_package}/")
+        assert other in mine or place in mine, f"{room} must not import {name}"
+
+
+@pytest.mark.parametrize("package", ["ocrdata", "ocrtrain"])
+def test_every_file_is_in_a_room_and_every_room_is_in_the_table(package: str) -> None:
+    folder = ROOT / package
+    assert {path.stem for path in folder.glob("*.py")} == ROOT_FILES[package]
+    rooms = {path.name for path in folder.iterdir() if path.is_dir() and path.name[0] != "_"}
+    table = set(DATA_ROOMS) - {"sample"} if package == "ocrdata" else set(TRAIN_ROOMS)
+    assert rooms == table | ABOVE_ALL[package]
+
+
+def test_rooms_form_no_circle() -> None:
+    order = ["storage", "runtime", "images", "sample", "shards", "sources", "conversion", "tokens",
+             "reading", "planning"]  # fmt: skip
+    for number, room in enumerate(order):
+        assert DATA_ROOMS[room] <= set(order[:number]), room
+    for number, (room, (_, train)) in enumerate(TRAIN_ROOMS.items()):
+        assert train <= set(list(TRAIN_ROOMS)[:number]), room
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_every_room_says_what_goes_in_and_what_comes_out(path: Path) -> None:
+    tree = ast.parse(path.read_text())
+    text = ast.get_docstring(tree)
+    assert text, "no docstring"
+    is_room = path.name == "__init__.py" and path.parent.parent in {
+        ROOT / "ocrdata",
+        ROOT / "ocrtrain",
+    }
+    if is_room and path.parent.name != "commands":
+        assert " In: " in f" {text}" and "Out:" in text, "what goes in, what comes out"
+        named = [word for word in text.split("`") if word.endswith(".py")]
+        assert named and all((path.parent / word).exists() for word in named), "what to read first"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_nothing_imports_what_it_must_not(path: Path) -> None:
+    tops = {name.split(".")[0] for name in imports(path)}
+    assert not tops & {"tools", "tests", "benchmarks"}
+    assert not tops & {"dill", "cloudpickle", "shelve", "marshal"}
+    assert "pickle" not in tops or name_of(path) in PICKLE_READERS
+    if name_of(path).startswith("ocrdata/"):
+        assert "torch" not in tops
     else:
-        assert not found & {"tarfile", "webdataset"}
+        assert not tops & {"tarfile", "webdataset"}
         assert "ocrdata.shards.tar" not in imports(path)
+
+
+def test_torch_refusing_a_pickle_is_all_that_the_encoder_file_knows_of_pickles() -> None:
+    found = imports(ROOT / "ocrtrain" / "model" / "encoder_file.py")
+    assert {name for name in found if name.startswith("pickle")} == {
+        "pickle",
+        "pickle.UnpicklingError",
+    }
 
 
 @pytest.mark.parametrize("stage", ["stage1", "stage2"])
@@ -55,26 +179,58 @@ def test_stages_are_config_values_only(stage: str) -> None:
     other = {"stage1": "stage2", "stage2": "stage1"}[stage]
     assert f"ocrtrain.{other}" not in imports(path)
     assert not [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.For)]
-    for module in (ROOT / "ocrtrain").rglob("*.py"):
-        if module.name not in {"stage1.py", "stage2.py", "presets.py", "config.py"}:
-            strings = [
-                n.value
-                for n in ast.walk(ast.parse(module.read_text()))
-                if isinstance(n, ast.Compare)
-                for n in ast.walk(n)
-                if isinstance(n, ast.Constant)
-            ]
-            assert not {"stage1", "stage2"} & {s for s in strings if isinstance(s, str)}
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in MODULES if "commands" not in path.parts], ids=name_of
+)
+def test_no_code_asks_which_stage_it_is_in(path: Path) -> None:
+    compared = [
+        constant.value
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Compare)
+        for constant in ast.walk(node)
+        if isinstance(constant, ast.Constant) and isinstance(constant.value, str)
+    ]
+    assert not {"stage1", "stage2"} & set(compared)
+
+
+def run_python(code: str) -> None:
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
 def test_making_and_reading_shards_imports_no_torch() -> None:
-    names = [
-        str(p.relative_to(ROOT).with_suffix("")).replace("/", ".")
-        for p in (ROOT / "ocrdata").rglob("*.py")
-        if p.name != "__init__.py"
-    ]
-    code = (
+    names = [name_of(path).replace("/", ".") for path in MODULES if "ocrdata" in path.parts]
+    run_python(
         f"import importlib, sys\nfor name in {names!r}: importlib.import_module(name)\n"
         "assert 'torch' not in sys.modules, 'torch was imported'"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_the_reader_loads_on_first_use() -> None:
+    run_python(
+        "import sys, ocrdata.errors\n"
+        "assert not {'pyarrow', 'numpy', 'PIL'} & set(sys.modules)\n"
+        "from ocrdata import open_shards\n"
+        "import ocrdata.reader\n"
+        "assert open_shards is ocrdata.reader.open_shards\n"
+        "from ocrdata import Sample, SampleRef, Shards\n"
+        "assert 'pyarrow' in sys.modules"
+    )
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
+def test_every_module_has_its_tests(path: Path) -> None:
+    if path.stem == "__init__":
+        return
+    folder = ROOT / "tests" / path.relative_to(ROOT).parent
+    found = [*folder.glob(f"test_{path.stem}*.py"), *folder.glob(f"commands/test_{path.stem}*.py")]
+    assert found, f"no test_{path.stem}*.py in {folder}"
+
+
+@pytest.mark.parametrize("path", TESTS, ids=name_of)
+def test_no_test_imports_another_test(path: Path) -> None:
+    others = {name.split(".")[-1] for name in imports(path) if name.startswith("tests.")}
+    modules = {name for name in imports(path) if name.startswith("tests.")}
+    assert not [name for name in modules if any(part.startswith("test_") for part in
+                                                name.split(".")[1:])], others  # fmt: skip

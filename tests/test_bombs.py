@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from tests import bombs_data
-from tests.bombs import Bomb, Ending, can_measure, explode, faults, measured
+from tests.support import bombs_data
+from tests.support.bombs import Bomb, Ending, can_measure, explode, faults, measured
 
 pytestmark = pytest.mark.skipif(not can_measure(), reason="the peak of memory cannot be set back")
 
 
 def test_the_data_plane(tmp_path: Path) -> None:
-    endings = explode("tests.bombs_data", bombs_data.BOMBS, tmp_path)
+    endings = explode("tests.support.bombs_data", bombs_data.BOMBS, tmp_path)
     assert not faults(bombs_data.BOMBS, endings)
 
 

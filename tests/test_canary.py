@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ocrdata.errors import OcrError
-from tests.canary import ENTRIES, EXECUTE, Entry
+from tests.support.canary import ENTRIES, EXECUTE, Entry
 
 
 @pytest.mark.parametrize("kind", EXECUTE)

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from ocrdata.commands import check_shards, make_shards, train_tokenizer
 from ocrdata.shards.arrow import SCHEMA
 from ocrdata.tokens.rendering import TurnCount
-from ocrtrain import ask, evaluate
+from ocrtrain.commands import ask, evaluate, plan, show_batch
 from ocrtrain.settings import presets
 from ocrtrain.settings.flags import parse
-from tools import check_shards, make_shards, plan, show_batch, train_tokenizer
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "shards" / "README.md", ROOT / "benchmarks" / "README.md"]

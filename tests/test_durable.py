@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.durable import Call, parse, replay, trace
-from tests.shardcommand import environment
-from tests.test_convert_kill import command, write_rows
+from tests.support.convertkill import command, write_rows
+from tests.support.durable import Call, parse, replay, trace
+from tests.support.shardcommand import environment
 
 OUT = Path("/o")
 
@@ -93,7 +93,7 @@ def test_the_converter(tmp_path: Path) -> None:
 
 
 def test_the_trainer(tmp_path: Path) -> None:
-    from tests.trainkill import Trainer
+    from tests.support.trainkill import Trainer
 
     trainer = Trainer(tmp_path, whole=False)
     run = trainer.run("traced")

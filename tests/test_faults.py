@@ -13,11 +13,11 @@ from ocrdata.errors import DigestError, OcrError, ShardError
 from ocrdata.reading.view import open_shards
 from ocrdata.shards.index import index_path
 from ocrdata.shards.manifest import Manifest, write_manifest
-from tests import fault
-from tests.fault import BAD, Reading, Target, cases, outcome, run
-from tests.faultmatrix import MATRIX
-from tests.faulttargets import SHARD, TARGETS, make_counts, make_set, read_counted, read_set
-from tests.rows import sample, write_shard
+from tests.support import fault
+from tests.support.fault import BAD, Reading, Target, cases, outcome, run
+from tests.support.faultmatrix import MATRIX
+from tests.support.faulttargets import SHARD, TARGETS, make_counts, make_set, read_counted, read_set
+from tests.support.rows import sample, write_shard
 
 CASES = 6
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import fuzz, fuzzruns
-from tests.fuzz import Property, examine
+from tests.support import fuzz, fuzzruns
+from tests.support.fuzz import Property, examine
 
 
 @pytest.mark.parametrize("one", fuzz.PROPERTIES + fuzzruns.PROPERTIES, ids=lambda one: one.name)

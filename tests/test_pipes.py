@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 from ocrdata.shards.index import index_path
-from tests.bombs import ROOT
-from tests.rows import sample, write_set, write_shard
+from tests.support.bombs import ROOT
+from tests.support.rows import sample, write_set, write_shard
 
 # One child for all: what hangs is killed with it.
 READ = """

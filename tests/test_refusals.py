@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.kill import points
-from tests.refusals import REASONS, refused_at, small_disk
-from tests.shardcommand import environment, made
-from tests.test_convert_kill import command, go_on, write_rows
+from tests.support.convertkill import command, go_on, write_rows
+from tests.support.kill import points
+from tests.support.refusals import REASONS, refused_at, small_disk
+from tests.support.shardcommand import environment, made
 
 
 def test_each_refusal_is_told_and_cured(tmp_path: Path) -> None:
@@ -33,7 +33,7 @@ def test_each_refusal_is_told_and_cured(tmp_path: Path) -> None:
 def test_what_is_no_clear_line_is_seen() -> None:
     from subprocess import CompletedProcess
 
-    from tests.refusals import check_told
+    from tests.support.refusals import check_told
 
     good = "error: /o/x: no permission; get the right to it, or choose another place\n"
     check_told(CompletedProcess([], 1, "", good), "forbid", 1)

@@ -8,7 +8,7 @@ of where rows come from.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +19,6 @@ from ocrdata.conversion.rejects import Reject, examples, reasons, rejects_path, 
 from ocrdata.conversion.work_folder import Record, WorkFolder, differences, recorded_provenance
 from ocrdata.conversion.worker import Made, Stretch, runs
 from ocrdata.errors import DiskError, OcrError, ShardError, UsageError
-from ocrdata.planning.counting import count_anew
 from ocrdata.runtime.processes import work
 from ocrdata.runtime.progress import Progress
 from ocrdata.runtime.units import human_bytes
@@ -29,8 +28,17 @@ from ocrdata.sources.base import SizedSource, Source
 from ocrdata.storage.files import explain_disk, free_bytes, fsync_folder, make_folder
 from ocrdata.storage.locks import Lock
 
+OnShards = Callable[[Sequence[Path]], None]
+"""Called with the paths of finished shards, before the manifest that lists them is written."""
 
-def convert(source: Source, options: Options, progress: Progress | None = None) -> Manifest:
+
+def convert(
+    source: Source,
+    options: Options,
+    progress: Progress | None = None,
+    *,
+    on_shards: OnShards | None = None,
+) -> Manifest:
     """Make the whole shard set, or what is missing of it, and its manifest.
 
     Of a complete set what was lost since is made again, the rest left alone. Raises UsageError
@@ -38,26 +46,34 @@ def convert(source: Source, options: Options, progress: Progress | None = None) 
     DiskError, and OcrError where too many rows are rejected; whatever it raises, the same call goes
     on from there.
     """
-    with _Conversion(source, options, progress or Progress()) as conversion:
+    with _Conversion(source, options, progress or Progress(), on_shards) as conversion:
         if conversion.finished is not None:
             return conversion.repair_all(conversion.finished)
         return conversion.make_all()
 
 
 def convert_one(
-    source: Source, options: Options, shard: int, progress: Progress | None = None
+    source: Source,
+    options: Options,
+    shard: int,
+    progress: Progress | None = None,
+    *,
+    on_shards: OnShards | None = None,
 ) -> ShardInfo:
     """Make one shard alone: anew in a complete set, where it must be what the manifest says, or as
     a part of a set to come. Raises as `convert` does, and OcrError where it is not."""
-    with _Conversion(source, options, progress or Progress()) as conversion:
+    with _Conversion(source, options, progress or Progress(), on_shards) as conversion:
         return conversion.make_one(shard)
 
 
 class _Conversion:
     """One run, while it holds the output's lock."""
 
-    def __init__(self, source: Source, options: Options, progress: Progress) -> None:
+    def __init__(
+        self, source: Source, options: Options, progress: Progress, on_shards: OnShards | None
+    ) -> None:
         self.source, self.options, self.progress = source, options, progress
+        self.on_shards = on_shards
         self.out = options.out
         self.work = WorkFolder(self.out, options.name)
         self.manifest_path = self.out / f"{options.name}.json"
@@ -132,7 +148,7 @@ class _Conversion:
         self.progress.start(self.options.name, total, total - missing)
         self._check_rejects()
         work(self._task(self.out), pending, self.options.workers, self._report)
-        self._count(self.layout.shards)
+        self._hand_over(self.layout.shards)
         self.finished = self._finish()
         return self.finished
 
@@ -156,7 +172,7 @@ class _Conversion:
             record = self.work.read_record(shard)
             assert record is not None
             made = record.shard
-        self._count([shard])
+        self._hand_over([shard])
         return made
 
     def repair_all(self, manifest: Manifest) -> Manifest:
@@ -169,7 +185,7 @@ class _Conversion:
             self.progress.start(self.options.name, rows, 0)
         for shard in broken:
             self._repair(shard, read_manifest(self.manifest_path))
-        self._count(self.layout.shards)
+        self._hand_over(self.layout.shards)
         return read_manifest(self.manifest_path)
 
     def _is_whole(self, shard: int, manifest: Manifest) -> bool:
@@ -209,16 +225,11 @@ class _Conversion:
             write_manifest(self.manifest_path, replace(manifest, shards=shards, totals=totals))
         return new
 
-    def _count(self, shards: Sequence[int]) -> None:
-        """Count the tokens of finished shards where that was asked for and is not done."""
-        if self.options.tokenizer is not None:
+    def _hand_over(self, shards: Sequence[int]) -> None:
+        """Tell the caller which shards are finished."""
+        if self.on_shards is not None:
             self.progress.close()
-            count_anew(
-                [self.out / self.layout.file(shard) for shard in shards],
-                self.options.tokenizer,
-                workers=self.options.workers,
-                progress=Progress(self.progress.stream),
-            )
+            self.on_shards([self.out / self.layout.file(shard) for shard in shards])
 
     def _task(self, folder: Path) -> Stretch:
         return Stretch(self.source, self.layout, self.work, folder)

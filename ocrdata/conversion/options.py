@@ -12,15 +12,12 @@ from pathlib import Path
 from ocrdata.conversion.layout import Layout
 from ocrdata.errors import UsageError
 from ocrdata.shards.names import COMPRESSED, PLAIN
-from ocrdata.tokens.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
 class Options:
     """How a source is made into shards. `start` and `stop` are origin rows, `limit` counts from
-    `start`; `compress` is None or "zstd"; `command` makes the set again, for error messages.
-    With a `tokenizer` tokens are counted too (`ocrdata.planning.counting`); they are no part of
-    the manifest."""
+    `start`; `compress` is None or "zstd"; `command` makes the set again, for error messages."""
 
     out: Path
     name: str
@@ -32,7 +29,6 @@ class Options:
     max_reject_fraction: float = 0.01
     command: str = ""
     compress: str | None = None
-    tokenizer: Tokenizer | None = None
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]*", self.name):

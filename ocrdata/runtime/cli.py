@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import argparse
 import errno
+import importlib
 import os
 import re
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from types import TracebackType
 from typing import NoReturn
 
 from ocrdata.errors import OcrError
@@ -46,21 +46,27 @@ def shown(text: str) -> str:
     return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
-def run(main: Callable[[Sequence[str]], int]) -> NoReturn:
+Main = Callable[[Sequence[str]], int]
+
+
+def run(command: Main | str) -> NoReturn:
     """Run a command's `main(arguments)` and end the process with its status.
 
-    An `OcrError` is printed as its message alone; anything else is a bug and keeps its traceback.
+    A command given as a module's name is imported here, so that Ctrl-C while it loads is one line
+    too. An `OcrError` is printed as its message alone; anything else is a bug and keeps its
+    traceback.
     """
     try:
         if sys.stdout is None:  # closed by who started it
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for the rest of the process
-        status = main(sys.argv[1:])
+        main = importlib.import_module(command).main if isinstance(command, str) else command
+        status: int = main(sys.argv[1:])
         sys.stdout.flush()
     except OcrError as exc:
         print(f"error: {shown(str(exc))}", file=sys.stderr)
         status = exc.exit_status
     except KeyboardInterrupt:
-        _say_stopped()
+        print("stopped by Ctrl-C", file=sys.stderr)
         status = 130
         if any(thread is not threading.main_thread() for thread in threading.enumerate()):
             sys.stdout.flush()
@@ -76,17 +82,3 @@ def run(main: Callable[[Sequence[str]], int]) -> NoReturn:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         status = 1
     sys.exit(status)
-
-
-def _say_stopped() -> None:
-    print("stopped by Ctrl-C", file=sys.stderr)
-
-
-def _uncaught(kind: type[BaseException], exc: BaseException, trace: TracebackType | None) -> None:
-    if issubclass(kind, KeyboardInterrupt):  # while a command still loads what it needs
-        _say_stopped()
-    else:
-        sys.__excepthook__(kind, exc, trace)
-
-
-sys.excepthook = _uncaught

@@ -1,9 +1,9 @@
 """How much memory a run takes at its peak, and whether the machine at hand can do it.
 
-Owner of the estimate and of the one line that says no before anything is loaded. Bytes kept for
-the backward pass were measured with torch's saved-tensor hooks (sdpa attention, fp32 parameters,
-with and without bf16 autocast) and are linear in the widths; `tests/test_memory.py` compares them
-with what torch keeps. Allocator and library overhead are a flat addition.
+Owner of the estimate and of the one line that says no before anything is loaded. Bytes kept for the
+backward pass were measured with torch's saved-tensor hooks (sdpa attention, fp32 parameters, with
+and without bf16 autocast) and are linear in the widths; `tests/ocrtrain/cost/test_memory.py`
+compares them with what torch keeps. Allocator and library overhead are a flat addition.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 Owner of decoding: prompts of equal length are filled in together and answered together, so that no
 padding exists and nothing but the last bits of a sum tells a batched answer from one given alone.
-It never chooses the questions (`ocrtrain.ask`, `ocrtrain.evaluate`) and never scores the answers
-(`ocrtrain.evaluation.scores`).
+It never chooses the questions (`ocrtrain.commands.ask`, `ocrtrain.commands.evaluate`) and never
+scores the answers (`ocrtrain.evaluation.scores`).
 """
 
 from __future__ import annotations

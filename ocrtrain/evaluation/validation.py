@@ -262,7 +262,9 @@ class _Run:
     def _losses(self, batch: Batch) -> tuple[list[LossTotal], list[LossTotal], list[bool]]:
         """Of each row: its loss, the loss of its answers' beginnings, whether it shows images."""
         batch = batch.to(self.model.device)
-        losses, rows = self.model.token_losses(batch)
+        losses, rows = self.model.token_losses(
+            batch.input_ids, batch.position_ids, batch.targets, batch.images
+        )
         head = answer_ranks(batch.targets)[batch.targets != IGNORE] < HEAD_TOKENS
         count = batch.targets.shape[0]
         looks = [row.images > 0 for row in batch.rows]

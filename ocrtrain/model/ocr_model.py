@@ -9,7 +9,7 @@ never loads weights (`ocrtrain.model.pretrained`), and never chooses what is tra
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -20,7 +20,6 @@ from torch.utils.checkpoint import checkpoint
 
 from ocrdata.errors import UsageError
 from ocrdata.tokens.rendering import IGNORE
-from ocrtrain.data.batch import Batch
 from ocrtrain.model.encoder import DeepEncoder
 from ocrtrain.model.init import initialise
 from ocrtrain.model.pixels import letterbox
@@ -160,18 +159,27 @@ class OcrModel(nn.Module):
             )
         return LossSum(total, at.numel())
 
-    def loss(self, batch: Batch) -> LossSum:
-        """Summed loss of a batch that lies on the model's device, and its supervised positions."""
-        embeds = self.embed(batch.input_ids, self.pixels(batch.images))
-        return self.head_loss(self.hidden(embeds, batch.position_ids), batch.targets)
+    def forward(
+        self, input_ids: Tensor, position_ids: Tensor, targets: Tensor, images: Sequence[Tensor]
+    ) -> LossSum:
+        """Summed loss of B rows of T positions on the model's device.
+
+        `input_ids`, `position_ids` and `targets` (IGNORE: no loss) are int64 [B, T]; `images` are
+        uint8 [H, W, 3], in the order of their places, row by row.
+        """
+        embeds = self.embed(input_ids, self.pixels(images))
+        return self.head_loss(self.hidden(embeds, position_ids), targets)
 
     @torch.no_grad()
-    def token_losses(self, batch: Batch) -> TokenLosses:
-        """The loss of each supervised position by itself, for evaluation."""
-        embeds = self.embed(batch.input_ids, self.pixels(batch.images))
-        hidden = self.hidden(embeds, batch.position_ids)
-        rows, columns = (batch.targets != IGNORE).nonzero(as_tuple=True)
-        states, wanted = hidden[rows, columns], batch.targets[rows, columns]
+    def token_losses(
+        self, input_ids: Tensor, position_ids: Tensor, targets: Tensor, images: Sequence[Tensor]
+    ) -> TokenLosses:
+        """The loss of each supervised position by itself, for evaluation. Takes what `forward`
+        takes."""
+        embeds = self.embed(input_ids, self.pixels(images))
+        hidden = self.hidden(embeds, position_ids)
+        rows, columns = (targets != IGNORE).nonzero(as_tuple=True)
+        states, wanted = hidden[rows, columns], targets[rows, columns]
         losses = [torch.zeros(0, device=states.device)]
         for start in range(0, len(rows), HEAD_CHUNK):
             piece = slice(start, start + HEAD_CHUNK)

@@ -30,7 +30,7 @@ from ocrtrain.data.stream import Stream
 from ocrtrain.evaluation.validation import Settings, validate
 from ocrtrain.model.device import autocast_type
 from ocrtrain.model.encoder_file import save_deepencoder
-from ocrtrain.model.ocr_model import OcrModel
+from ocrtrain.model.ocr_model import LossSum, OcrModel
 from ocrtrain.run import run_log
 from ocrtrain.run.batch_log import BatchRecord
 from ocrtrain.run.optimizer import learning_rate, set_rate
@@ -229,8 +229,9 @@ def _optimise(job: Job, batch: Batch) -> Measured:
     total, positions = 0.0, 0
     for piece in batch.split(config.rows_per_pass):
         with _autocast(config, job.device):
-            summed = model.loss(piece.to(job.device)).loss_sum
-            loss = summed / max(1, batch.supervised)
+            part = piece.to(job.device)
+            found: LossSum = model(part.input_ids, part.position_ids, part.targets, part.images)
+            loss = found.loss_sum / max(1, batch.supervised)
         loss.backward()  # type: ignore[no-untyped-call]  # torch has no types here
         total += loss.item()
         positions += piece.input_ids.numel()

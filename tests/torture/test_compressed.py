@@ -15,8 +15,8 @@ from ocrdata.reading.view import open_shards
 from ocrdata.shards.index import Index, index_path, read_index
 from ocrdata.shards.names import make_key
 from ocrdata.shards.output import Frames
-from tests.compressed import chat, write_chats
-from tests.test_shardset_compressed import owners
+from tests.support.compressed import chat, write_chats
+from tests.support.frameowners import owners
 
 pytestmark = pytest.mark.torture
 

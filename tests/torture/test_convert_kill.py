@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from ocrdata.reading.view import open_shards
-from tests.hub import Hub
-from tests.hubdata import FINEVISION, SMOLTALK, chart_rows, finevision_repository, shared
-from tests.hubdata import smoltalk_repository as chat_repository
-from tests.kill import points, spread
-from tests.shardcommand import TOOL, environment, made, make_shards
-from tests.test_convert_kill import ZSTD, command, kill_and_go_on, unbroken, whole
+from tests.support.convertkill import ZSTD, command, kill_and_go_on, unbroken, whole
+from tests.support.hub import Hub
+from tests.support.hubdata import FINEVISION, SMOLTALK, chart_rows, finevision_repository, shared
+from tests.support.hubdata import smoltalk_repository as chat_repository
+from tests.support.kill import points, spread
+from tests.support.shardcommand import TOOL, environment, made, make_shards
 
 pytestmark = pytest.mark.torture
 __all__ = ["whole"]  # the fixture

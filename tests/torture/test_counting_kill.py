@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from ocrdata.tokens.tokenizer import train_tokenizer
-from tests.test_counting import killed_and_made_again
-from tests.test_make_shards_tokens import killed_and_run_again
+from tests.support.commandkill import killed_and_run_again
+from tests.support.countkill import killed_and_made_again
 
 pytestmark = pytest.mark.torture
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.fault import Target, run, table
-from tests.faultmatrix import MATRIX
-from tests.results import record
+from tests.support.fault import Target, run, table
+from tests.support.faultmatrix import MATRIX
+from tests.support.results import record
 
 pytestmark = pytest.mark.torture
 CASES = 1_000

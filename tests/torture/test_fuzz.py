@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests import fuzz, fuzzruns
-from tests.fuzz import Property, examine
-from tests.results import record
+from tests.support import fuzz, fuzzruns
+from tests.support.fuzz import Property, examine
+from tests.support.results import record
 
 pytestmark = pytest.mark.torture
 

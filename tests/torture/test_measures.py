@@ -3,7 +3,7 @@
 import pytest
 
 from ocrdata.tokens.tokenizer import load_tokenizer
-from tests.test_measures import SHARED, check, real
+from tests.support.reallengths import SHARED, check, real
 
 pytestmark = pytest.mark.torture
 

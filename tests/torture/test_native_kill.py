@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.kill import spread
-from tests.nativekill import kill_natively, native_points
-from tests.results import record
-from tests.shardcommand import environment
-from tests.test_convert_kill import command, go_on, whole
-from tests.trainkill import Trainer
+from tests.support.convertkill import command, go_on, whole
+from tests.support.kill import spread
+from tests.support.nativekill import kill_natively, native_points
+from tests.support.results import record
+from tests.support.shardcommand import environment
+from tests.support.trainkill import Trainer
 
 pytestmark = pytest.mark.torture
 __all__ = ["whole"]  # the fixture

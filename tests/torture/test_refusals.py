@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.kill import points, spread
-from tests.refusals import REASONS, refused_at, small_disk
-from tests.results import record
-from tests.shardcommand import environment, made
-from tests.test_convert_kill import command, go_on, write_rows
-from tests.trainkill import Trainer
+from tests.support.convertkill import command, go_on, write_rows
+from tests.support.kill import points, spread
+from tests.support.refusals import REASONS, refused_at, small_disk
+from tests.support.results import record
+from tests.support.shardcommand import environment, made
+from tests.support.trainkill import Trainer
 
 pytestmark = pytest.mark.torture
 

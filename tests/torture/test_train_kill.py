@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.kill import spread
-from tests.trainkill import Trainer
+from tests.support.kill import spread
+from tests.support.trainkill import Trainer
 
 pytestmark = pytest.mark.torture
 

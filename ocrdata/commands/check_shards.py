@@ -1,0 +1,101 @@
+"""Verify shards to the last byte, and say what is in them.
+
+    python tools/check_shards.py 'shards/chartqa-<000..017>.tar'
+    python tools/check_shards.py shards/chartqa.json shards/smoltalk.json
+
+Each SPEC is a set of its own: a tar, a range, a glob, a folder or a manifest; tars of one set that
+are named one by one, as a shell does with unquoted braces, are taken together. Exit status 0: all
+sound. 1: damage, with a line for every damaged sample on standard output. 2: no such shards.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tqdm import tqdm
+
+from ocrdata.reading.spec import Resolved
+from ocrdata.reading.verify import Contents, check, find, quantile
+from ocrdata.runtime.cli import Parser, run, shown
+from ocrdata.runtime.units import human_bytes, human_time
+from ocrdata.shards.names import is_shard, set_path
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Check every set in turn."""
+    specs: list[str] = build_parser().parse_args(arguments).specs
+    found = [find(group) for group in together(specs)]
+    return 1 if sum([check_set(resolved) for resolved in found]) else 0
+
+
+def build_parser() -> Parser:
+    """The command line."""
+    parser = Parser(prog="check_shards.py", description=__doc__ or "")
+    parser.add_argument("specs", nargs="+", metavar="SPEC", help="shards to verify")
+    return parser
+
+
+def together(specs: Sequence[str]) -> list[list[str]]:
+    """The specs of each set: tars of one folder and name side by side."""
+    groups: dict[str, list[str]] = {}
+    for spec in specs:
+        path = Path(spec)
+        single = is_shard(path.name) and path.is_file()
+        groups.setdefault(str(set_path(path)) if single else spec, []).append(spec)
+    return list(groups.values())
+
+
+def check_set(found: Resolved) -> int:
+    """Check one set, print what is wrong and what is in it; the number of errors."""
+    contents, errors = Contents(), 0
+    started = time.perf_counter()
+    total = sum(path.stat().st_size for path in found.files)
+    with tqdm(total=total, unit="B", unit_scale=True, leave=False, disable=None) as bar:
+        for error in check(found, contents, bar.update):
+            errors += 1
+            bar.clear()
+            print(shown(str(error).splitlines()[0]), flush=True)
+    seconds = time.perf_counter() - started
+    print(describe(found, contents))
+    verdict = "all sound" if not errors else f"{errors:,} errors, each named above"
+    rate = human_bytes(total / max(seconds, 1e-9))
+    print(f"  {verdict}; {human_bytes(total)} in {human_time(seconds)}, {rate}/s")
+    return errors
+
+
+def describe(found: Resolved, contents: Contents) -> str:
+    """A few lines about what is in a set."""
+    about = f"manifest {found.manifest.name}" if found.manifest else "no manifest"
+    if found.manifest and found.manifest.licence:
+        about += f", licence {found.manifest.licence}"
+    lines = [
+        f"{found.base} ({about})",
+        f"  {contents.shards:,} shards, {contents.samples:,} samples, {contents.turns:,} turns, "
+        f"{contents.images.total():,} images, {human_bytes(contents.bytes)}",
+    ]
+    if contents.images:
+        lines.append(
+            f"  images: {_shares(contents.images)}; longer side "
+            + _spread(contents.long_sides, lambda value: f"{value:,} px")
+        )
+    if contents.samples:
+        lines.append("  bytes a sample: " + _spread(contents.sample_bytes, human_bytes))
+        lines.append(f"  sources: {_shares(contents.sources)}")
+    return "\n".join(lines)
+
+
+def _shares(counts: Counter[str]) -> str:
+    shown = [f"{name or '(none)'} {count:,}" for name, count in counts.most_common(8)]
+    return ", ".join(shown) + (f" and {len(counts) - 8} more" if len(counts) > 8 else "")
+
+
+def _spread(bins: Counter[int], show: Callable[[int], str]) -> str:
+    values = [show(quantile(bins, share)) for share in (0.05, 0.5, 0.95, 1.0)]
+    return "5 % under about {}, half under {}, 95 % under {}, all under {}".format(*values)
+
+
+if __name__ == "__main__":
+    run(main)

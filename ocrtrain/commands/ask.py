@@ -1,0 +1,84 @@
+"""Ask a trained model one question about an image, or about none.
+
+    python -m ocrtrain.ask --checkpoint runs/stage1-full --image chart.png "What is the title?"
+
+`--checkpoint` is a run folder (its newest complete checkpoint is taken) or one of its
+checkpoints/step_N folders. Standard output gets the answer and nothing else.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from ocrdata.errors import ImageError, UsageError
+from ocrdata.images.decode import RGB, decode_rgb
+from ocrdata.images.letterbox import shrink_to_fit
+from ocrdata.runtime.cli import Parser, run
+from ocrdata.sample import IMAGE_PART, Message, text_part
+from ocrtrain.evaluation.generation import Decoding, Question, answer
+from ocrtrain.model.device import autocast_type, resolve_device
+from ocrtrain.run.trained import load_for_inference
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Answer; returns the exit status."""
+    asked = build_parser().parse_args(list(arguments))
+    if not asked.question.strip():
+        raise UsageError("the question is empty")
+    device = resolve_device(asked.device)
+    decoding = Decoding(max_new_tokens=asked.max_new_tokens)
+    pictures = [read_image(Path(name)) for name in asked.image]
+    loaded = load_for_inference(Path(asked.checkpoint), device)
+    size = loaded.model.image_size
+    images = tuple(torch.from_numpy(shrink_to_fit(picture, size)) for picture in pictures)
+    (found,) = answer(
+        loaded.model,
+        loaded.tokenizer,
+        [Question([user_message(asked.question, len(images))], images)],
+        replace(decoding, precision=autocast_type(loaded.config.precision, device)),
+    )
+    print(found.text)
+    if not found.finished:
+        print(
+            f"the answer was cut off after {found.tokens} tokens (--max-new-tokens)",
+            file=sys.stderr,
+        )
+    return 0
+
+
+def build_parser() -> Parser:
+    """The command line."""
+    parser = Parser(prog="python -m ocrtrain.ask", description=__doc__ or "")
+    parser.add_argument("question", help="what to ask")
+    parser.add_argument("--checkpoint", required=True, help="a run folder, or checkpoints/step_N")
+    parser.add_argument(
+        "--image", action="append", default=[], help="image file; again for further images"
+    )
+    parser.add_argument("--max-new-tokens", type=int, default=1024, help="longest answer, tokens")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    return parser
+
+
+def user_message(question: str, images: int) -> Message:
+    """A user's message: the images first, as the data sets have them, then the question."""
+    return {"role": "user", "content": [*([IMAGE_PART] * images), text_part(question)]}
+
+
+def read_image(path: Path) -> RGB:
+    """The pixels of an image file. Raises UsageError where it cannot be read, ImageError where it
+    is no image."""
+    try:
+        return decode_rgb(path.read_bytes())
+    except OSError as exc:
+        raise UsageError(f"--image {path}: {exc.strerror}") from exc
+    except ImageError as exc:
+        raise ImageError(f"--image {path}: {exc}") from exc
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,92 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ocrdata.errors import ShardError
+from ocrdata.reading.view import open_shards
+from ocrdata.shards.index import index_path, read_index
+from tests.support.rows import flip, write_set
+from tests.support.shardcommand import ROOT, environment, make_shards
+
+
+def check_shards(*words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "error", str(ROOT / "tools" / "check_shards.py"), *map(str, words)],
+        env=environment(cwd), cwd=cwd, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def test_sound_shards(tmp_path: Path) -> None:
+    write_set(tmp_path, "one", [5, 5], ("PNG", "GIF"))
+    write_set(tmp_path, "two", [3], ())
+    done = check_shards("one.json", "two-000.tar", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "one.json (manifest one)" in done.stdout
+    assert "2 shards, 10 samples, 10 turns, 20 images" in done.stdout
+    assert "images: png 10, gif 10; longer side 5 % under about" in done.stdout
+    assert "sources: numbers 3" in done.stdout
+    assert done.stdout.count("all sound") == 2
+
+
+def test_tars_named_one_by_one_are_one_set(tmp_path: Path) -> None:
+    write_set(tmp_path, "one", [5, 5])
+    done = check_shards("one-000.tar", "one-001.tar", cwd=tmp_path)
+    assert done.stdout.count("all sound") == 1
+    assert "one-00{0,1}.tar (manifest one)\n  2 shards, 10 samples" in done.stdout
+
+
+def test_damage_is_named_line_by_line(tmp_path: Path) -> None:
+    write_set(tmp_path, "one", [9, 9])
+    index = read_index(index_path(tmp_path / "one-001.tar"))
+    for position in (2, 5):
+        flip(tmp_path / "one-001.tar", list(index.members(position))[1].offset + 7)
+    done = check_shards("one-<000..001>.tar", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (1, "")
+    lines = done.stdout.splitlines()
+    for line, position in zip(lines, (2, 5), strict=False):
+        key = f"{9 + position:09d}"
+        assert line.startswith(
+            f"one-001.tar: sample {key}: member {key}.png: digest differs at byte "
+        )
+    assert "2 errors, each named above" in done.stdout
+
+
+def test_what_is_not_there(tmp_path: Path) -> None:
+    done = check_shards("absent.json", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: absent.json: no such file or folder\n"
+    done = check_shards(cwd=tmp_path)
+    assert done.returncode == 2
+    write_set(tmp_path, "one", [1])
+    (tmp_path / "one.json").write_text("{}")
+    done = check_shards("one.json", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "error: one.json: not a manifest of shards\n"
+
+
+def test_compressed_shards_made_damaged_and_repaired(tmp_path: Path) -> None:
+    rows = [{"prompt": f"question {n}", "answer": f"answer {n} " * 20} for n in range(90)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    words = ["jsonl", "--path", tmp_path / "rows.jsonl", "--out", tmp_path, "--compress", "zstd"]
+    done = make_shards(*words, "--shard-samples", 40, env=environment(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "rows-000.tar.zst to rows-002.tar.zst" in done.stdout
+    assert "times smaller than" in done.stdout
+    before = (tmp_path / "rows-001.tar.zst").read_bytes()
+    sound = check_shards(*(f"rows-00{n}.tar.zst" for n in range(3)), cwd=tmp_path)
+    assert sound.stdout.count("all sound") == 1 and "3 shards, 90 samples" in sound.stdout
+    flip(tmp_path / "rows-001.tar.zst", 300)
+    found = check_shards("rows.json", cwd=tmp_path)
+    named = [line for line in found.stdout.splitlines() if "the zstd frame at byte 0" in line]
+    assert found.returncode == 1 and len(named) == 40
+    assert all("and with it samples 000000040 to 000000079 (40 of them)" in line for line in named)
+    with pytest.raises(ShardError) as caught:
+        open_shards(str(tmp_path / "rows.json"))[40]
+    command = caught.value.remedy
+    assert "--compress zstd" in command and command.endswith("--only 1")
+    done = make_shards(*words, "--shard-samples", 40, "--only", 1, env=environment(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "rows-001.tar.zst").read_bytes() == before

@@ -1,0 +1,99 @@
+"""`tools/make_shards.py` without a hub: files, synthetic rows, and what is typed wrongly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ocrdata.commands import make_shards as tool
+from ocrdata.errors import UsageError
+from ocrdata.reading.view import open_shards
+from ocrdata.shards.manifest import read_manifest
+from ocrdata.sources.registry import REGISTRY
+from tests.support.hubdata import SHARED, shared
+from tests.support.shardcommand import environment, made, make_shards, one_line
+
+
+@pytest.mark.parametrize("kind", ["charts", "sums"])
+def test_synthetic_rows_need_nothing(tmp_path: Path, kind: str) -> None:
+    words = [kind, "--shard-samples", 16]
+    for out, more in (("a", ["--limit", 40]), ("b", ["--stop", 40, "--workers", 1])):
+        done = make_shards(*words, "--out", tmp_path / out, *more, env=environment(tmp_path))
+        assert done.returncode == 0, done.stderr
+        assert "40 samples of 40 rows" in done.stdout
+    first, second = made(tmp_path / "a"), made(tmp_path / "b")
+    for name in first.keys() - {f"{kind}.json"}:  # which names the command
+        assert first[name] == second[name]
+    seeded = make_shards(
+        *words, "--limit", 40, "--seed", 5, "--out", tmp_path / "a", env=environment(tmp_path)
+    )
+    assert seeded.returncode == 2 and "seed was 0, now 5" in one_line(seeded)
+    assert open_shards(str(tmp_path / "a" / f"{kind}-<000..002>.tar"))[39].turns >= 1
+
+
+def test_the_ten_overfit_images(tmp_path: Path) -> None:
+    file = shared("overfit10") / "overfit_dataset.json"
+    words = ["jsonl", "--path", file, "--out", tmp_path / "out", "--name", "overfit10"]
+    done = make_shards(*words, env=environment(tmp_path))
+    assert done.returncode == 0, done.stderr
+    shards = open_shards(str(tmp_path / "out" / "overfit10-000.tar"))
+    assert len(shards) == 10
+    manifest = read_manifest(tmp_path / "out" / "overfit10.json")
+    assert manifest.provenance["command"] == (
+        "python tools/make_shards.py jsonl --name overfit10 --path overfit_dataset.json"
+    )
+    assert str(SHARED) not in (tmp_path / "out" / "overfit10.json").read_text()
+
+
+def test_too_many_rejected_rows(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"prompt": "q", "answer": "a"}\n' * 20 + "broken\n")
+    words = ["jsonl", "--path", file, "--out", tmp_path / "out"]
+    done = make_shards(*words, env=environment(tmp_path))
+    assert done.returncode == 1
+    assert "1 of 21 rows are rejected" in one_line(done) and "row 20)" in done.stderr
+    done = make_shards(*words, "--max-reject-fraction", 0.1, env=environment(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "rejected  1 rows, see" in done.stdout and "1 x the line is no JSON" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "the following arguments are required: KIND"),
+        (["chart"], "invalid choice: 'chart'"),
+        (["finevision"], "required: --subset"),
+        (["jsonl", "--path", "none.jsonl"], "none.jsonl: no such file"),
+        (["chartqa", "--workers", "many"], "invalid int value: 'many'"),
+        (["chartqa", "--limit", "0"], "--limit 0: must be 1 or more"),
+        (["chartqa", "--name", "a b"], "--name 'a b': letters"),
+        (["chartqa", "--repo", "FineVision"], "written as OWNER/NAME"),
+        (["chartqa", "--lim", "3"], "unrecognized arguments: --lim 3"),
+    ],
+)
+def test_what_cannot_be_meant(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises((SystemExit, UsageError)) as caught:
+        tool.main(words)
+    if isinstance(caught.value, SystemExit):
+        assert caught.value.code == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and said in error
+    else:
+        assert said in str(caught.value)
+
+
+def test_help_is_there_for_everything(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        tool.main(["--help"])
+    whole_help = capsys.readouterr().out
+    assert "python tools/make_shards.py chartqa" in whole_help
+    for kind in REGISTRY:
+        assert kind in whole_help
+        with pytest.raises(SystemExit, match="0"):
+            tool.main([kind, "--help"])
+        one = capsys.readouterr().out
+        for flag in ("out", "name", "shard-samples", "start", "stop", "limit", "workers", "only"):
+            assert f"--{flag}" in one

@@ -1,0 +1,261 @@
+from collections import Counter
+from dataclasses import replace
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ocrdata.errors import UsageError
+from ocrdata.planning.lengths import Measures
+from ocrdata.planning.plan import Place, Plan, PlanSource, Recipe, Weight
+from tests.support.measured import made_up
+from tests.support.plans import SEQ_LEN, two
+
+
+def measures(sources: list[PlanSource], cut: float = 0.0) -> list[Measures]:
+    return [
+        made_up(source.size, longest=SEQ_LEN, seed=number, cut=cut)
+        for number, source in enumerate(sources)
+    ]
+
+
+def make(
+    sources: list[PlanSource] | None = None, *, batch: int = 4, steps: int = 50, seed: int = 1,
+    **values: object,
+) -> Plan:  # fmt: skip
+    sources = two() if sources is None else sources
+    recipe = Recipe(batch=batch, steps=steps, seed=seed, seq_len=SEQ_LEN, row_images=9)
+    return Plan(sources, replace(recipe, **values), measures(sources))  # type: ignore[arg-type]
+
+
+def drawn(plan: Plan, source: int) -> list[Place]:
+    places = [place for step in range(plan.steps) for row in plan.rows(step) for place in row]
+    return [place for place in places if place.source == source]
+
+
+mixes = st.sampled_from(["batch", "sample"])
+weighs = st.sampled_from(["rows", "samples", "tokens"])
+packs = st.sampled_from([0, 7, 30])
+
+
+@given(
+    vision=st.integers(1, 40), text=st.integers(1, 40), batch=st.integers(1, 7), mix_by=mixes,
+    weigh_by=weighs,
+)  # fmt: skip
+def test_every_epoch_takes_each_sample_once(
+    vision: int, text: int, batch: int, mix_by: str, weigh_by: str
+) -> None:
+    plan = make(two(vision, text), batch=batch, steps=40, mix_by=mix_by, weigh_by=weigh_by)
+    for source, size in enumerate((vision, text)):
+        places = drawn(plan, source)
+        assert len(places) == plan.rows_per_source()[source]
+        for number in range(0, len(places) - size + 1, size):
+            epoch = places[number : number + size]
+            assert {place.position for place in epoch} == set(range(size))
+            assert {place.epoch for place in epoch} == {number // size}
+
+
+@given(
+    vision=st.integers(1, 40), batch=st.integers(1, 5), mix_by=mixes, weigh_by=weighs,
+    pack_window=st.sampled_from([7, 30]), at_end=st.sampled_from(["repeat", "stop", "move"]),
+)  # fmt: skip
+def test_packed_nothing_is_lost_or_repeated(
+    vision: int, batch: int, mix_by: str, weigh_by: str, pack_window: int, at_end: str
+) -> None:
+    try:
+        plan = make(
+            two(vision, 20), batch=batch, steps=30, mix_by=mix_by, weigh_by=weigh_by,
+            pack_window=pack_window, at_end=at_end,
+        )  # fmt: skip
+    except UsageError as exc:
+        assert "ends before the first batch is full" in str(exc)
+        return
+    for source, size in enumerate((vision, 20)):
+        counts = Counter((place.position, place.epoch) for place in drawn(plan, source))
+        assert set(counts.values()) <= {1}
+        # All epochs but the last, which a run may end in, are whole.
+        last = max((epoch for _, epoch in counts), default=0)
+        for epoch in range(last):
+            assert sum(found == epoch for _, found in counts) == size
+        if at_end != "repeat":
+            assert last == 0
+    for step in range(plan.steps):
+        for row in plan.rows(step):
+            lengths = [int(plan.measures[p.source].lengths[p.position]) for p in row]
+            assert sum(lengths) <= SEQ_LEN
+            assert len({place.source for place in row}) == 1
+
+
+@given(pack_window=packs, mix_by=mixes, weigh_by=weighs, world=st.sampled_from([1, 2, 4]))
+def test_a_batch_is_a_function_of_the_plan_and_the_step(
+    pack_window: int, mix_by: str, weigh_by: str, world: int
+) -> None:
+    plan, again = (
+        make(steps=25, pack_window=pack_window, mix_by=mix_by, weigh_by=weigh_by) for _ in range(2)
+    )
+    forwards = [plan.rows(step) for step in range(25)]
+    each = 4 // world
+    backwards = [
+        [row for rank in range(world)
+         for row in again.rows(step, range(rank * each, (rank + 1) * each))]
+        for step in reversed(range(25))
+    ]  # fmt: skip
+    assert forwards == backwards[::-1]
+
+
+@given(weights=st.lists(st.integers(1, 9), min_size=2, max_size=4), mix_by=mixes,
+       pack_window=packs, weigh_by=weighs)  # fmt: skip
+def test_no_source_strays_by_more_than_a_batch(
+    weights: list[int], mix_by: str, pack_window: int, weigh_by: str
+) -> None:
+    sources = [PlanSource(f"s{n}", 40 + n, Fraction(w)) for n, w in enumerate(weights)]
+    plan = make(sources, steps=40, mix_by=mix_by, pack_window=pack_window, weigh_by=weigh_by)
+    got, largest, total = np.zeros(len(weights)), 0.0, 0.0
+    for step in range(plan.steps):
+        rows = plan.rows(step)
+        units = [_units(plan, row, weigh_by) for row in rows]
+        for row, unit in zip(rows, units, strict=True):
+            got[row[0].source] += unit
+        largest, total = max(largest, sum(units)), total + sum(units)
+        due = np.array(weights) / sum(weights) * total
+        assert np.abs(got - due).max() <= largest + 1e-6
+
+
+def _units(plan: Plan, row: tuple[Place, ...], weigh_by: str) -> int:
+    if weigh_by == "rows":
+        return 1
+    if weigh_by == "samples":
+        return len(row)
+    return sum(int(plan.measures[place.source].lengths[place.position]) for place in row)
+
+
+def test_batches_hold_one_source_by_default_and_several_on_request() -> None:
+    by_batch = make(steps=28)
+    assert all(len({p[0].source for p in by_batch.rows(step)}) == 1 for step in range(28))
+    by_sample = make(batch=28, steps=3, mix_by="sample")
+    for step in range(3):
+        assert Counter(row[0].source for row in by_sample.rows(step)) == {0: 18, 1: 10}
+
+
+def test_weights_that_change_at_a_named_step() -> None:
+    def shares(first: Fraction, later: Fraction) -> Weight:
+        return ((0, first), (100, later))
+
+    half, tenth = Fraction(1, 2), Fraction(1, 10)
+    sources = [
+        PlanSource("vision", 30, shares(half, 1 - tenth)),
+        PlanSource("text", 20, shares(half, tenth)),
+    ]
+    for mix_by in ("batch", "sample"):
+        plan = make(sources, steps=200, mix_by=mix_by)
+        text = [sum(row[0].source for row in plan.rows(step)) / plan.batch for step in range(200)]
+        assert sum(text[:100]) == pytest.approx(50, abs=1)
+        assert sum(text[100:]) == pytest.approx(10, abs=1)
+
+
+def test_stop_ends_the_run_with_the_first_source() -> None:
+    plan = make(two(30, 20), batch=4, steps=50, at_end="stop")
+    text = [step for step in range(plan.steps) if plan.rows(step)[0][0].source]
+    assert len(text) == 5 or len(drawn(plan, 0)) == 28
+    assert plan.steps < 50 and plan.ended_by in (0, 1)
+    assert max(Counter(drawn(plan, plan.ended_by)).values()) == 1
+
+
+def test_move_goes_on_with_the_others() -> None:
+    plan = make(two(40, 8), batch=4, steps=50, at_end="move")
+    assert plan.rows_per_source() == [40, 8]
+    assert plan.steps == 12
+    assert Counter(place.position for place in drawn(plan, 0)) == Counter(range(40))
+
+
+def test_samples_that_are_too_long_are_dropped_on_request() -> None:
+    sources = two()
+    found = measures(sources, cut=0.3)
+    recipe = Recipe(batch=4, steps=50, seed=1, seq_len=SEQ_LEN, too_long="drop")
+    plan = Plan(sources, recipe, found)
+    for source in range(2):
+        long = set(np.flatnonzero(found[source].whole > SEQ_LEN).tolist())
+        kept = set(range(sources[source].size)) - long
+        assert long and {place.position for place in drawn(plan, source)} == kept
+    everything = replace(found[0], cut=np.arange(30), cut_tokens=np.full(30, 99, np.int32),
+                         cut_turns=np.zeros(30, np.int32))  # fmt: skip
+    with pytest.raises(UsageError, match="vision: every sample is longer than --seq-len 60"):
+        Plan(sources, recipe, [everything, found[1]])
+
+
+def test_another_source_beside_it_does_not_change_a_sources_order() -> None:
+    alone = make(two()[:1], batch=1, steps=30)
+    mixed = make(two(), batch=1, steps=100)
+    assert drawn(alone, 0) == drawn(mixed, 0)[:30]
+
+
+def test_the_recipe_says_all() -> None:
+    recipe = make(pack_window=16).to_json()
+    assert recipe["sources"][1]["weights"] == [[0, "5/14"]]
+    assert (recipe["order"], recipe["mix"], recipe["packing"]) == (
+        "feistel-1", "deadline-3", "best-fit-2",
+    )  # fmt: skip
+    assert (recipe["pack_window"], recipe["seq_len"], recipe["weigh_by"]) == (16, 60, "rows")
+
+
+@pytest.mark.parametrize("step", [-1, 50])
+def test_steps_outside(step: int) -> None:
+    with pytest.raises(IndexError, match="of a plan of 50 steps"):
+        make().rows(step)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"mix_by": "x"}, "mix 'x' is none of batch, sample"),
+        ({"weigh_by": "x"}, "weights by 'x' is none of rows, samples, tokens"),
+        ({"at_end": "x"}, "at end 'x' is none of repeat, stop, move"),
+        ({"too_long": "x"}, "too long 'x' is none of truncate, drop, error"),
+        ({"batch": 0}, "must be at least 1"),
+        ({"steps": 0}, "must be at least 1"),
+        ({"pack_window": 5, "row_images": 0}, "room for an image in a row"),
+    ],
+)
+def test_mistakes_in_a_recipe(values: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        make(**values)  # type: ignore[arg-type]
+
+
+def test_mistakes_in_the_sources() -> None:
+    with pytest.raises(UsageError, match="at least one source"):
+        make([])
+    with pytest.raises(UsageError, match="same name"):
+        make(two()[:1] * 2)
+    with pytest.raises(UsageError, match="holds no samples"):
+        Plan([PlanSource("a", 0, Fraction(1))], Recipe(1, 1, 0))
+    with pytest.raises(UsageError, match="must hold from step 0 on"):
+        make([PlanSource("a", 3, ((1, Fraction(1)),))])
+    with pytest.raises(UsageError, match="from step 5 on all weights are 0"):
+        make([PlanSource("a", 3, ((0, Fraction(1)), (5, Fraction(0))))])
+    with pytest.raises(UsageError, match="text ends before the first batch is full"):
+        make([PlanSource("text", 3, Fraction(1))], at_end="stop")
+    with pytest.raises(ValueError, match="needs the lengths"):
+        Plan(two(), Recipe(1, 1, 0, pack_window=5, seq_len=9, row_images=1))
+
+
+def test_many_slots_are_counted_in_blocks() -> None:
+    plan = make(two(300, 200), batch=100, steps=120, mix_by="sample")
+    seen = Counter[int]()
+    for step in range(120):
+        for source, row in plan.numbers(step):
+            assert row == seen[source]
+            seen[source] += 1
+
+
+def test_the_digest_knows_the_lengths_that_rows_depend_on() -> None:
+    """Another tokenizer or image size packs other rows: that is another plan."""
+    sources = [PlanSource("a", 40, ((0, Fraction(1)),), "a.tar", "x")]
+    found = {}
+    for window in (0, 16):
+        recipe = Recipe(batch=2, steps=5, seed=0, seq_len=SEQ_LEN, pack_window=window, row_images=9)
+        plans = [Plan(sources, recipe, [made_up(40, longest=SEQ_LEN, seed=n)]) for n in (0, 1)]
+        found[window] = {plan.digest for plan in plans}
+        assert {source["lengths"] == "" for source in plans[0].to_json()["sources"]} == {not window}
+    assert (len(found[0]), len(found[16])) == (1, 2)

@@ -1,0 +1,84 @@
+import threading
+from pathlib import Path
+
+import pytest
+
+from ocrdata.errors import DiskError, ShardError
+from ocrdata.reading.index_tar import cached_index_path, find_index
+from ocrdata.shards.index import (
+    index_path,
+    read_index,
+)
+from ocrdata.storage.cache import CACHE_VARIABLE
+from tests.support.rows import image, write_tar
+
+
+def test_a_tar_without_its_end_is_not_indexed(tmp_path: Path) -> None:
+    tar = write_tar(tmp_path / "x.tar", [("a.png", image("PNG")), ("b.png", image("PNG"))])
+    data = tar.read_bytes()
+    tar.write_bytes(data[:1024])
+    with pytest.raises(ShardError, match="truncated or damaged"):
+        find_index(tar)
+    assert not index_path(tar).exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["x.tar"]
+
+
+def test_an_index_is_made_once_beside_the_tar(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tar = write_tar(tmp_path / "x.tar", [("a.txt", b"x")])
+    assert find_index(tar) == tmp_path / "x.index.parquet"
+    assert "x.tar has no index; reading it whole, once" in caplog.text
+    caplog.clear()
+    assert find_index(tar) == tmp_path / "x.index.parquet"
+    assert not caplog.text
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.index.parquet", "x.tar"]
+
+
+def test_an_index_goes_to_the_cache_where_it_cannot_lie_beside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
+    stem = "x" * 250  # its index's name is longer than a name may be
+    tars = []
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        tars.append(write_tar(tmp_path / folder / f"{stem}.tar", [(f"{folder}.txt", b"x")]))
+    files = [find_index(tar) for tar in tars]
+    assert files == [cached_index_path(tar) for tar in tars]
+    assert [read_index(file).keys for file in files] == [["one"], ["two"]]
+    assert [find_index(tar) for tar in tars] == files
+    assert len(list((tmp_path / "cache").iterdir())) == 2
+    write_tar(tars[0], [("other.txt", b"longer than before" * 1000)])
+    assert read_index(find_index(tars[0])).keys == ["other"]
+
+
+def test_no_place_for_an_index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "file" / "cache"))
+    tar = write_tar(tmp_path / f"{'x' * 250}.tar", [("a.txt", b"x")])
+    with pytest.raises(DiskError, match="not a folder"):
+        find_index(tar)
+
+
+def test_a_tar_that_is_gone(tmp_path: Path) -> None:
+    with pytest.raises(ShardError, match="the file is gone"):
+        find_index(tmp_path / "absent.tar")
+
+
+def test_many_who_want_one_index_make_it_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    tar = write_tar(tmp_path / "x.tar", [(f"{n}.png", image("PNG")) for n in range(50)])
+    found: list[int] = []
+    threads = [
+        threading.Thread(target=lambda: found.append(len(read_index(find_index(tar)))))
+        for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [50] * 8
+    assert caplog.text.count("has no index") == 1
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["x.index.parquet", "x.tar"]

@@ -1,0 +1,184 @@
+import os
+import threading
+from collections.abc import Callable
+from itertools import accumulate, pairwise
+from pathlib import Path
+
+import pytest
+import xxhash
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ocrdata.errors import ShardError, TruncatedError
+from ocrdata.images.decode import ImageInfo
+from ocrdata.reading import zstd_tar
+from ocrdata.reading.index_tar import index_tar
+from ocrdata.reading.view import open_shards
+from ocrdata.sample import Sample
+from ocrdata.shards.index import (
+    Index,
+    index_path,
+    read_index,
+    write_index,
+)
+from ocrdata.shards.members import split_name
+from ocrdata.shards.output import Frames
+from tests.support.compressed import Piece, chat, sized, skippable, streamed, write, write_chats
+from tests.support.rows import image, samples, write_shard, write_tar
+
+
+def same(one: Index, other: Index) -> bool:
+    return one.header == other.header and bool(one.table.equals(other.table))
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.lists(samples(), max_size=5), st.integers(0, 10**12))
+def test_the_writer_gathers_what_is_found_in_the_tar(
+    tmp_path_factory: pytest.TempPathFactory, rows: list[Sample], start: int
+) -> None:
+    path = tmp_path_factory.mktemp("shard") / "x-000.tar"
+    write_shard(path, rows, start)
+    written, found = read_index(index_path(path)), index_tar(path)
+    assert same(written, found)
+    assert len(found) == len(rows)
+    for position, row in enumerate(rows):
+        assert found.row(position).turns == row.turns
+        assert found.row(position).source == row.source
+        assert len(found.row(position).images) == len(row.images)
+    again = path.with_name("again.index.parquet")
+    write_index(again, found)
+    assert again.read_bytes() == index_path(path).read_bytes()
+
+
+def test_anybodys_tar_is_indexed(tmp_path: Path) -> None:
+    tar = write_tar(
+        tmp_path / "photos.tar",
+        [
+            ("README", b"no sample"),
+            ("a/.hidden.png", b"no sample"),
+            ("a/one.jpg", image("JPEG")),
+            ("a/one.txt", b"a caption"),
+            ("a/two.seg.PNG", b"not an image"),
+            ("a/two.json", b'{"source": "web", "other": 1}'),
+            ("b/one.cls", b"3"),
+            ("b/one.bin", bytes(3 << 20)),
+        ],
+    )
+    index = index_tar(tar)
+    assert index.keys == ["a/one", "a/two", "b/one"]
+    assert [index.row(at).turns for at in range(3)] == [1, 0, 0]
+    assert [index.row(at).source for at in range(3)] == ["", "web", ""]
+    assert index.row(0).images == (ImageInfo("jpg", 8, 6),)
+    assert index.row(1).images == (ImageInfo("", 0, 0),)
+    big = index.row(2).members[1]
+    assert (big.size, big.digest) == (3 << 20, xxhash.xxh3_128_digest(bytes(3 << 20)))
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["a.png", "b.png", "a.txt"], "sample a: member a.txt: members of one sample are not adj"),
+        (["a.png", "a.txt", "a.png"], "sample a: member a.png: the name stands twice"),
+        (["a.png", "../b.png"], r"member name '../b.png' holds a '\.\.'"),
+    ],
+)
+def test_tars_that_are_no_data_set(tmp_path: Path, names: list[str], message: str) -> None:
+    tar = write_tar(tmp_path / "x.tar", [(name, b"x") for name in names])
+    with pytest.raises(ShardError, match=message):
+        index_tar(tar)
+
+
+@pytest.mark.parametrize(
+    "raw", [b"{", b"[1]", b'{"messages": 3}', b"[" * 10**5, b"\xff", b'{"source": "\\ud800"}']
+)
+def test_json_that_is_not_ours_has_no_turns(tmp_path: Path, raw: bytes) -> None:
+    tar = write_tar(tmp_path / "x.tar", [("a.json", raw)])
+    assert index_tar(tar).row(0).turns == 0
+
+
+def test_names_and_samples() -> None:
+    assert split_name("000000001.json") == ("000000001", "json")
+    assert split_name("a.b/c.1.jpg") == ("a.b/c", "1.jpg")
+    assert split_name("README") is None
+    assert split_name("a/.DS_Store") is None
+
+
+def test_a_tar_that_changes_while_it_is_indexed(tmp_path: Path) -> None:
+    tar = write_tar(tmp_path / "x.tar", [(f"{n}.png", image("PNG")) for n in range(3000)])
+    begun, done = threading.Event(), threading.Event()
+
+    def touch() -> None:
+        moment = 0
+        while not done.is_set():
+            moment += 1
+            os.utime(tar, ns=(moment, moment))
+            begun.set()
+
+    thread = threading.Thread(target=touch)
+    thread.start()
+    begun.wait()
+    try:
+        with pytest.raises(ShardError, match="changed while it was being indexed"):
+            index_tar(tar)
+    finally:
+        done.set()
+        thread.join()
+
+
+def test_a_compressed_shard_is_indexed_as_its_writer_did(tmp_path: Path) -> None:
+    for count in (0, 1, 200):
+        path = write_chats(tmp_path / f"z-{count:03d}.tar.zst", count, Frames(5000, 3))
+        written = read_index(index_path(path))
+        assert same(written, index_tar(path))
+        assert (len(written.header.frames) > 10) == (count == 200)
+
+
+@pytest.mark.parametrize("largest", [1000, 1 << 24])
+@pytest.mark.parametrize("make", [sized, streamed])
+def test_anybodys_compressed_tar(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    make: Callable[[bytes], Piece],
+    largest: int,
+) -> None:
+    """One frame or several, cut anywhere, with other frames between."""
+    monkeypatch.setattr(zstd_tar, "LARGEST_HELD", largest)
+    plain = write_chats(tmp_path / "x-000.tar", 50)
+    data, expected = plain.read_bytes(), index_tar(plain)
+    for number, cuts in enumerate(([], [700], [512, 513, 30_000], [len(data) - 1024])):
+        bounds = [0, *cuts, len(data)]
+        parts = [make(data[a:b]) for a, b in pairwise(bounds)]
+        path = tmp_path / f"z-{number:03d}.tar.zst"
+        write(path, [skippable(b"first"), *parts])
+        found = index_tar(path)
+        assert found.table.equals(expected.table)
+        assert found.header.tar_size == len(data)
+        assert found.header.shard_size == path.stat().st_size
+        shards = open_shards(str(path))
+        assert list(shards) == [chat(at) for at in range(50)]
+        assert [shards[at] for at in (49, 3, 20)] == [chat(at) for at in (49, 3, 20)]
+
+
+def test_a_compressed_tar_that_was_cut(tmp_path: Path) -> None:
+    plain = write_chats(tmp_path / "x-000.tar", 50)
+    data = plain.read_bytes()
+    for length in (len(data) - 1024, len(data) - 1, 3000):
+        write(tmp_path / "z-000.tar.zst", [sized(data[:length])])
+        with pytest.raises(TruncatedError, match=r"z-000.tar.zst: .*truncated or damaged"):
+            index_tar(tmp_path / "z-000.tar.zst")
+    path = write_chats(tmp_path / "z-001.tar.zst", 50, Frames(4000, 3))
+    header, whole = read_index(index_path(path)).header, path.read_bytes()
+    starts = [0, *accumulate(size for size, _ in header.frames)]
+    for size in (*starts[:-2], 5, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        with pytest.raises(TruncatedError):
+            index_tar(path)
+    path.write_bytes(whole[: starts[-2]])  # all but the seek table: nothing of the tar is missing
+    assert len(index_tar(path)) == 50
+
+
+def test_a_member_too_large_for_a_compressed_tar(tmp_path: Path) -> None:
+    tar = write_tar(tmp_path / "x.tar", [("a.json", bytes(20 << 20))])
+    write(tmp_path / "z.tar.zst", [sized(b""), streamed(tar.read_bytes())])
+    with pytest.raises(ShardError, match=r"at most 16,777,216 are read at once\n  unpack it with"):
+        index_tar(tmp_path / "z.tar.zst")

@@ -1,0 +1,169 @@
+import os
+import random
+import threading
+from pathlib import Path
+
+import pytest
+
+from ocrdata.errors import DigestError, ShardError, TransportError, TruncatedError, UsageError
+from ocrdata.reading import shard_set
+from ocrdata.reading.view import Shards, open_shards
+from ocrdata.shards.index import index_path
+from ocrdata.shards.names import make_key
+from tests.support.rows import flip, sample, write_set, write_shard
+
+COUNTS = (5, 0, 7, 1)
+
+
+TOTAL = sum(COUNTS)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four shards of 5, 0, 7 and 1 samples, with a manifest."""
+    path = tmp_path_factory.mktemp("set")
+    write_set(path, "x", COUNTS, ("PNG", "JPEG"))
+    return path
+
+
+def numbers(view: Shards) -> list[int]:
+    return [one.meta["number"] for one in view]
+
+
+def test_a_key_that_stands_twice(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        write_shard(tmp_path / f"{name}.tar", [sample(1), sample(2)])
+    shards = open_shards(str(tmp_path / "*.tar"))
+    with pytest.raises(UsageError, match=r"2 samples have the key '000000001' \(a.tar, b.tar\)"):
+        shards.by_key(make_key(1))
+
+
+def test_a_remedy_without_a_manifest(tmp_path: Path) -> None:
+    write_shard(tmp_path / "x-000.tar", [sample(0)])
+    flip(tmp_path / "x-000.tar", 512)
+    with pytest.raises(DigestError, match=r"written; make or copy it again$"):
+        open_shards(str(tmp_path))[0]
+
+
+def test_a_file_that_shrinks_while_it_is_read(tmp_path: Path) -> None:
+    write_set(tmp_path, "x", [6])
+    tar = tmp_path / "x-000.tar"
+    shards = open_shards(str(tmp_path))
+    row = shards.row(3)
+    assert shards[0] == sample(0)
+    os.truncate(tar, row.members[1].offset + 5)
+    assert shards[2] == sample(2)
+    for read in (shards.__getitem__, shards.members):
+        with pytest.raises(TruncatedError, match=r"sample 000000003: member 000000003.png: .*ends"):
+            read(3)
+    seen = []
+    with pytest.raises(TruncatedError, match="sample 000000003"):
+        for one in shards:
+            seen.append(one.meta["number"])
+    assert seen == [0, 1, 2]
+
+
+def test_files_that_are_not_those_of_their_index(tmp_path: Path) -> None:
+    manifest = write_set(tmp_path, "x", [3, 3])
+    tar, size = tmp_path / "x-000.tar", manifest.shards[0].bytes
+    shards = open_shards(str(tmp_path))
+    os.truncate(tar, size - 512)
+    with pytest.raises(TransportError, match=f"has {size - 512:,} bytes, {size:,} when the set"):
+        shards[0]
+    with pytest.raises(TruncatedError, match="according to the manifest"):
+        open_shards(str(tmp_path))
+    (tmp_path / "x.json").unlink()
+    with pytest.raises(TruncatedError, match=r"according to its index x-000.index.parquet"):
+        open_shards(str(tmp_path))
+    os.truncate(tar, size + 512)
+    with pytest.raises(ShardError, match=r"delete x-000.index.parquet"):
+        open_shards(str(tmp_path))
+
+
+def test_a_file_that_vanishes(tmp_path: Path) -> None:
+    write_set(tmp_path, "x", [3, 3])
+    shards = open_shards(str(tmp_path))
+    assert shards[0] == sample(0)
+    for number in range(2):
+        (tmp_path / f"x-00{number}.tar").unlink()
+    assert shards[1] == sample(1)  # it is held open
+    for read in (shards.__getitem__, shards.members):
+        with pytest.raises(ShardError, match=r"sample 000000003: .*the file is gone"):
+            read(3)
+    assert numbers(shards[:3]) == [0, 1, 2]
+    with pytest.raises(ShardError, match=r"sample 000000003: .*the file is gone"):
+        numbers(shards)
+
+
+def test_an_index_of_another_shard(tmp_path: Path) -> None:
+    write_set(tmp_path, "x", [3, 3])
+    shards = open_shards(str(tmp_path / "x.json"))
+    one, other = (index_path(tmp_path / f"x-00{number}.tar") for number in range(2))
+    one.write_bytes(other.read_bytes())
+    with pytest.raises(ShardError, match="is not the one the manifest lists"):
+        shards[0]
+    (tmp_path / "x.json").unlink()
+    plain = open_shards(str(tmp_path))  # the same sizes: only payloads can tell
+    with pytest.raises(DigestError):
+        plain[0]
+    write_shard(tmp_path / "x-000.tar", map(sample, range(3)))
+    plain = open_shards(str(tmp_path))
+    write_shard(tmp_path / "x-000.tar", map(sample, range(3, 6)))
+    with pytest.raises(ShardError, match="is not the one there was when the set was opened"):
+        plain[0]
+
+
+def test_an_index_that_vanished_is_made_again(tmp_path: Path) -> None:
+    write_set(tmp_path, "x", [3])
+    shards = open_shards(str(tmp_path))
+    before = index_path(tmp_path / "x-000.tar").read_bytes()
+    index_path(tmp_path / "x-000.tar").unlink()
+    assert shards[1] == sample(1)
+    assert index_path(tmp_path / "x-000.tar").read_bytes() == before
+
+
+def test_few_indexes_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_set(tmp_path, "x", [3, 3, 3, 2])
+    monkeypatch.setattr(shard_set, "INDEX_ROWS", 6)
+    shards = open_shards(str(tmp_path))
+    rng = random.Random(0)
+    for _ in range(60):
+        at = rng.randrange(11)
+        assert shards[at].meta["number"] == at
+        kept = shards._set._indexes
+        assert sum(map(len, kept.values())) <= 6
+    monkeypatch.setattr(shard_set, "INDEX_ROWS", 1)
+    assert shards[10].meta["number"] == 10
+    assert len(shards._set._indexes) == 1
+
+
+def test_threads_share_a_view(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shard_set, "INDEX_ROWS", 6)
+    shards, wrong = open_shards(str(folder)), []
+
+    def work(seed: int) -> None:
+        rng = random.Random(seed)
+        for _ in range(100):
+            at = rng.randrange(TOTAL)
+            if shards[at].meta["number"] != at:
+                wrong.append(at)
+        if numbers(shards[seed:]) != list(range(seed, TOTAL)):
+            wrong.append(seed)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_texts_without_the_images(folder: Path) -> None:
+    shards = open_shards(str(folder / "x.json"))
+    shard_set = shards.shard_set
+    for at in range(len(shards)):
+        number, local = shard_set.locate(at)
+        members, texts = shard_set.members(number, local), shard_set.text_members(number, local)
+        assert list(texts) == list(members)
+        for name, data in members.items():
+            assert texts[name] == (data if name.endswith(".json") else b"")

@@ -1,0 +1,320 @@
+import contextlib
+import os
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from ocrdata.errors import DiskError, ShardError, SpecError
+from ocrdata.reading.spec import join, resolve
+from ocrdata.reading.view import open_shards
+from ocrdata.shards.manifest import read_manifest
+from ocrdata.shards.names import natural, set_name, shard_number
+from tests.support.rows import write_set
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Empty files with the names of shards; specs are relative to it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "shards").mkdir()
+    for number in range(12):
+        (tmp_path / "shards" / f"c-{number:03d}.tar").touch()
+        (tmp_path / "shards" / f"c-{number:03d}.index.parquet").touch()
+    return tmp_path
+
+
+def numbers(spec: str | Sequence[str]) -> list[int]:
+    return [int(path.stem[-3:]) for path in resolve(spec).files]
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        ("shards/c-003.tar", [3]),
+        ("shards/c-<003..005>.tar", [3, 4, 5]),
+        ("shards/c-{003..005}.tar", [3, 4, 5]),
+        ("shards/c-{009..011}.tar", [9, 10, 11]),
+        ("shards/c-{003,007,005}.tar", [3, 7, 5]),
+        ("shards/c-0<0..1><0..1>.tar", [0, 1, 10, 11]),
+        ("shards/c-00*.tar", list(range(10))),
+        ("shards/c-00[25].tar", [2, 5]),
+        ("shards/c-00?.*", list(range(10))),
+        ("shards", list(range(12))),
+        ("shards/", list(range(12))),
+        ("**/*.tar", list(range(12))),
+        (["shards/c-003.tar", "shards/c-001.tar"], [3, 1]),
+        (["shards/c-<000..001>.tar", "shards/c-01*.tar"], [0, 1, 10, 11]),
+    ],
+)
+def test_every_form(folder: Path, spec: str | list[str], expected: list[int]) -> None:
+    assert numbers(spec) == expected
+    assert resolve(spec).slice is None
+    if isinstance(spec, str):
+        found = resolve(f"{spec}[1:]")
+        assert (found.slice, found.base) == (slice(1, None), spec)
+        assert numbers(f"{spec}[1:]") == expected
+        absolute = str(folder / spec)
+        assert numbers(absolute) == expected
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "shards/c-{000..004}.tar",
+        "shards/c-{000..004}.tar[:100]",
+        "shards/c-00{0,1,2,3,4}.tar[:100]",
+        "shards/c-00[01234].tar",
+        "'shards/c-{000..004}.tar[:100]'",
+        "'shards/c-<000..004>.tar[:100]'",
+        "shards/c-{000..003}.tar shards/c-004.tar[:100]",
+    ],
+)
+def test_what_a_shell_makes_of_it(folder: Path, words: str) -> None:
+    done = subprocess.run(
+        ["bash", "-c", f"printf '%s\\n' {words}"], capture_output=True, text=True, check=True
+    )
+    found = resolve(done.stdout.splitlines())
+    assert [path.name for path in found.files] == [f"c-{n:03d}.tar" for n in range(5)]
+    assert found.slice == (slice(None, 100) if "[:100]" in words else None)
+    assert resolve(found.base).files == found.files
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("", "'' names no shards"),
+        ([], "no shards are given"),
+        ("a\0b", "names no shards"),
+        ("\ud800*.tar", "names no shards"),
+        ("shards/absent.tar", "no such file or folder; shards holds 12 shards, c-000.tar to begin"),
+        ("shards/c-003", "no such file or folder; shards/c-003.tar is there"),
+        ("absent/x.tar", "absent/x.tar: no such file or folder"),
+        ("shards/c-<010..014>.tar", r"3 of 5 shards are missing: shards/c-012.tar, .*c-014.tar$"),
+        ("shards/c-<000..100>.tar", r"89 of 101 shards are missing: .* and 86 more"),
+        ("shards/c-<005..001>.tar", r"the range <005..001> runs backwards"),
+        ("shards/c-<000..9999999>.tar", "more than 1,000,000 files"),
+        ("shards/c-<000..999><000..999><00..99>.tar", "more than 1,000,000 files"),
+        ("shards/c-<000..001>.index.parquet", "c-000.index.parquet is no .tar"),
+        ("shards/d-*.tar", "the pattern matches nothing"),
+        ("shards/*.parquet", "the pattern matches 12 files, none a .tar"),
+        (
+            "shards/c-000.index.parquet",
+            "neither a .tar or .tar.zst, nor a manifest",
+        ),
+        ("shards/c-000.tar[a:b]", r"\[a:b\] is not a slice"),
+        ("shards/c-000.tar[1:2:3:4]", r"\[1:2:3:4\] is not a slice"),
+        ("shards/c-000.tar[1.5:]", r"\[1.5:\] is not a slice"),
+        ("shards/c-000.tar[::0]", "the step of a slice cannot be 0"),
+        ("shards/c-000.tar[5]", r"\[5\] is one position, not a slice; write \[5:6\]"),
+        ("shards/c-000.tar[-1]", r"\[-1\] is one position, not a slice; write \[-1:\]"),
+        (["shards/c-000.tar[:1]", "shards/c-001.tar"], "one set with one slice"),
+        (["shards/c-000.tar[:1]", "shards/c-001.tar[:2]"], "one set with one slice"),
+        (
+            ["shards/c-000.tar[:1]", "shards/d-000.tar[:1]"],
+            "a slice applies to one shard set, these are 2",
+        ),
+        (
+            ["shards/c-000.tar", "shards/d-000.tar[:1]"],
+            "a slice applies to one shard set, these are 2",
+        ),
+        (
+            ["shards/c.json[:9]", "shards/d.json[:9]"],
+            "a slice applies to one shard set, these are 2",
+        ),
+        (["shards/c-000.tar", "shards/../shards/c-000.tar"], "is named twice"),
+        (["shards/c-000.tar", "shards/c-*.tar"], "is named twice"),
+        ("https://example.org/x.tar", "https:// is not part of this version"),
+        ("s3://bucket/c-<000..017>.tar[:5]", "s3:// is not part of this version"),
+        ("hf://datasets/a/b/x.json", "hf:// is not part of this version"),
+        ("pipe:cat shards/c-000.tar", "no such file"),
+    ],
+)
+def test_what_cannot_be_meant(folder: Path, spec: str | list[str], message: str) -> None:
+    with pytest.raises(SpecError, match=message) as caught:
+        resolve(spec)
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_status == 2
+
+
+def test_odd_names_are_taken_as_they_are(folder: Path) -> None:
+    odd = ["a b.tar", "a[1:2].tar", "x[0:1]", "y*.tar", "<1..2>.tar", "{a,b}.tar", "数据-000.tar"]
+    for name in odd:
+        path = folder / name
+        if name.endswith(".tar"):
+            path.touch()
+        else:
+            path.mkdir()
+            (path / "c-000.tar").touch()
+        found = resolve(name)
+        assert len(found.files) == 1
+        assert found.slice is None
+        sliced = resolve(f"{name}[3:]")
+        assert (sliced.files, sliced.slice) == (found.files, slice(3, None))
+        assert resolve(str(path)).files == (found.files[0].absolute(),)
+    assert [p.name for p in resolve("数据-<000..000>.tar[:1]").files] == ["数据-000.tar"]
+
+
+def test_compressed_shards(folder: Path) -> None:
+    for number in range(3):
+        (folder / f"z-{number:03d}.tar.zst").touch()
+    names = [f"z-{number:03d}.tar.zst" for number in range(3)]
+    for spec in ("z-<000..002>.tar.zst", "z-{000..002}.tar.zst[:5]", "z-*.tar.zst", "z-00?.tar.*"):
+        assert [path.name for path in resolve(spec).files] == names
+    assert resolve("z-001.tar.zst[2:]").slice == slice(2, None)
+    assert (set_name("z-001.tar.zst"), shard_number("z-001.tar.zst")) == ("z", 1)
+    assert (set_name("photos.tar.zst"), shard_number("photos.tar.zst")) == ("photos", None)
+    for spec, message in (
+        ("z-001", r"no such file or folder; z-001.tar.zst is there"),
+        ("z-001.tar", r"no such file or folder; z-001.tar.zst is there"),
+        ("z-<000..003>.tar.zst", "1 of 4 shards are missing: z-003.tar.zst"),
+    ):
+        with pytest.raises(SpecError, match=message):
+            resolve(spec)
+    (folder / "z-001.tar").touch()
+    with pytest.raises(SpecError, match=r"z-001.tar and .tar.zst have one index between them"):
+        resolve(["z-001.tar", "z-001.tar.zst"])
+
+
+def test_a_folder_of_compressed_shards(tmp_path: Path) -> None:
+    for name in ("a-000.tar.zst", "a-001.tar.zst", ".a-002.tar.zst.tmp"):
+        (tmp_path / name).touch()
+    assert [path.name for path in resolve(tmp_path).files] == ["a-000.tar.zst", "a-001.tar.zst"]
+    (tmp_path / "b-000.tar.zst").touch()
+    with pytest.raises(SpecError, match=r"2 shard sets \(a, b\); name one, as in .*a-\*.tar.zst$"):
+        resolve(tmp_path)
+
+
+@pytest.mark.parametrize("ending", [".tar.gz", ".tgz", ".tar.xz", ".tar.bz2"])
+def test_other_compressed_tars_are_refused(folder: Path, ending: str) -> None:
+    (folder / f"x-000{ending}").touch()
+    with pytest.raises(SpecError, match=r"of compressed tars only .tar.zst is read"):
+        resolve(f"x-000{ending}")
+
+
+def test_order_is_numeric(tmp_path: Path) -> None:
+    names = [f"x-{number:03d}.tar" for number in (998, 999, 1000, 1001)]
+    for name in names:
+        (tmp_path / name).touch()
+    for spec in (str(tmp_path), str(tmp_path / "x-*.tar"), str(tmp_path / "x-<998..1001>.tar")):
+        assert [path.name for path in resolve(spec).files] == names
+    assert natural([Path("b2"), Path("b10"), Path("a3")]) == [Path("a3"), Path("b2"), Path("b10")]
+
+
+def test_a_manifest_names_its_shards(tmp_path: Path) -> None:
+    manifest = write_set(tmp_path, "x", [2, 1])
+    files = tuple(tmp_path / f"x-00{number}.tar" for number in range(2))
+    for spec in (tmp_path / "x.json", tmp_path, f"{tmp_path}/x-<000..001>.tar", files):
+        found = resolve(spec)
+        assert (found.files, found.manifest) == (files, manifest)
+    assert resolve(files[1]).manifest == manifest
+    assert resolve([*files, write_other(tmp_path)]).manifest is None
+    (tmp_path / "other.tar").unlink()
+    files[1].unlink()
+    with pytest.raises(SpecError, match=r"1 of 2 shards are missing: .*x-001.tar"):
+        resolve(tmp_path / "x.json")
+    with pytest.raises(SpecError, match=r"1 of 2 shards are missing: .*x-001.tar"):
+        resolve(tmp_path)
+
+
+def test_a_manifest_is_of_its_own_folder_alone(tmp_path: Path) -> None:
+    """Shards of one name and other content lie in the second folder."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    for folder, counts in ((one, [2, 1]), (two, [1, 3])):
+        folder.mkdir()
+        write_set(folder, "x", counts)
+    files = [str(one / "x-000.tar"), str(two / "x-001.tar")]
+    found = resolve(files)
+    assert (found.files, found.manifest) == (tuple(map(Path, files)), None)
+    assert [read.meta["number"] for read in open_shards(files)] == [0, 1, 1, 2, 3]
+
+
+def write_other(folder: Path) -> Path:
+    (folder / "other.tar").touch()
+    return folder / "other.tar"
+
+
+def test_a_manifest_of_nothing(tmp_path: Path) -> None:
+    write_set(tmp_path, "x", [])
+    with pytest.raises(SpecError, match="the manifest lists no shards"):
+        resolve(tmp_path / "x.json")
+
+
+def test_a_damaged_manifest_is_never_passed_over(tmp_path: Path) -> None:
+    write_set(tmp_path, "x", [1])
+    (tmp_path / "x.json").write_text((tmp_path / "x.json").read_text().replace('"x"', '"y"'))
+    for spec in (tmp_path, tmp_path / "x.json", tmp_path / "x-000.tar"):
+        with pytest.raises(ShardError, match="its own digest differs"):
+            resolve(spec)
+    (tmp_path / "x.json").write_text('{"format":')
+    with pytest.raises(ShardError, match="not readable as JSON"):
+        resolve(tmp_path)
+
+
+def test_a_manifest_that_cannot_be_read(tmp_path: Path) -> None:
+    write_set(tmp_path, "x", [1])
+    if os.geteuid() == 0:
+        pytest.skip("root may read everything")
+    (tmp_path / "x.json").chmod(0)
+    with pytest.raises(DiskError, match="no permission"):
+        resolve(tmp_path)
+
+
+def test_a_folder_with_several_sets_lists_them(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"holds no .tar, no .tar.zst and no manifest"):
+        resolve(tmp_path)
+    write_set(tmp_path, "charts", [1])
+    write_set(tmp_path, "chats", [1])
+    (tmp_path / "notes.json").write_text("{}")
+    (tmp_path / ".hidden.tar").touch()
+    with pytest.raises(SpecError, match=r"holds 2 shard sets \(charts, chats\); name one"):
+        resolve(tmp_path)
+    for number in range(7):
+        (tmp_path / f"s{number}.tar").touch()
+    with pytest.raises(SpecError, match=r"9 shard sets \(charts, chats, s0, s1, s2 and 4 more"):
+        resolve(tmp_path)
+
+
+def test_other_json_in_a_folder_is_no_matter(tmp_path: Path) -> None:
+    manifest = write_set(tmp_path, "x", [1])
+    (tmp_path / "notes.json").write_text("{}")
+    assert resolve(tmp_path).manifest == manifest == read_manifest(tmp_path / "x.json")
+
+
+def test_names_and_numbers_beyond_what_is_possible(folder: Path) -> None:
+    long, digits = "a" * 300, "9" * 5_000
+    for spec in (long, f"{long}/x.tar", f"x-<000..001>{long}.tar", f"x-<0..{digits}>.tar",
+                 f"x.tar[{digits}]", f"x.tar[:{digits}]", "x-<\u0660..\u0661>.tar",
+                 "\ud800/*.tar"):  # fmt: skip
+        with pytest.raises(SpecError):
+            resolve(spec)
+
+
+def test_names() -> None:
+    assert (set_name("chartqa-003.tar"), shard_number("chartqa-003.tar")) == ("chartqa", 3)
+    assert (set_name("a-1-1024.tar"), shard_number("a-1-1024.tar")) == ("a-1", 1024)
+    assert (set_name("photos.tar"), shard_number("photos.tar")) == ("photos", None)
+
+
+@settings(deadline=None)
+@given(st.lists(st.text("ab0/-", min_size=1, max_size=6), min_size=1, max_size=6, unique=True))
+def test_joined_files_are_found_again(
+    tmp_path_factory: pytest.TempPathFactory, names: list[str]
+) -> None:
+    folder = tmp_path_factory.mktemp("j")
+    files = list(dict.fromkeys(folder / (name.replace("/", "_") + ".tar") for name in names))
+    for file in files:
+        file.touch()
+    assert list(resolve(join(files)).files) == files
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.lists(st.text("a<>{}.[]:?,0123456789-/\0 tr", max_size=30), min_size=1, max_size=2))
+@example([".tar"])
+@example([".tar[:1]", "a.tar[:1]"])
+def test_any_texts_resolve_or_are_a_spec_error(texts: list[str]) -> None:
+    with contextlib.suppress(SpecError, ShardError):
+        resolve(texts)

@@ -1,0 +1,252 @@
+import math
+import os
+import random
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ocrdata.errors import ShardError, SpecError
+from ocrdata.planning.counting import count_shards
+from ocrdata.reading.index_tar import index_tar
+from ocrdata.reading.verify import Contents, _bins, check, find, quantile
+from ocrdata.reading.view import open_shards
+from ocrdata.shards.arrow import rows_digest
+from ocrdata.shards.index import Index, IndexHeader, index_path, read_index, write_index
+from ocrdata.shards.manifest import read_manifest, shard_info, write_manifest
+from ocrdata.shards.names import make_key
+from ocrdata.tokens.counts import counts_path
+from ocrdata.tokens.tokenizer import train_tokenizer
+from tests.support.rows import flip, image, sample, write_set, write_shard, write_tar
+
+
+def errors(spec: Path | str) -> list[ShardError]:
+    return list(check(find(str(spec)), Contents()))
+
+
+def only(spec: Path | str) -> ShardError:
+    (found,) = errors(spec)
+    return found
+
+
+def test_sound_shards_and_what_is_in_them(tmp_path: Path) -> None:
+    write_set(tmp_path, "x", [20, 0, 5], ("PNG", "GIF"))
+    contents, done = Contents(), []
+    assert not list(check(find(str(tmp_path)), contents, done.append))
+    sizes = [(tmp_path / f"x-00{number}.tar").stat().st_size for number in range(3)]
+    assert done == sizes
+    assert (contents.shards, contents.samples, contents.turns) == (3, 25, 25)
+    assert contents.images == Counter(png=25, gif=25)
+    assert contents.sources == Counter(numbers=25)
+    assert contents.bytes == sum(sizes)
+    assert contents.sample_bytes.total() == 25
+
+
+def test_token_counts_are_checked_too(tmp_path: Path) -> None:
+    write_set(tmp_path, "x", [20, 5])
+    tokenizer = train_tokenizer(["What is 1? It is 2."], 270)
+    count_shards(open_shards(str(tmp_path / "x.json")), tokenizer)
+    assert not errors(tmp_path / "x.json")
+    path = counts_path(tmp_path / "x-000.tar", tokenizer.fingerprint)
+    other = counts_path(tmp_path / "x-001.tar", tokenizer.fingerprint)
+    flip(path, path.stat().st_size // 2)
+    assert only(tmp_path / "x.json").shard == str(path)
+    path.write_bytes(other.read_bytes())
+    assert "counted for other samples" in str(only(tmp_path / "x.json"))
+
+
+def test_a_slice_is_not_checked(tmp_path: Path) -> None:
+    write_set(tmp_path, "x", [2])
+    with pytest.raises(SpecError, match="whole shards are checked; leave the slice out"):
+        find(f"{tmp_path}[:1]")
+
+
+def test_every_flipped_byte_is_found_and_its_sample_named(tmp_path: Path) -> None:
+    write_set(tmp_path, "x", [4], ("PNG", "JPEG"))
+    tar = tmp_path / "x-000.tar"
+    index, rng = read_index(index_path(tar)), random.Random(1)
+    size = tar.stat().st_size
+    for at in [*rng.sample(range(size - 1024), 150), size - 1024, size - 1]:
+        flip(tar, at, at % 8)
+        found = errors(tmp_path)
+        owner = [n for n in range(4) if 0 <= at - index.offsets[n] < index.sizes[n]]
+        assert [error.key for error in found] == ([make_key(owner[0])] if owner else [""]), at
+        assert str(found[0]).startswith(str(tar))
+        flip(tar, at, at % 8)
+    assert not errors(tmp_path)
+
+
+def test_all_damaged_samples_are_named(tmp_path: Path) -> None:
+    write_set(tmp_path, "x", [30, 30])
+    index = read_index(index_path(tmp_path / "x-000.tar"))
+    for position in (3, 7, 20):
+        flip(tmp_path / "x-000.tar", list(index.members(position))[1].offset)
+    flip(tmp_path / "x-000.tar", index.offsets[11] + 150)  # a header
+    os.truncate(tmp_path / "x-001.tar", index.offsets[25] + 700)
+    found = errors(tmp_path)
+    keys = [make_key(number) for number in (3, 7, 11, 20, *range(55, 60))]
+    assert [error.key for error in found if error.key] == keys
+    rest = [str(error) for error in found if not error.key]
+    assert len(rest) == 2
+    assert "its index was made of" in rest[0]
+    assert "no room for a header" in rest[1] or "ends at byte" in rest[1]
+
+
+def test_zeroed_and_swapped_parts(tmp_path: Path) -> None:
+    write_set(tmp_path, "x", [6])
+    tar = tmp_path / "x-000.tar"
+    before, index = tar.read_bytes(), read_index(index_path(tar))
+    start, size = index.offsets[2], index.sizes[2]
+    tar.write_bytes(before[:start] + bytes(size) + before[start + size :])
+    assert "a zero block" in str(only(tmp_path))
+    assert only(tmp_path).key == make_key(2)
+    other = index.offsets[3]
+    assert index.sizes[3] == size
+    swapped = before[:start] + before[other : other + size] + before[start:other]
+    tar.write_bytes(swapped + before[other + size :])
+    found = errors(tmp_path)
+    assert [error.key for error in found] == [make_key(2), make_key(3)]
+    assert all("is not what the index has here" in str(error) for error in found)
+    tar.write_bytes(before[:-512])
+    assert [error.key for error in errors(tmp_path)] == ["", ""]
+    tar.write_bytes(before[:-1] + b"x")
+    assert "data after the end mark" in str(only(tmp_path))
+    tar.write_bytes(before + bytes(512))
+    assert "bytes, its index was made of" in str(errors(tmp_path)[0])
+
+
+def test_padding_is_looked_at(tmp_path: Path) -> None:
+    write_set(tmp_path, "x", [6])
+    index = read_index(index_path(tmp_path / "x-000.tar"))
+    flip(tmp_path / "x-000.tar", index.offsets[4] + index.sizes[4] - 1)
+    assert str(only(tmp_path)).endswith(
+        "x-000.tar: sample 000000004: the padding after a member is not zero"
+    )
+
+
+def test_a_header_with_another_time_and_a_right_checksum(tmp_path: Path) -> None:
+    write_shard(tmp_path / "x-000.tar", [sample(0)])
+    with (tmp_path / "x-000.tar").open("r+b") as file:
+        block = bytearray(file.read(512))
+        block[146] = ord("1")
+        block[148:156] = b" " * 8
+        block[148:156] = b"%06o\0 " % sum(block)
+        file.seek(0)
+        file.write(block)
+    assert "headers or its end are not as written" in str(only(tmp_path))
+
+
+def test_a_damaged_index(tmp_path: Path) -> None:
+    write_set(tmp_path, "x", [3])
+    index_path(tmp_path / "x-000.tar").write_bytes(b"nothing")
+    contents = Contents()
+    found = list(check(find(str(tmp_path)), contents))
+    assert ["index cannot be read" in str(error) for error in found] == [True]
+    assert contents.samples == 3  # the tar itself was walked
+    flip(tmp_path / "x-000.tar", 3)
+    assert [error.key for error in errors(tmp_path)] == ["", ""]
+
+
+def test_an_index_of_another_tar(tmp_path: Path) -> None:
+    write_set(tmp_path, "x", [3, 3])
+    one, other = (index_path(tmp_path / f"x-00{number}.tar") for number in range(2))
+    one.write_bytes(other.read_bytes())
+    found = errors(tmp_path)
+    text = "\n".join(map(str, found))
+    assert "digest of the shard in its index" in text
+    assert "digest of the index's rows" in text
+    assert "not the index file whose digest the manifest holds" in text
+    assert [error.key for error in found if error.key] == [make_key(n) for n in (3, 4, 5)]
+
+
+def test_index_rows_that_say_something_else(tmp_path: Path) -> None:
+    for name, row in (("a", sample(0)), ("b", sample(0, ("GIF",)))):
+        write_shard(tmp_path / f"{name}.tar", [row])
+    tar = tmp_path / "a.tar"
+    index = index_tar(tar)
+    rows = index.table.to_pylist()
+    rows[0]["turns"] = 5
+    changed = index.table.from_pylist(rows, schema=index.table.schema)
+    head = index.header
+    header = IndexHeader(head.shard_size, head.shard_digest, 1, rows_digest(changed))
+    write_index(index_path(tar), Index(changed, header))
+    assert "its images, turns or source are not those of its index" in str(only(tar))
+
+
+def test_a_manifest_is_held_against_its_shards(tmp_path: Path) -> None:
+    manifest = write_set(tmp_path, "x", [3, 3])
+    write_shard(tmp_path / "x-001.tar", [sample(9)], start=9)
+    found = [str(error) for error in errors(tmp_path)]
+    assert any("samples in its index: 1, the manifest says 3" in line for line in found)
+    assert all("x-001" in line for line in found)
+    index_path(tmp_path / "x-000.tar").unlink()
+    assert "x-000.tar: its index is missing" in str(errors(tmp_path)[0])
+    assert read_manifest(tmp_path / "x.json") == manifest
+
+
+def test_our_layout_where_there_is_a_manifest(tmp_path: Path) -> None:
+    manifest = write_set(tmp_path, "x", [2])
+    one = sample(0)
+    for files, message in (
+        ([("000000000.png", one.images[0]), ("000000000.json", one.to_json())], "its members are"),
+        ([("000000000.json", one.to_json()), ("000000000.jpg", one.images[0])], "its members are"),
+        ([("000000002.json", b"{}"), ("000000001.json", b"{}")], "does not follow"),
+        ([("a.json", b"{}")], "does not follow"),
+    ):
+        tar = write_tar(tmp_path / "x-000.tar", files)
+        write_index(index_path(tar), index_tar(tar))
+        write_manifest(tmp_path / "x.json", replace(manifest, shards=(shard_info(tar),)))
+        assert message in str(only(tmp_path))
+
+
+def test_anybodys_tars(tmp_path: Path) -> None:
+    tar = write_tar(
+        tmp_path / "photos.tar",
+        [("README", b"1"), ("a.png", image("PNG")), ("NOTES", b"2"), ("a.txt", b"t"),
+         ("c.bin", bytes(2 << 20)), ("LAST", b"3")],
+    )  # fmt: skip
+    assert not errors(tar)
+    assert not index_path(tar).exists()  # checking writes nothing
+    write_index(index_path(tar), index_tar(tar))
+    assert not errors(tar)
+    for at in (512, 600, 2048, 4 << 9, (2 << 20) + 3000):
+        flip(tar, at)
+        assert errors(tar), at
+        flip(tar, at)
+    index_path(tar).unlink()
+    flip(tar, 3)
+    assert "wrong checksum" in str(only(tar))
+
+
+def test_members_beside_the_index(tmp_path: Path) -> None:
+    files = [("a.txt", b"1"), ("b.txt", b"2"), ("c.txt", b"3")]
+    index = index_tar(write_tar(tmp_path / "x.tar", files))
+    for gone in range(3):
+        write_index(index_path(tmp_path / "x.tar"), index)
+        write_tar(
+            tmp_path / "x.tar", [("NOTE", f[1]) if n == gone else f for n, f in enumerate(files)]
+        )
+        assert "is in the index and not in the tar" in str(only(tmp_path / "x.tar"))
+    for kept in ((0, 1), (1, 2), (0, 2)):
+        names = [f if n in kept else ("NOTE", f[1]) for n, f in enumerate(files)]
+        short = index_tar(write_tar(tmp_path / "x.tar", names))
+        write_index(index_path(tmp_path / "x.tar"), short)
+        write_tar(tmp_path / "x.tar", files)
+        found = "\n".join(map(str, errors(tmp_path / "x.tar")))
+        assert "not in the index" in found or "after the last sample of the index" in found
+
+
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 10**9), min_size=1, max_size=50), st.floats(0.01, 1))
+def test_quantiles_are_right_to_a_tenth(values: list[int], share: float) -> None:
+    found = quantile(Counter(_bins(np.array(values))), share)
+    exact = sorted(values)[max(math.ceil(share * len(values) - 1e-9), 1) - 1]
+    assert exact / 1.1 - 1 <= found <= exact * 1.1 + 1
+
+
+def test_no_quantile_of_nothing() -> None:
+    assert quantile(Counter(), 0.5) == 0

@@ -1,0 +1,138 @@
+import random
+import threading
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ocrdata.errors import DigestError, ShardError, TruncatedError
+from ocrdata.reading import zstd_tar
+from ocrdata.reading.zstd_tar import FrameCache, FrameFile
+from ocrdata.storage.local import LocalFile
+from tests.support.compressed import Piece, pieces, sized, streamed, write
+from tests.support.rows import flip
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.data(), pieces(), st.sampled_from([1, 100, 1 << 20]), st.sampled_from([0, 200, 1 << 20]))
+def test_any_part_of_any_frames(
+    tmp_path_factory: pytest.TempPathFactory,
+    data: st.DataObject,
+    frames: list[Piece],
+    largest: int,
+    kept: int,
+) -> None:
+    """Frames above `largest` are read forward, the others whole, whatever the cache keeps."""
+    path = tmp_path_factory.mktemp("file") / "x.tar.zst"
+    table = write(path, frames)
+    tar = b"".join(piece.content for piece in frames)
+    file = FrameFile(LocalFile(path), table, cache=FrameCache(kept))
+    assert file.size == len(tar)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(zstd_tar, "LARGEST_HELD", largest)
+        for _ in range(8):
+            offset = data.draw(st.integers(0, len(tar)))
+            size = data.draw(st.integers(0, len(tar) - offset))
+            assert file.read(offset, size) == tar[offset : offset + size]
+            window = bytearray(size)
+            file.read_into(offset, memoryview(window))
+            assert window == tar[offset : offset + size]
+
+
+def test_only_the_frames_asked_for_are_touched(tmp_path: Path) -> None:
+    contents = [b"frame %d " % n * 40 for n in range(6)]
+    table = write(tmp_path / "x", map(sized, contents))
+    for number in (0, 1, 4, 5):
+        flip(tmp_path / "x", table.starts[number] + 8)
+    file = FrameFile(LocalFile(tmp_path / "x"), table)
+    both = contents[2] + contents[3]
+    assert file.read(table.contents[2], len(both)) == both
+    with pytest.raises(DigestError):
+        file.read(table.contents[2], len(both) + 1)
+
+
+def test_damage_says_what_is_lost(tmp_path: Path) -> None:
+    contents = [b"frame %d " % n * 40 for n in range(3)]
+    table = write(tmp_path / "x", map(sized, contents))
+    flip(tmp_path / "x", table.starts[1] + 8)
+    asked = []
+
+    def samples(start: int, stop: int) -> str:
+        asked.append((start, stop))
+        return "samples a, b"
+
+    file = FrameFile(LocalFile(tmp_path / "x", "shard"), table, samples=samples)
+    place = f"shard: the zstd frame at byte {table.starts[1]} is damaged"
+    with pytest.raises(DigestError, match=rf"^{place} \(.*\), and with it samples a, b\n"):
+        file.read(table.contents[1] + 5, 1)
+    assert asked == [(table.contents[1], table.contents[2])]
+    with pytest.raises(DigestError, match=rf"^{place} \([^\n]*\)\n"):
+        FrameFile(LocalFile(tmp_path / "x", "shard"), table).frame(1)
+
+
+def test_a_damaged_frame_that_is_read_forward(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(zstd_tar, "LARGEST_HELD", 10)
+    data = random.Random(3).randbytes(5 << 20)
+    table = write(tmp_path / "x", [streamed(data)])
+    file = FrameFile(LocalFile(tmp_path / "x"), table, samples=lambda _start, _stop: "sample a")
+    assert file.read(4 << 20, 9) == data[4 << 20 : (4 << 20) + 9]
+    assert file.read(1, 9) == data[1:10]
+    flip(tmp_path / "x", table.starts[-1] - 2)
+    with pytest.raises(DigestError, match="and with it sample a"):
+        file.read(table.tar_size - 1, 1)
+    flip(tmp_path / "x", table.starts[-1] - 2)
+    assert file.read(table.tar_size - 1, 1) == data[-1:]
+
+
+def test_what_cannot_be_read(tmp_path: Path) -> None:
+    table = write(tmp_path / "x", [sized(b"abc")])
+    file = FrameFile(LocalFile(tmp_path / "x"), table)
+    assert file.read(3, 0) == b""
+    with pytest.raises(TruncatedError, match="its tar ends at byte 3, byte 4 is needed"):
+        file.read(1, 3)
+    with pytest.raises(ShardError, match="at most 16,777,216 are read at once"):
+        file.read(0, (1 << 24) + 1)
+
+
+def test_the_cache_is_bounded(tmp_path: Path) -> None:
+    contents = [bytes([n]) * 1000 for n in range(20)]
+    table = write(tmp_path / "x", map(sized, contents))
+    cache = FrameCache(limit=3500)
+    file = FrameFile(LocalFile(tmp_path / "x"), table, cache=cache)
+    for number in random.Random(0).choices(range(20), k=100):
+        assert file.frame(number) == contents[number]
+        held = [n for n in range(20) if cache.get((tmp_path / "x", n)) is not None]
+        assert number in held and len(held) <= 3
+    (tmp_path / "x").write_bytes(bytes(table.starts[-1]))
+    assert file.frame(held[0]) == contents[held[0]]  # not read again
+    small = FrameFile(LocalFile(tmp_path / "x"), table, cache=FrameCache(limit=0))
+    with pytest.raises(DigestError):
+        small.frame(0)
+
+
+@pytest.mark.parametrize("largest", [10, 1 << 20])
+def test_threads_share_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, largest: int
+) -> None:
+    monkeypatch.setattr(zstd_tar, "LARGEST_HELD", largest)
+    contents = [random.Random(n).randbytes(500 + n) for n in range(9)]
+    table = write(tmp_path / "x", map(sized, contents))
+    tar, wrong = b"".join(contents), []
+    file = FrameFile(LocalFile(tmp_path / "x"), table, cache=FrameCache(limit=1500))
+
+    def work(seed: int) -> None:
+        pick = random.Random(seed)
+        for _ in range(150):
+            at = pick.randrange(len(tar) - 900)
+            if file.read(at, 900) != tar[at : at + 900]:
+                wrong.append(at)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong

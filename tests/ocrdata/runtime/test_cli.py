@@ -1,0 +1,130 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ocrdata.errors import OcrError, UsageError
+from ocrdata.runtime.cli import Parser, run
+
+
+@pytest.mark.parametrize(
+    ("raised", "status"), [(OcrError("it broke"), 1), (UsageError("you erred"), 2)]
+)
+def test_an_error_is_its_message_and_a_status(
+    raised: OcrError, status: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def main(arguments: object) -> int:
+        raise raised
+
+    with pytest.raises(SystemExit) as caught:
+        run(main)
+    assert caught.value.code == status
+    assert capsys.readouterr().err == f"error: {raised}\n"
+
+
+def test_a_name_does_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    def main(arguments: object) -> int:
+        raise OcrError("a\x1b[2Jb\x07\x9b\x7f\udc80\u202e.png: naïve 東京\tis\n  the remedy")
+
+    with pytest.raises(SystemExit):
+        run(main)
+    said = "a\\x1b[2Jb\\x07\\x9b\\x7f\\udc80\\u202e.png: naïve 東京\tis\n  the remedy"
+    assert capsys.readouterr().err == f"error: {said}\n"
+
+
+def test_ctrl_c(capsys: pytest.CaptureFixture[str]) -> None:
+    def main(arguments: object) -> int:
+        raise KeyboardInterrupt
+
+    with pytest.raises(SystemExit) as caught:
+        run(main)
+    assert caught.value.code == 130
+    assert capsys.readouterr().err == "stopped by Ctrl-C\n"
+
+
+def test_a_reader_that_goes_away_is_no_traceback() -> None:
+    code = (
+        "from ocrdata.runtime.cli import run\n"
+        "def main(arguments):\n"
+        "    for _ in range(100_000): print('x' * 80)\n"
+        "    return 0\n"
+        "run(main)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    process.stderr.close()
+    assert process.wait() == 1
+
+
+def test_wrong_flags_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = Parser(prog="tool", description="does")
+    parser.add_argument("--shards")
+    for arguments in (["--shard", "x"], ["--unknown"]):
+        with pytest.raises(SystemExit) as caught:
+            parser.parse_args(arguments)
+        assert caught.value.code == 2
+        assert capsys.readouterr().err.startswith("tool: error: unrecognized arguments: ")
+
+
+def test_an_output_that_takes_nothing_is_one_line() -> None:
+    code = "from ocrdata.runtime.cli import run\nrun(lambda arguments: print('x' * 9) or 0)"
+    for words in (f'{sys.executable} -c "$0" > /dev/full', f'{sys.executable} -c "$0" >&-'):
+        done = subprocess.run(
+            ["bash", "-c", words, code], capture_output=True, text=True, check=False
+        )
+        full = "/dev/full" in words
+        assert done.returncode == int(full)
+        assert done.stderr == full * (
+            "error: the output cannot be written: No space left on device\n"
+        )
+
+
+def load(tmp_path: Path, source: str) -> subprocess.CompletedProcess[str]:
+    """What a command says whose module is `source`."""
+    (tmp_path / "slow_command.py").write_text(source)
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+    code += "from ocrdata.runtime.cli import run\nrun('slow_command')"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+
+def test_a_command_given_by_name(tmp_path: Path) -> None:
+    done = load(tmp_path, "def main(arguments):\n    print('here', arguments)\n    return 3")
+    assert (done.returncode, done.stdout) == (3, "here []\n")
+
+
+def test_ctrl_c_while_a_command_still_loads_is_one_line(tmp_path: Path) -> None:
+    done = load(tmp_path, "raise KeyboardInterrupt")
+    assert (done.returncode, done.stderr) == (130, "stopped by Ctrl-C\n")
+    done = load(tmp_path, "raise RuntimeError('x')")
+    assert "Traceback" in done.stderr, "a bug keeps its traceback"
+
+
+def test_importing_it_changes_nothing() -> None:
+    code = (
+        "import signal, sys\n"
+        "before = sys.excepthook, signal.getsignal(signal.SIGINT), sys.stdout, sys.stderr\n"
+        "import ocrdata.runtime.cli\n"
+        "assert before == (sys.excepthook, signal.getsignal(signal.SIGINT), sys.stdout, sys.stderr)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_ctrl_c_does_not_wait_for_threads() -> None:
+    code = (
+        "import threading\nfrom ocrdata.runtime.cli import run\n"
+        "def main(arguments):\n"
+        "    threading.Thread(target=threading.Event().wait).start()\n"
+        "    raise KeyboardInterrupt\n"
+        "run(main)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert (done.returncode, done.stderr) == (130, "stopped by Ctrl-C\n")

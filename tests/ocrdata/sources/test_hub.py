@@ -1,0 +1,153 @@
+"""The hub through its real clients, each test in a process of its own: endpoint and cache are
+fixed when they are imported."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.hub import Hub
+from tests.support.hubdata import FINEVISION, card, finevision_repository, made_up_rows, parquet
+from tests.support.shardcommand import environment
+
+REPOSITORY = finevision_repository(
+    {name: made_up_rows(12) for name in ("chartqa", "docvqa", "chart2text(cauldron)")}, group=4
+)
+
+SCRIPT = """
+import json, sys
+from ocrdata.errors import OcrError
+from ocrdata.sources.hub import RangeFile, resolve, resolve_commit
+calls = {"resolve": resolve, "resolve_commit": resolve_commit, "read":
+         lambda *at: RangeFile(*at[:4]).read(at[4])}
+answers = []
+for name, *arguments in json.loads(sys.argv[1]):
+    try:
+        answers.append(repr(calls[name](*arguments)))
+    except OcrError as exc:
+        answers.append(f"{type(exc).__name__}: {exc}")
+print(json.dumps(answers))
+"""
+
+
+def ask(home: Path, endpoint: str, calls: list[list[Any]], **env: str) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", SCRIPT, json.dumps(calls)],
+        env=environment(home, endpoint, **env),
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    answers: list[str] = json.loads(done.stdout)
+    assert all("\n" not in answer for answer in answers)
+    return answers
+
+
+def test_what_is_not_there_is_told_in_one_line(tmp_path: Path) -> None:
+    files = {"README.md": card({"default": {"train": "a.csv"}}, "mit"), "a.csv": b"a\n1\n"}
+    two = {
+        "README.md": card({n: {"train": f"{n}.parquet"} for n in "ab"}, "mit"),
+        "a.parquet": b"PAR1",
+        "b.parquet": b"PAR1",
+    }
+    repositories = {FINEVISION: REPOSITORY, "some/csv": files, "some/two": two, "some/gated": two}
+    with Hub(repositories, gated=["some/gated"]) as hub:
+        commit, csv, b = (hub.commits[n] for n in (FINEVISION, "some/csv", "some/two"))
+        cases: dict[str, list[Any]] = {
+            f"'{commit}'": ["resolve_commit", FINEVISION, "main"],
+            f"'{'f' * 40}'": ["resolve_commit", FINEVISION, "f" * 40],
+            f"SourceError: {FINEVISION} has no revision v9 ": ["resolve_commit", FINEVISION, "v9"],
+            "SourceError: some/none: no such data set": ["resolve_commit", "some/none", "main"],
+            "SourceError: some/gated is gated: ask": ["resolve_commit", "some/gated", "main"],
+            f"UsageError: {FINEVISION} has no subset 'chartsqa'; near names: chartqa": [
+                "resolve", FINEVISION, "chartsqa", "train", commit,
+            ],
+            f"UsageError: {FINEVISION} has no subset 'zzz'; it has chart2text(cauldron), ": [
+                "resolve", FINEVISION, "zzz", "train", commit,
+            ],
+            "UsageError: some/two: say which of its configs: a, b": [
+                "resolve", "some/two", None, "train", b,
+            ],
+            f"UsageError: {FINEVISION} has no split 'test' in config 'chartqa'; it has train": [
+                "resolve", FINEVISION, "chartqa", "test", commit,
+            ],
+            "SourceError: some/csv: the train split is not Parquet": [
+                "resolve", "some/csv", None, "train", csv,
+            ],
+        }  # fmt: skip
+        answers = ask(tmp_path, hub.url, list(cases.values()))
+    for expected, answer in zip(cases, answers, strict=True):
+        assert answer.startswith(expected), (expected, answer)
+
+
+def test_a_subset_with_parentheses_and_its_licence(tmp_path: Path) -> None:
+    with Hub({FINEVISION: REPOSITORY}) as hub:
+        commit = hub.commits[FINEVISION]
+        [answer] = ask(
+            tmp_path,
+            hub.url,
+            [["resolve", FINEVISION, "chart2text(cauldron)", "train", commit]],
+            HF_TOKEN="hf_secret",
+        )
+        assert "Bearer hf_secret" in hub.served.authorization
+    assert "licence='cc-by-4.0'" in answer and "chart2text(cauldron)/train-00001-of" in answer
+    assert "hf_secret" not in answer
+
+
+def test_no_licence_is_said_to_be_unknown(tmp_path: Path) -> None:
+    import pyarrow as pa
+
+    data = parquet(pa.table({"messages": [None]}), 1)
+    with Hub({"some/bare": {"train.parquet": data}}) as hub:
+        commit = hub.commits["some/bare"]
+        [answer] = ask(tmp_path, hub.url, [["resolve", "some/bare", None, "train", commit]])
+    assert "licence='unknown'" in answer and "'train.parquet'" in answer
+
+
+def test_ranges_are_exact_or_an_error(tmp_path: Path) -> None:
+    data = bytes(range(256)) * 4_000  # 1 MB: above and below the block size
+    files = {"x.bin": data}
+    call = ["read", "some/files", "main", "x.bin", len(data)]
+    with Hub({"some/files": files}) as hub:
+        small, large = ask(tmp_path / "a", hub.url, [[*call, 10], [*call, 600_000]])
+        served = hub.served.ranges
+    assert small == repr(data[:10]) and large == repr(data[:600_000])
+    assert served == [("x.bin", 0, 256 << 10), ("x.bin", 0, 600_000)]
+    with Hub({"some/files": files}, ignore_ranges=True) as hub:
+        [whole] = ask(tmp_path / "b", hub.url, [[*call, 10]])
+    assert whole == (
+        "SourceError: some/files: x.bin: the server answers bytes 0-262143 of 1024000 with "
+        "status 200 and range ''"
+    )
+
+
+def test_a_hub_that_is_switched_off_or_has_gone(tmp_path: Path) -> None:
+    call = ["resolve_commit", FINEVISION, "main"]
+    [off] = ask(tmp_path, "http://127.0.0.1:9", [call], HF_HUB_OFFLINE="1")
+    assert off == f"SourceError: {FINEVISION}: the hub is switched off by HF_HUB_OFFLINE; unset it"
+    calls = [call, ["resolve", FINEVISION, "chartqa", "train", "f" * 40]]
+    for gone in ask(tmp_path, "http://127.0.0.1:9", calls):
+        assert gone == (
+            f"SourceError: {FINEVISION}: the hub http://127.0.0.1:9 is not responding (Connection "
+            "refused); run the same command again when it is back: what is done is kept"
+        )
+
+
+@pytest.mark.torture  # half a minute of waiting
+def test_a_hub_that_never_answers_is_told_within_a_minute(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        began = time.monotonic()
+        [answer] = ask(tmp_path, endpoint, [["resolve", FINEVISION, "chartqa", "train", "f" * 40]])
+        assert time.monotonic() - began < 60
+    assert "is not responding (timed out)" in answer

@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ocrdata.errors import RejectedRow, SourceError, UsageError
+from ocrdata.sample import Sample, check, text_of
+from ocrdata.sources.jsonl import JsonlSource, RecordFormat
+from tests.support.hubdata import shared
+from tests.support.numbered import square
+
+RED, BLUE = square("red"), square("blue")
+IMAGE = {"type": "image"}
+
+
+def text(value: str) -> dict[str, str]:
+    return {"type": "text", "text": value}
+
+
+def user(content: Any) -> dict[str, Any]:
+    return {"role": "user", "content": content}
+
+
+ANSWER = {"role": "assistant", "content": "yes"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    images = tmp_path / "images"
+    images.mkdir()
+    (images / "red.png").write_bytes(RED)
+    (images / "blue.png").write_bytes(BLUE)
+    return tmp_path
+
+
+def sample_of(folder: Path, record: Any) -> Sample:
+    line = record if isinstance(record, bytes) else json.dumps(record).encode()
+    sample = RecordFormat(folder, "mine")(line)
+    check(sample)
+    return sample
+
+
+@pytest.mark.parametrize(
+    ("record", "content", "images"),
+    [
+        ({"texts": [{"user": "q", "assistant": "a"}], "image": "images/red.png"},
+         [IMAGE, text("q")], [RED]),
+        ({"texts": [{"user": "q", "assistant": "a"}]}, [text("q")], []),
+        ({"prompt": "<image>\nq <|x|>", "answer": "a", "image": "images/red.png"},
+         [IMAGE, text("q <|x|>")], [RED]),
+        ({"prompt": "a literal <image>", "answer": "a"}, [text("a literal <image>")], []),
+        ({"messages": [user("q"), ANSWER], "images": ["images/red.png", "images/blue.png"]},
+         [IMAGE, IMAGE, text("q")], [RED, BLUE]),
+        ({"messages": [user("<image>first<image>"), ANSWER],
+          "images": ["images/red.png", "images/blue.png"]},
+         [IMAGE, text("first"), IMAGE], [RED, BLUE]),
+        ({"messages": [user("a literal <image>"), ANSWER]}, [text("a literal <image>")], []),
+        ({"messages": [user([text("q"), IMAGE]), ANSWER], "image": "images/red.png"},
+         [text("q"), IMAGE], [RED]),
+        ({"messages": [user([{"type": "image", "image": "images/blue.png"}, text("q")]), ANSWER]},
+         [IMAGE, text("q")], [BLUE]),
+        ({"messages": [user([{"type": "image_url", "image_url": {"url": "images/red.png"}},
+                             text("q")]), ANSWER]}, [IMAGE, text("q")], [RED]),
+        ({"messages": [user([{"type": "image_url", "image_url":
+            "data:image/png;base64," + base64.b64encode(RED).decode()}]), ANSWER]},
+         [IMAGE], [RED]),
+        ([user("bare"), ANSWER], [text("bare")], []),
+    ],
+)  # fmt: skip
+def test_the_schemas_people_have(
+    folder: Path, record: Any, content: list[Any], images: list[bytes]
+) -> None:
+    sample = sample_of(folder, record)
+    assert sample.messages[0]["content"] == content
+    assert sample.images == images
+    assert sample.source == "mine"
+
+
+def test_a_system_message_images_go_to_the_first_question(folder: Path) -> None:
+    record = {
+        "messages": [{"role": "system", "content": "s"}, user("q"), ANSWER],
+        "image": "images/red.png",
+    }
+    sample = sample_of(folder, record)
+    assert sample.messages[0]["content"] == [text("s")]
+    assert sample.messages[1]["content"] == [IMAGE, text("q")]
+
+
+def test_everything_else_is_kept_in_meta(folder: Path) -> None:
+    record = {"prompt": "q", "answer": "a", "id": 7, "tags": ["x"], "source": "there"}
+    sample = sample_of(folder, {**record, "image": "images/red.png"})
+    assert sample.source == "there"
+    assert sample.meta == {"id": 7, "tags": ["x"], "image": "images/red.png"}
+
+
+def test_the_folder_may_be_the_one_of_the_names_or_the_one_above(folder: Path) -> None:
+    record = {"prompt": "q", "answer": "a", "image": "images/red.png"}
+    assert sample_of(folder, record).images == sample_of(folder / "images", record).images == [RED]
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        (b"{not json", "the line is no JSON: "),
+        (b"\n", "the line is no JSON: "),
+        (b'{"prompt": "q", "answer": "a", "x": NaN}', "the line is no JSON: NaN"),
+        (b'"\xff"', "the line is no JSON: "),
+        (7, "the record is no JSON object"),
+        ({}, "the record has neither messages, nor texts, nor prompt and answer"),
+        ({"messages": 3}, "messages is no list"),
+        ({"messages": [3]}, "message 0: no role"),
+        ({"messages": [{"role": "user"}]}, "message 0: no content"),
+        ({"messages": [user([3])]}, "message 0: a part that is neither text nor image"),
+        ({"messages": [user([{"type": "image", "image": 3}])]}, "message 0: an image part without"),
+        ({"messages": [user([{"type": "audio"}])]}, "message 0: a part that is neither"),
+        ({"messages": [ANSWER]}, "roles out of order"),
+        ({"messages": [ANSWER], "image": "images/red.png"}, "roles out of order"),
+        ({"texts": 3}, "texts is no list of turns"),
+        ({"texts": [{"user": 3, "assistant": "a"}]}, "turn 0: text is not a string"),
+        ({"texts": [{"user": "q"}]}, "message 1: no assistant text"),
+        ({"texts": []}, "no turns"),
+        ({"prompt": "q", "answer": "a", "image": 3}, "image is neither a name nor"),
+        ({"prompt": "q", "answer": "a", "images": [""]}, "images is neither a name nor"),
+        ({"prompt": "q", "answer": "a", "image": "no.png"}, "image 0: no.png: no such file"),
+        ({"prompt": "q", "answer": "a", "image": "images"}, "image 0: images: not a regular file"),
+        ({"prompt": "q", "answer": "a", "image": "x" * 300}, f"image 0: {'x' * 80}: no such file"),
+        ({"prompt": "q", "answer": "a", "image": "a\0.png"}, "image 0: 'a\\x00.png': no file can"),
+        ({"prompt": "q", "answer": "a", "image": "\ud800"}, "image 0: '\\ud800': no file can"),
+        ({"prompt": "q", "answer": "a", "image": "/etc/hosts"}, "image 0: /etc/hosts is outside"),
+        ({"prompt": "q", "answer": "a", "image": "../x.png"}, "image 0: ../x.png is outside"),
+        ({"prompt": "q", "answer": "a", "image": "http://h/x.png"}, "image 0: http://h/x.png is a"),
+        ({"prompt": "q", "answer": "a", "image": "data:image/png,xx"}, "image 0: a data URL that"),
+        ({"prompt": "q", "answer": "a", "image": "data:;base64,?"}, "image 0: a data URL that"),
+        ({"prompt": "<image><image>", "answer": "a", "image": "images/red.png"},
+         "the text places 2 images, the row holds 1"),
+        ({"messages": [user("<image>"), ANSWER], "images": ["images/red.png"] * 2},
+         "the text places 1 images, the row holds 2"),
+        ({"messages": [user("<image><image>"), ANSWER], "image": "images/red.png"},
+         "the text places 2 images, the row holds 1"),
+        ({"messages": [user([IMAGE]), ANSWER]}, "the text places 1 images, the row holds 0"),
+    ],
+)  # fmt: skip
+def test_rejected_rows(folder: Path, record: Any, reason: str) -> None:
+    with pytest.raises(RejectedRow) as caught:
+        sample_of(folder, record)
+    assert str(caught.value).startswith(reason)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_line_that_is_no_json_rejects_its_row_alone(folder: Path) -> None:
+    path = folder / "rows.jsonl"
+    path.write_text('{"prompt": "q", "answer": "a"}\n{broken\n\n{"prompt": "r", "answer": "b"}\n')
+    source = JsonlSource(path, None)
+    assert (source.name, source.count()) == ("rows", 4)
+    kinds = [type(result) for _, result in source.rows(0, 4)]
+    assert kinds == [Sample, RejectedRow, RejectedRow, Sample]
+    assert [number for number, _ in source.rows(2, 4)] == [2, 3]
+    assert source.provenance["file"] == "rows.jsonl"
+    assert source.size(0, 4) > source.size(0, 2) > 2_000
+
+
+def test_what_is_not_there(folder: Path) -> None:
+    with pytest.raises(UsageError, match=r"none\.jsonl: no such file"):
+        JsonlSource(folder / "none.jsonl", None)
+    path = folder / "rows.jsonl"
+    path.write_text("{}\n")
+    with pytest.raises(UsageError, match=r"nowhere: no such folder \(--images\)"):
+        JsonlSource(path, folder / "nowhere")
+
+
+def test_an_image_that_cannot_be_read_is_not_a_rejected_row(folder: Path) -> None:
+    (folder / "loop.png").symlink_to("loop.png")
+    with pytest.raises(SourceError, match=r"loop\.png: Too many levels"):
+        sample_of(folder, {"prompt": "q", "answer": "a", "image": "loop.png"})
+
+
+def test_images_are_part_of_what_the_rows_depend_on(tmp_path: Path) -> None:
+    file = tmp_path / "rows.jsonl"
+    record = {"texts": [{"user": "a", "assistant": "b"}], "image": "a.png"}
+    file.write_text(json.dumps(record) + "\n[]\nno JSON\n")
+    found = []
+    for name, data in (("one", b"12"), ("same", b"21"), ("other", b"123"), ("none", b"")):
+        (tmp_path / name).mkdir()
+        if data:
+            (tmp_path / name / "a.png").write_bytes(data)
+        found.append(JsonlSource(file, tmp_path / name).provenance["images_xxh3_128"])
+    assert found[0] == found[1]  # by name and size: contents are read once, when they are written
+    assert len(set(found)) == 3
+
+
+def test_the_ten_overfit_images() -> None:
+    source = JsonlSource(shared("overfit10") / "overfit_dataset.json", None)
+    samples = [result for _, result in source.rows(0, 10)]
+    assert source.count() == len(samples) == 10
+    for sample in samples:
+        assert isinstance(sample, Sample), sample
+        check(sample)
+        assert sample.messages[0]["content"][0] == IMAGE
+        assert "<image>" not in text_of(sample.messages[0])
+
+
+def test_real_receipts_and_chats() -> None:
+    docs = JsonlSource(shared("docs") / "docs.jsonl", shared("docs") / "images")
+    assert all(isinstance(result, Sample) for _, result in docs.rows(0, 99))
+    chats = JsonlSource(shared("chat") / "chat.jsonl", None)
+    assert chats.count() == 12_000
+    number, sample = next(chats.rows(11_999, 12_000))
+    assert number == 11_999 and isinstance(sample, Sample)

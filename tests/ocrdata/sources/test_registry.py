@@ -1,0 +1,58 @@
+"""The kinds of data set that can be converted."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ocrdata.commands.make_shards import build_parser, command
+from ocrdata.sources.charts import ChartsSource
+from ocrdata.sources.jsonl import JsonlSource
+from ocrdata.sources.registry import REGISTRY, SYNTHETIC_ROWS
+
+
+def values(*words: str) -> dict[str, Any]:
+    return vars(build_parser().parse_args(list(words)))
+
+
+@pytest.mark.parametrize(
+    ("words", "name"),
+    [
+        (("chartqa",), "chartqa"),
+        (("finevision", "--subset", "chart2text(cauldron)"), "chart2text-cauldron"),
+        (("smoltalk",), "smoltalk-train"),
+        (("smoltalk", "--config", "all", "--split", "test"), "smoltalk-all-test"),
+        (("jsonl", "--path", "a folder/my data.jsonl"), "my-data"),
+        (("charts",), "charts"),
+        (("sums",), "sums"),
+    ],
+)
+def test_shards_are_named_after_their_data_set(words: tuple[str, ...], name: str) -> None:
+    assert REGISTRY[words[0]].default_name(values(*words)) == name
+
+
+@pytest.mark.parametrize(
+    ("words", "rows"),
+    [((), SYNTHETIC_ROWS), (("--limit", "5"), 5), (("--start", "7", "--limit", "5"), 12),
+     (("--stop", "9"), 9)],
+)  # fmt: skip
+def test_synthetic_rows_are_as_many_as_are_asked_for(words: tuple[str, ...], rows: int) -> None:
+    source = REGISTRY["charts"].make(values("charts", *words, "--seed", "3"), {})
+    assert isinstance(source, ChartsSource)
+    assert (source.count(), source.provenance["seed"]) == (rows, 3)
+
+
+def test_a_file_of_ones_own(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"prompt": "a", "answer": "b"}\n')
+    source = REGISTRY["jsonl"].make(values("jsonl", "--path", str(tmp_path / "a.jsonl")), {})
+    assert isinstance(source, JsonlSource)
+    assert source.count() == 1
+
+
+def test_the_command_in_a_manifest_has_no_folder_and_no_default() -> None:
+    words = ("jsonl", "--path", "/a/b.jsonl", "--images", "/a/pictures", "--out", "/o", "--workers",
+             "3", "--start", "0", "--stop", "4", "--compress", "zstd")  # fmt: skip
+    assert command(values(*words)) == (
+        "python tools/make_shards.py jsonl --stop 4 --compress zstd --path b.jsonl "
+        "--images pictures"
+    )

@@ -1,0 +1,14 @@
+"""`from ocrdata.reader import ...`, the documented name of the reader."""
+
+import ocrdata
+from ocrdata import reader
+from ocrdata.reading import view
+
+
+def test_it_hands_on_what_the_reader_has() -> None:
+    assert {name: getattr(reader, name) for name in reader.__all__} == {
+        "SampleRef": view.SampleRef,
+        "Shards": view.Shards,
+        "open_shards": view.open_shards,
+    }
+    assert all(getattr(ocrdata, name) is getattr(reader, name) for name in reader.__all__)

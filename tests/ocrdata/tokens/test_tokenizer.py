@@ -1,0 +1,313 @@
+"""Tokenizers: tiktoken and `tokenizers` themselves are the oracles; nothing special from text."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tokenizers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import AddedToken, decoders, models, pre_tokenizers, trainers
+
+from ocrdata.errors import OcrError, UsageError
+from ocrdata.tokens.tokenizer import (
+    LONGEST_SPACE,
+    SPECIAL_TOKENS,
+    Tokenizer,
+    load_tokenizer,
+    train_tokenizer,
+)
+from ocrdata.tokens.vocabulary import GPT2_PATTERN, NANOCHAT_PATTERN, Ranks
+
+ROOT = Path(__file__).parents[3]
+GPT2 = ROOT.parent / "shared" / "data" / "tokenizer" / "gpt2.tiktoken"
+TEXTS = [
+    "The share of adults who say so rose from 12% in 2009 to 64% in 2015.",
+    "How many bars are blue? There are 3 blue bars, and 17 others.\n\n",
+    "naïve café, 東京, 👩‍🚀; tabs\tand  spaces   end ",
+] * 5
+NINE = SPECIAL_TOKENS[:-1]
+
+any_text = st.lists(
+    st.one_of(
+        st.sampled_from([*SPECIAL_TOKENS, "<image>", "<|", "|>", "  ", "\n", "2015", "'s"]),
+        st.text(max_size=12),
+    ),
+    max_size=8,
+).map("".join)
+
+
+@pytest.fixture(scope="module")
+def trained() -> Tokenizer:
+    return train_tokenizer(TEXTS, 320)
+
+
+def hub_json(*, special: bool = True) -> dict[str, Any]:
+    """A real tokenizer.json with the nine specials first, as the hub has them."""
+    bpe = tokenizers.Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=330,
+        special_tokens=[*NINE],
+        show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
+    bpe.train_from_iterator(TEXTS, trainer)
+    bpe.add_tokens([AddedToken("    ", special=False)])
+    value: dict[str, Any] = json.loads(bpe.to_str())
+    for token in value["added_tokens"]:
+        token["special"] = token["special"] and special
+    return value
+
+
+@pytest.fixture(scope="module")
+def from_hub(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    path = tmp_path_factory.mktemp("hub") / "tokenizer.json"
+    path.write_text(json.dumps(hub_json()))
+    return load_tokenizer(path)
+
+
+@given(text=any_text)
+@settings(max_examples=300, deadline=None)
+def test_text_never_becomes_special(trained: Tokenizer, from_hub: Tokenizer, text: str) -> None:
+    for tokenizer in (trained, from_hub):
+        ids = tokenizer.encode(text)
+        assert not set(ids) & set(tokenizer.specials.values())
+        assert tokenizer.decode(ids) == text
+
+
+def test_image_is_the_last_id(trained: Tokenizer, from_hub: Tokenizer) -> None:
+    for tokenizer in (trained, from_hub):
+        assert tokenizer.image == tokenizer.vocab_size - 1
+        assert set(tokenizer.specials) == set(SPECIAL_TOKENS)
+        named = (tokenizer.bos, tokenizer.user_start, tokenizer.user_end)
+        assert tokenizer.decode(named) == "<|bos|><|user_start|><|user_end|>"
+        named = (tokenizer.assistant_start, tokenizer.assistant_end, tokenizer.image)
+        assert tokenizer.decode(named) == "<|assistant_start|><|assistant_end|><|image|>"
+
+
+def test_specials_of_a_hub_file_keep_their_ids(from_hub: Tokenizer) -> None:
+    assert [from_hub.specials[name] for name in NINE] == list(range(9))
+    oracle = tokenizers.Tokenizer.from_str(json.dumps(hub_json()))
+    assert from_hub.image == oracle.get_vocab_size()
+    for text in [*TEXTS, "a    b"]:
+        assert from_hub.encode(text) == oracle.encode(text, add_special_tokens=False).ids
+
+
+def test_a_special_not_marked_as_one_is_still_special(tmp_path: Path) -> None:
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(hub_json(special=False)))
+    tokenizer = load_tokenizer(path)
+    assert tokenizer.bos == 0
+    assert 0 not in tokenizer.encode("a <|bos|> in text")
+
+
+def bytes_only() -> dict[bytes, int]:
+    return {bytes([byte]): byte for byte in range(256)}
+
+
+def test_specials_that_cannot_be() -> None:
+    with pytest.raises(UsageError, match="id of a token of text"):
+        Tokenizer(Ranks(bytes_only(), NANOCHAT_PATTERN), {"<|bos|>": 255})
+    with pytest.raises(UsageError, match="same id"):
+        Tokenizer(Ranks(bytes_only(), NANOCHAT_PATTERN), {"<|bos|>": 300, "<|image|>": 300})
+    for id_ in (1 << 24, 1 << 31, 1 << 70):
+        with pytest.raises(UsageError, match=f"its largest id is .*, above {1 << 24:,}"):
+            Tokenizer(Ranks(bytes_only(), NANOCHAT_PATTERN), {"<|bos|>": id_})
+    for odd in (300.5, "x", None, True):
+        specials: Any = {"<|bos|>": odd}
+        with pytest.raises(UsageError, match="the id of a special token is no integer"):
+            Tokenizer(Ranks(bytes_only(), NANOCHAT_PATTERN), specials)
+
+
+def test_a_rank_too_large_in_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "x.tiktoken"
+    ranks = bytes_only() | {b"ab": 1 << 33}
+    path.write_bytes(b"".join(base64.b64encode(t) + b" %d\n" % rank for t, rank in ranks.items()))
+    with pytest.raises(UsageError, match=r"x\.tiktoken: a rank is 8,589,934,592, above 16,777,"):
+        load_tokenizer(path)
+
+
+def test_a_pattern_that_defeats_its_engine(tmp_path: Path) -> None:
+    """Both engines panic then, with what is no Exception."""
+    text = "a" * 100 + "!"
+    with pytest.raises(OcrError, match=r"its split pattern cannot be applied to a text: .+; use"):
+        Ranks(bytes_only(), r"(?:a|aa)+(?=b)\b").encode(text)
+    split = {"type": "Split", "pattern": {"Regex": "(a|aa)+$"}, "behavior": "Isolated",
+             "invert": False}  # fmt: skip
+    whole = hub_json()
+    whole["pre_tokenizer"] = {
+        "type": "Sequence",
+        "pretokenizers": [split, {**whole["pre_tokenizer"], "type": "ByteLevel"}],
+    }
+    (tmp_path / "tokenizer.json").write_text(json.dumps(whole))
+    tokenizer = load_tokenizer(tmp_path / "tokenizer.json")
+    with pytest.raises(OcrError, match=r"its split pattern cannot be applied to a text: .+; use"):
+        tokenizer.encode(text)
+
+
+def test_an_image_token_that_was_there_keeps_its_id() -> None:
+    tokenizer = Tokenizer(Ranks(bytes_only(), NANOCHAT_PATTERN), {"<|image|>": 256})
+    assert tokenizer.image == 256 and tokenizer.bos == 257 and tokenizer.vocab_size == 266
+
+
+def test_rank_files(tmp_path: Path) -> None:
+    """Whisper's own copy of GPT-2's ranks; the oracle is tiktoken with GPT-2's pattern."""
+    if not GPT2.exists():
+        pytest.skip(f"no real ranks at {GPT2}")
+    tokenizer = load_tokenizer(GPT2)
+    assert isinstance(tokenizer.backend, Ranks)
+    assert tokenizer.backend.pattern == GPT2_PATTERN
+    assert tokenizer.vocab_size == 50_256 + 10
+    # "hello world" and "2015" are published ids of GPT-2.
+    assert tokenizer.encode("hello world") == [31373, 995]
+    assert tokenizer.encode(" 2015") == [1853]
+    lines = [base64.b64encode(token).decode() + f" {rank}" for token, rank in bytes_only().items()]
+    path = tmp_path / "bytes.tiktoken"
+    path.write_text("\n".join([*lines, ""]))
+    small = load_tokenizer(tmp_path)
+    assert isinstance(small.backend, Ranks) and small.backend.pattern == NANOCHAT_PATTERN
+    path.write_text("\n".join([*lines[:7], "no rank"]))
+    with pytest.raises(UsageError, match="line 8 is not `base64 rank`"):
+        load_tokenizer(path)
+
+
+def test_saved_and_loaded_is_the_same(
+    trained: Tokenizer, from_hub: Tokenizer, tmp_path: Path
+) -> None:
+    for number, tokenizer in enumerate((trained, from_hub)):
+        path = tmp_path / f"{number}.json"
+        tokenizer.save(path)
+        again = load_tokenizer(path)
+        assert again.fingerprint == tokenizer.fingerprint and again.specials == tokenizer.specials
+        assert all(again.encode(text) == tokenizer.encode(text) for text in TEXTS)
+        again.save(tmp_path / "again.json")
+        assert (tmp_path / "again.json").read_bytes() == path.read_bytes()
+        through = pickle.loads(pickle.dumps(tokenizer))  # as spawn sends it
+        assert through.encode(TEXTS[2]) == tokenizer.encode(TEXTS[2])
+
+
+def test_a_changed_file_is_refused(trained: Tokenizer, tmp_path: Path) -> None:
+    path = tmp_path / "own.json"
+    trained.save(path)
+    value = json.loads(path.read_text())
+    for change, message in (
+        ({"pattern": "."}, "digest is"),
+        ({"digest": "0"}, "digest is"),
+        ({"specials": {**value["specials"], "<|image|>": 9999}}, "digest is"),
+        ({"version": 2}, "version 2, this program reads up to 1"),
+        ({"ranks": None}, "a saved tokenizer with a part that is wrong"),
+        ({"kind": "words"}, "wrong or missing: 'definition'"),
+    ):
+        path.write_text(json.dumps(value | change))
+        with pytest.raises(OcrError, match=message):
+            load_tokenizer(path)
+
+
+def test_fingerprints_tell_tokenizers_apart(trained: Tokenizer, from_hub: Tokenizer) -> None:
+    assert isinstance(trained.backend, Ranks)
+    ranks, specials = trained.backend.ranks, trained.specials
+    others = [
+        from_hub,
+        Tokenizer(Ranks(ranks, GPT2_PATTERN), specials),
+        Tokenizer(Ranks({t: r for t, r in ranks.items() if r < 300}, NANOCHAT_PATTERN), specials),
+        Tokenizer(trained.backend, {**specials, "<|image|>": trained.image + 1}),
+    ]
+    assert len({trained.fingerprint, *(other.fingerprint for other in others)}) == 5
+    assert all(len(other.fingerprint) == 16 for other in others)
+
+
+def test_training_is_deterministic(trained: Tokenizer) -> None:
+    """In another process, with another number of threads and another hash seed."""
+    program = (
+        "import sys; from ocrdata.tokens.tokenizer import train_tokenizer; import json;"
+        "print(train_tokenizer(json.load(sys.stdin), 320).fingerprint)"
+    )
+    for threads, seed in (("1", "1"), ("2", "2")):
+        environment = os.environ | {"RAYON_NUM_THREADS": threads, "PYTHONHASHSEED": seed}
+        done = subprocess.run(
+            [sys.executable, "-c", program],
+            input=json.dumps(TEXTS),
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=ROOT,
+            env=environment,
+        )
+        assert done.stdout.strip() == trained.fingerprint
+
+
+def test_vocabulary_sizes() -> None:
+    assert train_tokenizer(TEXTS, 300).vocab_size == 300
+    assert train_tokenizer([], 266).vocab_size == 266
+    assert train_tokenizer(["ab"], 1000).vocab_size == 267  # nothing more to merge
+    with pytest.raises(UsageError, match="the bytes and specials alone are 266"):
+        train_tokenizer(TEXTS, 265)
+
+
+def test_spaces_without_end(trained: Tokenizer) -> None:
+    for text in (" " * 1_200_000 + "a", "\t \n" * 400_000, "x" + "\n" * (2 * LONGEST_SPACE) + "y"):
+        assert trained.decode(trained.encode(text)) == text
+
+
+def test_lone_surrogates(trained: Tokenizer) -> None:
+    assert trained.decode(trained.encode("a\ud800b")) == "a\ufffdb"
+
+
+def test_ids_that_are_none(trained: Tokenizer) -> None:
+    for ids in ([-1], [trained.vocab_size]):
+        with pytest.raises(ValueError, match="of a 320 vocabulary"):
+            trained.decode(ids)
+    gap = Tokenizer(Ranks(bytes_only(), NANOCHAT_PATTERN), {"<|image|>": 300})
+    with pytest.raises(ValueError, match="an id that no token has"):
+        gap.decode([299])
+    assert trained.decode([]) == ""
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"\xff\xfe", "neither JSON nor"),
+        (b"[1]", "JSON, but neither"),
+        (b'{"format": "ocr-tokenizer", "version": "a"}', "tokenizer version a"),
+        (b'{"model": {"type": "BPE"}, "added_tokens": [1]}', "added_tokens are no list"),
+        (b'{"model": [1]}', "holds a None model"),
+        (b'{"model": "BPE"}', "holds a None model"),
+        (b'{"model": {"type": "Unigram"}}', "holds a Unigram model; a byte-level BPE is needed"),
+    ],
+)
+def test_files_that_are_no_tokenizer(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "tokenizer.json"
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match=message):
+        load_tokenizer(path)
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"no tokenizer in this folder .*train_tokenizer\.py"):
+        load_tokenizer(tmp_path)
+    with pytest.raises(UsageError, match="No such file"):
+        load_tokenizer(tmp_path / "absent.json")
+
+
+def test_a_definition_that_makes_specials_of_text(tmp_path: Path) -> None:
+    """`ignore_merges` with a pre-tokenizer that does not split: refused, not silently wrong."""
+    value = hub_json()
+    value["model"]["ignore_merges"] = True
+    value["pre_tokenizer"] = {
+        "type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False
+    }  # fmt: skip
+    path = tmp_path / "tokenizer.json"
+    path.write_text(json.dumps(value))
+    tokenizer = load_tokenizer(path)
+    with pytest.raises(OcrError, match="makes a special token of plain text"):
+        tokenizer.encode("<|bos|>")

@@ -1,0 +1,112 @@
+"""Asking a trained model, as a person types it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from ocrdata.errors import ImageError, OcrError, TrainError, UsageError
+from ocrtrain.commands import ask
+from tests.support import small
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path) -> Path:
+    """A run of the trained model with pictures beside it."""
+    for name, colour in small.COLOURS.items():
+        (tmp_path / f"{name}.png").write_bytes(small.png(colour))
+    (tmp_path / "torn.png").write_bytes(small.png((0, 0, 0))[:40])
+    (tmp_path / "note.txt").write_text("not an image")
+    return small.trained(tmp_path).save(tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", list(small.COLOURS))
+def test_the_answer_alone_is_printed(
+    run_folder: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    image = str(run_folder.parent / f"{name}.png")
+    for question, expected in (("colour", name), ("first", name[0])):
+        arguments = ["--checkpoint", str(run_folder), "--image", image, small.QUESTIONS[question]]
+        assert ask.main(arguments) == 0
+        assert capsys.readouterr() == (f"{expected}\n", "")
+
+
+def test_text_alone_several_images_and_a_step_folder(
+    run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    step = ["--checkpoint", str(run_folder / "checkpoints" / "step_000150")]
+    assert ask.main([*step, "--max-new-tokens", "5", "5+1?"]) == 0
+    assert capsys.readouterr().out.endswith("\n")
+    images = [
+        argument
+        for name in ("red", "blue")
+        for argument in ("--image", str(run_folder.parent / f"{name}.png"))
+    ]
+    assert ask.main([*step, *images, "--max-new-tokens", "5", "Which?"]) == 0
+
+
+def test_a_cut_off_answer_says_so_beside_the_output(
+    run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = str(run_folder.parent / "red.png")
+    arguments = ["--checkpoint", str(run_folder), "--image", image, small.QUESTIONS["colour"]]
+    assert ask.main([*arguments, "--max-new-tokens", "2"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out == "re\n"
+    assert "cut off after 2 tokens" in printed.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (["  "], UsageError, "question is empty"),
+        (["Which?", "--image", "absent.png"], UsageError, "absent.png: No such file"),
+        (["Which?", "--image", "run"], UsageError, "run: Is a directory"),
+        (["Which?", "--image", "torn.png"], ImageError, "torn.png"),
+        (["Which?", "--image", "note.txt"], ImageError, "note.txt: not an image"),
+        (["Which?", "--checkpoint", "."], TrainError, "no complete checkpoint"),
+        (["Which?", "--device", "warp"], UsageError, "no device"),
+        (["Which?", "--max-new-tokens", "0"], UsageError, "max_new_tokens"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_loaded(
+    run_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    error: type[OcrError],
+    message: str,
+) -> None:
+    monkeypatch.chdir(run_folder.parent)
+    with pytest.raises(error, match=message):
+        ask.main(["--checkpoint", "run", *arguments])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+def test_a_device_that_is_not_there() -> None:
+    with pytest.raises(UsageError, match="CUDA devices"):
+        ask.main(["Which?", "--checkpoint", "run", "--device", "cuda"])
+
+
+def test_a_damaged_checkpoint_is_refused(run_folder: Path) -> None:
+    weights = run_folder / "checkpoints" / "step_000150" / "model.safetensors"
+    data = bytearray(weights.read_bytes())
+    data[len(data) // 2] ^= 1
+    weights.write_bytes(data)
+    with pytest.raises(TrainError, match="digest differs"):
+        ask.main(["--checkpoint", str(run_folder), "Which?"])
+
+
+def test_the_command_as_it_is_typed(run_folder: Path) -> None:
+    command = [sys.executable, "-m", "ocrtrain.ask", "--checkpoint", str(run_folder), "--image"]
+    image = str(run_folder.parent / "blue.png")
+    asked = [*command, image, small.QUESTIONS["colour"]]
+    done = subprocess.run(asked, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (0, "blue\n")
+    wrong = subprocess.run([*command, "absent.png", "Which?"], capture_output=True, text=True,
+                           check=False)  # fmt: skip
+    assert (wrong.returncode, wrong.stdout) == (2, "")
+    assert wrong.stderr == "error: --image absent.png: No such file or directory\n"

@@ -1,0 +1,190 @@
+"""The evaluation of a model that knows its squares by heart, and every mistake it can be given."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from ocrdata.errors import OcrError, SpecError, TrainError, UsageError
+from ocrdata.storage.locks import Lock
+from ocrtrain.commands import evaluate
+from tests.support import small
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path) -> Path:
+    """A run with a checkpoint of the trained model, and `squares-000.tar` beside it."""
+    trained = small.trained(tmp_path)
+    small.squares(tmp_path)
+    return trained.save(tmp_path / "run")
+
+
+def lines(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_evaluate_prints_scores_and_writes_answers(
+    run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = str(run_folder.parent / "squares-000.tar") + "[:12]"
+    arguments = ["--checkpoint", str(run_folder), "--shards", spec, "--exchange"]
+    assert evaluate.main(arguments) == 0
+    printed = capsys.readouterr().out
+
+    answers = lines(run_folder / "answers-step_000150.jsonl")
+    summary = json.loads((run_folder / "answers-step_000150.summary.json").read_text())
+    assert len(answers) == 24
+    assert [(a["key"], a["turn"]) for a in answers[:3]] == [
+        ("000000000", 0), ("000000000", 1), ("000000001", 0)]  # fmt: skip
+    assert all(a["answer"] == a["gold"] and a["finished"] for a in answers)
+    assert answers[0]["question"] == small.QUESTIONS["colour"]
+    assert {a["kind"] for a in answers} == set(small.QUESTIONS)
+
+    # Three rows a colour: the first of each takes part, and nobody is shown its own colour.
+    exchanged = [answer for answer in answers if "exchanged" in answer]
+    assert [a["key"] for a in exchanged[::2]] == [f"{row:09d}" for row in (0, 3, 6, 9)]
+    for answer in exchanged:  # the answer to another row's image is that image's own gold
+        other = next(
+            a for a in answers
+            if (a["key"], a["turn"]) == (answer["exchanged"]["key"], answer["turn"])
+        )  # fmt: skip
+        assert other["key"] != answer["key"] and len(exchanged) == 8
+        assert answer["exchanged"]["answer"] == other["gold"]
+
+    scores = summary["scores"]
+    assert scores["all"]["answers"] == 24
+    assert scores["all"]["relaxed"] == scores["all"]["exact"] == 1.0
+    assert scores["all"]["ned"] == 0.0
+    assert scores["all"]["exchanged"]["relaxed"] <= 0.25  # 'g' is right for green and grey
+    assert set(scores["kinds"]) == set(small.QUESTIONS)
+    assert scores["cut_off"] == 0
+    assert summary["validation"]["val/image_gain"] > 0.5
+    for text in ("val/squares_loss", "val/image_gain_head", "colour", "100.0%", "of 8"):
+        assert text in printed
+
+
+def test_limit_out_and_a_step_folder(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = run_folder / "new" / "five.jsonl"
+    step = run_folder / "checkpoints" / "step_000150"
+    spec = str(run_folder.parent / "squares-000.tar")
+    arguments = ["--checkpoint", str(step), "--shards", spec, "--limit", "5", "--out", str(out)]
+    assert evaluate.main([*arguments, "--batch", "2", "--max-new-tokens", "2"]) == 0
+    answers = lines(out)
+    assert len(answers) == 10
+    assert "exchanged" not in answers[0]
+    assert answers[0]["answer"] == "re"
+    assert answers[0]["finished"] is False
+    assert json.loads(out.with_suffix(".summary.json").read_text())["scores"]["cut_off"] == 5
+    assert "5 answers were cut off" in capsys.readouterr().out
+
+
+def test_text_only_shards_are_evaluated(
+    run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small.write(run_folder.parent / "sums-000.tar", [small.chat(n) for n in range(3)])
+    spec = str(run_folder.parent / "sums-000.tar")
+    out = run_folder / "sums.jsonl"
+    arguments = ["--checkpoint", str(run_folder), "--shards", spec, "--out", str(out)]
+    assert evaluate.main([*arguments, "--max-new-tokens", "4"]) == 0
+    assert len(lines(out)) == 3
+    summary = json.loads(out.with_suffix(".summary.json").read_text())
+    assert set(summary["validation"]) == {"val/loss", "val/sums_loss"}
+    assert "kinds" not in summary["scores"]
+    capsys.readouterr()
+    with pytest.raises(UsageError, match="no two rows"):
+        evaluate.main([*arguments, "--exchange"])
+    assert capsys.readouterr().out == "", "refused before anything is computed"
+
+
+def test_no_other_file_is_written_over(run_folder: Path) -> None:
+    shards = run_folder.parent / "squares-000.tar"
+    arguments = ["--checkpoint", str(run_folder), "--max-new-tokens", "1", "--shards"]
+    own, metrics = run_folder / "own.jsonl", run_folder / "metrics.jsonl"
+    for _ in range(2):  # the same samples again: the same file
+        assert evaluate.main([*arguments, f"{shards}[:2]", "--out", str(own)]) == 0
+    metrics.write_text('{"step": 0}\n')
+    before = {path: path.read_bytes() for path in (shards, own, metrics)}
+    for spec, out, message in (
+        (f"{shards}[:2]", shards, "answers are JSON lines, name it so"),
+        (f"{shards}[:2]", metrics, "is there and holds no answers"),
+        (f"{shards}[:3]", own, r"own\.jsonl holds the answers to .*\[0:2\]; name another file"),
+    ):
+        with pytest.raises(UsageError, match=message):
+            evaluate.main([*arguments, spec, "--out", str(out)])
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_evaluating_twice_gives_the_same_bytes(run_folder: Path) -> None:
+    spec = str(run_folder.parent / "squares-000.tar")
+    written = []
+    for name in ("one.jsonl", "two.jsonl"):
+        out = run_folder / name
+        assert evaluate.main(
+            ["--checkpoint", str(run_folder), "--shards", spec, "--exchange", "--out", str(out)]
+        ) == 0  # fmt: skip
+        written.append(out.read_bytes())
+    assert written[0] == written[1]
+
+
+@pytest.mark.parametrize(
+    ("extra", "error", "message"),
+    [
+        (["--limit", "-1"], UsageError, "--limit"),
+        (["--batch", "0"], UsageError, "batch"),
+        (["--max-new-tokens", "0"], UsageError, "max_new_tokens"),
+        (["--device", "warp"], UsageError, "no device"),
+        (["--checkpoint", "nowhere"], TrainError, "no complete checkpoint"),
+        (["--shards", "nothing-<000..003>.tar"], SpecError, "nothing"),
+        (["--shards", "squares-000.tar[5:5]"], UsageError, "holds no samples"),
+        (["--out", "run"], UsageError, "is a folder"),
+        (["--out", "squares-000.tar/answers.jsonl"], OcrError, "squares-000.tar"),
+    ],
+)
+def test_mistakes_are_one_line(
+    run_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    extra: list[str],
+    error: type[OcrError],
+    message: str,
+) -> None:
+    monkeypatch.chdir(run_folder.parent)
+    arguments = ["--checkpoint", "run", "--shards", "squares-000.tar", *extra]
+    with pytest.raises(error, match=message):
+        evaluate.main(arguments)
+    assert not list(run_folder.glob("answers*"))
+
+
+def test_two_evaluations_do_not_write_one_file(run_folder: Path) -> None:
+    out = run_folder.parent / "same.jsonl"
+    spec = str(run_folder.parent / "squares-000.tar")
+    with (
+        Lock(out.with_name(".same.jsonl.lock"), "it"),
+        pytest.raises(UsageError, match="written by"),
+    ):
+        evaluate.main(["--checkpoint", str(run_folder), "--shards", spec, "--out", str(out)])
+    assert not out.exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
+def test_a_device_that_is_not_there(run_folder: Path) -> None:
+    with pytest.raises(UsageError, match="CUDA devices"):
+        evaluate.main(["--checkpoint", str(run_folder), "--shards", "x", "--device", "cuda"])
+
+
+def test_the_command_ends_with_status_and_one_line(run_folder: Path) -> None:
+    command = [sys.executable, "-m", "ocrtrain.evaluate"]
+    arguments = ["--checkpoint", str(run_folder / "absent"), "--shards"]
+    spec = str(run_folder.parent / "squares-000.tar")
+    done = subprocess.run([*command, *arguments, spec], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ")
+    assert "no complete checkpoint" in done.stderr
+    typed = subprocess.run([*command, "--shard", "x"], capture_output=True, text=True, check=False)
+    assert typed.returncode == 2
+    assert typed.stderr.count("\n") == 1

@@ -1,0 +1,114 @@
+"""Parameters against the model itself, FLOPs against torch's counter and the published figures."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from ocrtrain.cost.flops import (
+    decoder_flops,
+    embedding,
+    head_flops,
+    image_flops,
+    parameters,
+    step_flops,
+)
+from ocrtrain.model.encoder import DeepEncoder
+from ocrtrain.model.ocr_model import OcrModel, part_of
+from ocrtrain.settings.config import PARTS, ModelConfig
+from ocrtrain.settings.image_slots import image_slots
+from tests.support.encoders import REAL_HEADS, SMALL, pixels
+
+FULL = ModelConfig()
+
+
+@pytest.mark.parametrize("config", [FULL, SMALL, REAL_HEADS])
+def test_parameters_are_those_of_the_model(config: ModelConfig) -> None:
+    with torch.device("meta"):
+        model = OcrModel(config, image_size=1024, image_token=0)
+    counted = dict.fromkeys(PARTS, 0)
+    for name, parameter in model.named_parameters():
+        counted[part_of(name)] += parameter.numel()
+    assert parameters(config) == counted
+    assert embedding(config) == model.gpt.model.embed_tokens.weight.numel()
+
+
+def test_the_full_model_has_962_million() -> None:
+    counts = parameters(FULL)
+    assert counts["sam"] == 95_569_152
+    assert counts["clip"] == 302_575_616
+    assert counts["gpt"] == 2 * 65_537 * 1280 + 20 * 12 * 1280**2
+    assert sum(counts.values()) == 961_760_768
+
+
+def test_published_costs_of_an_image_of_1024_px() -> None:
+    forward = image_flops(FULL, 1024)
+    assert round(forward["sam"] / 1e9) == 977
+    assert round(forward["clip"] / 1e9) == 162
+    trained = {
+        frozen: step_flops(FULL, images=1, image_size=1024, row_lengths=[], frozen=frozen)
+        for frozen in ((), ("sam",))
+    }
+    assert round(trained[()] / 1e12, 2) == 3.42
+    assert round(trained["sam",] / 1e12, 2) == 1.47
+
+
+@pytest.mark.parametrize("config", [SMALL, REAL_HEADS])
+@pytest.mark.parametrize("size", [128, 320])
+def test_image_flops_are_those_torch_counts(config: ModelConfig, size: int) -> None:
+    encoder = DeepEncoder(config).requires_grad_(False)
+    # The plain kernel: the counter knows the products it is made of.
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        encoder(pixels(size, count=3))
+    assert counter.get_total_flops() == 3 * sum(image_flops(config, size).values())
+
+
+def test_decoder_flops_are_those_torch_counts() -> None:
+    model = OcrModel(SMALL, image_size=128, image_token=0).requires_grad_(False)
+    length = 37
+    embeds = torch.randn(1, length, SMALL.gpt_width)
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        model.logits(model.hidden(embeds, torch.arange(length)[None]))
+    # The kernel computes all pairs; half of them are masked and not needed.
+    unneeded = length * length - length * (length + 1) // 2
+    counted = counter.get_total_flops() - 4 * unneeded * SMALL.gpt_width * SMALL.gpt_layers
+    assert counted == decoder_flops(SMALL, length, length**2) + head_flops(SMALL, length)
+
+
+@pytest.mark.parametrize(
+    "frozen", [(), ("sam",), ("gpt",), ("sam", "clip"), ("sam", "clip", "projector"), ("clip",)]
+)
+def test_training_flops_are_those_torch_counts(frozen: tuple[str, ...]) -> None:
+    """Forward and backward through the whole model, parts frozen in different places."""
+    config = replace(SMALL, vocab_size=1000)
+    model = OcrModel(config, image_size=128, image_token=0)
+    model.freeze(frozen)
+    ids = torch.zeros(1, image_slots(128), dtype=torch.long)
+    length = ids.shape[1]
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        embeds = model.embed(ids, pixels(128, count=1))
+        logits = model.logits(model.hidden(embeds, torch.arange(length)[None]))
+        logits.sum().backward()
+    # The kernel computes all pairs of positions; those that are masked are not needed.
+    masked = length * length - length * (length + 1) // 2
+    unneeded = 4 * masked * config.gpt_width * config.gpt_layers * 3
+    ours = step_flops(config, images=1, image_size=128, row_lengths=[length], frozen=frozen)
+    assert counter.get_total_flops() == ours + unneeded
+
+
+def test_flops_of_text_rows_and_of_the_head() -> None:
+    def text(**options: object) -> float:
+        return step_flops(FULL, images=0, image_size=1024, row_lengths=[100, 50], **options)
+
+    blocks = decoder_flops(FULL, 100, 100**2) + decoder_flops(FULL, 50, 50**2)
+    assert text() == 3 * (blocks + head_flops(FULL, 150))
+    assert text(supervised=7) == 3 * (blocks + head_flops(FULL, 7))
+    # Without images nothing stands before the decoder that a gradient is needed for.
+    assert text(frozen=("gpt",)) == blocks + head_flops(FULL, 150)
+    six_n = 6 * (parameters(FULL)["gpt"] - embedding(FULL))
+    one = step_flops(FULL, images=0, image_size=1024, row_lengths=[1])
+    assert one == pytest.approx(six_n, rel=2e-4)

@@ -1,0 +1,80 @@
+"""The figures' arithmetic and how they are shown."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from fractions import Fraction
+
+import pytest
+
+from ocrdata.planning.plan import Plan, PlanSource, Recipe
+from ocrdata.planning.totals import compute
+from ocrtrain.cost.forecast import (
+    GPUS,
+    Forecast,
+    describe,
+    describe_gpus,
+    describe_rows,
+    figures,
+    forecast,
+    steps_per_epoch,
+)
+from ocrtrain.cost.gpus import peak_of
+from ocrtrain.data.run_plan import LongSample, Planned
+from ocrtrain.settings.presets import stage1
+from tests.support.measured import made_up
+
+
+def planned(**values: object) -> Planned:
+    sources = [PlanSource("charts", 60, Fraction(3, 4)), PlanSource("chats", 90, Fraction(1, 4))]
+    recipe = replace(Recipe(batch=4, steps=40, seed=0, seq_len=100, row_images=8), **values)  # type: ignore[arg-type]
+    plan = Plan(sources, recipe, [made_up(s.size, longest=100, cut=0.1) for s in sources])
+    longest = (LongSample("charts", "charts-000.tar", "000000007", 190),)
+    return Planned(plan, compute(plan, rows_per_pass=4), [], longest)
+
+
+def found(**values: object) -> Forecast:
+    config = replace(stage1(), batch=4, seq_len=100, image_size=64)
+    return forecast(config, planned(**values))
+
+
+def test_hours_are_flops_over_peak_and_mfu() -> None:
+    one = found()
+    total = one.vision_flops + one.text_flops
+    assert one.hours(1e12, 0.5) == pytest.approx(total / 5e11 / 3600)
+    assert total > 0
+
+
+def test_every_gpu_has_a_peak_and_its_hours() -> None:
+    shown = describe_gpus(found(), 0.4).splitlines()
+    assert shown[0].split() == ["GPU", "memory", "fits", "at", "40%", "MFU"]
+    assert len(shown) == len(GPUS) + 1
+    assert all(peak_of(name) for name, _ in GPUS)
+
+
+def test_a_table_of_the_sources_and_what_is_cut() -> None:
+    one = found()
+    shown = describe(one)
+    lines = shown.splitlines()
+    assert lines[0].split()[0] == "source"
+    assert [line.split()[0] for line in lines[1:4]] == ["charts", "chats", "all"]
+    charts = one.totals.sources[0]
+    assert f"{charts.sums.samples:,}" in lines[1] and "75.0%" in lines[1]
+    assert "  190 tokens in charts-000.tar:000000007" in shown
+    cut = one.totals.sums
+    assert f"{cut.cut_samples:,} samples by {cut.cut_tokens:,} tokens" in shown
+
+
+def test_both_ways_of_rows_in_one_table() -> None:
+    ways = {pack: planned(pack_window=30 if pack else 0).totals for pack in (True, False)}
+    lines = describe_rows(ways).splitlines()
+    assert lines[1].startswith("packed (--pack)") and lines[2].startswith("one sample a row")
+    assert ways[True].padding < ways[False].padding
+
+
+def test_steps_per_epoch() -> None:
+    totals = planned().totals
+    charts = totals.sources[0]
+    assert charts.rows == 120 and charts.epochs == 2
+    assert steps_per_epoch(totals, charts) == 20
+    assert figures(found())["sources"][0]["steps_per_epoch"] == 20

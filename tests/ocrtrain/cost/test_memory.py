@@ -1,0 +1,140 @@
+"""The memory estimate against what torch keeps, and the line that refuses a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from ocrdata.errors import TrainError
+from ocrtrain.cost.memory import (
+    Machine,
+    MicroBatch,
+    estimate_memory,
+    preflight,
+    refusal,
+    run_memory,
+    this_machine,
+)
+from ocrtrain.model.ocr_model import OcrModel
+from ocrtrain.settings.config import Config, ModelConfig
+from ocrtrain.settings.presets import stage1, stage2
+from tests.support.encoders import pixels
+
+WIDE = ModelConfig(
+    sam_width=128, sam_layers=4, sam_heads=2, sam_mlp=512, sam_window=4, sam_global_layers=(1, 3),
+    sam_neck=32, sam_mid=64, sam_out=128, sam_grid=16, clip_width=128, clip_layers=4,
+    clip_heads=2, clip_mlp=512, clip_grid=4, gpt_width=128, gpt_layers=6, gpt_heads=2,
+    gpt_mlp=512, vocab_size=1000,
+)  # fmt: skip
+
+
+@contextmanager
+def kept_bytes(model: torch.nn.Module) -> Iterator[list[int]]:
+    """Sums up distinct storages kept for a backward pass, the parameters' own left out."""
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    seen: dict[int, Any] = {}
+    total = [0]
+
+    def pack(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own and storage.data_ptr() not in seen:
+            seen[storage.data_ptr()] = storage  # held, so that its address is not used again
+            total[0] += storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        yield total
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("frozen", [(), ("sam",), ("sam", "clip", "projector")])
+def test_what_is_kept_for_the_backward_pass(
+    bf16: bool, checkpointing: bool, frozen: tuple[str, ...]
+) -> None:
+    model = OcrModel(WIDE, image_size=256, image_token=0).train()
+    model.freeze(frozen)
+    model.checkpoint_blocks(checkpointing)
+    rows, length = 3, 200
+    ids = torch.ones(rows, length, dtype=torch.long)
+    ids[:, : model.slots] = 0
+    positions = torch.arange(length).repeat(rows, 1)
+    autocast = torch.autocast("cpu", torch.bfloat16) if bf16 else nullcontext()
+    with autocast, kept_bytes(model) as kept:
+        states = model.hidden(model.embed(ids, pixels(256, count=rows)), positions)
+    batch = MicroBatch(rows, length, rows, 256, bf16=bf16, checkpointing=checkpointing)
+    memory = estimate_memory(WIDE, batch, frozen=frozen)
+    assert states.requires_grad
+    # With checkpoints the blocks' weights are converted again, so no copy is kept.
+    wanted = memory.activations + (0 if checkpointing else memory.copies)
+    assert kept[0] == pytest.approx(wanted, rel=0.2)
+
+
+def test_states_of_the_full_model_are_16_bytes_a_parameter() -> None:
+    memory = estimate_memory(ModelConfig(), MicroBatch(1, 512, 1, 1024, bf16=True))
+    assert memory.weights + memory.gradients + memory.adam == 16 * 961_760_768
+    # Decoder activations of 4 x 8,192 tokens: 61.8 KB per token and layer were measured.
+    text = MicroBatch(4, 8192, 0, 1024, bf16=True)
+    assert estimate_memory(ModelConfig(), text).activations == pytest.approx(40.5e9, rel=0.01)
+
+
+def test_checkpointing_and_small_pieces_need_less() -> None:
+    full = stage1()
+    whole = run_memory(full, short=True).total
+    assert run_memory(replace(full, checkpointing=True), short=True).total < 0.6 * whole
+    assert run_memory(replace(full, micro_batch=1), short=True).total < 0.4 * whole
+    assert run_memory(full, short=False).total > whole
+    assert run_memory(stage2(), short=True).total < whole
+
+
+LAPTOP = Machine("cpu", "CPU", 24e9, 2)
+A100 = Machine("cuda", "NVIDIA A100-SXM4-80GB", 84.5e9, 16)
+
+
+def test_a_laptop_is_told_what_the_full_run_takes_and_the_two_ways_on() -> None:
+    for config in (stage1(), stage2()):
+        line = refusal(config, LAPTOP)
+        assert "\n" not in line
+        assert "GB of memory and at best" in line and "hours on 2 cores" in line
+        assert "has 24.0 GB free" in line
+        assert "--preset tiny --init random here" in line
+        assert "or with a GPU of" in line
+
+
+def test_the_machine_of_the_experiment_is_not_refused() -> None:
+    assert refusal(stage1(), A100) == refusal(stage2(), A100) == ""
+
+
+def test_a_smaller_gpu_gets_the_same_run_in_pieces_where_that_fits() -> None:
+    line = refusal(stage1(), replace(A100, name="NVIDIA L4", memory=23.5e9))
+    assert "this NVIDIA L4 has 23.5 GB free" in line
+    assert "--micro-batch 1 --checkpointing here, or with a GPU of 80 GB" in line
+    line = refusal(stage1(), replace(A100, memory=8e9))
+    assert "--preset tiny --init random here, or with a GPU of 80 GB" in line
+
+
+def test_what_no_gpu_holds_is_said() -> None:
+    line = refusal(replace(stage1(), batch=1000), A100)
+    assert "a smaller --micro-batch on a GPU of 192 GB" in line
+
+
+def test_a_small_model_runs_here() -> None:
+    config = Config(model=replace(WIDE, vocab_size=0), image_size=256, seq_len=512, init="random")
+    assert refusal(config, LAPTOP) == ""
+    preflight(config, torch.device("cpu"))
+
+
+def test_preflight_refuses_before_anything_is_loaded() -> None:
+    enormous = Config(batch=100_000, val_batch=1)
+    with pytest.raises(TrainError, match="this run takes about"):
+        preflight(enormous, torch.device("cpu"))
+
+
+def test_this_machine_has_memory_and_cores() -> None:
+    machine = this_machine(torch.device("cpu"))
+    assert machine.kind == "cpu" and machine.cores >= 1 and 1e8 < machine.memory < 1e14

@@ -1,0 +1,309 @@
+"""What is planned is trained: figures of the plan against logs and batches of whole runs."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ocrdata.errors import ShardError, TrainError, UsageError
+from ocrdata.reading.view import open_shards
+from ocrdata.sample import Sample, from_turns, text_part
+from ocrdata.tokens.tokenizer import load_tokenizer
+from ocrtrain.cost.forecast import figures, forecast
+from ocrtrain.data.run_plan import Planned, check_same, plan_rows, plan_run
+from ocrtrain.data.sources import open_sources, open_training
+from ocrtrain.run import loop as training
+from ocrtrain.run import run_log
+from ocrtrain.run.launch import train
+from ocrtrain.settings.config import Config
+from ocrtrain.settings.image_slots import image_slots
+from ocrtrain.state.run_files import read_sealed, write_sealed
+from tests.support.data import make_inputs, small_config, write_set
+from tests.support.rows import flip
+from tests.support.streams import damaged
+
+WAYS: dict[str, dict[str, Any]] = {
+    "stage 1": {"text": (), "val_text": ()},
+    "mix": {},
+    "rows mixed": {"mix": "sample", "batch": 6, "micro_batch": 2},
+    "packed": {"pack": True, "pack_window": 16, "row_images": 5, "seq_len": 90, "micro_batch": 2},
+    "by tokens, changing": {"weigh_by": "tokens", "text_ratio": Fraction(1, 2),
+                            "text_ratio_at": ("6:1/10",)},
+    "cut": {"seq_len": 20},
+    "dropped": {"seq_len": 24, "too_long": "drop"},
+    "one epoch": {"at_end": "stop", "steps": 40, "pack": True, "pack_window": 8, "seq_len": 60},
+}  # fmt: skip
+
+
+def mixed(inputs: dict[str, str], out: Path, **values: Any) -> Config:
+    text = {"text": (inputs["text"] + "[:30]",), "val_text": (inputs["text"] + "[30:]",)}
+    base = {"steps": 14, "save_every": 0, "eval_every": 0, **text}
+    return small_config(inputs, out, **{**base, **values})
+
+
+def planned(config: Config) -> Planned:
+    return plan_run(config, open_sources(config), load_tokenizer(config.tokenizer))
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_logs_of_a_run_come_to_the_figures_of_its_plan(
+    inputs: dict[str, str], tmp_path: Path, way: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.set_num_threads(1)
+    config = mixed(inputs, tmp_path / "run", **WAYS[way])
+    totals = planned(config).totals
+    assert train(config) == 0
+    said = read_sealed(tmp_path / "run" / "plan.json")["figures"]
+    lines = [line for line in run_log.read(tmp_path / "run") if "train/loss" in line]
+    assert len(lines) == said["steps"] == totals.steps
+
+    def logged(name: str) -> int:
+        return int(sum(line[f"train/{name}"] for line in lines))
+
+    for name in ("tokens", "supervised", "images", "cut_tokens", "cut_turns", "positions"):
+        assert logged(name) == said[name], name
+    assert said["image_tokens"] == said["images"] * image_slots(config.image_size)
+    assert said["padding"] == pytest.approx(1 - logged("tokens") / logged("positions"))
+    assert lines[-1]["train/total_flops"] == pytest.approx(
+        said["vision_flops"] + said["text_flops"], rel=1e-9
+    )
+    for source in said["sources"]:
+        share = sum(line[f"mix/{source['name']}_share"] for line in lines) * config.batch
+        assert share == pytest.approx(source["rows"])
+    printed = capsys.readouterr().out
+    assert f"{said['tokens']:,} tokens in {said['positions']:,} positions" in printed
+    if way == "one epoch":
+        assert totals.steps < 40
+        assert (
+            f"the run ends after {totals.steps} of 40 steps, because a source is exhausted"
+            in printed
+        )
+        assert lines[-1]["train/lr"] < 0.2 * config.lr  # the rate falls with the real end
+
+
+def test_bytes_are_those_of_the_members(inputs: dict[str, str], tmp_path: Path) -> None:
+    config = mixed(inputs, tmp_path, text=(), val_text=(), steps=12)
+    (shards,) = open_sources(config).train.values()
+    found = planned(config).totals
+    assert found.sources[0].epochs == 1
+    assert found.sums.bytes == sum(
+        len(data) for members in shards.iter_members() for data in members.values()
+    )
+
+
+def test_the_longest_samples_are_named(inputs: dict[str, str], tmp_path: Path) -> None:
+    config = mixed(inputs, tmp_path)
+    longest = planned(config).longest
+    assert len(longest) == 5 and longest[0].shard.startswith("squares-00")
+    assert [one.tokens for one in longest] == sorted((o.tokens for o in longest), reverse=True)
+    slots, found = image_slots(config.image_size), planned(config)
+    whole = max(int(own.whole.max()) for own in found.plan.measures)
+    assert longest[0].tokens == whole > slots
+
+
+def test_too_long_is_an_error_on_request(inputs: dict[str, str], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"squares: \d+ samples are longer than --seq-len 20; the "
+                       r"longest, squares-00\d\.tar: sample \d{9}, has \d+ tokens; "
+                       "give a larger --seq-len, or --too-long truncate or drop"):  # fmt: skip
+        planned(mixed(inputs, tmp_path, seq_len=20, too_long="error"))
+
+
+def test_samples_that_are_no_conversation(inputs: dict[str, str], tmp_path: Path) -> None:
+    odd = [Sample([{"role": "user", "content": [text_part("?")]}], [], "odd", {})]
+    spec = write_set(tmp_path, "odd", odd * 3)
+    config = mixed(inputs, tmp_path, text=(spec + "[:]",), val_text=(inputs["text"] + "[30:]",))
+    with pytest.raises(UsageError, match=r"odd: 3 samples are no conversation that can be trained "
+                       r"on; the first is odd-000\.tar: sample 000000000"):  # fmt: skip
+        planned(config)
+    good = [from_turns([("q", "a")], [], source="odd", meta={})]
+    spec = write_set(tmp_path, "half", odd * 3 + good * 3)
+    skipping = mixed(
+        inputs, tmp_path, text=(spec + "[:]",), val_text=(inputs["text"] + "[30:]",),
+        bad_samples="skip", steps=28, batch=3,
+    )  # fmt: skip
+    sums = planned(skipping).totals.sources[1].sums
+    assert (sums.samples, sums.empty) == (30, 15)
+    assert sums.supervised > 0
+
+
+def test_a_source_that_leaves_nothing_to_learn_is_refused(
+    inputs: dict[str, str], tmp_path: Path
+) -> None:
+    wanted = (
+        r"squares: of \d+ samples drawn not one leaves a token to learn from at --seq-len 4 "
+        r"\(an image alone takes 3 positions\)"
+    )
+    with pytest.raises(UsageError, match=wanted):
+        planned(mixed(inputs, tmp_path, seq_len=4))
+
+
+def test_a_source_that_ends_the_run_within_the_warm_up(
+    inputs: dict[str, str], tmp_path: Path
+) -> None:
+    config = mixed(inputs, tmp_path, at_end="stop", steps=100, warmup=50)
+    with pytest.raises(UsageError, match=r"s ends the run after \d+ steps, within --warmup 50"):
+        planned(config)
+
+
+def test_validation_is_read_before_anything_is_trained(
+    inputs: dict[str, str], tmp_path: Path
+) -> None:
+    spec = damaged(inputs, tmp_path, 50)
+    config = mixed(inputs, tmp_path / "run", val=(spec + "[48:]",), bad_samples="skip")
+    with pytest.raises(ShardError, match=r"sample 000000050: member 000000050\.png: digest"):
+        train(config)
+    assert not (tmp_path / "run" / "config.json").exists()
+    short = mixed(inputs, tmp_path / "run", val=(inputs["text"] + "[30:]",), seq_len=9)
+    with pytest.raises(UsageError, match="leaves a token"):
+        train(short)
+
+
+def test_validation_that_breaks_later_loses_nothing(
+    inputs: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.set_num_threads(1)
+    spec = damaged_copy(inputs, tmp_path)
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    values: dict[str, Any] = {"val": (spec + "[48:]",), "steps": 6, "text": (), "val_text": ()}
+    assert train(mixed(inputs, whole, **values)) == 0
+    original = training._validate
+
+    def breaking(job: training.Job) -> None:
+        path = tmp_path / "squares-002.tar"
+        sound = path.read_bytes()
+        flip(path, open_shards(spec).row(55).members[1].offset + 9)
+        try:
+            original(job)
+        finally:
+            path.write_bytes(sound)
+
+    monkeypatch.setattr(training, "_validate", breaking)
+    with pytest.raises(ShardError, match="sample 000000055"):
+        train(mixed(inputs, run, **values))
+    assert [path.name for path in (run / "checkpoints").iterdir()] == ["step_000006"]
+    monkeypatch.undo()
+    assert train(mixed(inputs, run, **values), resume=True) == 0
+    assert run_log.read(run)[-1] == run_log.read(whole)[-1]  # the validation is made up for
+
+
+def damaged_copy(inputs: dict[str, str], folder: Path) -> str:
+    """A copy of the squares, to be damaged."""
+    for path in Path(inputs["shards"]).parent.glob("squares-*"):
+        (folder / path.name).write_bytes(path.read_bytes())
+    return str(folder / "squares-*.tar")
+
+
+def test_a_run_that_skips_says_what(inputs: dict[str, str], tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    spec = damaged(inputs, tmp_path, 17)
+    values: dict[str, Any] = {"shards": (spec + "[:48]",), "text": (), "val_text": (), "steps": 12}
+    raising = mixed(inputs, tmp_path / "raising", **values)
+    with pytest.raises(Exception, match=r"sample 000000017: member 000000017\.png: digest"):
+        train(raising)
+    run = tmp_path / "run"
+    config = mixed(inputs, run, bad_samples="skip", save_every=4, **values)
+    assert train(config) == 0
+    (line,) = (run / "bad.jsonl").read_text().splitlines()
+    assert '"key": "000000017"' in line and "digest differs" in line
+    assert sum(line.get("train/bad", 0) for line in run_log.read(run)) == 1
+    none = mixed(inputs, tmp_path / "none", bad_samples="skip", max_bad=0, **values)
+    with pytest.raises(Exception, match="skipped 1 times, more often than --max-bad 0"):
+        train(none)
+    # The shard is mended: the run, gone through again from a checkpoint, has the same hole.
+    again = tmp_path / "again"
+    stopped = mixed(inputs, again, bad_samples="skip", save_every=4, stop_at=8, **values)
+    assert train(stopped) == 0
+    for path in Path(inputs["shards"]).parent.glob("squares-*"):
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    assert train(mixed(inputs, again, save_every=4, **values), resume=True) == 0
+    batches = [(folder / "batches.jsonl").read_text() for folder in (run, again)]
+    step = int(line.split('"step": ')[1].split("}")[0].split(",")[0])
+    if step < 8:
+        assert batches[0] == batches[1]
+    losses = [
+        [entry["train/loss"] for entry in run_log.read(folder) if "train/loss" in entry][:8]
+        for folder in (run, again)
+    ]
+    assert losses[0] == losses[1]
+
+
+def test_a_spike_names_its_samples(
+    inputs: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.set_num_threads(1)
+    config = mixed(inputs, tmp_path / "run", text=(), val_text=(), steps=40, lr=1e-6,
+                   schedule="constant", log_samples=True)  # fmt: skip
+    from ocrtrain.run import spikes
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(spikes, "DEVIATIONS", 0.5)
+        patch.setattr(spikes, "LEAST", 0.001)
+        assert train(config) == 0
+    printed = capsys.readouterr().out
+    assert "deviations above those before it; look at the batch with" in printed
+    warned = printed[printed.index("WARNING at step", printed.index("step 16/40")) :]
+    step = int(warned.split("step ")[1].split(":")[0])
+    lines = (tmp_path / "run" / "batches.jsonl").read_text().splitlines()
+    named = warned.split("samples: ")[1].splitlines()[0]
+    import json
+
+    rows = json.loads(lines[step])["rows"]
+    assert named == ", ".join(f"{shard}:{key}" for row in rows for _, shard, key in row)
+
+
+def test_forecast_is_the_sum_of_its_sources(inputs: dict[str, str], tmp_path: Path) -> None:
+    from ocrtrain.model.factory import with_vocabulary
+
+    config = mixed(inputs, tmp_path)
+    config = with_vocabulary(config, load_tokenizer(config.tokenizer))
+    found = figures(forecast(config, planned(config)))
+    for name in ("tokens", "images", "supervised", "bytes", "samples", "rows", "text_flops",
+                 "vision_flops"):  # fmt: skip
+        assert found[name] == pytest.approx(sum(source[name] for source in found["sources"]))
+    assert found["sources"][1]["vision_flops"] == 0  # sums have no images
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_rows_of_a_run_that_has_begun_are_those_planned(
+    inputs: dict[str, str], tmp_path: Path, way: str
+) -> None:
+    config = mixed(inputs, tmp_path, **WAYS[way])
+    tokenizer = load_tokenizer(config.tokenizer)
+    whole = planned(config).plan
+    again = plan_rows(config, open_training(config), tokenizer)
+    assert again.to_json() == whole.to_json() and again.steps == whole.steps
+    for step in range(whole.steps):
+        assert again.rows(step) == whole.rows(step)
+
+
+def test_rows_that_do_not_depend_on_lengths_need_no_counts(tmp_path: Path) -> None:
+    own = make_inputs(tmp_path)
+    config = mixed(own, tmp_path / "run")
+    plan_rows(config, open_training(config), load_tokenizer(config.tokenizer))
+    assert not list(tmp_path.glob("*tokens-*"))
+
+
+def test_a_recipe_is_compared_part_by_part(inputs: dict[str, str], tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    recipe = planned(mixed(inputs, tmp_path)).recipe()
+    write_sealed(path, {**recipe, "figures": {"tokens": 3}})
+    moved = [{**source, "spec": "elsewhere"} for source in recipe["sources"]]
+    check_same(path, {**recipe, "sources": moved}, remedy="")
+    without = {key: value for key, value in recipe.items() if key != "validation"}
+    check_same(path, without, remedy="")
+    other = [{**recipe["sources"][0], "digest": "0" * 32}, recipe["sources"][1]]
+    was = recipe["sources"][0]["digest"]
+    for changed, message in (
+        ({"sources": other}, rf"\(squares: its digest was {was}, now it is 0+\); bring them"),
+        ({"sources": other[:1]}, r"\(squares: its digest was"),
+        ({"sources": moved[:1]}, r"\(they were 2 sets, now they are 1\); bring them"),
+        ({"validation": []}, r"\(they were 2 sets, now they are 0\); bring them"),
+        ({"order": "x", "sources": other}, r"order: .* then, x now"),
+        ({"brand_new": 1}, r"brand_new: None then, 1 now\n  it was made by another version"),
+    ):
+        with pytest.raises(TrainError, match=message):
+            check_same(path, {**recipe, **changed}, remedy="bring them")

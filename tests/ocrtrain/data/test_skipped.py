@@ -1,0 +1,103 @@
+"""Bad samples are written down before the step that skips them, and replayed."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from ocrdata.errors import TrainError
+from ocrtrain.data.skipped import FILE, BadSamples
+from tests.support.batches import batch
+
+
+def test_what_was_recorded_is_known_again(tmp_path: Path) -> None:
+    first = BadSamples(skip=True, limit=5)
+    first.record(tmp_path, batch(3, 1, 4))
+    first.record(tmp_path, batch(7, 1))
+    first.record(tmp_path, batch(7, 1))  # the same step again, as after a kill: nothing new
+    lines = [json.loads(line) for line in (tmp_path / FILE).read_text().splitlines()]
+    assert [(line["step"], line["position"], line["key"]) for line in lines] == [
+        (3, 1, "000000001"), (3, 4, "000000004"), (7, 1, "000000001"),
+    ]  # fmt: skip
+    again = BadSamples(limit=3)
+    again.load(tmp_path)
+    assert len(again) == len(first) == 3
+    assert again.reason((3, "charts", 4)) == "digest differs"
+    assert again.reason((4, "charts", 4)) == again.reason((3, "other", 4)) == ""
+
+
+def test_it_is_on_the_disk_before_the_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Synced whole, the file and once its folder: what was skipped must survive a power cut."""
+    synced: list[tuple[int, int]] = []
+    fsync = os.fsync
+
+    def watched(handle: int) -> None:
+        status = os.fstat(handle)
+        synced.append((status.st_ino, status.st_size if stat.S_ISREG(status.st_mode) else 0))
+        fsync(handle)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    bad, folder = BadSamples(skip=True, limit=9), (tmp_path.stat().st_ino, 0)
+    for step, after in ((3, [folder]), (4, [])):
+        bad.record(tmp_path, batch(step, 1))
+        status = (tmp_path / FILE).stat()
+        assert synced == [(status.st_ino, status.st_size), *after]
+        synced.clear()
+
+
+def test_nothing_bad_writes_nothing(tmp_path: Path) -> None:
+    bad = BadSamples(skip=True)
+    bad.record(tmp_path, batch(0))
+    bad.load(tmp_path)
+    assert not list(tmp_path.iterdir()) and len(bad) == 0
+
+
+def test_more_than_the_limit_stops_the_run_and_is_on_record(tmp_path: Path) -> None:
+    bad = BadSamples(skip=True, limit=2)
+    bad.record(tmp_path, batch(0, 1, 2))
+    with pytest.raises(TrainError, match=r"step 1: charts-000\.tar: sample 000000003: digest "
+                       r"differs\n.* skipped 3 times, more often than --max-bad 2"):  # fmt: skip
+        bad.record(tmp_path, batch(1, 3))
+    # Typing --resume again does not help; a larger limit does, and looking is always allowed.
+    with pytest.raises(
+        TrainError, match="skipped 3 times, more often than --max-bad 2; repair the"
+    ):
+        BadSamples(skip=True, limit=2).load(tmp_path)
+    BadSamples(skip=True, limit=3).load(tmp_path)
+    BadSamples().replay(tmp_path)
+    assert len((tmp_path / FILE).read_text().splitlines()) == 3
+
+
+def test_a_torn_line_was_never_acted_on(tmp_path: Path) -> None:
+    BadSamples(skip=True, limit=9).record(tmp_path, batch(0, 1, 2))
+    path = tmp_path / FILE
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-5])
+    found = BadSamples(limit=2)
+    found.load(tmp_path)
+    assert len(found) == 1
+    assert path.read_bytes() == whole[: whole.index(b"\n") + 1]
+
+
+def test_who_only_looks_mends_nothing(tmp_path: Path) -> None:
+    BadSamples(skip=True, limit=9).record(tmp_path, batch(0, 1, 2))
+    path = tmp_path / FILE
+    path.write_bytes(path.read_bytes()[:-5])
+    torn = path.read_bytes()
+    found = BadSamples()
+    found.replay(tmp_path)
+    assert (len(found), path.read_bytes()) == (1, torn)
+    path.write_bytes(b"\xff\n")
+    with pytest.raises(TrainError, match=r"bad\.jsonl: line 1 is not a record of a skipped sample"):
+        found.replay(tmp_path)
+
+
+@pytest.mark.parametrize("line", ["nonsense", "{}", "[]", '{"step": "x"}', "\x00"])
+def test_a_damaged_record_is_an_error(tmp_path: Path, line: str) -> None:
+    (tmp_path / FILE).write_text(line + "\n")
+    with pytest.raises(TrainError, match=r"bad\.jsonl: line 1 is not a record of a skipped sample"):
+        BadSamples().load(tmp_path)

@@ -1,0 +1,215 @@
+"""What an evaluation asks: every turn by itself, images exchanged within a kind, scores by kind."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ocrdata.reading.view import SampleRef
+from ocrdata.sample import Sample, from_turns, text_of
+from ocrtrain.evaluation import answers
+from ocrtrain.evaluation.answers import Asker, Exchanged, Record, Tally, turns_of
+from ocrtrain.evaluation.generation import Answer, Decoding
+from ocrtrain.evaluation.scores import score
+from tests.support import small
+
+
+def contents(sample: Sample) -> list[Sequence[str]]:
+    """What each question consists of: '#' for an image, else the text."""
+    return [
+        [part.get("text", "#") for part in turn.messages[-1]["content"]]
+        for turn in turns_of(sample)
+    ]
+
+
+def test_every_turn_is_a_question_about_all_images_of_its_row() -> None:
+    picture = small.png((1, 2, 3))
+    meta = {"kinds": ["title", "value"]}
+    sample = from_turns(
+        [("A?", "a"), ("B?", "b"), ("C?", "c")], [picture] * 2, source="", meta=meta
+    )
+    assert contents(sample) == [["#", "#", "A?"], ["#", "#", "B?"], ["#", "#", "C?"]]
+    assert [turn.kind for turn in turns_of(sample)] == ["title", "value", "all"]
+    assert [turn.gold for turn in turns_of(sample)] == ["a", "b", "c"]
+
+    placed = from_turns([("In <image> what?", "a"), ("B?", "b")], [picture], source="", meta={},
+                        placeholder="<image>")  # fmt: skip
+    assert contents(placed) == [["In ", "#", " what?"], ["#", "B?"]]
+
+    system = {"role": "system", "content": [{"type": "text", "text": "Be brief."}]}
+    told = Sample(messages=[system, *sample.messages], images=sample.images)
+    for turn in turns_of(told):
+        assert [message["role"] for message in turn.messages] == ["system", "user"]
+        assert text_of(turn.messages[0]) == "Be brief."
+
+
+def test_images_are_exchanged_within_a_kind_and_never_with_oneself(tmp_path: Path) -> None:
+    kinds = [["a", "b"], ["a", "a"], ["b", "a"], ["c", "b"], []]
+    pictures = [small.png((1, 2, row)) for row in range(len(kinds))]
+    samples = [
+        from_turns([("1?", "x"), ("2?", "y")], [picture], source="", meta={"kinds": found})
+        for found, picture in zip(kinds, pictures, strict=True)
+    ]
+    samples.append(from_turns([("1?", "x")], pictures[:2], source="", meta={"kinds": ["a"]}))
+    shards = small.write(tmp_path / "kinds-000.tar", samples)
+    asker = Asker(small.untrained(), small.tokenizer(), shards, Decoding(2))
+    partners = asker.partners()
+    assert {kind: sorted(found) for kind, found in partners.items()} == {
+        "a": [0, 1, 2],
+        "b": [0, 2, 3],
+    }
+    for found in partners.values():
+        assert sorted(found) == sorted(found.values())
+        assert all(position != other for position, other in found.items())
+
+    records = list(asker.records(partners))
+    assert len(records) == 11
+    assert [r.exchanged is not None for r in records] == [True] * 6 + [False, True] + [False] * 3
+    for record in records:
+        if record.exchanged is not None:
+            wanted = partners[record.kind][record.ref.position]
+            assert record.exchanged.ref.position == wanted
+
+
+def record(kind: str, answer: str, exchanged: str | None) -> Record:
+    ref = SampleRef("x-000.tar", "000000001", 1, "0")
+    other = None
+    if exchanged is not None:
+        other = Exchanged(ref, Answer(exchanged, 1, True), score(exchanged, "10"))
+    found = Answer(answer, 3, kind != "b")
+    return Record(ref, 0, kind, "How many?", "10", found, score(answer, "10"), other)
+
+
+def test_the_tally_tells_kinds_apart() -> None:
+    tally = Tally()
+    for one in (record("a", "10", "10"), record("a", "10.4", "7"), record("b", "12", None)):
+        tally.add(one)
+    summary = tally.summary()
+    assert summary["all"]["relaxed"] == pytest.approx(2 / 3)
+    assert summary["all"]["exact"] == pytest.approx(1 / 3)
+    assert summary["all"]["exchanged"]["answers"] == 2
+    assert summary["kinds"]["a"]["relaxed"] == 1.0
+    assert summary["kinds"]["a"]["exchanged"]["relaxed"] == 0.5
+    assert "exchanged" not in summary["kinds"]["b"]
+    assert summary["cut_off"] == 1
+    table = tally.table().splitlines()
+    assert [line.split()[0] for line in table[1:4]] == ["a", "b", "all"]
+    assert table[1].endswith("50.0% of 2")
+
+
+def test_the_table_without_exchanged_images_and_without_kinds() -> None:
+    tally = Tally()
+    for answer in ("10", "12"):
+        tally.add(record("all", answer, None))
+    assert "kinds" not in tally.summary() and "exchanged" not in tally.summary()["all"]
+    head, *rows = tally.table().splitlines()
+    assert head.split() == [
+        "kind", "of", "question", "answers", "relaxed", "exact", "NED", "length", "gold",
+    ]  # fmt: skip
+    assert [row.split()[:4] for row in rows] == [["all", "2", "50.0%", "50.0%"]]
+
+
+def test_answers_cut_off_are_counted() -> None:
+    tally = Tally()
+    for one in (record("b", "1", None), record("b", "10", "10"), record("a", "10", None)):
+        tally.add(one)
+    assert tally.summary()["cut_off"] == 2
+    assert tally.table().splitlines()[-1] == "2 answers were cut off (--max-new-tokens)"
+
+
+def test_nothing_was_asked() -> None:
+    with pytest.raises(ValueError, match="no answers"):
+        Tally().summary()
+
+
+answered = st.tuples(
+    st.sampled_from(["all", "a", "b"]),
+    st.sampled_from(["10", "10.4", "12", "", "ten"]),
+    st.none() | st.sampled_from(["10", "7"]),
+)
+
+
+@given(rows=st.lists(answered, min_size=1, max_size=20))
+def test_the_whole_is_the_weighted_mean_of_its_kinds(
+    rows: list[tuple[str, str, str | None]],
+) -> None:
+    tally = Tally()
+    for row in rows:
+        tally.add(record(*row))
+    summary = tally.summary()
+    kinds = summary.get("kinds", {"all": summary["all"]})
+    assert set(kinds) == {kind for kind, _, _ in rows}
+    parts = [(kinds.values(), summary["all"], len(rows))]
+    with_exchange = [kind["exchanged"] for kind in kinds.values() if "exchanged" in kind]
+    others = sum(other is not None for _, _, other in rows)
+    assert ("exchanged" in summary["all"]) == bool(others)
+    if others:
+        parts.append((with_exchange, summary["all"]["exchanged"], others))
+    for pieces, whole, count in parts:
+        assert whole["answers"] == sum(piece["answers"] for piece in pieces) == count
+        for name in ("relaxed", "exact", "ned", "length", "gold_length"):
+            weighted = sum(piece[name] * piece["answers"] for piece in pieces)
+            assert whole[name] == pytest.approx(weighted / count)
+
+
+def test_a_line_of_the_answers_file() -> None:
+    line = record("a", "12", None).to_json()
+    assert list(line) == [
+        "shard", "key", "turn", "kind", "question", "gold", "answer", "tokens", "finished",
+        "scores",
+    ]  # fmt: skip
+    assert (line["answer"], line["gold"], line["tokens"]) == ("12", "10", 3)
+    assert line["scores"] == asdict(score("12", "10"))
+    other = record("a", "12", "7").to_json()["exchanged"]
+    assert other == {
+        "shard": "x-000.tar", "key": "000000001", "answer": "7", "scores": asdict(score("7", "10")),
+    }  # fmt: skip
+    assert json.loads(json.dumps(line)) == line
+
+
+@pytest.mark.parametrize("kinds", ["title", 7, {"0": "title"}, None, []])
+def test_kinds_that_are_no_list_are_none(kinds: object) -> None:
+    sample = from_turns([("A?", "a")], [], source="", meta={"kinds": kinds})
+    assert [turn.kind for turn in turns_of(sample)] == ["all"]
+
+
+def test_many_rows_are_answered_in_order_whatever_is_in_memory_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shards = small.squares(tmp_path, rows=7)
+    asker = Asker(small.untrained(), small.tokenizer(), shards, Decoding(3))
+    partners = asker.partners()
+    whole = [record.to_json() for record in asker.records(partners)]
+    assert [(line["key"], line["turn"]) for line in whole] == [
+        (f"{row:09d}", turn) for row in range(7) for turn in range(2)
+    ]
+    monkeypatch.setattr(answers, "ROWS_AT_ONCE", 2)
+    assert [record.to_json() for record in asker.records(partners)] == whole
+    alone = [record.to_json() for record in asker.records({})]
+    assert [dict(line) for line in alone] == [
+        {name: value for name, value in line.items() if name != "exchanged"} for line in whole
+    ]
+
+
+def test_rows_of_the_same_images_exchange_once(tmp_path: Path) -> None:
+    names = ["red", "red", "blue", "green", "blue"]
+    shards = small.write(tmp_path / "same-000.tar", [small.coloured(name) for name in names])
+    asker = Asker(small.untrained(), small.tokenizer(), shards, Decoding(2))
+    partners = asker.partners()
+    assert set(partners) == set(small.QUESTIONS)
+    for found in partners.values():
+        assert sorted(found) == sorted(found.values()) == [0, 2, 3]
+
+
+def test_rows_without_images_or_partners_are_not_exchanged(tmp_path: Path) -> None:
+    samples = [small.chat(n) for n in range(3)] + [small.coloured("red")]
+    shards = small.write(tmp_path / "mixed-000.tar", samples)
+    asker = Asker(small.untrained(), small.tokenizer(), shards, Decoding(2))
+    assert asker.partners() == {}
+    assert all(record.exchanged is None for record in asker.records({}))

@@ -1,0 +1,179 @@
+"""Cached, batched decoding against the plainest one: recompute everything for every token."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from ocrdata.errors import UsageError
+from ocrdata.sample import IMAGE_PART, text_part
+from ocrdata.tokens.rendering import render_prompt
+from ocrtrain.evaluation.generation import (
+    Answer,
+    Decoding,
+    Question,
+    answer,
+    equal_lengths,
+    inference,
+    plain_text,
+)
+from ocrtrain.model.ocr_model import OcrModel
+from tests.support import small
+
+RED, BLUE = (
+    torch.tensor(small.COLOURS[name], dtype=torch.uint8).expand(40, 40, 3).contiguous()
+    for name in ("red", "blue")
+)
+
+
+def ask(text: str, *images: torch.Tensor) -> Question:
+    content = [*(dict(IMAGE_PART) for _ in images), text_part(text)]
+    return Question([{"role": "user", "content": content}], images)
+
+
+def recomputed(model: OcrModel, question: Question, limit: int) -> Answer:
+    """Greedy decoding without a cache, one question at a time."""
+    tokenizer = small.tokenizer()
+    slots = [model.slots] * len(question.images)
+    ids = render_prompt(list(question.messages), tokenizer, slots).ids.tolist()
+    start, finished = len(ids), False
+    with inference(model, None):
+        while len(ids) - start < limit and not finished:
+            row = torch.tensor([ids])
+            embeds = model.embed(row, model.pixels(question.images))
+            logits = model.logits(model.hidden(embeds, torch.arange(len(ids))[None])[0, -1])
+            logits[tokenizer.image] = -torch.inf
+            ids.append(int(logits.argmax()))
+            finished = ids[-1] in (tokenizer.assistant_end, tokenizer.bos)
+    tokens = ids[start:-1] if finished else ids[start:]
+    return Answer(plain_text(tokenizer, tokens), len(tokens), finished)
+
+
+QUESTIONS = [
+    ask("Which colour?", RED),
+    ask("Which colour?", BLUE),
+    ask("Its first letter?", RED),
+    ask("And these?", RED, BLUE),
+    ask("A much longer question about nothing in particular?"),
+    ask("5+1?"),
+    ask("Which colour?", RED),
+]
+
+
+@pytest.mark.parametrize("kind", ["untrained", "trained"])
+def test_batched_cached_answers_are_the_recomputed_ones(kind: str, tmp_path: Path) -> None:
+    model = small.untrained() if kind == "untrained" else small.trained(tmp_path).model()
+    expected = [recomputed(model, question, 12) for question in QUESTIONS]
+    for batch in (1, 2, 64):
+        found = answer(model, small.tokenizer(), QUESTIONS, Decoding(12, batch))
+        assert found == expected
+    alone = [answer(model, small.tokenizer(), [one], Decoding(12))[0] for one in QUESTIONS]
+    assert alone == expected
+
+
+def test_a_trained_model_answers_what_it_learned(tmp_path: Path) -> None:
+    trained = small.trained(tmp_path)
+    assert trained.loss < 0.05
+    asked = [
+        ask(text, torch.tensor(colour, dtype=torch.uint8).expand(40, 40, 3).contiguous())
+        for colour in small.COLOURS.values()
+        for text in small.QUESTIONS.values()
+    ]
+    found = answer(trained.model(), small.tokenizer(), asked, Decoding(16))
+    gold = [text for name in small.COLOURS for text in (name, name[0])]
+    assert [one.text for one in found] == gold
+    assert all(one.finished for one in found)
+    assert [one.tokens for one in found] == [len(text) for text in gold]
+
+
+def with_favourite(model: OcrModel, *tokens: int) -> OcrModel:
+    """A model that finds the first of `tokens` the likeliest everywhere, then the second, ..."""
+    with torch.no_grad():
+        model.gpt.lm_head.weight.zero_()
+    model.gpt.lm_head.register_forward_hook(
+        lambda _module, _inputs, logits: logits.index_add(
+            -1,
+            torch.tensor(tokens),
+            torch.arange(len(tokens), 0, -1.0).expand(*logits.shape[:-1], -1),
+        )
+    )
+    return model
+
+
+def test_the_image_token_is_never_generated() -> None:
+    tokenizer = small.tokenizer()
+    model = with_favourite(small.untrained(), tokenizer.image, *tokenizer.encode("x"))
+    (found,) = answer(model, tokenizer, [ask("Go on", RED)], Decoding(5))
+    assert found == Answer("xxxxx", 5, finished=False)
+
+
+@pytest.mark.parametrize("name", ["<|assistant_end|>", "<|bos|>"])
+def test_stop_tokens_end_the_answer(name: str) -> None:
+    tokenizer = small.tokenizer()
+    model = with_favourite(small.untrained(), tokenizer.specials[name])
+    (found,) = answer(model, tokenizer, [ask("Say nothing")], Decoding(5))
+    assert found == Answer("", 0, finished=True)
+
+
+def test_special_tokens_are_not_in_the_text() -> None:
+    tokenizer = small.tokenizer()
+    model = with_favourite(small.untrained(), tokenizer.specials["<|python_start|>"])
+    (found,) = answer(model, tokenizer, [ask("Run this")], Decoding(3))
+    assert found == Answer("", 3, finished=False)
+
+
+def test_the_model_is_left_as_it_was() -> None:
+    model = small.untrained()
+    model.train()
+    model.encoder.sam.eval()
+    state = torch.get_rng_state()
+    before = [module.training for module in model.modules()]
+    answer(model, small.tokenizer(), QUESTIONS[:2], Decoding(2))
+    assert [module.training for module in model.modules()] == before
+    assert torch.equal(torch.get_rng_state(), state)
+    with pytest.raises(RuntimeError, match="out of order"), inference(model, None):
+        assert not model.training
+        assert not torch.is_grad_enabled()
+        raise RuntimeError("out of order")
+    assert [module.training for module in model.modules()] == before
+    assert torch.is_grad_enabled()
+
+
+def test_autocast_is_used_where_a_precision_is_given() -> None:
+    model = small.untrained()
+    with inference(model, torch.bfloat16):
+        features = model.encoder(model.pixels([RED]))
+    assert features.dtype == torch.bfloat16
+    (found,) = answer(
+        model, small.tokenizer(), QUESTIONS[:1], Decoding(2, precision=torch.bfloat16)
+    )
+    assert found.tokens <= 2
+
+
+def test_groups_hold_every_prompt_once_and_one_length_each() -> None:
+    prompts = [torch.zeros(length) for length in (3, 1, 3, 2, 3, 1)]
+    assert list(equal_lengths(prompts, 2)) == [[1, 5], [3], [0, 2], [4]]
+
+
+def test_no_questions_no_answers() -> None:
+    assert answer(small.untrained(), small.tokenizer(), [], Decoding()) == []
+
+
+def test_images_and_places_must_agree() -> None:
+    question = Question(ask("Which colour?", RED).messages, ())
+    with pytest.raises(ValueError, match="places 1 images, 0 are given"):
+        answer(small.untrained(), small.tokenizer(), [question], Decoding())
+
+
+def test_limits_below_one_are_refused() -> None:
+    with pytest.raises(UsageError, match="max_new_tokens"):
+        Decoding(0)
+    with pytest.raises(UsageError, match="batch"):
+        Decoding(1, 0)
+
+
+def test_ids_without_a_token_are_dropped() -> None:
+    tokenizer = small.tokenizer()
+    assert plain_text(tokenizer, [*tokenizer.encode("aé"), tokenizer.vocab_size + 3]) == "aé"

@@ -1,0 +1,256 @@
+"""Validation against a plain computation, sample by sample, and the sign of a model that reads."""
+
+from __future__ import annotations
+
+import math
+import random
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ocrdata.errors import ShardError, UsageError
+from ocrdata.reading.samples import load_item
+from ocrdata.reading.view import Shards
+from ocrdata.sample import from_turns
+from ocrdata.tokens.rendering import IGNORE, render, truncate
+from ocrtrain.evaluation.swapped import exchange_partners
+from ocrtrain.evaluation.validation import (
+    Gain,
+    LossTotal,
+    Settings,
+    Validation,
+    answer_ranks,
+    row_totals,
+    validate,
+)
+from ocrtrain.model.ocr_model import OcrModel
+from tests.support import small
+
+SETTINGS = Settings(seq_len=128, batch=5)
+
+
+def plain_losses(model: OcrModel, shards: Shards, position: int, images_of: int) -> list[float]:
+    """Loss of each supervised token of one sample, alone in its row, with no shared code but
+    rendering and the forward pass."""
+    item = load_item(shards, position, source="", image_size=64)
+    other = load_item(shards, images_of, source="", image_size=64)
+    slots = [model.slots] * len(item.images)
+    rendered = truncate(render(item.sample.messages, small.tokenizer(), slots), 128)
+    ids = torch.from_numpy(rendered.ids).long()[None]
+    images = [torch.from_numpy(image) for image in other.images[: len(rendered.image_starts)]]
+    with torch.no_grad():
+        hidden = model.hidden(
+            model.embed(ids, model.pixels(images)), torch.arange(ids.shape[1])[None]
+        )
+        chances = model.logits(hidden[0]).log_softmax(dim=-1)
+    return [
+        -float(chances[place - 1, ids[0, place]])
+        for place in range(1, ids.shape[1])
+        if rendered.supervised[place]
+    ]
+
+
+def test_losses_are_sums_over_tokens_divided_by_their_number(tmp_path: Path) -> None:
+    model = small.untrained()
+    charts = small.squares(tmp_path, rows=7)
+    chats = small.write(tmp_path / "sums-000.tar", [small.chat(n) for n in range(3)])
+    found = validate(model, {"charts": charts, "sums": chats}, small.tokenizer(), SETTINGS)
+
+    losses = {
+        name: [loss for at in range(len(shards)) for loss in plain_losses(model, shards, at, at)]
+        for name, shards in (("charts", charts), ("sums", chats))
+    }
+    everything = losses["charts"] + losses["sums"]
+    numbers = found.numbers()
+    assert found.samples == {"charts": 7, "sums": 3}
+    assert found.total.tokens == len(everything)
+    assert numbers["val/loss"] == pytest.approx(sum(everything) / len(everything), rel=1e-5)
+    for name, values in losses.items():
+        assert found.losses[name].tokens == len(values)
+        assert numbers[f"val/{name}_loss"] == pytest.approx(sum(values) / len(values), rel=1e-5)
+
+
+def test_image_gain_is_the_loss_with_the_partners_images_less_the_own(tmp_path: Path) -> None:
+    model = small.trained(tmp_path).model()
+    shards = small.squares(tmp_path)
+    partners = exchange_partners(shards)
+    assert sorted(partners) == sorted(partners.values()) == [0, 3, 6, 9]
+    found = validate(model, {"squares": shards}, small.tokenizer(), SETTINGS)
+
+    right = [plain_losses(model, shards, at, at) for at in partners]
+    wrong = [plain_losses(model, shards, at, other) for at, other in partners.items()]
+    tokens = sum(map(len, right))
+    gain = (sum(map(sum, wrong)) - sum(map(sum, right))) / tokens
+    assert found.gain.samples == 4
+    assert found.gain.right.tokens == found.gain.exchanged.tokens == tokens
+    assert found.gain.gain == pytest.approx(gain, rel=1e-4)
+    assert found.gain.head == pytest.approx(gain, rel=1e-4)  # all answers are shorter than 8
+
+
+def test_a_model_that_reads_gains_and_one_that_does_not_is_told_on(tmp_path: Path) -> None:
+    shards = small.squares(tmp_path)
+    reads = small.trained(tmp_path).model()
+    found = validate(reads, {"squares": shards}, small.tokenizer(), SETTINGS)
+    assert found.numbers()["val/image_gain"] > 0.5
+    assert found.warnings(blind_matters=True) == []
+
+    blind = small.trained(tmp_path).model()
+    with torch.no_grad():  # the projector forgets what it is shown
+        blind.encoder.projector.weight.zero_()
+    found = validate(blind, {"squares": shards}, small.tokenizer(), SETTINGS)
+    assert found.numbers()["val/image_gain"] == pytest.approx(0.0, abs=1e-5)
+    assert any("does not look" in text for text in found.warnings(blind_matters=True))
+    assert not any("does not look" in text for text in found.warnings(blind_matters=False))
+
+
+def test_a_collapsed_encoder_is_told(tmp_path: Path) -> None:
+    model = small.untrained()
+    with torch.no_grad():
+        for parameter in model.encoder.sam.parameters():
+            parameter.mul_(1e-4)
+    found = validate(model, {"squares": small.squares(tmp_path)}, small.tokenizer(), SETTINGS)
+    assert found.image_similarity is not None
+    assert found.image_similarity > 0.999
+    assert any("nearly the same features" in text for text in found.warnings(blind_matters=False))
+
+
+def test_the_head_counts_the_first_eight_tokens_of_each_answer(tmp_path: Path) -> None:
+    """Long answers about images: the head is the first eight tokens of both answers."""
+    model = small.trained(tmp_path).model()
+    samples = [
+        from_turns(
+            [("Which colour?", f"{name} is the colour of it"), ("And?", "no more to say here")],
+            [small.png(small.COLOURS[name])], source="x", meta={},
+        )
+        for name in ("red", "red", "red", "blue")
+    ]  # fmt: skip
+    shards = small.write(tmp_path / "long-000.tar", samples)
+    found = validate(model, {"long": shards}, small.tokenizer(), SETTINGS)
+    assert exchange_partners(shards) == {0: 3, 3: 0}
+
+    lengths = [[len(small.tokenizer().encode(text)) + 1 for text in turns] for turns in (
+        ("red is the colour of it", "no more to say here"),
+        ("blue is the colour of it", "no more to say here"),
+    )]  # fmt: skip
+
+    def head(losses: list[float], turns: list[int]) -> list[float]:
+        return losses[:8] + losses[turns[0] : turns[0] + 8]
+
+    right = [
+        head(plain_losses(model, shards, at, at), n) for at, n in zip((0, 3), lengths, strict=True)
+    ]
+    wrong = [
+        head(plain_losses(model, shards, at, 3 - at), n)
+        for at, n in zip((0, 3), lengths, strict=True)
+    ]
+    assert found.gain.right_head.tokens == 32
+    expected = (sum(map(sum, wrong)) - sum(map(sum, right))) / 32
+    assert found.gain.head == pytest.approx(expected, rel=1e-4)
+    assert found.gain.gain != pytest.approx(expected, rel=1e-2)
+
+
+def test_text_alone_and_single_images_have_no_gain(tmp_path: Path) -> None:
+    model = small.untrained()
+    chats = small.write(tmp_path / "sums-000.tar", [small.chat(n) for n in range(4)])
+    found = validate(model, {"sums": chats}, small.tokenizer(), SETTINGS)
+    assert set(found.numbers()) == {"val/loss", "val/sums_loss"}
+    [warning] = found.warnings(blind_matters=True)
+    assert "whether the model looks at them is not measured" in warning
+    assert found.warnings(blind_matters=False) == []
+
+    one = small.write(tmp_path / "one-000.tar", [small.coloured("red")])
+    found = validate(model, {"one": one}, small.tokenizer(), SETTINGS)
+    assert set(found.numbers()) == {"val/loss", "val/one_loss"}
+
+
+def test_an_answer_whose_image_was_cut_off_does_not_enter_the_gain(tmp_path: Path) -> None:
+    turns = [("Hello?", "Yes."), ("<image>Which?", "x" * 90)]
+    picture = small.png((1, 2, 3))
+    first = from_turns(turns, [picture], source="", meta={}, placeholder="<image>")
+    samples = [small.coloured("red"), *[small.chat(1)] * 2, first, *[small.chat(1)] * 2]
+    samples.append(small.coloured("blue"))
+    shards = small.write(tmp_path / "cut-000.tar", samples)
+    assert sorted(exchange_partners(shards)) == [0, 3, 6]
+    found = validate(
+        small.untrained(), {"cut": shards}, small.tokenizer(), Settings(seq_len=64, batch=5)
+    )
+    assert found.gain.samples == 2
+    assert found.gain.right.tokens == found.gain.exchanged.tokens
+
+
+def test_batches_and_workers_do_not_move_the_numbers(tmp_path: Path) -> None:
+    model = small.untrained()
+    shards = small.squares(tmp_path, rows=8)
+
+    def numbers(batch: int, workers: int) -> dict[str, float]:
+        settings = Settings(seq_len=128, batch=batch, workers=workers)
+        return validate(model, {"s": shards}, small.tokenizer(), settings).numbers()
+
+    first = numbers(4, 0)
+    assert numbers(4, 0) == first  # the same samples in the same order: not one bit differs
+    assert numbers(4, 2) == first
+    for batch in (1, 3, 50):
+        assert numbers(batch, 0) == pytest.approx(first, abs=1e-4)
+
+
+def test_model_and_random_states_are_left_alone(tmp_path: Path) -> None:
+    model = small.untrained()
+    model.train()
+    weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    torch_state, python_state = torch.get_rng_state(), random.getstate()
+    validate(model, {"s": small.squares(tmp_path, rows=4)}, small.tokenizer(), SETTINGS)
+    assert all(module.training for module in model.modules())
+    assert all(parameter.grad is None for parameter in model.parameters())
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in model.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    assert random.getstate() == python_state
+
+
+def test_damage_is_an_error_and_the_model_goes_on_training(tmp_path: Path) -> None:
+    shards = small.squares(tmp_path, rows=4)
+    path = tmp_path / "squares-000.tar"
+    data = bytearray(path.read_bytes())
+    data[data.index(b"Which")] ^= 1
+    path.write_bytes(data)
+    model = small.untrained()
+    model.train()
+    with pytest.raises(ShardError, match="000000000"):
+        validate(model, {"s": shards}, small.tokenizer(), SETTINGS)
+    assert model.training
+
+
+def test_what_cannot_be_validated_is_refused(tmp_path: Path) -> None:
+    empty = small.squares(tmp_path, rows=4)[:0]
+    with pytest.raises(UsageError, match="holds no samples"):
+        validate(small.untrained(), {"s": empty}, small.tokenizer(), SETTINGS)
+    with pytest.raises(UsageError, match="at least 1"):
+        Settings(seq_len=64, batch=0)
+
+
+@given(st.lists(st.lists(st.booleans(), min_size=1, max_size=12), min_size=1, max_size=4))
+def test_ranks_count_within_each_run(rows: list[list[bool]]) -> None:
+    width = max(map(len, rows))
+    rows = [row + [False] * (width - len(row)) for row in rows]
+    targets = torch.where(torch.tensor(rows), 5, IGNORE)
+    found = answer_ranks(targets)
+    for row, ranks in zip(rows, found.tolist(), strict=True):
+        rank = 0
+        for supervised, given_rank in zip(row, ranks, strict=True):
+            if supervised:
+                assert given_rank == rank
+            rank = rank + 1 if supervised else 0
+
+
+def test_row_totals_add_up() -> None:
+    found = row_totals(torch.tensor([1.0, 2.0, 4.0]), torch.tensor([0, 2, 2]), 4)
+    assert found == [LossTotal(1.0, 1), LossTotal(), LossTotal(6.0, 2), LossTotal()]
+
+
+def test_undefined_numbers_are_absent_and_nan_is_not_hidden() -> None:
+    nothing = Validation({"a": LossTotal()}, {"a": 1}, Gain(), None, None)
+    assert nothing.numbers() == {}
+    lost = Validation({"a": LossTotal(math.nan, 3)}, {"a": 1}, Gain(), None, None)
+    assert math.isnan(lost.numbers()["val/loss"])

@@ -1,0 +1,334 @@
+"""Whole runs: what is rebuilt is what was trained on, or one line says why not."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from ocrdata.errors import OcrError, ShardError, TrainError, UsageError
+from ocrdata.storage.locks import Lock
+from ocrdata.tokens.tokenizer import load_tokenizer, train_tokenizer
+from ocrtrain.data.batch import identity_of
+from ocrtrain.data.sources import open_training
+from ocrtrain.data.stream import Stream, rank_rows
+from ocrtrain.inspection.rebuild import Asked, Rebuilt, rebuild
+from ocrtrain.run.launch import train
+from ocrtrain.settings.config import from_json, to_json
+from ocrtrain.state import checkpoint
+from ocrtrain.state.run_files import read_sealed, write_sealed
+from tests.support.showing import KINDS, break_images, config_of, trained_run
+
+STEPS = 10
+
+
+@pytest.fixture(scope="module")
+def trained(inputs: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run stopped in the middle; tests that change it work on copies."""
+    return trained_run(inputs, tmp_path_factory.mktemp("trained") / "run", mix="sample", stop_at=6)
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(trained, tmp_path / "run"))
+
+
+def recorded(run: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (run / "batches.jsonl").read_text().splitlines()]
+
+
+def contents(run: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(run)): p.read_bytes() for p in run.rglob("*") if p.is_file()}
+
+
+def agree(run: Path) -> list[Rebuilt]:
+    """Every recorded step, rebuilt and found equal in all that was recorded of it."""
+    found = []
+    for line in recorded(run):
+        shown = rebuild(Asked(run, int(str(line["step"]))))
+        assert (shown.identity, shown.problem) == (line["identity"], None)
+        assert shown.verdict == f"identity {line['identity']} equals the one recorded"
+        names = [
+            [[part.source, part.ref.shard, part.ref.key] for part in row.segments]
+            for row in shown.batch.rows
+        ]
+        assert names == line["rows"]
+        assert [sample.segment for sample in shown.samples] == list(shown.batch.segments)
+        found.append(shown)
+    return found
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_step_of_a_run_is_the_one_trained_on(
+    inputs: dict[str, str], tmp_path: Path, kind: str
+) -> None:
+    run = trained_run(inputs, tmp_path / "run", **KINDS[kind])
+    before = contents(run)
+    found = agree(run)
+    assert len(found) == STEPS
+    assert contents(run) == before, "showing changes nothing"
+    assert len({shown.identity for shown in found}) == STEPS
+    seen: dict[tuple[str, int], set[int]] = {}
+    for shown in found:
+        for sample in shown.samples:
+            at = sample.segment.source, sample.segment.ref.position
+            assert sample.epoch not in seen.setdefault(at, set()), "drawn once an epoch"
+            seen[at].add(sample.epoch)
+            assert len(sample.sizes) == sample.segment.images
+    if kind == "packed mix":
+        assert max(len(row.segments) for shown in found for row in shown.batch.rows) > 2
+    if kind == "rows mixed":
+        assert any(len(set(shown.batch.sources)) == 2 for shown in found)
+        assert any(shown.batch.cut_tokens for shown in found)
+
+
+def test_a_resumed_run(inputs: dict[str, str], tmp_path: Path) -> None:
+    run = trained_run(inputs, tmp_path / "run", pack=True, pack_window=16, stop_at=5, workers=0)
+    train(config_of(inputs, run, pack=True, pack_window=16, workers=2), resume=True)
+    assert len(agree(run)) == STEPS
+
+
+@pytest.mark.parametrize("pack", [False, True])
+def test_holes_are_replayed_though_the_samples_can_be_read_by_now(
+    inputs: dict[str, str], tmp_path: Path, pack: bool
+) -> None:
+    moved = {**inputs, "shards": str(tmp_path / "squares-*.tar")}
+    for path in Path(inputs["shards"]).parent.glob("squares-*"):
+        shutil.copy(path, tmp_path)
+    break_images(moved["shards"], range(0, 48, 5))
+    values = {"pack": pack, "pack_window": 16, "bad_samples": "skip", "max_bad": 99}
+    run = trained_run(moved, tmp_path / "run", stop_at=6, **values)
+    holes = {shown.asked.step: len(shown.batch.bad) for shown in agree(run)}
+    assert sum(holes.values()) == len((run / "bad.jsonl").read_text().splitlines()) > 0
+    ahead = [rebuild(Asked(run, step)) for step in range(6, STEPS)]
+    assert any(shown.batch.bad for shown in ahead), "what training will skip is a hole already"
+    break_images(moved["shards"], range(0, 48, 5))
+    assert {shown.asked.step: len(shown.batch.bad) for shown in agree(run)} == holes
+    assert not any(rebuild(Asked(run, step)).batch.bad for step in range(6, STEPS))
+
+
+def test_a_sample_that_was_read_must_be_read_again(inputs: dict[str, str], tmp_path: Path) -> None:
+    """Even by a run that skips: it is not the batch that was trained on."""
+    moved = {**inputs, "shards": str(tmp_path / "squares-*.tar")}
+    for path in Path(inputs["shards"]).parent.glob("squares-*"):
+        shutil.copy(path, tmp_path)
+    run = trained_run(moved, tmp_path / "run", text=(), val_text=(), bad_samples="skip", stop_at=5)
+    ref = rebuild(Asked(run, 2)).batch.refs[1]
+    break_images(moved["shards"], [ref.position])
+    with pytest.raises(ShardError, match=rf"{ref.shard}: sample {ref.key}: .* digest differs"):
+        rebuild(Asked(run, 2))
+
+
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_ranks_have_slices_of_the_whole(trained: Path, inputs: dict[str, str], world: int) -> None:
+    config = from_json(read_sealed(trained / "config.json"))
+    for step in (0, 3):
+        whole = rebuild(Asked(trained, step))
+        parts = [rebuild(Asked(trained, step, rank=r, world=world)) for r in range(world)]
+        assert sum((part.samples for part in parts), ()) == whole.samples
+        assert sum((part.batch.rows for part in parts), ()) == whole.batch.rows
+        identities = [row for part in parts for row in part.batch.row_identities]
+        assert identity_of(identities) == whole.identity
+        for rank, part in enumerate(parts):
+            assert (part.identity, part.recorded) == (whole.identity, whole.recorded)
+            assert part.rows == rank_rows(config.batch, rank, world)
+            assert {sample.row for sample in part.samples} == set(part.rows)
+            assert "of the whole batch equals the one recorded" in part.verdict
+            assert part.title == f"step {step} of 10, rank {rank} of {world}"
+
+
+def test_a_rank_sees_what_its_stream_gives(trained: Path) -> None:
+    config = from_json(read_sealed(trained / "config.json"))
+    sources, tokenizer = open_training(config), load_tokenizer(trained / "tokenizer.json")
+    from ocrtrain.data.run_plan import plan_rows
+
+    stream = Stream(plan_rows(config, sources, tokenizer), sources, config, tokenizer=tokenizer)
+    wanted = stream.part(3, rank_rows(config.batch, 1, 2))
+    found = rebuild(Asked(trained, 3, rank=1, world=2)).batch
+    assert (found.rows, found.identity) == (wanted.rows, wanted.identity)
+    for name in ("input_ids", "targets", "position_ids"):
+        assert torch.equal(getattr(found, name), getattr(wanted, name))
+    assert all(map(torch.equal, found.images, wanted.images))
+
+
+def test_steps_that_training_has_not_reached(
+    trained: Path, inputs: dict[str, str], tmp_path: Path
+) -> None:
+    whole = trained_run(inputs, tmp_path / "whole", mix="sample")
+    for step, line in enumerate(recorded(whole)):
+        shown = rebuild(Asked(trained, step))
+        assert (shown.identity, shown.problem) == (line["identity"], None)
+        assert bool(shown.recorded) == (step < 6)
+    told = "training has not finished step 9 yet; step 5, the last it has, is the same"
+    assert shown.verdict == f"identity {shown.identity}: {told}"
+
+
+def test_a_run_that_is_going_on(run: Path) -> None:
+    """Its lock is held and its last lines are torn: nothing waits, and nothing is mended."""
+    for name in ("batches.jsonl", "bad.jsonl"):
+        with (run / name).open("a") as file:
+            file.write('{"step": 6, "ident')
+    with Lock(run / ".lock", "training"):
+        before = contents(run)
+        assert rebuild(Asked(run, 5)).problem is None
+        assert rebuild(Asked(run, 6)).recorded == ""
+        assert contents(run) == before
+
+
+def moved_inputs(inputs: dict[str, str], folder: Path) -> dict[str, str]:
+    folder.mkdir()
+    for path in Path(inputs["shards"]).parent.glob("s*"):
+        shutil.copy(path, folder)
+    return {name: str(folder / Path(inputs[name]).name) for name in ("shards", "text")}
+
+
+@pytest.mark.parametrize("written", ["", "[:48]"])
+def test_shards_that_moved(run: Path, inputs: dict[str, str], tmp_path: Path, written: str) -> None:
+    """With their slice, or with the run's own."""
+    now = moved_inputs(inputs, tmp_path / "now")
+    path = run / "config.json"
+    config = replace(
+        from_json(read_sealed(path)), shards=("gone/squares-*.tar[:48]",),
+        text=("gone/sums-*.tar[:30]",), val=("gone/squares-*.tar[48:50]",),
+    )  # fmt: skip
+    write_sealed(path, to_json(config))
+    with pytest.raises(UsageError, match=r"gone.*say where they lie now by --shards and --text"):
+        rebuild(Asked(run, 1))
+    with pytest.raises(UsageError, match=r"^nowhere.*started with .*gone/squares-\*\.tar\[:48\]"):
+        rebuild(Asked(run, 1, shards=("nowhere.json",)))
+    text = now["text"] + written.replace("48", "30")
+    found = rebuild(Asked(run, 1, shards=(now["shards"] + written,), text=(text,)))
+    assert found.problem is None and found.recorded
+
+
+def test_other_shards_are_refused(run: Path, inputs: dict[str, str]) -> None:
+    for asked, change in (
+        (Asked(run, 1, shards=(inputs["shards"] + "[:47]",)), "squares: its size was 48, now"),
+        (Asked(run, 1, shards=(inputs["shards"] + "[1:49]",)), "squares: its digest was"),
+        (Asked(run, 1, text=(inputs["shards"],)), "sums: its name was sums, now it is squares-2"),
+    ):  # fmt: skip
+        with pytest.raises(TrainError, match=change) as caught:
+            rebuild(asked)
+        assert "say where those lie by --shards and --text" in str(caught.value)
+        assert "\n" not in str(caught.value)
+    with pytest.raises(UsageError, match=r"--text: the run in .* has no text-only shards"):
+        path = run / "config.json"
+        write_sealed(path, to_json(replace(from_json(read_sealed(path)), text=(), val_text=())))
+        rebuild(Asked(run, 1, text=(inputs["text"],)))
+
+
+@pytest.mark.parametrize("step", [-1, STEPS, 10**9])
+def test_steps_that_the_plan_has_not(trained: Path, step: int) -> None:
+    with pytest.raises(UsageError, match=rf"--step {step}: the plan of .* has the steps 0 to 9"):
+        rebuild(Asked(trained, step))
+
+
+def test_no_run_and_missing_files(run: Path, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"holds no run: there is no .*config\.json"):
+        rebuild(Asked(tmp_path / "nowhere", 0))
+    for name in ("plan.json", "tokenizer.json"):
+        kept = (run / name).read_bytes()
+        (run / name).unlink()
+        with pytest.raises(TrainError, match=rf"{name}: the file is missing"):
+            rebuild(Asked(run, 0))
+        (run / name).write_bytes(kept)
+
+
+def value_of(data: bytes) -> object:
+    """The JSON value of bytes; None where they have none."""
+    try:
+        return json.loads(data)
+    except ValueError:
+        return None
+
+
+@pytest.mark.parametrize("name", ["config.json", "plan.json", "tokenizer.json"])
+def test_a_flipped_bit_in_a_file_of_the_run(run: Path, name: str) -> None:
+    data = (run / name).read_bytes()
+    for at in range(len(data) // 7, len(data), len(data) // 7):
+        changed = data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+        if value_of(changed) == value_of(data):
+            continue  # the last of 17 digits: the same number
+        (run / name).write_bytes(changed)
+        with pytest.raises(OcrError, match=name) as caught:
+            rebuild(Asked(run, 0))
+        assert caught.value.exit_status == 1
+    (run / name).write_bytes(data)
+    assert rebuild(Asked(run, 0)).problem is None
+
+
+def problem(run: Path, step: int = 1) -> str:
+    found = rebuild(Asked(run, step))
+    assert found.problem is not None and "IS NOT KNOWN" in found.verdict
+    text = str(found.problem)
+    assert "\n" not in text
+    return text
+
+
+def test_another_setting_changes_the_identity_and_is_named(run: Path) -> None:
+    path = run / "config.json"
+    write_sealed(path, to_json(replace(from_json(read_sealed(path)), image_size=128)))
+    text = problem(run)
+    assert recorded(run)[1]["identity"] in text
+    assert "--image-size: 64 in the run, 128 asked" in text
+    assert "threads" not in text and "pillow" not in text
+
+
+def test_a_setting_of_the_plan_is_refused_before(run: Path) -> None:
+    path = run / "config.json"
+    write_sealed(path, to_json(replace(from_json(read_sealed(path)), seed=9)))
+    with pytest.raises(TrainError, match=r"the plan is not the one .* seed: 0 then, 9 now"):
+        rebuild(Asked(run, 0))
+
+
+def test_another_tokenizer_changes_the_identity_and_is_named(run: Path) -> None:
+    train_tokenizer(["What colour is it? Sure? Yes, black."] * 9, 300).save(run / "tokenizer.json")
+    assert problem(run).endswith("the tokenizer is another")
+
+
+def test_a_step_to_come_of_another_tokenizer_is_not_believed(run: Path) -> None:
+    """The last step that was trained on tells."""
+    train_tokenizer(["What colour is it? Sure? Yes, black."] * 9, 300).save(run / "tokenizer.json")
+    text = problem(run, 8)
+    assert "step 5 was trained on the batch" in text and "the tokenizer is another" in text
+
+
+def test_a_run_that_has_recorded_nothing_yet(run: Path) -> None:
+    (run / "batches.jsonl").write_text("")
+    shutil.rmtree(run / "checkpoints")
+    found = rebuild(Asked(run, 3))
+    assert (found.problem, found.recorded, found.compared) == (None, "", -1)
+    assert found.verdict.endswith("training has not finished step 3 yet")
+
+
+def test_other_library_versions_are_named(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = recorded(run)
+    lines[1]["identity"] = "0" * 32
+    (run / "batches.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    newest = checkpoint.steps(run)[-1]
+    assert problem(run).endswith(f"library versions are those of {newest}")
+    now = checkpoint.versions()
+    monkeypatch.setattr(checkpoint, "versions", lambda: {**now, "pillow": "99", "threads": 77})
+    assert problem(run).endswith(f"differing from {newest}: pillow: {now['pillow']} then, 99 now")
+    (newest / "tokenizer.json").write_text("{}")
+    assert "which could tell why, cannot be read" in problem(run)
+    shutil.rmtree(run / "checkpoints")
+    assert problem(run).endswith("no checkpoint says under which library versions it was trained")
+
+
+def test_a_record_that_is_gone_or_short(run: Path) -> None:
+    path = run / "batches.jsonl"
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(lines[:3]))
+    assert "it ends before step 4, though" in problem(run, 4)
+    assert rebuild(Asked(run, 2)).problem is None
+    assert rebuild(Asked(run, 7)).problem is None
+    path.write_text("".join(lines[:3] + lines[4:]))
+    with pytest.raises(TrainError, match=r"line 4 is of step 4 and none before it of step 3"):
+        rebuild(Asked(run, 3))
+    path.unlink()
+    assert "the file is missing, nothing says what step 1 was trained on" in problem(run)

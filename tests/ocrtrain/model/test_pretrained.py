@@ -1,0 +1,186 @@
+"""Every layout of weights, in small; what does not fit, is damaged or is not there."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from ocrdata.errors import SourceError, UsageError, WeightsError
+from ocrtrain.model.pretrained import Pretrained, load_pretrained
+from ocrtrain.model.tensor_names import to_deepencoder, to_nanochat
+from tests.support import oracle
+from tests.support.encoders import pixels
+from tests.support.pretrained import (
+    CONFIG,
+    GPT_SIZES,
+    Tensors,
+    clip_checkpoint,
+    model,
+    nanochat_checkpoint,
+    random_model,
+    sam_checkpoint,
+    write_nanochat,
+    write_safetensors,
+)
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> Pretrained:
+    source = random_model(seed=5)
+    return Pretrained(
+        sam=write_safetensors(tmp_path / "sam", sam_checkpoint(source)),
+        clip=write_safetensors(tmp_path / "clip", clip_checkpoint(source)),
+        gpt=write_nanochat(tmp_path / "gpt", nanochat_checkpoint(source)),
+    )
+
+
+def same(ours: Tensor, wanted: Tensor) -> None:
+    torch.testing.assert_close(ours, wanted, rtol=0, atol=1e-5 * float(wanted.abs().max()))
+
+
+def test_pretrained_parts_compute_what_the_checkpoints_mean(sources: Pretrained) -> None:
+    target = model(seed=1)
+    before = {n: v.detach().clone() for n, v in target.encoder.named_parameters()}
+    load_pretrained(target, CONFIG, sources=sources)
+
+    original = random_model(seed=5)
+    weights = to_deepencoder(original.encoder)
+    for name in ("sam.proj.conv1.weight", "sam.proj.conv2.weight", "projector.weight",
+                 "image_newline", "view_separator"):  # fmt: skip
+        assert torch.equal(target.encoder.get_parameter(name), before[name])  # stay random
+    weights["sam_model.net_2.weight"] = before["sam.proj.conv1.weight"]
+    weights["sam_model.net_3.weight"] = before["sam.proj.conv2.weight"]
+    with torch.no_grad():
+        sam = oracle.sam(oracle.part(weights, "sam_model."), pixels(128), heads=4, window=5,
+                         full=(1,))  # fmt: skip
+        same(target.encoder.sam_map(pixels(128)), sam)
+        clip = oracle.clip(oracle.part(weights, "vision_model."), sam, heads=4)
+        same(target.encoder.clip(sam).last_hidden_state, clip)
+        embeds = torch.randn(1, 9, CONFIG.gpt_width)
+        logits = target.logits(target.hidden(embeds, torch.arange(9)[None]))
+        same(logits[0, :, :-1], oracle.gpt(to_nanochat(original.gpt), embeds[0], heads=4)[:, :-1])
+
+
+def test_the_image_row_is_the_mean_of_the_others(sources: Pretrained) -> None:
+    target = model(seed=1)
+    load_pretrained(target, CONFIG, sources=sources)
+    for table in (target.gpt.model.embed_tokens.weight, target.gpt.lm_head.weight):
+        torch.testing.assert_close(table[-1], table[:-1].mean(dim=0), rtol=0.01, atol=1e-3)
+
+
+def test_parts_can_be_left_as_they_are(sources: Pretrained) -> None:
+    target = model(seed=1)
+    before = {n: v.detach().clone() for n, v in target.named_parameters()}
+    load_pretrained(target, CONFIG, sources=replace(sources, sam="", gpt=""))
+    changed = {n for n, v in target.named_parameters() if not torch.equal(v, before[n])}
+    assert changed and all(name.startswith("encoder.clip.") for name in changed)
+
+
+def test_nanochat_as_pytorch_model_bin_with_a_config_of_transformers(tmp_path: Path) -> None:
+    source, target = random_model(seed=5), model(seed=1)
+    folder = tmp_path / "gpt"
+    folder.mkdir()
+    torch.save(dict(source.gpt.state_dict()), folder / "pytorch_model.bin")
+    names = {"n_head": "num_attention_heads", "n_kv_head": "num_key_value_heads",
+             "n_layer": "num_hidden_layers", "n_embd": "hidden_size"}  # fmt: skip
+    sizes = {other: GPT_SIZES[name] for name, other in names.items()}
+    (folder / "config.json").write_text(json.dumps(sizes))
+    load_pretrained(target, CONFIG, sources=Pretrained(sam="", clip="", gpt=str(folder)))
+    for name, value in source.gpt.named_parameters():
+        assert torch.equal(value, target.gpt.get_parameter(name))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"n_head": 8}, r"n_head is 8, but gpt_heads of the model is 4; set --gpt-heads 8"),
+        ({"n_kv_head": 1}, "n_kv_head is 1"),
+        ({"n_layer": 3}, "n_layer is 3"),
+        ({"n_embd": 80}, "n_embd is 80"),
+        ({"n_head": None}, "says nothing of n_head"),
+        ({"window_pattern": "SSSL"}, "newer nanochat"),
+    ],
+)
+def test_a_nanochat_of_other_sizes_is_refused(
+    tmp_path: Path, change: dict[str, object], message: str
+) -> None:
+    folder = write_nanochat(
+        tmp_path / "gpt", nanochat_checkpoint(random_model(5)), GPT_SIZES | change
+    )
+    with pytest.raises(WeightsError, match=message):
+        load_pretrained(model(), CONFIG, sources=Pretrained(sam="", clip="", gpt=folder))
+
+
+@pytest.mark.parametrize("name", ["value_embeds.0.weight", "resid_lambdas", "smear_gate.weight"])
+def test_a_newer_nanochat_is_refused_by_its_tensors(tmp_path: Path, name: str) -> None:
+    tensors = nanochat_checkpoint(random_model(5)) | {name: torch.ones(3)}
+    folder = write_nanochat(tmp_path / "gpt", tensors)
+    with pytest.raises(WeightsError, match="another architecture"):
+        load_pretrained(model(), CONFIG, sources=Pretrained(sam="", clip="", gpt=folder))
+
+
+def drop(tensors: Tensors) -> Tensors:
+    return {n: v for n, v in tensors.items() if "layers.1.mlp" not in n}
+
+
+def add(tensors: Tensors) -> Tensors:
+    return tensors | {"vision_encoder.something.new": torch.ones(1)}
+
+
+def reshape(tensors: Tensors) -> Tensors:
+    name = next(n for n in tensors if n.endswith("layers.0.layer_norm1.weight"))
+    return tensors | {name: torch.ones(7)}
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (drop, r"4 tensors missing: layers.1.mlp.lin1.weight, .*, \.\.\."),
+        (add, "1 tensors unknown: something.new"),
+        (reshape, r"layers.0.layer_norm1.weight is \[7\], the model's \[48\]"),
+    ],
+)
+def test_every_tensor_is_accounted_for(
+    tmp_path: Path, damage: Callable[[Tensors], Tensors], message: str
+) -> None:
+    target = model()
+    before = {n: v.detach().clone() for n, v in target.named_parameters()}
+    folder = write_safetensors(tmp_path / "sam", damage(sam_checkpoint(random_model(5))))
+    with pytest.raises(WeightsError, match=message):
+        load_pretrained(target, CONFIG, sources=Pretrained(sam=folder, clip="", gpt=""))
+    assert all(torch.equal(v, before[n]) for n, v in target.named_parameters())
+
+
+def test_folders_that_hold_nothing_known(tmp_path: Path) -> None:
+    (tmp_path / "model_000001.pt").write_bytes(b"")  # without its meta
+    for part in ("sam", "clip", "gpt"):
+        chosen = Pretrained(**dict.fromkeys(("sam", "clip", "gpt"), "") | {part: str(tmp_path)})
+        with pytest.raises(SourceError, match="holds nothing of what is needed"):
+            load_pretrained(model(), CONFIG, sources=chosen)
+    with pytest.raises(UsageError, match="no such folder"):
+        load_pretrained(model(), CONFIG, sources=Pretrained(sam=str(tmp_path / "nowhere")))
+    with pytest.raises(UsageError, match="no folder and no repository"):
+        load_pretrained(model(), CONFIG, sources=Pretrained(sam="three/part/name"))
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("meta_021400.json", "{"), ("meta_021400.json", "[]"), ("model_021400.pt", "PK damaged")],
+)
+def test_damaged_files_of_a_source(tmp_path: Path, name: str, content: str) -> None:
+    folder = write_nanochat(tmp_path / "gpt", nanochat_checkpoint(random_model(5)))
+    (Path(folder) / name).write_text(content)
+    with pytest.raises(WeightsError, match=name):
+        load_pretrained(model(), CONFIG, sources=Pretrained(sam="", clip="", gpt=folder))
+    shutil.rmtree(folder)
+    Path(folder).mkdir()
+    (Path(folder) / "model.safetensors").write_text("damaged")
+    with pytest.raises(WeightsError, match="cannot be read as safetensors"):
+        load_pretrained(model(), CONFIG, sources=Pretrained(sam=folder, clip="", gpt=""))

@@ -1,0 +1,168 @@
+"""Starting: what stops before anything is written, and what is said of a run."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ocrdata.errors import DiskError, TrainError, UsageError
+from ocrdata.reading.view import open_shards
+from ocrtrain.run.launch import resolved, train
+from ocrtrain.settings.config import Config, ModelConfig, from_json, to_json
+from ocrtrain.settings.presets import stage1
+from ocrtrain.state import checkpoint
+from ocrtrain.state.run_files import read_sealed
+from tests.support.data import losses, small_config
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def saved_config(run: Path) -> Config:
+    return from_json(read_sealed(run / "config.json"))
+
+
+@pytest.fixture(scope="module")
+def unbroken(inputs: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("unbroken") / "run"
+    torch.set_num_threads(1)
+    assert train(small_config(inputs, run)) == 0
+    return run
+
+
+def test_a_run_is_not_overwritten_nor_gone_on_with_otherwise(
+    inputs: dict[str, str], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    config = small_config(inputs, run, stop_at=2)
+    assert train(config) == 0
+    with pytest.raises(UsageError, match="holds a run already; resume it with --resume"):
+        train(config)
+    moved = replace(config, shards=(inputs["shards"] + "[:40]",), stop_at=0)
+    with pytest.raises(TrainError, match="the shards are not those the run began with"):
+        train(moved, resume=True)
+
+
+def test_a_damaged_checkpoint_is_not_gone_on_from(inputs: dict[str, str], tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    assert train(small_config(inputs, run, stop_at=4)) == 0
+    path = checkpoint.steps(run)[-1] / "model.safetensors"
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(bytes(data))
+    with pytest.raises(TrainError, match=r"model.safetensors: digest differs"):
+        train(small_config(inputs, run), resume=True)
+
+
+def test_resume_without_a_checkpoint_starts_anew(
+    inputs: dict[str, str], unbroken: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    assert train(small_config(inputs, run, save_every=0), resume=True) == 0
+    assert "no complete checkpoint yet: starting at step 0" in capsys.readouterr().out
+    assert losses(run) == losses(unbroken)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"shards": ()}, "--shards is missing"),
+        ({"freeze": ("sam",)}, "--freeze sam needs --deepencoder"),
+        ({"deepencoder": "nowhere.safetensors"}, "--deepencoder nowhere.safetensors: there is no"),
+        ({"tokenizer": "nowhere.json"}, "--tokenizer nowhere.json: there is no such file"),
+        ({"tokenizer": ""}, "--init random needs --tokenizer FILE"),
+        ({"device": "cuda:9"}, "this machine has 0 CUDA devices"),
+        ({"device": "abacus"}, "'abacus' is no device"),
+        ({"model": None}, "the tokenizer has 300 tokens, the model --vocab-size 65537"),
+    ],
+)
+def test_mistakes_stop_before_anything_is_written(
+    values: dict[str, Any], message: str, inputs: dict[str, str], tmp_path: Path
+) -> None:
+    config = small_config(inputs, tmp_path / "run")
+    if "model" in values:
+        values = {"model": replace(config.model, vocab_size=65537)}
+    with pytest.raises(UsageError, match=message):
+        train(replace(config, **values))
+    assert not (tmp_path / "run" / "config.json").exists()
+
+
+def test_images_in_training_and_validation_are_counted(
+    inputs: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = small_config(
+        inputs, tmp_path / "run", val=(inputs["shards"] + "[40:50]",), stop_at=1, save_every=0
+    )
+    assert train(config) == 0
+    assert (
+        "8 validation samples are in the training data too (same bytes)" in capsys.readouterr().out
+    )
+
+
+def test_what_is_about_to_happen_is_said(
+    inputs: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = small_config(
+        inputs, tmp_path / "run", text=(inputs["text"] + "[:30]",), stop_at=1, save_every=0,
+        val_text=(inputs["text"] + "[30:]",),
+    )  # fmt: skip
+    assert train(config) == 0
+    printed = capsys.readouterr().out
+    for line in (
+        "an epoch of squares is 18.0 steps", "an epoch of sums is 22.5 steps",
+        "validate on 12 samples of squares", "validate on 10 samples of sums",
+        f"run folder: {tmp_path / 'run'}",
+        "stopped at step 1 of 12, saved; go on with the same command and --resume "
+        f"(--out {tmp_path / 'run'})",
+    ):  # fmt: skip
+        assert f"\n{line}\n" in f"\n{printed}"
+    assert resolved(saved_config(tmp_path / "run")) in printed
+    assert "M parameters" in printed
+    table = {line.split()[0]: line.split() for line in printed.splitlines() if line}
+    assert table["squares"][1:4] == ["48", "32", "0.67"]
+    assert table["sums"][1:4] == ["30", "16", "0.53"]
+    assert table["sums"][7:9] == ["35.7%", "33.3%"]
+    shown = "samples are in the training data too" in printed
+    assert shown == bool(shared(inputs["shards"]))
+
+
+def shared(spec: str) -> set[bytes]:
+    """Images of [48:] that [:48] shows too."""
+    every = [sample.images[0] for sample in open_shards(spec)]
+    return set(every[:48]) & set(every[48:])
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        Config(),
+        stage1("tiny"),
+        Config(shards=("a b.tar", "c" * 200), freeze=("sam", "clip"), text_ratio=Fraction(1, 3)),
+    ],
+    ids=["full", "tiny", "long"],
+)
+def test_every_setting_in_force_is_printed(config: Config) -> None:
+    text = resolved(config)
+    value = to_json(config)
+    settings = {
+        item.name: (value if kind is Config else value["model"])[item.name]
+        for kind in (Config, ModelConfig)
+        for item in fields(kind)
+        if item.name != "model"
+    }
+    wanted = []
+    for name, setting in settings.items():
+        shown = " ".join(map(str, setting)) if isinstance(setting, (list, tuple)) else str(setting)
+        wanted.append(f"{name}={shown or '-'}")
+    assert text.replace("\n", " ") == ", ".join(wanted)
+    assert all(len(line) <= 100 or " " not in line for line in text.split("\n"))
+
+
+def test_a_folder_that_cannot_be_made(inputs: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DiskError, match="file"):
+        train(small_config(inputs, tmp_path / "file" / "run"))

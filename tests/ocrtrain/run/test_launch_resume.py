@@ -1,0 +1,303 @@
+"""Going on with a run: what a resume may change, what it refuses, and what it clears away."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import fields, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ocrdata.errors import TrainError, UsageError
+from ocrdata.storage.locks import Lock
+from ocrtrain.model.factory import bare_model
+from ocrtrain.run import run_log
+from ocrtrain.run.launch import start, train
+from ocrtrain.run.optimizer import build_optimizer
+from ocrtrain.settings.config import CHOICES, Config, flag_name, from_json
+from ocrtrain.settings.flags import Asked, parse
+from ocrtrain.settings.presets import stage1, stage2
+from ocrtrain.state import checkpoint
+from ocrtrain.state.run_files import read_sealed, write_sealed
+from tests.support.data import flags, losses, small_config
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def saved_config(run: Path) -> Config:
+    return from_json(read_sealed(run / "config.json"))
+
+
+def contents(run: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(run)): p.read_bytes() for p in run.rglob("*") if p.is_file()}
+
+
+@pytest.fixture(scope="module")
+def unbroken(inputs: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("unbroken") / "run"
+    torch.set_num_threads(1)
+    assert train(small_config(inputs, run)) == 0
+    return run
+
+
+@pytest.fixture(scope="module")
+def stopped(inputs: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run stopped at its second state; tests work on copies."""
+    run = tmp_path_factory.mktemp("stopped") / "run"
+    torch.set_num_threads(1)
+    assert train(small_config(inputs, run, stop_at=2)) == 0
+    return run
+
+
+@pytest.fixture
+def run(stopped: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(stopped, tmp_path / "run"))
+
+
+def go_on(run: Path, *words: str) -> int:
+    """What `python -m ocrtrain.stage1 --out RUN --resume WORDS` does."""
+    typed = ["--preset", "tiny", "--out", str(run), "--resume", *words]
+    return start(parse(typed, stage1, prog="stage1", description=""))
+
+
+def test_resume_without_a_run_starts_what_was_typed(
+    inputs: dict[str, str], unbroken: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    typed = [*flags(small_config(inputs, run)), "--resume"]
+    assert start(parse(typed, stage1, prog="stage1", description="")) == 0
+    assert losses(run) == losses(unbroken)
+
+
+def test_resume_needs_nothing_but_the_folder(
+    run: Path, unbroken: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert go_on(run) == 0
+    printed = capsys.readouterr().out
+    assert f"resuming at step 2 from {run / 'checkpoints' / 'step_000002'}" in printed
+    assert f"done: 12 steps in {run}" in printed
+    assert "this machine differs" not in printed
+    assert losses(run) == losses(unbroken)
+    assert saved_config(run) == replace(saved_config(unbroken), out=str(run))
+
+
+def test_typing_every_setting_again_changes_nothing(
+    inputs: dict[str, str], run: Path, unbroken: Path
+) -> None:
+    typed = [*flags(small_config(inputs, run)), "--resume"]
+    assert "--vocab-size 0 " in " ".join(typed) + " "  # the run has 300 by now
+    assert start(parse(typed, stage1, prog="stage1", description="")) == 0
+    assert losses(run) == losses(unbroken)
+    assert saved_config(run).model.vocab_size == 300
+
+
+def test_the_vocabulary_of_the_run_may_be_typed_and_no_other(run: Path) -> None:
+    with pytest.raises(UsageError, match="--vocab-size: 300 in the run, 301 asked"):
+        go_on(run, "--vocab-size", "301")
+    assert go_on(run, "--vocab-size", "300") == 0
+
+
+def test_what_no_batch_depends_on_may_change(run: Path, unbroken: Path) -> None:
+    words = ["--workers", "0", "--eval-every", "5", "--save-every", "3", "--keep", "1", "--device",
+             "auto", "--wandb-project", "other", "--stop-at", "7"]  # fmt: skip
+    assert go_on(run, *words) == 0
+    config = saved_config(run)
+    assert (config.workers, config.eval_every, config.save_every, config.keep) == (0, 5, 3, 1)
+    assert (config.device, config.wandb_project, config.stop_at) == ("auto", "other", 7)
+    assert [folder.name for folder in checkpoint.steps(run)] == ["step_000007"]
+    assert losses(run) == losses(unbroken)[:7]
+    assert [m["step"] for m in run_log.read(run) if "val/loss" in m] == [0, 5]
+    assert go_on(run) == 0  # the stop was had
+    assert losses(run) == losses(unbroken)
+
+
+RUNTIME = {item.name for item in fields(Config) if item.metadata.get("runtime")}
+FIXED = [
+    item.name for item in fields(Config) if item.name not in RUNTIME | {"model", "out", "name"}
+]
+
+
+def another(config: Config, name: str) -> Any:
+    """Another value that is legal by itself."""
+    value = getattr(config, name)
+    if name in CHOICES and name != "freeze":
+        return next(choice for choice in CHOICES[name] if choice != value)
+    if name.endswith("slice"):
+        return "[:7]"
+    if name == "text_ratio_at":
+        return ("5:1/10",)
+    steps = {"image_size": 64, "micro_batch": 4}
+    others: dict[type, Any] = {
+        bool: lambda: not value,
+        Fraction: lambda: value / 2,
+        tuple: lambda: ("sam",) if name == "freeze" else (*value, "more.tar"),
+        str: lambda: value + "x",
+        float: lambda: value / 2 or 0.5,
+        int: lambda: value + steps.get(name, 1),
+    }
+    return others[type(value)]()
+
+
+def test_what_may_change_is_what_is_listed_here() -> None:
+    assert {
+        "eval_every", "save_every", "keep", "stop_at", "workers", "device", "wandb",
+        "wandb_project", "shards", "text", "val", "val_text", "log_samples", "bad_samples",
+        "max_bad",
+    } == RUNTIME  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FIXED)
+def test_every_other_setting_is_refused_by_name(stopped: Path, name: str) -> None:
+    before = contents(stopped)
+    config = saved_config(stopped)
+    asked = replace(config, **{name: another(config, name)})
+    with pytest.raises(UsageError) as caught:
+        start(Asked(asked, frozenset({name, "out"}), resume=True))
+    first, difference, *remedy = str(caught.value).split("\n")
+    assert first == f"{stopped} was started with other settings:"
+    was, wanted = getattr(config, name), getattr(asked, name)
+    assert difference == f"  {flag_name(name)}: {was} in the run, {wanted} asked"
+    assert remedy == ["  leave them out to go on with the run, or choose another --out"]
+    assert contents(stopped) == before
+
+
+def test_the_other_stage_does_not_go_on_with_a_run(run: Path) -> None:
+    typed = ["--out", str(run), "--resume"]
+    with pytest.raises(UsageError, match="holds a run of stage1, not of stage2"):
+        start(parse(typed, stage2, prog="stage2", description=""))
+
+
+def test_shards_may_move_to_another_disk(
+    inputs: dict[str, str], run: Path, unbroken: Path, tmp_path: Path
+) -> None:
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    for path in Path(inputs["shards"]).parent.glob("squares-*"):
+        (moved / path.name).write_bytes(path.read_bytes())
+    spec = str(moved / "squares-*.tar")
+    assert go_on(run, "--shards", spec + "[:48]", "--val", spec + "[48:]") == 0
+    assert losses(run) == losses(unbroken)
+
+
+def test_validation_of_other_samples_is_refused(inputs: dict[str, str], run: Path) -> None:
+    with pytest.raises(TrainError, match="the shards are not those the run began with"):
+        go_on(run, "--val", inputs["shards"] + "[47:]")
+
+
+def test_a_ratio_without_text_is_refused(inputs: dict[str, str], tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--text-ratio needs --text"):
+        train(small_config(inputs, tmp_path / "run", text_ratio=Fraction(1, 2)))
+
+
+def test_all_that_differs_is_named_at_once(run: Path) -> None:
+    with pytest.raises(UsageError) as caught:
+        go_on(run, "--lr", "0.25", "--gpt-layers", "3", "--workers", "0", "--batch", "4")
+    assert str(caught.value).split("\n")[1:-1] == [
+        "  --lr: 0.001 in the run, 0.25 asked",
+        "  --gpt-layers: 2 in the run, 3 asked",
+    ]
+
+
+def test_a_run_may_be_moved(run: Path, unbroken: Path, tmp_path: Path) -> None:
+    moved = tmp_path / "moved"
+    run.rename(moved)
+    assert go_on(moved) == 0
+    assert saved_config(moved).out == str(moved)
+    assert losses(moved) == losses(unbroken)
+    assert not run.exists()
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "\x00"])
+@pytest.mark.parametrize("name", ["config.json", "plan.json"])
+def test_a_damaged_file_of_the_run(run: Path, name: str, text: str) -> None:
+    (run / name).write_text(text)
+    with pytest.raises(TrainError, match=rf"{name}: cannot be read: "):
+        go_on(run)
+
+
+def test_a_plan_that_is_gone(run: Path) -> None:
+    (run / "plan.json").unlink()
+    with pytest.raises(TrainError, match=r"plan\.json: the file is missing"):
+        go_on(run)
+
+
+def test_a_config_of_another_release(run: Path) -> None:
+    path = run / "config.json"
+    write_sealed(path, json.loads(path.read_text()) | {"version": 99})
+    with pytest.raises(UsageError, match="config version 99 is not 1"):
+        go_on(run)
+
+
+def test_another_machine_is_told_and_gone_on_with(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    torch.set_num_threads(2)
+    assert go_on(run, "--stop-at", "3") == 0
+    assert (
+        "this machine differs, so losses may differ in the last bits: threads: 1 then, 2 now"
+        in capsys.readouterr().out
+    )
+
+
+def test_a_folder_is_written_by_one_process_alone(
+    inputs: dict[str, str], run: Path, tmp_path: Path
+) -> None:
+    fresh = tmp_path / "fresh"
+    fresh.mkdir()
+    for folder in (run, fresh):
+        before = contents(folder)
+        with (
+            Lock(folder / ".lock", "a test"),
+            pytest.raises(UsageError, match=rf"the run {folder} is being written by another"),
+        ):
+            train(small_config(inputs, folder), resume=folder == run)
+        assert contents(folder) == before
+
+
+def test_left_over_lines_and_half_written_checkpoints_go(run: Path, unbroken: Path) -> None:
+    """As a kill between a log line and the next checkpoint leaves them."""
+    with open(run / "metrics.jsonl", "a") as file:
+        file.write('{"step": 2, "train/loss": 99.0}\n{"step": 3, "train/lo')
+    half = run / "checkpoints" / ".step_000004.tmp"
+    half.mkdir()
+    (half / "model.safetensors").write_bytes(b"half")
+    assert go_on(run) == 0
+    assert losses(run) == losses(unbroken)
+    assert not half.exists()
+
+
+def test_torch_goes_on_from_the_random_state_that_was_saved(run: Path) -> None:
+    """Whatever may have drawn until then; nothing in training does, so that it stays as it is."""
+    found = checkpoint.Checkpoint.open(checkpoint.steps(run)[-1])
+    model = bare_model(found.config, found.tokenizer())
+    optimizer = build_optimizer(model, found.config)
+    found.load_weights(model)
+    found.load_optimizer(model, optimizer)
+    with torch.random.fork_rng(devices=[]):
+        torch.rand(7)
+        drawn = torch.get_rng_state()
+        checkpoint.save(
+            run, found.state, config=found.config, model=model, optimizer=optimizer,
+            tokenizer=found.tokenizer(),
+        )  # fmt: skip
+    assert go_on(run, "--stop-at", "4") == 0
+    assert torch.equal(torch.get_rng_state(), drawn)
+    saved = [load_file(folder / "random.safetensors")["cpu"] for folder in checkpoint.steps(run)]
+    assert len(saved) == 2 and all(torch.equal(state, drawn) for state in saved)
+
+
+def test_a_checkpoint_too_many_goes_when_the_run_goes_on(unbroken: Path, tmp_path: Path) -> None:
+    """As a kill between a save and the removal of the oldest leaves it; nothing else is saved
+    here, since the run has ended."""
+    run = Path(shutil.copytree(unbroken, tmp_path / "run"))
+    assert [folder.name[-2:] for folder in checkpoint.steps(run)] == ["04", "08", "12"]
+    kept = contents(run)
+    assert go_on(run, "--keep", "2") == 0
+    gone = {name for name in kept if name.startswith("checkpoints/step_000004/")}
+    assert contents(run).keys() == kept.keys() - gone and gone
+    assert [folder.name[-2:] for folder in checkpoint.steps(run)] == ["08", "12"]

@@ -1,0 +1,192 @@
+"""Whole runs of a small model, in this process."""
+
+import json
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from ocrdata.errors import TrainError, UsageError
+from ocrtrain.data.run_plan import plan_run
+from ocrtrain.data.sources import open_sources
+from ocrtrain.data.stream import Stream
+from ocrtrain.model.factory import find_tokenizer
+from ocrtrain.run import run_log
+from ocrtrain.run.launch import train
+from ocrtrain.run.trained import load_for_inference
+from ocrtrain.settings.config import PARTS, Config
+from ocrtrain.state import checkpoint
+from ocrtrain.state.checkpoint import Checkpoint
+from tests.support.data import losses, small_config
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def validations(run: Path) -> list[dict[str, Any]]:
+    return [m for m in run_log.read(run) if "val/loss" in m]
+
+
+@pytest.fixture(scope="module")
+def unbroken(inputs: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = tmp_path_factory.mktemp("unbroken") / "run"
+    torch.set_num_threads(1)
+    assert train(small_config(inputs, run)) == 0
+    return run
+
+
+def test_a_run_leaves_what_the_design_says(unbroken: Path) -> None:
+    names = {path.name for path in unbroken.iterdir()}
+    assert names == {
+        "config.json", "plan.json", "tokenizer.json", "metrics.jsonl", "batches.jsonl",
+        "checkpoints", "deepencoder_000012.safetensors",
+    }  # fmt: skip
+    assert [folder.name for folder in checkpoint.steps(unbroken)] == [
+        "step_000004", "step_000008", "step_000012",
+    ]  # fmt: skip
+    recipe = json.loads((unbroken / "plan.json").read_text())
+    assert recipe["sources"][0]["size"] == 48
+    assert recipe["sources"][0]["digest"]
+
+
+def test_what_is_logged(unbroken: Path) -> None:
+    lines = run_log.read(unbroken)
+    trained = [line for line in lines if "train/loss" in line]
+    assert [line["step"] for line in trained] == list(range(12))
+    for line in trained:
+        assert set(line) >= {
+            "train/loss", "train/lr", "train/dt", "train/wait", "train/tok_per_sec",
+            "train/total_flops", "train/grad_norm", "train/padding", "mix/squares_share",
+        }  # fmt: skip
+        assert 0 <= line["train/wait"] <= line["train/dt"]
+        assert line["train/tok_per_sec"] == pytest.approx(line["train/tokens"] / line["train/dt"])
+        assert "train/mfu" not in line  # the peak of a CPU is not known
+    assert [line["step"] for line in validations(unbroken)] == [0, 6, 12]
+    for line in validations(unbroken):
+        assert set(line) >= {
+            "val/loss", "val/squares_loss", "val/image_gain", "val/image_gain_head",
+            "val/image_similarity", "val/feature_std",
+        }  # fmt: skip
+    assert validations(unbroken)[-1]["val/loss"] < validations(unbroken)[0]["val/loss"]
+
+
+def test_logged_tokens_are_the_batches_real_tokens(inputs: dict[str, str], unbroken: Path) -> None:
+    config = small_config(inputs, unbroken)
+    stream = make_stream(config)
+    logged = [m["train/tokens"] for m in run_log.read(unbroken) if "train/tokens" in m]
+    assert logged == [stream.batch(step).tokens for step in range(12)]
+
+
+def make_stream(config: Config) -> Stream:
+    tokenizer = find_tokenizer(config)
+    sources = open_sources(config)
+    plan = plan_run(config, sources, tokenizer).plan
+    return Stream(plan, sources, config, tokenizer=tokenizer)
+
+
+@pytest.mark.parametrize("stop", [1, 4, 7])
+def test_a_stop_and_a_resume_are_bit_identical(
+    stop: int, inputs: dict[str, str], unbroken: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    assert train(small_config(inputs, run, stop_at=stop)) == 0
+    assert [step for step, _ in losses(run)] == list(range(stop))
+    assert train(small_config(inputs, run, workers=3), resume=True) == 0
+    assert losses(run) == losses(unbroken)
+    assert validations(run) == validations(unbroken)
+    last = "checkpoints/step_000012/model.safetensors"
+    assert (run / last).read_bytes() == (unbroken / last).read_bytes()
+
+
+@pytest.mark.parametrize("workers", [0, 2, 3])
+def test_workers_change_nothing(
+    workers: int, inputs: dict[str, str], unbroken: Path, tmp_path: Path
+) -> None:
+    assert train(small_config(inputs, tmp_path / "run", workers=workers)) == 0
+    assert losses(tmp_path / "run") == losses(unbroken)
+
+
+def test_micro_batches_change_only_the_last_bits(
+    inputs: dict[str, str], unbroken: Path, tmp_path: Path
+) -> None:
+    assert train(small_config(inputs, tmp_path / "run", micro_batch=1)) == 0
+    for (_, one), (_, other) in zip(losses(tmp_path / "run"), losses(unbroken), strict=True):
+        assert one == pytest.approx(other, rel=2e-5)
+
+
+def test_the_second_stage(inputs: dict[str, str], unbroken: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    config = small_config(
+        inputs, run, name="stage2", text=(inputs["text"] + "[:30]",),
+        val_text=(inputs["text"] + "[30:]",), freeze=("sam",), fresh_gpt=True, schedule="step",
+        deepencoder=str(unbroken / "deepencoder_000012.safetensors"), steps=14, seed=1,
+    )  # fmt: skip
+    assert train(config) == 0
+    shares = [m["mix/sums_share"] for m in run_log.read(run) if "mix/sums_share" in m]
+    assert sum(shares) == 5  # 10/28 of 14 steps
+    assert {"val/squares_loss", "val/sums_loss"} <= set(validations(run)[-1])
+    first = load_for_inference(unbroken, torch.device("cpu")).model.encoder
+    second = load_for_inference(run, torch.device("cpu")).model.encoder
+    sam = {k: torch.equal(v, second.sam.state_dict()[k]) for k, v in first.sam.state_dict().items()}
+    assert all(sam.values())
+    assert not torch.equal(first.projector.weight, second.projector.weight)
+
+
+def test_mixed_batches_on_request(inputs: dict[str, str], tmp_path: Path) -> None:
+    config = small_config(
+        inputs, tmp_path / "run", text=(inputs["text"] + "[:30]",), mix="sample", batch=7,
+        val_text=(inputs["text"] + "[30:]",), steps=4, save_every=0,
+    )  # fmt: skip
+    assert train(config) == 0
+    shares = [m["mix/sums_share"] for m in run_log.read(tmp_path / "run") if "mix/sums_share" in m]
+    assert sum(shares) * 7 == pytest.approx(10)
+    assert all(0 < share < 1 for share in shares)
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(
+    inputs: dict[str, str], unbroken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    original = Stream.batch
+
+    def interrupting(self: Stream, step: int) -> Any:
+        if step == 5:
+            signal.raise_signal(signal.SIGINT)
+        return original(self, step)
+
+    monkeypatch.setattr(Stream, "batch", interrupting)
+    run = tmp_path / "run"
+    assert train(small_config(inputs, run, workers=0)) == 130
+    assert "stopped at step 6 of 12, saved; go on with the same command and --resume" in (
+        capsys.readouterr().out
+    )
+    monkeypatch.undo()
+    assert train(small_config(inputs, run), resume=True) == 0
+    assert losses(run) == losses(unbroken)
+
+
+def test_a_loss_that_is_not_finite_names_the_samples(
+    inputs: dict[str, str], tmp_path: Path
+) -> None:
+    wanted = r"(?s)step \d+: loss .*samples of the batch: squares-00"
+    with pytest.raises(TrainError, match=wanted) as caught:
+        train(small_config(inputs, tmp_path / "run", lr=1e30, grad_clip=1e30, warmup=0))
+    assert str(caught.value).count("squares-00") == 4
+
+
+def test_checkpoints_hold_everything_to_go_on(unbroken: Path) -> None:
+    found = Checkpoint.open(checkpoint.steps(unbroken)[-1])
+    assert found.state.step == 12
+    assert found.state.total_tokens > 0
+    assert found.changed_versions() == []
+
+
+def test_freezing_everything_is_refused(
+    inputs: dict[str, str], unbroken: Path, tmp_path: Path
+) -> None:
+    encoder = str(unbroken / "deepencoder_000012.safetensors")
+    run = tmp_path / "run"
+    with pytest.raises(UsageError, match="--freeze leaves nothing to train"):
+        train(small_config(inputs, run, freeze=PARTS, deepencoder=encoder))
+    assert not (run / "config.json").exists()

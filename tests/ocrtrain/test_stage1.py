@@ -1,0 +1,53 @@
+"""Stage 1 as it is typed, in this process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from ocrdata.errors import UsageError
+from ocrtrain.run import run_log
+from ocrtrain.run.trained import load_for_inference
+from ocrtrain.settings.config import from_json
+from ocrtrain.stage1 import main
+from ocrtrain.state.run_files import read_sealed
+from tests.support.data import flags, make_inputs, small_config
+
+
+def test_a_tiny_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    inputs = make_inputs(tmp_path)
+    run = tmp_path / "run"
+    words = flags(small_config(inputs, run, steps=3, eval_every=0, save_every=0))
+    assert main(words) == 0
+    assert f"done: 3 steps in {run}" in capsys.readouterr().out
+    assert (run / "deepencoder_000003.safetensors").is_file()
+    config = from_json(read_sealed(run / "config.json"))
+    assert (config.name, config.freeze, config.fresh_gpt) == ("stage1", (), False)
+    trained = [line for line in run_log.read(run) if "train/loss" in line]
+    assert [line["step"] for line in trained] == [0, 1, 2]
+    model = load_for_inference(run, torch.device("cpu")).model
+    assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
+    with pytest.raises(UsageError, match="holds a run already; resume it with --resume"):
+        main(words)
+    assert main([*words, "--resume"]) == 0  # there is nothing left to do
+
+
+def test_its_presets_are_those_of_stage_1(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--shards is missing"):
+        main(["--preset", "tiny", "--out", str(tmp_path / "run")])
+    with pytest.raises(SystemExit) as caught:
+        main(["--preset", "huge"])
+    assert caught.value.code == 2
+
+
+def test_help_and_wrong_flags(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--help"])
+    assert caught.value.code == 0
+    assert "Train SAM, CLIP, projector and GPT on images." in capsys.readouterr().out
+    with pytest.raises(SystemExit) as caught:
+        main(["--shard", "x"])
+    assert caught.value.code == 2
+    assert capsys.readouterr().err.startswith("python -m ocrtrain.stage1: error: ")

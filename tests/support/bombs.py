@@ -1,0 +1,164 @@
+"""Files that promise more than they hold, or name places they must not: made, read, measured.
+
+A `Bomb` is a hostile folder, a sound twin of it, and the public reader of both. `explode` reads
+them in a child process, the twin first, and says how each bomb ended and by how much it lifted the
+peak of memory above what the process held after the twin. That peak is the kernel's (VmHWM), set
+back before each: `ru_maxrss` would not do, a child begins with its parent's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ocrdata.errors import OcrError
+
+ROOT = Path(__file__).parents[2]
+LIMIT = 64 << 20
+"""By how much a refused file may lift the peak of memory, in bytes."""
+
+CONTROL = 160 << 20
+DEPTH = 100_000
+INDEXES = r"\d+/(sound|hostile)/x(-000)?\.index\.parquet"
+"""All that reading may write: a tar that can be read is indexed, whatever its images claim."""
+
+Make = Callable[[Path, bool], None]
+"""make(folder, hostile): fills the folder, with the bomb or with its sound twin."""
+
+
+@dataclass(frozen=True)
+class Bomb:
+    """`read` must accept the sound folder and refuse the hostile one with what `says` matches."""
+
+    name: str
+    make: Make
+    read: Callable[[Path], object]
+    says: str
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How reading a bomb ended: `error` is a class of ours, "" where it was accepted, or "crash"
+    with any other exception in `said`; `grown` in bytes."""
+
+    name: str
+    error: str
+    said: str
+    grown: int
+
+
+def _memory(field: str) -> int:
+    """A field of /proc/self/status, in bytes."""
+    status = Path("/proc/self/status").read_text()
+    found = re.search(rf"{field}:\s+(\d+) kB", status)
+    assert found, status
+    return int(found[1]) << 10
+
+
+def measured(call: Callable[[], object]) -> int:
+    """By how many bytes the peak of memory during `call` lies above what is held before it."""
+    before = _memory("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # the peak becomes what is held now
+    call()
+    return max(0, _memory("VmHWM") - before)
+
+
+def can_measure() -> bool:
+    """Whether the kernel lets a process set its peak back."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def _ending(bomb: Bomb, folder: Path) -> Ending:
+    bomb.read(folder / "sound")
+    error = said = ""
+
+    def attempt() -> None:
+        nonlocal error, said
+        try:
+            bomb.read(folder / "hostile")
+        except OcrError as exc:
+            error, said = type(exc).__name__, str(exc)
+        except Exception as exc:  # whatever else gets out of a reader is what is looked for
+            error, said = "crash", f"{type(exc).__name__}: {exc}"
+
+    grown = measured(attempt)
+    return Ending(bomb.name, error, said[:2000], grown)
+
+
+def _control() -> Ending:
+    """What must be seen where anything is seen: memory taken and given back."""
+    return Ending("control", "", "", measured(lambda: b"x" * CONTROL))
+
+
+def everything(folder: Path) -> set[str]:
+    """All that lies in a folder, links not followed."""
+    return {
+        str((Path(place) / name).relative_to(folder))
+        for place, folders, files in os.walk(folder)
+        for name in folders + files
+    }
+
+
+def explode(module: str, bombs: Iterable[Bomb], folder: Path) -> list[Ending]:
+    """Make and read the `BOMBS` of a module, in a child of its own; the control comes last.
+
+    Raises AssertionError where anything was written but indexes beside the tars of a bomb.
+    """
+    bombs = tuple(bombs)
+    for number, bomb in enumerate(bombs):
+        for kind in ("sound", "hostile"):
+            (folder / str(number) / kind).mkdir(parents=True)
+            bomb.make(folder / str(number) / kind, kind == "hostile")
+    (folder / "work").mkdir()
+    before = everything(folder)
+    code = f"from tests import bombs; from {module} import BOMBS; bombs.child(BOMBS)"
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1",
+           "OCR_SHARDS_CACHE": str(folder / "work" / "cache")}  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder / "work", env=env, check=False,
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    fresh = everything(folder) - before
+    stray = [name for name in fresh if not re.fullmatch(INDEXES, name)]
+    assert not stray, stray
+    endings = [Ending(**json.loads(line)) for line in done.stdout.splitlines()]
+    assert [ending.name for ending in endings] == [*(bomb.name for bomb in bombs), "control"]
+    return endings
+
+
+def child(bombs: Iterable[Bomb]) -> None:
+    """Read all bombs made above the working folder, an ending a line."""
+    for number, bomb in enumerate(bombs):
+        print(json.dumps(vars(_ending(bomb, Path("..").resolve() / str(number)))), flush=True)
+    print(json.dumps(vars(_control())))
+
+
+def deep(shape: str) -> str:
+    """JSON nested `DEPTH` times."""
+    return "[" * DEPTH + "]" * DEPTH if shape == "list" else '{"a":' * DEPTH + "1" + "}" * DEPTH
+
+
+def faults(bombs: Iterable[Bomb], endings: list[Ending]) -> list[str]:
+    """What is wrong with these endings, a line each; none where each bomb was refused in time."""
+    found = []
+    for bomb, ending in zip(bombs, endings, strict=False):
+        if ending.error in ("", "crash"):
+            found.append(f"{bomb.name}: {ending.error or 'accepted'} {ending.said[:300]}")
+        elif not re.search(bomb.says, ending.said):
+            found.append(f"{bomb.name}: refused for another reason: {ending.said[:300]}")
+        if ending.grown > LIMIT:
+            found.append(f"{bomb.name}: took {ending.grown >> 20} MiB")
+    if not CONTROL * 0.9 < endings[-1].grown < CONTROL * 1.5:
+        found.append(f"{CONTROL >> 20} MiB were measured as {endings[-1].grown >> 20}")
+    return found

@@ -1,0 +1,286 @@
+"""The files that are damaged (`tests.support.fault`), and how each is read whole by its public
+reader.
+
+A new format joins the matrix by one entry, in `TARGETS` or in `tests.support.faultmatrix`.
+"""
+
+from __future__ import annotations
+
+import io
+import random
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+from xxhash import xxh3_128_hexdigest
+
+from ocrdata.errors import OcrError
+from ocrdata.planning.counting import count_shards
+from ocrdata.reading.verify import Contents, check, find
+from ocrdata.reading.view import open_shards
+from ocrdata.sample import Sample, from_turns
+from ocrdata.shards.index import index_path, read_index
+from ocrdata.shards.manifest import Manifest, write_manifest
+from ocrdata.tokens.counts import counts_path
+from tests.support.fault import KEY, Reading, Span, Target
+from tests.support.rows import write_shard
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ocrdata.tokens.tokenizer import Tokenizer
+    from ocrtrain.model.ocr_model import OcrModel
+
+SHARD = "x-000.tar"
+STEP = "checkpoints/step_000001"
+
+
+@cache
+def noise(seed: int, kind: str, side: int) -> bytes:
+    """An image of random pixels, so that a few KiB of a shard are payload."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind)
+    return buffer.getvalue()
+
+
+def _sample(number: int) -> Sample:
+    pick = random.Random(number)
+    images = [noise(number, "PNG", 20 + number % 7), noise(number + 50, "JPEG", 30)][: number % 3]
+    turns = [(f"What is {number}?", "It is " + str(pick.random()) * (1 + number % 4))]
+    return from_turns(turns, images, source="noise", meta={"number": number})
+
+
+def make_set(folder: Path) -> None:
+    """Two shards with a manifest; the first has twelve samples of none to two images."""
+    infos = (
+        write_shard(folder / SHARD, [_sample(number) for number in range(12)]),
+        write_shard(folder / "x-001.tar", [_sample(number) for number in range(12, 15)], 12),
+    )
+    write_manifest(folder / "x.json", Manifest("x", infos, totals={"rows": 15}))
+
+
+def make_tars(folder: Path) -> None:
+    """The same shards, and no manifest."""
+    make_set(folder)
+    (folder / "x.json").unlink()
+
+
+def make_bare(folder: Path) -> None:
+    """One tar and nothing else."""
+    make_tars(folder)
+    for path in [index_path(folder / SHARD), *folder.glob("x-001*")]:
+        path.unlink()
+
+
+def read_set(folder: Path) -> Reading:
+    """Every sample and row, alone and in order, by key, and the identity of all."""
+    shards = open_shards(str(folder))
+    found: Reading = {
+        "": (len(shards), shards.digest, shards.source_name, shards.spec),
+    }
+    for at in range(len(shards)):
+        name = f"{at:09d}"
+        try:
+            found[name] = (shards.members(at), shards[at], shards.row(at), shards.ref(at))
+        except OcrError as exc:
+            found[name] = exc
+        try:
+            found[KEY + name] = shards.by_key(name)
+        except OcrError as exc:
+            found[KEY + name] = exc
+    try:
+        for at, members in enumerate(shards.iter_members()):
+            expected = found[f"{at:09d}"]
+            assert isinstance(expected, tuple), f"sample {at} came in order and not alone"
+            assert members == expected[0]
+    except OcrError as exc:
+        assert any(isinstance(value, OcrError) for value in found.values()), exc
+    return found
+
+
+def read_bare(folder: Path) -> Reading:
+    """A shard without an index, which is indexed by reading it whole; the index goes again."""
+    try:
+        return read_set(folder)
+    finally:
+        index_path(folder / SHARD).unlink(missing_ok=True)
+
+
+def check_all(folder: Path) -> Reading:
+    """What the checker finds; each of its errors under the sample it names."""
+    found: Reading = {"": "checked"}
+    for error in check(find(str(folder)), Contents()):
+        found[error.key] = error
+    return found
+
+
+COUNTS = "x-000.tokens.parquet"
+
+
+@cache
+def bytes_tokenizer() -> Tokenizer:
+    """Bytes and specials."""
+    from ocrdata.tokens.tokenizer import train_tokenizer
+
+    return train_tokenizer(["What?"], 266)
+
+
+def make_counts(folder: Path) -> None:
+    """The shards with token counts; those of the first under a name that is known here."""
+    make_set(folder)
+    count_shards(open_shards(str(folder)), bytes_tokenizer())
+    counts_path(folder / SHARD, bytes_tokenizer().fingerprint).rename(folder / COUNTS)
+
+
+def read_counted(folder: Path) -> Reading:
+    """The counts of every sample, as a plan reads them."""
+    path = counts_path(folder / SHARD, bytes_tokenizer().fingerprint)
+    path.write_bytes((folder / COUNTS).read_bytes())
+    found: Reading = {}
+    for first, counts in count_shards(open_shards(str(folder)), bytes_tokenizer()):
+        found |= {str(first + at): counts.turns(at) for at in range(len(counts))}
+    return found
+
+
+def samples(folder: Path) -> list[Span]:
+    """The samples of the first shard."""
+    index = read_index(index_path(folder / SHARD))
+    rows = [index.row(at) for at in range(len(index))]
+    return [(row.key, row.offset, row.offset + row.size) for row in rows]
+
+
+def members(folder: Path) -> list[Span]:
+    """Its members, header and padding included."""
+    index = read_index(index_path(folder / SHARD))
+    return [
+        (member.name, member.offset - 512, member.offset + member.size + -member.size % 512)
+        for at in range(len(index))
+        for member in index.members(at)
+    ]
+
+
+def without_index(spans: Callable[[Path], list[Span]]) -> Callable[[Path], list[Span]]:
+    """`spans` of a folder whose shard has no index: it is made, asked, and goes again."""
+
+    def find(folder: Path) -> list[Span]:
+        open_shards(str(folder))
+        try:
+            return spans(folder)
+        finally:
+            index_path(folder / SHARD).unlink()
+
+    return find
+
+
+def make_run(folder: Path) -> None:
+    """A run's checkpoint after one step of a small model, and the encoder of its end."""
+    import torch
+
+    from ocrtrain.model.encoder_file import save_deepencoder
+    from ocrtrain.run.optimizer import build_optimizer
+    from ocrtrain.state import checkpoint
+    from tests.support import small
+
+    torch.manual_seed(3)
+    model = small.untrained()
+    optimizer = build_optimizer(model, small.CONFIG)
+    for parameter in model.parameters():
+        parameter.grad = torch.randn_like(parameter)
+    optimizer.step()
+    checkpoint.save(
+        folder, checkpoint.State(step=1, total_tokens=77), config=small.CONFIG, model=model,
+        optimizer=optimizer, tokenizer=small.tokenizer(),
+    )  # fmt: skip
+    save_deepencoder(model, folder / "deepencoder_000001.safetensors", {"step": 1})
+
+
+def read_run(folder: Path) -> Reading:
+    """All a resumed run takes from its checkpoint, in the order it takes it."""
+    import torch
+
+    from ocrtrain.run.optimizer import build_optimizer
+    from ocrtrain.settings.config import to_json
+    from ocrtrain.state import checkpoint
+    from tests.support import small
+
+    model = _emptied_model()
+    optimizer = build_optimizer(model, small.CONFIG)
+    saved = checkpoint.Checkpoint.open(checkpoint.newest(folder))
+    found: Reading = {
+        "config": to_json(saved.config),
+        "state": vars(saved.state),
+        "versions": saved.changed_versions(),
+        "tokenizer": _encodings(saved.tokenizer()),
+    }
+    saved.load_weights(model)
+    saved.load_optimizer(model, optimizer)
+    saved.load_random_state()
+    tensors = dict(model.state_dict())
+    for name, parameter in model.named_parameters():
+        for kind, value in optimizer.state[parameter].items():
+            tensors[f"{kind}/{name}"] = value
+    tensors["random"] = torch.get_rng_state()
+    return found | {name: _digest(tensor) for name, tensor in tensors.items()}
+
+
+def read_encoder(folder: Path) -> Reading:
+    """The encoder a second stage starts from."""
+    from ocrtrain.model.encoder_file import load_deepencoder
+
+    model = _emptied_model()
+    meta = load_deepencoder(model, folder / "deepencoder_000001.safetensors")
+    found: Reading = {name: _digest(tensor) for name, tensor in model.encoder.state_dict().items()}
+    return found | {"meta": meta}
+
+
+@cache
+def _one_model() -> OcrModel:
+    from tests.support import small
+
+    return small.untrained()
+
+
+def _emptied_model() -> OcrModel:
+    """Of zeros, so that what is not loaded is seen."""
+    model = _one_model()
+    for tensor in model.state_dict().values():
+        tensor.zero_()
+    return model
+
+
+def _digest(tensor: Tensor) -> str:
+    return xxh3_128_hexdigest(tensor.detach().numpy().tobytes())
+
+
+def _encodings(tokenizer: Tokenizer) -> list[list[int]]:
+    return [list(tokenizer.encode(text)) for text in ("Which colour?", "é 漢 0123", "\n\t{}")]
+
+
+ANY = ("flip", "cut", "zeroed")
+OF_TARS = (*ANY, "cut at member", "swapped")
+RUN_FILES = ("model.safetensors", "optimizer.safetensors", "random.safetensors", "state.json",
+             "config.json", "tokenizer.json", "complete")  # fmt: skip
+
+TARGETS: tuple[Target, ...] = (
+    Target("tar", SHARD, make_set, read_set, OF_TARS, SHARD, by_sample=True, spans=samples),
+    Target("tar, members exchanged", SHARD, make_tars, read_set, ("cut at member", "swapped"),
+           SHARD, by_sample=True, spans=members),
+    Target("tar, checked", SHARD, make_set, check_all, OF_TARS, SHARD, must_notice=True,
+           spans=samples),
+    Target("tar without index", SHARD, make_bare, read_bare, ("cut", "cut at member"), SHARD,
+           must_notice=True, spans=without_index(members)),
+    Target("index", "x-000.index.parquet", make_set, read_set, ANY, "x-000"),
+    Target("index, no manifest", "x-000.index.parquet", make_tars, read_set, ANY, "x-000"),
+    Target("index, checked", "x-000.index.parquet", make_set, check_all, ANY, "x-000",
+           must_notice=True),
+    Target("token counts", COUNTS, make_counts, read_counted, ANY, "x-000"),
+    Target("manifest", "x.json", make_set, read_set, ANY, "x.json"),
+    *(Target(f"checkpoint {name}", f"{STEP}/{name}", make_run, read_run, ANY, "step_000001",
+             must_notice=name != "complete") for name in RUN_FILES),
+    Target("deepencoder", "deepencoder_000001.safetensors", make_run, read_encoder, ANY,
+           "deepencoder_000001"),
+)  # fmt: skip

@@ -1,0 +1,56 @@
+"""Runs `tools/make_shards.py` as people do, in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+TOOL = ROOT / "tools" / "make_shards.py"
+
+
+def environment(home: Path, endpoint: str = "http://127.0.0.1:9", **more: str) -> dict[str, str]:
+    """No cache but a fresh one, no hub but the one given, our code importable."""
+    kept = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("HF_", "HUGGING_FACE"))
+    }
+    return {
+        **kept,
+        "HF_HOME": str(home / "hf"),
+        "HF_ENDPOINT": endpoint,
+        "HF_UPDATE_DOWNLOAD_COUNTS": "0",
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(ROOT),
+        **more,
+    }
+
+
+def make_shards(
+    *words: object, env: dict[str, str], timeout: float = 120
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-W", "error", str(TOOL), *map(str, words)],
+        env=env,
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+def made(out: Path) -> dict[str, bytes]:
+    """Every file in an output folder by its path in it, hidden ones too."""
+    files = (path for path in out.rglob("*") if path.is_file())
+    return {str(path.relative_to(out)): path.read_bytes() for path in files}
+
+
+def one_line(done: subprocess.CompletedProcess[str]) -> str:
+    """The error, which is the last line and the only one that is no progress."""
+    lines = [line for line in done.stderr.splitlines() if not line.endswith("B/s)")]
+    assert len(lines) == 1, done.stderr
+    assert "error: " in lines[0]
+    return lines[0]
