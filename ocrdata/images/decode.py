@@ -141,19 +141,19 @@ def decode_rgb(data: bytes, *, max_pixels: int = MAX_PIXELS) -> RGB:
     if not 0 < max_pixels <= MAX_PIXELS:
         raise ValueError(f"max_pixels is {max_pixels}, it must be from 1 to {MAX_PIXELS:,}")
     name, image = _open(data, max_pixels)
-    if name == "png" and (rgb := _quick(data, image)) is not None:
+    if name == "png" and (rgb := _decode_fast(data, image)) is not None:
         return rgb
-    return _by_pillow(data, name, image)
+    return _decode_pillow(data, name, image)
 
 
 def check_image(data: bytes) -> None:
     """Whether an image can be decoded, by Pillow alone: what becomes a sample must not depend on
     whether the quick decoder is there, which passes over a checksum that Pillow compares. Raises
     ImageError."""
-    _by_pillow(data, *_open(data, MAX_PIXELS))
+    _decode_pillow(data, *_open(data, MAX_PIXELS))
 
 
-def _by_pillow(data: bytes, name: str, image: ImageFile.ImageFile) -> RGB:
+def _decode_pillow(data: bytes, name: str, image: ImageFile.ImageFile) -> RGB:
     _load(name, image)
     try:
         return _to_rgb(image, sixteen_bit=name == "png" and data[24] == 16)
@@ -163,7 +163,7 @@ def _by_pillow(data: bytes, name: str, image: ImageFile.ImageFile) -> RGB:
         raise ImageError(f"{name} image cannot be turned to RGB: {_reason(exc)}") from exc
 
 
-def _quick(data: bytes, image: ImageFile.ImageFile) -> RGB | None:
+def _decode_fast(data: bytes, image: ImageFile.ImageFile) -> RGB | None:
     """The pixels of an opened PNG by the quick way, None where Pillow has to decode it."""
     pixels = png.decode_plain(data)
     # Asked last: Pillow remembers the answer, and has not met what stands after the pixels.
