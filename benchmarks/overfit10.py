@@ -24,7 +24,7 @@ from typing import Any
 import torch
 
 from benchmarks.common import DATA, ROOT, machine, table, write_result
-from ocrdata.reading.samples import load_item
+from ocrdata.reading.samples import load_sample
 from ocrdata.reading.view import Shards, open_shards
 from ocrtrain.evaluation.answers import turns_of
 from ocrtrain.evaluation.generation import Decoding, Question, answer
@@ -88,7 +88,7 @@ TEXTS = ("gold", "answer", "rotated answer")
 def ask(loaded: Loaded, shards: Shards) -> list[dict[str, Any]]:
     """All questions with the right images, and with those of the next sample."""
     size = loaded.config.image_size
-    items = [load_item(shards, n, source="ten", image_size=size) for n in range(len(shards))]
+    items = [load_sample(shards, n, source="ten", image_size=size) for n in range(len(shards))]
     images = [tuple(torch.from_numpy(image) for image in item.images) for item in items]
     turns = [turns_of(item.sample)[0] for item in items]
     decoding = Decoding(max_new_tokens=1024, batch=10)

@@ -27,7 +27,7 @@ from pathlib import Path
 
 from benchmarks.charts import load_charts, write_ours
 from benchmarks.common import ROOT, Timing, interleaved, machine, table, write_result
-from ocrdata.reading.sequential import RUN_BYTES
+from ocrdata.reading.sequential import READ_BYTES
 from ocrdata.reading.view import open_shards
 from ocrdata.runtime.cli import Parser, run
 
@@ -137,7 +137,7 @@ def cases(files: Sequence[Path], count: int) -> dict[str, Callable[[], None]]:
     return {
         "cat": cat,
         "preadv of 128 KiB, nothing else": lambda: pread(1 << 17),
-        "preadv of a run, nothing else": lambda: pread(RUN_BYTES),
+        "preadv of a run, nothing else": lambda: pread(READ_BYTES),
         "ours": ours,
         "ours, views": lambda: drain(open_shards(spec).iter_views(), count),
         "ours, opened before": lambda: drain(opened.iter_members(), count),

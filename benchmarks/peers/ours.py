@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from benchmarks.peers.peer import AnyPair, Batch, Job, Pair, Source, tensors
-from ocrdata.reading.prefetch import Loader
+from ocrdata.reading.prefetch import Prefetcher
 from ocrdata.reading.shard_set import Members
 from ocrdata.reading.view import Shards, open_shards
 from ocrdata.shards.manifest import Manifest, write_manifest
@@ -67,11 +67,11 @@ def pair(members: Members) -> Pair:
     return data[0], data[1] if len(data) > 1 else b""
 
 
-def loader(shards: Shards, job: Job, start: int) -> Loader[Batch]:
+def loader(shards: Shards, job: Job, start: int) -> Prefetcher[Batch]:
     """A step is a batch of neighbours; the state is the number of the step."""
 
     def make(step: int) -> Batch:
         rows = shards[step * job.batch : (step + 1) * job.batch].iter_members()
         return tensors(job.collate([job.make(*pair(members)) for members in rows]))
 
-    return Loader(make, start, stop=-(-len(shards) // job.batch), workers=job.workers)
+    return Prefetcher(make, start, stop=-(-len(shards) // job.batch), workers=job.workers)

@@ -18,7 +18,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ocrdata.reading.spec import Resolved
-from ocrdata.reading.verify import Contents, check, find, quantile
+from ocrdata.reading.verify import ShardStatistics, find, quantile, verify_shards
 from ocrdata.runtime.cli import Parser, run, shown
 from ocrdata.runtime.units import human_bytes, human_time
 from ocrdata.shards.names import is_shard, set_path
@@ -50,11 +50,11 @@ def together(specs: Sequence[str]) -> list[list[str]]:
 
 def check_set(found: Resolved) -> int:
     """Check one set, print what is wrong and what is in it; the number of errors."""
-    contents, errors = Contents(), 0
+    contents, errors = ShardStatistics(), 0
     started = time.perf_counter()
     total = sum(path.stat().st_size for path in found.files)
     with tqdm(total=total, unit="B", unit_scale=True, leave=False, disable=None) as bar:
-        for error in check(found, contents, bar.update):
+        for error in verify_shards(found, contents, bar.update):
             errors += 1
             bar.clear()
             print(shown(str(error).splitlines()[0]), flush=True)
@@ -66,7 +66,7 @@ def check_set(found: Resolved) -> int:
     return errors
 
 
-def describe(found: Resolved, contents: Contents) -> str:
+def describe(found: Resolved, contents: ShardStatistics) -> str:
     """A few lines about what is in a set."""
     about = f"manifest {found.manifest.name}" if found.manifest else "no manifest"
     if found.manifest and found.manifest.licence:

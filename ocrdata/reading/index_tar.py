@@ -15,7 +15,7 @@ from pathlib import Path
 import xxhash
 
 from ocrdata.errors import DiskError, ShardError
-from ocrdata.reading.zstd_tar import FrameFile, scan
+from ocrdata.reading.zstd_tar import ZstdTar, scan
 from ocrdata.shards.index import SUFFIX, Index, index_path, write_index
 from ocrdata.shards.index_rows import IndexBuilder, LoadedMember, make_row
 from ocrdata.shards.members import IMAGE_SUFFIXES, kind_of, samples
@@ -30,7 +30,7 @@ from ocrdata.storage.locks import only_one
 CHUNK = 1 << 20
 
 
-class SequentialReader:
+class HashingReader:
     """Reads a file forward only, once, with the digest of all that went by."""
 
     def __init__(self, file: LocalFile) -> None:
@@ -68,10 +68,10 @@ class SequentialReader:
         return str(self._hasher.hexdigest())
 
 
-class FrameReader:
+class ZstdTarReader:
     """Reads the tar in a compressed shard; what was read last is kept by the file itself."""
 
-    def __init__(self, file: FrameFile) -> None:
+    def __init__(self, file: ZstdTar) -> None:
         self.file, self.read = file, file.read
 
     def finish(self) -> str:
@@ -79,7 +79,7 @@ class FrameReader:
         return self.file.file.digest()
 
 
-Reader = SequentialReader | FrameReader
+Reader = HashingReader | ZstdTarReader
 
 
 def load_member(reader: Reader, member: TarMember) -> LoadedMember:
@@ -98,7 +98,7 @@ def index_tar(path: Path) -> Index:
     """Read a whole tar and index it. Raises ShardError where it is not sound to its last byte."""
     file = LocalFile(path)
     table = scan(file) if is_compressed(path.name) else None
-    reader = SequentialReader(file) if table is None else FrameReader(FrameFile(file, table))
+    reader = HashingReader(file) if table is None else ZstdTarReader(ZstdTar(file, table))
     walker = Walker(file.name, reader.read, reader.file.size)
     builder = IndexBuilder()
     key, loaded = "", list[LoadedMember]()

@@ -17,7 +17,7 @@ from typing import Generic, TypeVar
 Item_ = TypeVar("Item_")
 
 
-class Loader(Generic[Item_]):
+class Prefetcher(Generic[Item_]):
     """Iterates `make(start), ..., make(stop - 1)`, each made ahead by one of `workers` threads.
 
     With 0 workers everything happens in the caller. `ahead` results at most wait at any time
@@ -82,7 +82,7 @@ class Loader(Generic[Item_]):
             self._pool.shutdown(wait=wait, cancel_futures=True)
             self._pending.clear()
 
-    def __enter__(self) -> Loader[Item_]:
+    def __enter__(self) -> Prefetcher[Item_]:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:

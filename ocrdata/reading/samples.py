@@ -15,7 +15,7 @@ from ocrdata.sample import Sample
 
 
 @dataclass(frozen=True)
-class Item:
+class DecodedSample:
     """A sample, read, verified and decoded. `images` are uint8 [H, W, 3], in the order of the
     sample's image parts."""
 
@@ -31,7 +31,7 @@ def skippable(error: ShardError) -> bool:
     return bool(error.key) and not isinstance(error, TransportError)
 
 
-def load_item(shards: Shards, position: int, *, source: str, image_size: int) -> Item:
+def load_sample(shards: Shards, position: int, *, source: str, image_size: int) -> DecodedSample:
     """Fetch, verify and decode one sample.
 
     Images with far more pixels than `image_size` needs are shrunk here, so that memory depends on
@@ -45,4 +45,4 @@ def load_item(shards: Shards, position: int, *, source: str, image_size: int) ->
             images.append(shrink_to_fit(decode_rgb(data), image_size))
         except ImageError as exc:
             raise ShardError(ref.shard, f"image {number}: {exc}", key=ref.key) from exc
-    return Item(ref=ref, source=source, sample=sample, images=tuple(images))
+    return DecodedSample(ref=ref, source=source, sample=sample, images=tuple(images))

@@ -17,17 +17,17 @@ from xxhash import xxh3_128_digest
 
 from ocrdata.errors import ShardError
 from ocrdata.reading.shard_set import ShardSet
-from ocrdata.reading.zstd_tar import FrameFile
+from ocrdata.reading.zstd_tar import ZstdTar
 from ocrdata.shards.frames import MAX_FRAME
 from ocrdata.shards.index import Index
 
-RUN_BYTES = 1 << 20
+READ_BYTES = 1 << 20
 """Bytes read at once when neighbours are read in order. A quarter of that costs a fifth more where
 a system call is dear, as in a virtual machine; four times that gains nothing."""
 
 T = TypeVar("T", bytes, "memoryview[int]")
 T_co = TypeVar("T_co", bytes, "memoryview[int]", covariant=True)
-Batch = tuple[int, range, Iterator[dict[str, T]]]
+SampleRange = tuple[int, range, Iterator[dict[str, T]]]
 """(shard number, positions in the shard, the members of each)."""
 
 
@@ -37,7 +37,7 @@ class Sliceable(Protocol[T_co]):
     def __getitem__(self, part: slice, /) -> T_co: ...
 
 
-class Window(Protocol[T_co]):
+class ReadBuffer(Protocol[T_co]):
     """Where runs are read into."""
 
     def fill(self, size: int, read: Callable[[memoryview], None]) -> Sliceable[T_co]:
@@ -47,39 +47,39 @@ class Window(Protocol[T_co]):
         """The same of bytes that are there."""
 
 
-class Copies:
+class CopyBuffer:
     """Slices are copies; one window serves for all runs."""
 
     def __init__(self) -> None:
         # Anonymous memory, of no file. Its slices are bytes at once, where those of a bytearray
         # have to be made into such: a quarter of a microsecond a member.
-        self._window = mmap.mmap(-1, RUN_BYTES)
+        self._window = mmap.mmap(-1, READ_BYTES)
 
     def fill(self, size: int, read: Callable[[memoryview], None]) -> Sliceable[bytes]:
-        """See `Window`."""
+        """See `ReadBuffer`."""
         with memoryview(self._window) as view:
             read(view[:size])
         return self._window
 
     def of(self, data: bytes) -> Sliceable[bytes]:
-        """See `Window`."""
+        """See `ReadBuffer`."""
         return data
 
 
-class Views:
+class ViewBuffer:
     """Slices are read-only views; a window is used again when nobody holds a view of it."""
 
     def __init__(self) -> None:
         self._windows: list[bytearray] = []
 
     def fill(self, size: int, read: Callable[[memoryview], None]) -> Sliceable[memoryview[int]]:
-        """See `Window`."""
+        """See `ReadBuffer`."""
         view = memoryview(self._free())[:size]
         read(view)
         return view.toreadonly()
 
     def of(self, data: bytes) -> Sliceable[memoryview[int]]:
-        """See `Window`."""
+        """See `ReadBuffer`."""
         return memoryview(data)
 
     def _free(self) -> bytearray:
@@ -90,19 +90,19 @@ class Views:
             except BufferError:
                 continue
             return window
-        fresh = bytearray(RUN_BYTES)
+        fresh = bytearray(READ_BYTES)
         self._windows = [*self._windows[-1:], fresh]
         return fresh
 
 
-class Runs(Generic[T]):
+class SequentialReader(Generic[T]):
     """A way through a shard set, of copies or of views. Used by one thread."""
 
-    def __init__(self, shards: ShardSet, window: Window[T]) -> None:
+    def __init__(self, shards: ShardSet, window: ReadBuffer[T]) -> None:
         self._shards = shards
-        self._window: Window[T] = window
+        self._window: ReadBuffer[T] = window
 
-    def batches(self, positions: range) -> Iterator[Batch[T]]:
+    def batches(self, positions: range) -> Iterator[SampleRange[T]]:
         """Stretches of `positions` in turn, each to be taken to its end before the next.
 
         Raises ShardError, also while a batch is taken.
@@ -126,7 +126,7 @@ class Runs(Generic[T]):
     ) -> tuple[range, Iterator[dict[str, T]]]:
         """The longest run from the first wanted sample on that one read can give."""
         first = wanted.start
-        base, size, frame = index.offsets[first], RUN_BYTES, -1
+        base, size, frame = index.offsets[first], READ_BYTES, -1
         if index.frames is not None:
             frame = index.frames.at(base)
             size = min(index.frames.contents[frame + 1] - base, MAX_FRAME)
@@ -136,7 +136,7 @@ class Runs(Generic[T]):
             return run, self._one_by_one(number, run)
         try:
             tar = self._shards.tar(number, index)
-            if not isinstance(tar, FrameFile):
+            if not isinstance(tar, ZstdTar):
                 data = self._window.fill(need, partial(tar.read_into, base))
                 return run, self._cut(number, index, run, data, base)
             if tar.held(frame):

@@ -20,7 +20,7 @@ from xxhash import xxh3_128_digest
 from ocrdata.errors import DigestError, ShardError, TransportError, TruncatedError
 from ocrdata.reading.index_tar import find_index
 from ocrdata.reading.spec import Resolved
-from ocrdata.reading.zstd_tar import FrameCache, FrameFile
+from ocrdata.reading.zstd_tar import FrameCache, ZstdTar
 from ocrdata.shards.index import Index, index_path, read_header, read_index, read_key_range
 from ocrdata.shards.members import IMAGE_SUFFIXES, kind_of
 from ocrdata.shards.names import is_compressed, set_name, shard_number
@@ -33,7 +33,7 @@ Members = dict[str, bytes]
 
 
 @dataclass(frozen=True, slots=True)
-class OneShard:
+class ShardEntry:
     """One shard of a set, and what manifest or footer say of it; `bytes` and `digest` are of the
     file on the disk."""
 
@@ -148,12 +148,12 @@ class ShardSet:
             raise self.differs(number, index, local, at)
         return data
 
-    def tar(self, number: int, index: Index) -> LocalFile | FrameFile:
+    def tar(self, number: int, index: Index) -> LocalFile | ZstdTar:
         """A shard's tar, however it lies on the disk."""
         file = self._file(number)
         if index.frames is None:
             return file
-        return FrameFile(file, index.frames, cache=self._frames, samples=index.between)
+        return ZstdTar(file, index.frames, cache=self._frames, samples=index.between)
 
     def _file(self, number: int) -> LocalFile:
         shard = self.shards[number]
@@ -201,7 +201,7 @@ class ShardSet:
         return found
 
 
-def _describe(found: Resolved) -> Iterator[OneShard]:
+def _describe(found: Resolved) -> Iterator[ShardEntry]:
     for path in found.files:
         listed = found.listed.get(path)
         if listed is not None:
@@ -215,7 +215,7 @@ def _describe(found: Resolved) -> Iterator[OneShard]:
         size = path.stat().st_size
         if size != said[1]:
             raise _size_error(path, size, said[1], f"according to {source}")
-        yield OneShard(path, *said)
+        yield ShardEntry(path, *said)
 
 
 def _size_error(path: Path, size: int, expected: int, when: str) -> ShardError:

@@ -15,14 +15,14 @@ import numpy as np
 
 from ocrdata.errors import DigestError, ShardError, SpecError
 from ocrdata.reading.index_tar import (
-    FrameReader,
-    SequentialReader,
+    HashingReader,
+    ZstdTarReader,
     cached_index_path,
     index_tar,
     load_member,
 )
 from ocrdata.reading.spec import Resolved, resolve
-from ocrdata.reading.zstd_tar import FrameFile
+from ocrdata.reading.zstd_tar import ZstdTar
 from ocrdata.shards.index import Index, IndexRow, index_path, read_index
 from ocrdata.shards.index_rows import LoadedMember, make_row
 from ocrdata.shards.manifest import ShardInfo
@@ -39,7 +39,7 @@ BINS_PER_DOUBLING = 8
 
 
 @dataclass
-class Contents:
+class ShardStatistics:
     """What is in shards, summed over samples."""
 
     shards: int = 0
@@ -87,8 +87,8 @@ def find(spec: str | Sequence[str]) -> Resolved:
     return found
 
 
-def check(
-    found: Resolved, contents: Contents, progress: Callable[[int], object] = lambda _: None
+def verify_shards(
+    found: Resolved, contents: ShardStatistics, progress: Callable[[int], object] = lambda _: None
 ) -> Iterator[ShardError]:
     """Verify shards and count what is in them; one error for each damaged sample or file.
 
@@ -96,11 +96,13 @@ def check(
     """
     for path in found.files:
         listed = found.listed.get(path)
-        yield from check_shard(path, listed.info if listed else None, contents)
+        yield from verify_shard(path, listed.info if listed else None, contents)
         progress(path.stat().st_size if path.exists() else 0)
 
 
-def check_shard(path: Path, info: ShardInfo | None, contents: Contents) -> Iterator[ShardError]:
+def verify_shard(
+    path: Path, info: ShardInfo | None, contents: ShardStatistics
+) -> Iterator[ShardError]:
     """Verify one tar with its index, and both against the manifest's entry, if any."""
     index_file = index_path(path)
     try:
@@ -120,10 +122,10 @@ def check_shard(path: Path, info: ShardInfo | None, contents: Contents) -> Itera
     if info is not None:
         yield from _against_manifest(path, index_file, index, info)
     yield from _counts(path, index)
-    yield from Pass(file, index, ours=info is not None).run()
+    yield from TarVerifier(file, index, ours=info is not None).run()
 
 
-def _without_index(path: Path, contents: Contents) -> Iterator[ShardError]:
+def _without_index(path: Path, contents: ShardStatistics) -> Iterator[ShardError]:
     try:
         contents.add(index_tar(path))
     except ShardError as exc:
@@ -162,16 +164,16 @@ def _against_manifest(
         yield ShardError(str(index_file), "not the index file whose digest the manifest holds")
 
 
-class Pass:
+class TarVerifier:
     """One pass over a tar, sample by sample as its index places them."""
 
     def __init__(self, file: LocalFile, index: Index, *, ours: bool) -> None:
         self.name, self.index, self.ours = file.name, index, ours
         self._file = file
         self._reader = (
-            SequentialReader(file)
+            HashingReader(file)
             if index.frames is None
-            else FrameReader(FrameFile(file, index.frames, samples=index.between))
+            else ZstdTarReader(ZstdTar(file, index.frames, samples=index.between))
         )
         self._tar_size = self._reader.file.size
         self._walker = Walker(file.name, self._reader.read, self._tar_size)

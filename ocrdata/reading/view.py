@@ -17,7 +17,7 @@ import numpy.typing as npt
 import xxhash
 
 from ocrdata.errors import UsageError
-from ocrdata.reading.sequential import Copies, Runs, Views
+from ocrdata.reading.sequential import CopyBuffer, SequentialReader, ViewBuffer
 from ocrdata.reading.shard_set import Members, ShardSet
 from ocrdata.reading.spec import resolve
 from ocrdata.sample import Sample
@@ -94,7 +94,7 @@ class Shards(Sequence[Sample]):
         return self._sample(shard, local, self._set.members(shard, local))
 
     def __iter__(self) -> Iterator[Sample]:
-        for shard, run, batch in Runs(self._set, Copies()).batches(self._positions):
+        for shard, run, batch in SequentialReader(self._set, CopyBuffer()).batches(self._positions):
             for local, members in zip(run, batch, strict=True):
                 yield self._sample(shard, local, members)
 
@@ -143,7 +143,7 @@ class Shards(Sequence[Sample]):
 
     def iter_members(self) -> Iterator[Members]:
         """`members` of every sample in turn, the fastest way through that gives bytes."""
-        for _, _, batch in Runs(self._set, Copies()).batches(self._positions):
+        for _, _, batch in SequentialReader(self._set, CopyBuffer()).batches(self._positions):
             yield from batch
 
     def iter_views(self) -> Iterator[dict[str, memoryview[int]]]:
@@ -152,7 +152,7 @@ class Shards(Sequence[Sample]):
         A view stays what it is for as long as it is held, but holds up to a megabyte around it;
         what is to be kept is better copied. Views are read-only.
         """
-        for _, _, batch in Runs(self._set, Views()).batches(self._positions):
+        for _, _, batch in SequentialReader(self._set, ViewBuffer()).batches(self._positions):
             yield from batch
 
     def _sample(self, shard: int, local: int, members: Members) -> Sample:

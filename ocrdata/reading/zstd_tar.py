@@ -48,7 +48,7 @@ class FrameCache:
         self._frames: OrderedDict[_Key, bytes] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
-        self._forward: tuple[_Key, Forward] | None = None
+        self._forward: tuple[_Key, ForwardReader] | None = None
         self._one_reader = threading.Lock()
 
     def get(self, key: _Key) -> bytes | None:
@@ -68,7 +68,7 @@ class FrameCache:
             while self._bytes > self.limit and len(self._frames) > 1:
                 self._bytes -= len(self._frames.popitem(last=False)[1])
 
-    def part(self, key: _Key, start: Callable[[], Forward], offset: int, size: int) -> bytes:
+    def part(self, key: _Key, start: Callable[[], ForwardReader], offset: int, size: int) -> bytes:
         """A part of a frame too large to be kept. Only one such frame is open at a time; reading
         forward costs what it is worth, each step back begins at the frame's begin."""
         with self._one_reader:
@@ -81,7 +81,7 @@ class FrameCache:
             return data
 
 
-class FrameFile:
+class ZstdTar:
     """A compressed shard, as the tar it holds. `size` is the tar's. Safe to share between threads.
 
     `samples(start, stop)` says in words which samples lie in these bytes of the tar; it is asked
@@ -157,7 +157,7 @@ class FrameFile:
         with self._naming(number):
             return self._cache.part(
                 (self.file.path, number),
-                lambda: Forward(self.file, begin, end),
+                lambda: ForwardReader(self.file, begin, end),
                 start - base,
                 stop - start,
             )
@@ -173,7 +173,7 @@ class FrameFile:
 class _Naming:
     """A damaged frame's error names all its samples."""
 
-    def __init__(self, file: FrameFile, number: int) -> None:
+    def __init__(self, file: ZstdTar, number: int) -> None:
         self.file, self.number = file, number
 
     def __enter__(self) -> None:
@@ -233,14 +233,14 @@ def _frame(file: LocalFile, start: int) -> tuple[int, int | None]:
 
 def _count(file: LocalFile, start: int, stop: int, before: int) -> int:
     """The content of a frame whose header does not say it."""
-    forward, count = Forward(file, start, stop), 0
+    forward, count = ForwardReader(file, start, stop), 0
     while piece := forward.piece():
         count += len(piece)
         check_growth(file.name, file.size, before + count)
     return count
 
 
-class Forward:
+class ForwardReader:
     """The content of the frame in `[start, stop)` of a file, forward only, a piece at a time.
 
     For frames too large to be held. zstd verifies the checksum, if there is one, at the frame's

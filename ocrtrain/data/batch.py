@@ -27,7 +27,7 @@ from torch import Tensor
 
 from ocrdata.errors import RejectedRow, ShardError, UsageError
 from ocrdata.images.letterbox import letterbox_geometry
-from ocrdata.reading.samples import Item
+from ocrdata.reading.samples import DecodedSample
 from ocrdata.reading.view import SampleRef
 from ocrdata.tokens.rendering import IGNORE, Rendered, render, truncate
 from ocrdata.tokens.tokenizer import Tokenizer
@@ -216,7 +216,9 @@ class Piece:
     bad: str = ""
 
 
-def make_piece(item: Item, *, tokenizer: Tokenizer, image_size: int, seq_len: int) -> Piece:
+def make_piece(
+    item: DecodedSample, *, tokenizer: Tokenizer, image_size: int, seq_len: int
+) -> Piece:
     """Render an item and cut it to `seq_len`.
 
     Raises UsageError for a `seq_len` that holds nothing, ShardError where a sample is no

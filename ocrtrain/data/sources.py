@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ocrdata.errors import UsageError
 from ocrdata.planning.plan import Weight
-from ocrdata.reading.samples import load_item
+from ocrdata.reading.samples import load_sample
 from ocrdata.reading.slices import parse_slice, split_slice
 from ocrdata.reading.view import Shards, open_shards
 from ocrdata.shards.names import set_path
@@ -136,7 +136,7 @@ def check_validation(sources: Sources, config: Config, tokenizer: Tokenizer) -> 
     for name, shards in sources.validation.items():
         supervised = 0
         for position in range(len(shards)):
-            item = load_item(shards, position, source=name, image_size=config.image_size)
+            item = load_sample(shards, position, source=name, image_size=config.image_size)
             piece = make_piece(
                 item, tokenizer=tokenizer, image_size=config.image_size, seq_len=config.seq_len
             )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ocrdata.errors import ShardError, UsageError
 from ocrdata.planning.plan import Place, Plan
-from ocrdata.reading.samples import load_item, skippable
+from ocrdata.reading.samples import load_sample, skippable
 from ocrdata.tokens.tokenizer import Tokenizer
 from ocrtrain.data.batch import Batch, Piece, collate, make_hole, make_piece
 from ocrtrain.data.skipped import BadSamples
@@ -60,7 +60,7 @@ class Stream:
         reason = self._bad.reason((step, name, ref.position))
         if not reason:
             try:
-                item = load_item(shards, place.position, source=name, image_size=self._image_size)
+                item = load_sample(shards, place.position, source=name, image_size=self._image_size)
                 return make_piece(
                     item,
                     tokenizer=self._tokenizer,

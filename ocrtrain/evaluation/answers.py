@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ocrdata.reading.samples import Item, load_item
+from ocrdata.reading.samples import DecodedSample, load_sample
 from ocrdata.reading.view import SampleRef, Shards
 from ocrdata.sample import IMAGE_PART, Message, Sample, image_parts, text_of
 from ocrdata.tokens.tokenizer import Tokenizer
@@ -185,14 +185,16 @@ class _Images:
 
     def __init__(self, shards: Shards, size: int) -> None:
         self._shards, self._size = shards, size
-        self._items: dict[int, Item] = {}
+        self._items: dict[int, DecodedSample] = {}
         self._tensors: dict[int, tuple[Tensor, ...]] = {}
 
-    def item(self, position: int) -> Item:
+    def item(self, position: int) -> DecodedSample:
         """The row."""
         if position not in self._items:
             name, size = self._shards.source_name, self._size
-            self._items[position] = load_item(self._shards, position, source=name, image_size=size)
+            self._items[position] = load_sample(
+                self._shards, position, source=name, image_size=size
+            )
         return self._items[position]
 
     def images(self, position: int) -> tuple[Tensor, ...]:

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from ocrdata.errors import UsageError
-from ocrdata.reading.prefetch import Loader
-from ocrdata.reading.samples import Item, load_item
+from ocrdata.reading.prefetch import Prefetcher
+from ocrdata.reading.samples import DecodedSample, load_sample
 from ocrdata.reading.view import Shards
 from ocrdata.tokens.rendering import IGNORE
 from ocrdata.tokens.tokenizer import Tokenizer
@@ -223,7 +223,7 @@ class _Run:
 
     def _batches(
         self, positions: Sequence[int], partners: Mapping[int, int]
-    ) -> Loader[tuple[Sequence[int], Batch]]:
+    ) -> Prefetcher[tuple[Sequence[int], Batch]]:
         """Batches of `positions` in order, images taken from `partners` where there is one."""
         size = self.settings.batch
         parts = [positions[start : start + size] for start in range(0, len(positions), size)]
@@ -246,18 +246,18 @@ class _Run:
             )
             return parts[number], batch
 
-        return Loader(make, 0, stop=len(parts), workers=self.settings.workers)
+        return Prefetcher(make, 0, stop=len(parts), workers=self.settings.workers)
 
-    def _item(self, position: int, partners: Mapping[int, int]) -> Item:
+    def _item(self, position: int, partners: Mapping[int, int]) -> DecodedSample:
         """A sample, with its partner's images where it has one."""
         item = self._load(position)
         if position in partners:
             item = replace(item, images=self._load(partners[position]).images)
         return item
 
-    def _load(self, position: int) -> Item:
+    def _load(self, position: int) -> DecodedSample:
         size = self.model.image_size
-        return load_item(self.shards, position, source=self.name, image_size=size)
+        return load_sample(self.shards, position, source=self.name, image_size=size)
 
     def _losses(self, batch: Batch) -> tuple[list[LossTotal], list[LossTotal], list[bool]]:
         """Of each row: its loss, the loss of its answers' beginnings, whether it shows images."""

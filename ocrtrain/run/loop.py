@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from ocrdata.errors import OcrError, TrainError
-from ocrdata.reading.prefetch import Loader
+from ocrdata.reading.prefetch import Prefetcher
 from ocrdata.tokens.tokenizer import Tokenizer
 from ocrtrain.cost import gpus
 from ocrtrain.data.batch import Batch
@@ -113,7 +113,7 @@ def run_loop(job: Job, *, fresh: bool) -> bool:
     last = min(config.steps, config.stop_at or config.steps)
     with ExitStack() as stack:
         interrupt = stack.enter_context(Interrupt())
-        batches = Loader(job.stream.batch, state.step, stop=last, workers=config.workers)
+        batches = Prefetcher(job.stream.batch, state.step, stop=last, workers=config.workers)
         stack.enter_context(batches)
         while True:
             stopping = state.step >= last or interrupt.asked
@@ -152,7 +152,7 @@ def _due(step: int, every: int) -> bool:
     return bool(every) and step % every == 0
 
 
-def _step(job: Job, batches: Loader[Batch]) -> None:
+def _step(job: Job, batches: Prefetcher[Batch]) -> None:
     """One optimiser step, its log line, and the console's."""
     config, state = job.config, job.state
     began = time.perf_counter()

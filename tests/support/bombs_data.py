@@ -14,10 +14,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ocrdata.reading.samples import load_item
-from ocrdata.reading.verify import Contents, check, find
+from ocrdata.reading.samples import load_sample
+from ocrdata.reading.verify import ShardStatistics, find, verify_shards
 from ocrdata.reading.view import open_shards
-from ocrdata.sample import check as check_sample
+from ocrdata.sample import verify_shards as check_sample
 from ocrdata.shards.arrow import SCHEMA, rows_digest
 from ocrdata.shards.index import index_path
 from ocrdata.shards.manifest import read_manifest
@@ -45,12 +45,12 @@ def train_on(folder: Path) -> None:
     """Every sample as training takes it: fetched, verified, decoded."""
     shards = open_shards(str(folder))
     for position in range(len(shards)):
-        load_item(shards, position, source="x", image_size=1024)
+        load_sample(shards, position, source="x", image_size=1024)
 
 
 def check_all(folder: Path) -> None:
     """The first error of the checker."""
-    for error in check(find(str(folder)), Contents()):
+    for error in verify_shards(find(str(folder)), ShardStatistics()):
         raise error
 
 

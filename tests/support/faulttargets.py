@@ -19,7 +19,7 @@ from xxhash import xxh3_128_hexdigest
 
 from ocrdata.errors import OcrError
 from ocrdata.planning.counting import count_shards
-from ocrdata.reading.verify import Contents, check, find
+from ocrdata.reading.verify import ShardStatistics, find, verify_shards
 from ocrdata.reading.view import open_shards
 from ocrdata.sample import Sample, from_turns
 from ocrdata.shards.index import index_path, read_index
@@ -113,7 +113,7 @@ def read_bare(folder: Path) -> Reading:
 def check_all(folder: Path) -> Reading:
     """What the checker finds; each of its errors under the sample it names."""
     found: Reading = {"": "checked"}
-    for error in check(find(str(folder)), Contents()):
+    for error in verify_shards(find(str(folder)), ShardStatistics()):
         found[error.key] = error
     return found
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ocrdata.reading.samples import Item
+from ocrdata.reading.samples import DecodedSample
 from ocrdata.reading.view import SampleRef, open_shards
 from ocrdata.sample import Sample, from_turns
 from ocrtrain.data.batch import collate, make_hole, make_piece
@@ -72,7 +72,7 @@ def shown_of(
                 continue
             images = tuple(np.full((8, 12 + n, 3), 40 * n, np.uint8)
                            for n in range(len(sample.images)))  # fmt: skip
-            item = Item(ref, source, sample, images)
+            item = DecodedSample(ref, source, sample, images)
             group.append(
                 make_piece(item, tokenizer=tokenizer(), image_size=64, seq_len=CONFIG.seq_len)
             )

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from ocrdata.reading.samples import load_item
+from ocrdata.reading.samples import load_sample
 from ocrdata.reading.view import Shards, open_shards
 from ocrdata.sample import Sample, from_turns
 from ocrdata.shards.names import make_key
@@ -148,7 +148,7 @@ def _train(shards: Shards) -> Trained:
     optimizer = build_optimizer(model, CONFIG)
     singles = []
     for position in range(len(shards)):
-        item = load_item(shards, position, source="squares", image_size=CONFIG.image_size)
+        item = load_sample(shards, position, source="squares", image_size=CONFIG.image_size)
         sample = item.sample
         image, *_ = sample.messages[0]["content"]
         singles.append(item)

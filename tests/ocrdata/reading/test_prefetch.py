@@ -4,13 +4,13 @@ from collections.abc import Callable
 import pytest
 
 from ocrdata.errors import OcrError
-from ocrdata.reading.prefetch import Loader
+from ocrdata.reading.prefetch import Prefetcher
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2, 3, 8])
 @pytest.mark.parametrize(("start", "stop"), [(0, 20), (7, 20), (19, 20), (20, 20)])
 def test_results_come_in_order_whatever_the_workers(workers: int, start: int, stop: int) -> None:
-    with Loader(lambda step: step * step, start, stop=stop, workers=workers) as loader:
+    with Prefetcher(lambda step: step * step, start, stop=stop, workers=workers) as loader:
         assert list(loader) == [step * step for step in range(start, stop)]
         assert loader.waited >= 0
 
@@ -25,7 +25,7 @@ def test_a_slow_step_is_waited_for_and_not_overtaken() -> None:
             gate.set()
         return step
 
-    with Loader(make, 0, stop=6, workers=2) as loader:
+    with Prefetcher(make, 0, stop=6, workers=2) as loader:
         assert list(loader) == list(range(6))
 
 
@@ -38,7 +38,7 @@ def test_no_more_is_made_than_asked_ahead() -> None:
             made.append(step)
         return step
 
-    with Loader(make, 0, stop=1000, workers=2, ahead=3) as loader:
+    with Prefetcher(make, 0, stop=1000, workers=2, ahead=3) as loader:
         assert next(loader) == 0
     # One was handed over, three more may be under way.
     assert max(made) <= 3
@@ -55,7 +55,7 @@ def failing_at(step: int) -> Callable[[int], int]:
 
 @pytest.mark.parametrize("workers", [0, 2])
 def test_an_error_comes_at_its_own_step(workers: int) -> None:
-    with Loader(failing_at(5), 0, stop=9, workers=workers) as loader:
+    with Prefetcher(failing_at(5), 0, stop=9, workers=workers) as loader:
         assert [next(loader) for _ in range(5)] == list(range(5))
         for _ in range(2):  # asked again, it fails again: no step is ever another's
             with pytest.raises(OcrError, match="step 5 broke"):
@@ -73,7 +73,7 @@ def test_who_stops_at_once_does_not_wait_for_a_batch() -> None:
         assert gate.wait(60)
         return step
 
-    with pytest.raises(KeyboardInterrupt), Loader(make, 0, stop=9, workers=2):
+    with pytest.raises(KeyboardInterrupt), Prefetcher(make, 0, stop=9, workers=2):
         begun.wait(10)
         raise KeyboardInterrupt
     gate.set()  # only now do the workers end
@@ -81,7 +81,7 @@ def test_who_stops_at_once_does_not_wait_for_a_batch() -> None:
 
 def test_closing_ends_the_threads() -> None:
     before = threading.active_count()
-    loader = Loader(failing_at(-1), 0, stop=100, workers=4)
+    loader = Prefetcher(failing_at(-1), 0, stop=100, workers=4)
     next(loader)
     assert threading.active_count() > before
     loader.close()

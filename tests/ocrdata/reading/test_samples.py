@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ocrdata.errors import DigestError, ShardError, TransportError
-from ocrdata.reading.samples import load_item, skippable
+from ocrdata.reading.samples import load_sample, skippable
 from ocrdata.reading.view import open_shards
 from ocrdata.sample import from_turns
 from ocrdata.shards.writer import ShardWriter
@@ -21,7 +21,7 @@ def shard(folder: Path, images: list[bytes]) -> str:
 
 def test_images_are_decoded_in_their_order(tmp_path: Path) -> None:
     spec = shard(tmp_path, [square("red", (4, 2)), square("blue", (1, 3))])
-    item = load_item(open_shards(spec), 0, source="mine", image_size=64)
+    item = load_sample(open_shards(spec), 0, source="mine", image_size=64)
     assert (item.source, item.sample.source, item.ref.key) == ("mine", "s", "000000000")
     assert [image.shape for image in item.images] == [(2, 4, 3), (3, 1, 3)]
     assert item.images[0].tolist() == [[[255, 0, 0]] * 4] * 2
@@ -30,7 +30,7 @@ def test_images_are_decoded_in_their_order(tmp_path: Path) -> None:
 def test_an_image_that_cannot_be_decoded_names_the_sample(tmp_path: Path) -> None:
     spec = shard(tmp_path, [square("red", (40, 40))[:-30]])
     with pytest.raises(ShardError, match="image 0: png") as caught:
-        load_item(open_shards(spec), 0, source="mine", image_size=64)
+        load_sample(open_shards(spec), 0, source="mine", image_size=64)
     assert (caught.value.shard, caught.value.key) == ("x-000.tar", "000000000")
     assert skippable(caught.value)
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ocrdata.errors import DigestError, TruncatedError
 from ocrdata.reading import sequential
-from ocrdata.reading.sequential import Copies, Runs, Views
+from ocrdata.reading.sequential import CopyBuffer, SequentialReader, ViewBuffer
 from ocrdata.reading.view import Shards, open_shards
 from ocrdata.shards.index import index_path, read_index
 from ocrdata.shards.output import Frames
@@ -38,7 +38,7 @@ def plain(views: dict[str, memoryview]) -> dict[str, bytes]:
 def test_runs_of_any_size(
     folder: Path, window: int, spec: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sequential, "RUN_BYTES", window)
+    monkeypatch.setattr(sequential, "READ_BYTES", window)
     shards = open_shards(str(folder / spec))
     for view in (shards, shards[3:9], shards[::-2], shards[5:5]):
         expected = [view.members(at) for at in range(len(view))]
@@ -49,7 +49,7 @@ def test_runs_of_any_size(
 def test_batches_say_where_their_samples_are(folder: Path) -> None:
     shards = open_shards(str(folder / "x.json"))
     found = []
-    for number, run, batch in Runs(shards._set, Copies()).batches(range(1, TOTAL)):
+    for number, run, batch in SequentialReader(shards._set, CopyBuffer()).batches(range(1, TOTAL)):
         for local, members in zip(run, batch, strict=True):
             assert members == shards._set.members(number, local)
             found.append((number, local))
@@ -67,7 +67,7 @@ def test_views_stay_what_they_are(
 ) -> None:
     """Views are dropped after any number of further samples, those of 6 never."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sequential, "RUN_BYTES", window)
+        patch.setattr(sequential, "READ_BYTES", window)
         shards = open_shards(str(folder / ("z-000.tar.zst" if packed else "x.json")))[:TOTAL]
         held: list[tuple[int, int, dict[str, memoryview]]] = []
         for at, views in enumerate(shards.iter_views()):
@@ -86,11 +86,11 @@ def test_views_cannot_be_written_to(folder: Path) -> None:
 
 
 def test_two_windows_serve_who_lets_go(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sequential, "RUN_BYTES", 5000)  # one sample
+    monkeypatch.setattr(sequential, "READ_BYTES", 5000)  # one sample
     shards = open_shards(str(folder / "x.json"))
 
     def addresses(held: list[dict[str, memoryview]] | None) -> set[int]:
-        way = Runs(shards._set, Views())
+        way = SequentialReader(shards._set, ViewBuffer())
         seen: dict[int, bytearray] = {}
         for _, _, batch in way.batches(range(TOTAL)):
             for views in batch:
@@ -130,7 +130,7 @@ def taken(shards: Shards, views: bool) -> int:
 def test_damage_is_raised_where_it_is(
     damaged: Path, views: bool, window: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sequential, "RUN_BYTES", window)
+    monkeypatch.setattr(sequential, "READ_BYTES", window)
     assert taken(open_shards(str(damaged)), views) == 13
     assert taken(open_shards(str(damaged), verify=False), views) == 20
 
@@ -149,7 +149,7 @@ def test_a_file_that_shrinks(damaged: Path) -> None:
 
 
 def test_samples_larger_than_a_window(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sequential, "RUN_BYTES", 3000)
+    monkeypatch.setattr(sequential, "READ_BYTES", 3000)
     pick = random.Random(1)
     rows = [sample(n, KINDS * pick.randrange(4)) for n in range(30)]
     write_shard(tmp_path / "x-000.tar", rows)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocrdata.errors import ShardError, TruncatedError
-from ocrdata.reading.verify import Contents, check, find
+from ocrdata.reading.verify import ShardStatistics, find, verify_shards
 from ocrdata.reading.view import open_shards
 from ocrdata.shards.index import index_path, read_index
 from ocrdata.shards.names import make_key
@@ -31,7 +31,7 @@ def shard(tmp_path: Path) -> Path:
 
 
 def check_all(spec: Path) -> Iterator[ShardError]:
-    return check(find(str(spec)), Contents())
+    return verify_shards(find(str(spec)), ShardStatistics())
 
 
 @settings(deadline=None, max_examples=60)
@@ -177,8 +177,8 @@ def test_checking_names_every_lost_sample_once(tmp_path: Path) -> None:
 def test_checking_without_an_index(tmp_path: Path) -> None:
     shard = write_chats(tmp_path / "z-000.tar.zst", COUNT, SMALL)
     index_path(shard).unlink()
-    contents = Contents()
-    assert not list(check(find(str(shard)), contents))
+    contents = ShardStatistics()
+    assert not list(verify_shards(find(str(shard)), contents))
     assert (contents.samples, contents.bytes) == (COUNT, shard.stat().st_size)
     flip(shard, 100)
     (error,) = check_all(shard)

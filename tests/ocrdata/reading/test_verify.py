@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ocrdata.errors import ShardError, SpecError
 from ocrdata.planning.counting import count_shards
 from ocrdata.reading.index_tar import index_tar
-from ocrdata.reading.verify import Contents, _bins, check, find, quantile
+from ocrdata.reading.verify import ShardStatistics, _bins, find, quantile, verify_shards
 from ocrdata.reading.view import open_shards
 from ocrdata.shards.arrow import rows_digest
 from ocrdata.shards.index import Index, IndexHeader, index_path, read_index, write_index
@@ -25,7 +25,7 @@ from tests.support.rows import flip, image, sample, write_set, write_shard, writ
 
 
 def errors(spec: Path | str) -> list[ShardError]:
-    return list(check(find(str(spec)), Contents()))
+    return list(verify_shards(find(str(spec)), ShardStatistics()))
 
 
 def only(spec: Path | str) -> ShardError:
@@ -35,8 +35,8 @@ def only(spec: Path | str) -> ShardError:
 
 def test_sound_shards_and_what_is_in_them(tmp_path: Path) -> None:
     write_set(tmp_path, "x", [20, 0, 5], ("PNG", "GIF"))
-    contents, done = Contents(), []
-    assert not list(check(find(str(tmp_path)), contents, done.append))
+    contents, done = ShardStatistics(), []
+    assert not list(verify_shards(find(str(tmp_path)), contents, done.append))
     sizes = [(tmp_path / f"x-00{number}.tar").stat().st_size for number in range(3)]
     assert done == sizes
     assert (contents.shards, contents.samples, contents.turns) == (3, 25, 25)
@@ -143,8 +143,8 @@ def test_a_header_with_another_time_and_a_right_checksum(tmp_path: Path) -> None
 def test_a_damaged_index(tmp_path: Path) -> None:
     write_set(tmp_path, "x", [3])
     index_path(tmp_path / "x-000.tar").write_bytes(b"nothing")
-    contents = Contents()
-    found = list(check(find(str(tmp_path)), contents))
+    contents = ShardStatistics()
+    found = list(verify_shards(find(str(tmp_path)), contents))
     assert ["index cannot be read" in str(error) for error in found] == [True]
     assert contents.samples == 3  # the tar itself was walked
     flip(tmp_path / "x-000.tar", 3)

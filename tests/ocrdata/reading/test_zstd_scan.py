@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocrdata.errors import DigestError, ShardError, TruncatedError
-from ocrdata.reading.zstd_tar import PIECE, Forward, scan
+from ocrdata.reading.zstd_tar import PIECE, ForwardReader, scan
 from ocrdata.storage.local import LocalFile
 from tests.support.bombs import can_measure
 from tests.support.compressed import Piece, pieces, sized, skippable, streamed, write
@@ -73,7 +73,7 @@ def test_parts_read_forward(
     data = random.Random(1).randbytes(1 << 10) * 3200
     raw = b"lead" + streamed(data).raw
     path.write_bytes(raw + b"trail")
-    forward = Forward(LocalFile(path), 4, len(raw))
+    forward = ForwardReader(LocalFile(path), 4, len(raw))
     for offset, size in sorted(wanted):
         size = min(size, len(data) - offset)
         assert forward.part(offset, size) == data[offset : offset + size]
@@ -88,7 +88,7 @@ def test_damage_is_found_by_the_checksum_at_the_end(tmp_path: Path) -> None:
     size, pick = path.stat().st_size, random.Random(2)
     for at in [pick.randrange(6, size) for _ in range(12)] + [size - 1]:
         flip(path, at, at % 8)
-        forward = Forward(LocalFile(path), 0, size)
+        forward = ForwardReader(LocalFile(path), 0, size)
         with pytest.raises(DigestError, match="the zstd frame at byte 0 is damaged"):
             while forward.piece():
                 pass

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ocrdata.errors import DigestError, ShardError, TruncatedError
 from ocrdata.reading import zstd_tar
-from ocrdata.reading.zstd_tar import FrameCache, FrameFile
+from ocrdata.reading.zstd_tar import FrameCache, ZstdTar
 from ocrdata.storage.local import LocalFile
 from tests.support.compressed import Piece, pieces, sized, streamed, write
 from tests.support.rows import flip
@@ -27,7 +27,7 @@ def test_any_part_of_any_frames(
     path = tmp_path_factory.mktemp("file") / "x.tar.zst"
     table = write(path, frames)
     tar = b"".join(piece.content for piece in frames)
-    file = FrameFile(LocalFile(path), table, cache=FrameCache(kept))
+    file = ZstdTar(LocalFile(path), table, cache=FrameCache(kept))
     assert file.size == len(tar)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(zstd_tar, "LARGEST_HELD", largest)
@@ -45,7 +45,7 @@ def test_only_the_frames_asked_for_are_touched(tmp_path: Path) -> None:
     table = write(tmp_path / "x", map(sized, contents))
     for number in (0, 1, 4, 5):
         flip(tmp_path / "x", table.starts[number] + 8)
-    file = FrameFile(LocalFile(tmp_path / "x"), table)
+    file = ZstdTar(LocalFile(tmp_path / "x"), table)
     both = contents[2] + contents[3]
     assert file.read(table.contents[2], len(both)) == both
     with pytest.raises(DigestError):
@@ -62,13 +62,13 @@ def test_damage_says_what_is_lost(tmp_path: Path) -> None:
         asked.append((start, stop))
         return "samples a, b"
 
-    file = FrameFile(LocalFile(tmp_path / "x", "shard"), table, samples=samples)
+    file = ZstdTar(LocalFile(tmp_path / "x", "shard"), table, samples=samples)
     place = f"shard: the zstd frame at byte {table.starts[1]} is damaged"
     with pytest.raises(DigestError, match=rf"^{place} \(.*\), and with it samples a, b\n"):
         file.read(table.contents[1] + 5, 1)
     assert asked == [(table.contents[1], table.contents[2])]
     with pytest.raises(DigestError, match=rf"^{place} \([^\n]*\)\n"):
-        FrameFile(LocalFile(tmp_path / "x", "shard"), table).frame(1)
+        ZstdTar(LocalFile(tmp_path / "x", "shard"), table).frame(1)
 
 
 def test_a_damaged_frame_that_is_read_forward(
@@ -77,7 +77,7 @@ def test_a_damaged_frame_that_is_read_forward(
     monkeypatch.setattr(zstd_tar, "LARGEST_HELD", 10)
     data = random.Random(3).randbytes(5 << 20)
     table = write(tmp_path / "x", [streamed(data)])
-    file = FrameFile(LocalFile(tmp_path / "x"), table, samples=lambda _start, _stop: "sample a")
+    file = ZstdTar(LocalFile(tmp_path / "x"), table, samples=lambda _start, _stop: "sample a")
     assert file.read(4 << 20, 9) == data[4 << 20 : (4 << 20) + 9]
     assert file.read(1, 9) == data[1:10]
     flip(tmp_path / "x", table.starts[-1] - 2)
@@ -89,7 +89,7 @@ def test_a_damaged_frame_that_is_read_forward(
 
 def test_what_cannot_be_read(tmp_path: Path) -> None:
     table = write(tmp_path / "x", [sized(b"abc")])
-    file = FrameFile(LocalFile(tmp_path / "x"), table)
+    file = ZstdTar(LocalFile(tmp_path / "x"), table)
     assert file.read(3, 0) == b""
     with pytest.raises(TruncatedError, match="its tar ends at byte 3, byte 4 is needed"):
         file.read(1, 3)
@@ -101,14 +101,14 @@ def test_the_cache_is_bounded(tmp_path: Path) -> None:
     contents = [bytes([n]) * 1000 for n in range(20)]
     table = write(tmp_path / "x", map(sized, contents))
     cache = FrameCache(limit=3500)
-    file = FrameFile(LocalFile(tmp_path / "x"), table, cache=cache)
+    file = ZstdTar(LocalFile(tmp_path / "x"), table, cache=cache)
     for number in random.Random(0).choices(range(20), k=100):
         assert file.frame(number) == contents[number]
         held = [n for n in range(20) if cache.get((tmp_path / "x", n)) is not None]
         assert number in held and len(held) <= 3
     (tmp_path / "x").write_bytes(bytes(table.starts[-1]))
     assert file.frame(held[0]) == contents[held[0]]  # not read again
-    small = FrameFile(LocalFile(tmp_path / "x"), table, cache=FrameCache(limit=0))
+    small = ZstdTar(LocalFile(tmp_path / "x"), table, cache=FrameCache(limit=0))
     with pytest.raises(DigestError):
         small.frame(0)
 
@@ -121,7 +121,7 @@ def test_threads_share_a_file(
     contents = [random.Random(n).randbytes(500 + n) for n in range(9)]
     table = write(tmp_path / "x", map(sized, contents))
     tar, wrong = b"".join(contents), []
-    file = FrameFile(LocalFile(tmp_path / "x"), table, cache=FrameCache(limit=1500))
+    file = ZstdTar(LocalFile(tmp_path / "x"), table, cache=FrameCache(limit=1500))
 
     def work(seed: int) -> None:
         pick = random.Random(seed)

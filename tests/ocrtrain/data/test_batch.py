@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocrdata.errors import ShardError, UsageError
-from ocrdata.reading.samples import Item
+from ocrdata.reading.samples import DecodedSample
 from ocrdata.reading.view import SampleRef
 from ocrdata.sample import Sample, from_turns
 from ocrdata.tokens.rendering import IGNORE, render
@@ -29,12 +29,12 @@ def tokenizer() -> Tokenizer:
     return train_tokenizer(["What is the value of the blue bar? It is 12 percent."] * 9, 300)
 
 
-def item(position: int, turns: list[tuple[str, str]], images: int = 0) -> Item:
+def item(position: int, turns: list[tuple[str, str]], images: int = 0) -> DecodedSample:
     """A sample whose images tell whose they are: sample p, image n is filled with 10 p + n."""
     pixels = tuple(
         np.full((4 + n, 6 + position, 3), 10 * position + n, np.uint8) for n in range(images)
     )
-    return Item(
+    return DecodedSample(
         ref=SampleRef("charts-000.tar", f"{position:09d}", position, "0" * 32),
         source="charts" if images else "chat",
         sample=from_turns(turns, [b""] * images, source="x", meta={}),
@@ -42,11 +42,11 @@ def item(position: int, turns: list[tuple[str, str]], images: int = 0) -> Item:
     )
 
 
-def make(items: list[Item], tokenizer: Tokenizer, seq_len: int = 500) -> Batch:
+def make(items: list[DecodedSample], tokenizer: Tokenizer, seq_len: int = 500) -> Batch:
     return pack([[one] for one in items], tokenizer, seq_len)
 
 
-def pack(rows: list[list[Item]], tokenizer: Tokenizer, seq_len: int = 500) -> Batch:
+def pack(rows: list[list[DecodedSample]], tokenizer: Tokenizer, seq_len: int = 500) -> Batch:
     """Several samples a row."""
     pieces = [
         [make_piece(one, tokenizer=tokenizer, image_size=SIZE, seq_len=seq_len) for one in row]
@@ -65,7 +65,7 @@ some_items = st.lists(
 
 @given(items=some_items)
 @settings(max_examples=100, deadline=None)
-def test_rows_are_renderings(tokenizer: Tokenizer, items: list[Item]) -> None:
+def test_rows_are_renderings(tokenizer: Tokenizer, items: list[DecodedSample]) -> None:
     batch = make(items, tokenizer)
     slots = image_slots(SIZE)
     rendered = [render(i.sample.messages, tokenizer, [slots] * len(i.images)) for i in items]
@@ -94,7 +94,7 @@ def test_rows_are_renderings(tokenizer: Tokenizer, items: list[Item]) -> None:
 @given(items=some_items, data=st.data())
 @settings(max_examples=100, deadline=None)
 def test_packed_rows_are_the_rows_side_by_side(
-    tokenizer: Tokenizer, items: list[Item], data: st.DataObject
+    tokenizer: Tokenizer, items: list[DecodedSample], data: st.DataObject
 ) -> None:
     cuts = sorted(data.draw(st.sets(st.integers(1, max(1, len(items) - 1)))))
     bounds = [0, *(cut for cut in cuts if cut < len(items)), len(items)]
@@ -140,7 +140,9 @@ def test_a_hole_keeps_its_place(tokenizer: Tokenizer) -> None:
 
 @given(items=some_items, rows=st.integers(1, 7))
 @settings(max_examples=100, deadline=None)
-def test_splitting_loses_nothing(tokenizer: Tokenizer, items: list[Item], rows: int) -> None:
+def test_splitting_loses_nothing(
+    tokenizer: Tokenizer, items: list[DecodedSample], rows: int
+) -> None:
     batch = make(items, tokenizer)
     parts = batch.split(rows)
     assert [len(part.rows) for part in parts][:-1] == [rows] * (len(parts) - 1)

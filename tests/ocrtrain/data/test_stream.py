@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from ocrdata.errors import ShardError
 from ocrdata.images.decode import decode_rgb
-from ocrdata.reading.prefetch import Loader
+from ocrdata.reading.prefetch import Prefetcher
 from ocrdata.reading.view import open_shards
 from ocrdata.sample import Sample, from_turns
 from ocrtrain.data.sources import Sources, open_sources, shared_samples
@@ -60,7 +60,7 @@ def test_workers_and_a_resume_do_not_change_a_batch(
     identities: tuple[Config, list[str]], workers: int, start: int
 ) -> None:
     config, wanted = identities
-    with Loader(make_stream(config).batch, start, stop=STEPS, workers=workers) as batches:
+    with Prefetcher(make_stream(config).batch, start, stop=STEPS, workers=workers) as batches:
         assert [batch.identity for batch in batches] == wanted[start:]
 
 
@@ -142,7 +142,7 @@ def test_a_damaged_sample_stops_its_own_step_and_is_named(
     stream, plan = make_stream(config), make_plan(config, open_sources(config))
     at = next(step for step in range(12) if bad in {row[0].position for row in plan.rows(step)})
     place = rf"squares-000\.tar: sample {bad:09d}: member {image.name}"
-    with Loader(stream.batch, 0, stop=12, workers=workers) as batches:
+    with Prefetcher(stream.batch, 0, stop=12, workers=workers) as batches:
         assert [next(batches).step for _ in range(at)] == list(range(at))
         with pytest.raises(ShardError, match=place):
             next(batches)

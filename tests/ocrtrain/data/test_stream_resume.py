@@ -14,7 +14,7 @@ import pytest
 
 from ocrdata.errors import ShardError, TransportError, UsageError
 from ocrdata.reading import shard_set
-from ocrdata.reading.prefetch import Loader
+from ocrdata.reading.prefetch import Prefetcher
 from ocrdata.tokens.tokenizer import load_tokenizer
 from ocrtrain.data.batch import identity_of
 from ocrtrain.data.run_plan import plan_run
@@ -43,7 +43,7 @@ def read_ranks(config: Config, workers: int, world: int, steps: range) -> list[t
     have loaders of their own."""
     streams = [make_stream(config) for _ in range(world)]
     loaders = [
-        Loader(
+        Prefetcher(
             partial(stream.part, rows=rank_rows(config.batch, rank, world)),
             steps.start, stop=steps.stop, workers=workers,
         )

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocrdata.errors import ShardError, UsageError
-from ocrdata.reading.samples import load_item
+from ocrdata.reading.samples import load_sample
 from ocrdata.reading.view import Shards
 from ocrdata.sample import from_turns
 from ocrdata.tokens.rendering import IGNORE, render, truncate
@@ -35,8 +35,8 @@ SETTINGS = Settings(seq_len=128, batch=5)
 def plain_losses(model: OcrModel, shards: Shards, position: int, images_of: int) -> list[float]:
     """Loss of each supervised token of one sample, alone in its row, with no shared code but
     rendering and the forward pass."""
-    item = load_item(shards, position, source="", image_size=64)
-    other = load_item(shards, images_of, source="", image_size=64)
+    item = load_sample(shards, position, source="", image_size=64)
+    other = load_sample(shards, images_of, source="", image_size=64)
     slots = [model.slots] * len(item.images)
     rendered = truncate(render(item.sample.messages, small.tokenizer(), slots), 128)
     ids = torch.from_numpy(rendered.ids).long()[None]
