@@ -28,8 +28,8 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import ROOT, machine, table, write_result
-from ocrdata.planning.lengths import Measures
-from ocrdata.planning.plan import Plan, PlanSource, Recipe
+from ocrdata.planning.lengths import SampleLengths
+from ocrdata.planning.plan import Plan, PlanSettings, PlanSource
 from ocrdata.planning.totals import compute
 from ocrdata.runtime.cli import Parser, run
 
@@ -53,11 +53,11 @@ def sizes() -> list[int]:
     return [int(size) for size in whole]
 
 
-def simulated(size: int, seed: int) -> Measures:
+def simulated(size: int, seed: int) -> SampleLengths:
     """Samples of an image and a few turns: 330 to 8,192 ids, 600 in the mean."""
     drawn = np.random.default_rng(seed)
     lengths = np.minimum(290 + drawn.lognormal(5.3, 0.9, size), SEQ_LEN).astype(np.int32)
-    return Measures(
+    return SampleLengths(
         lengths=lengths,
         supervised=((lengths - 280) // 2).astype(np.int32),
         images=np.ones(size, np.uint16),
@@ -80,7 +80,7 @@ def one(case: str) -> dict[str, float]:
     measures = [simulated(s.size, n) for n, s in enumerate(sources)] if packed else []
     ids = sum(int(found.lengths.sum()) for found in measures)
     rows = ids // SEQ_LEN if packed else SAMPLES
-    recipe = Recipe(steps=rows // options["batch"], seed=1, seq_len=SEQ_LEN, **options)
+    recipe = PlanSettings(steps=rows // options["batch"], seed=1, seq_len=SEQ_LEN, **options)
     began = time.perf_counter()
     plan = Plan(sources, recipe, measures)
     totals = compute(plan, rows_per_pass=1) if packed else None

@@ -46,7 +46,7 @@ SAMPLES_A_PROCESS = 16_384
 counted (NOTES.md)."""
 
 
-class OneTar(NamedTuple):
+class ShardToCount(NamedTuple):
     """A shard to be counted, and the `rows_digest` of its index."""
 
     path: Path
@@ -106,27 +106,27 @@ def count_shards(
     """
     known = shards.shard_set.shards
     numbers = [number for _, number, _ in shards.stretches()]
-    tars = [OneTar(known[n].path, known[n].samples, known[n].rows_digest) for n in numbers]
+    tars = [ShardToCount(known[n].path, known[n].samples, known[n].rows_digest) for n in numbers]
     missing = [tar for tar in tars if _find(tar, tokenizer.fingerprint) is None]
-    count_tars(missing, tokenizer, workers=workers, progress=progress)
+    count_shard_files(missing, tokenizer, workers=workers, progress=progress)
     return ViewCounts(shards, tokenizer.fingerprint)
 
 
 def count_anew(
     paths: Sequence[Path], tokenizer: Tokenizer, *, workers: int, progress: Progress | None = None
 ) -> None:
-    """As `count_tars`, for the maker of these shards: counts that are damaged, or of an earlier
-    shard of that name, are replaced. Raises ShardError for a shard without its index."""
+    """As `count_shard_files`, for the maker of these shards: counts that are damaged, or of an
+    earlier shard of that name, are replaced. Raises ShardError for a shard without its index."""
     missing = []
     for path in paths:
         head = read_header(index_path(path))
-        tar = OneTar(path, head.samples, head.rows_digest)
+        tar = ShardToCount(path, head.samples, head.rows_digest)
         if not _counted(tar, tokenizer.fingerprint):
             missing.append(tar)
-    count_tars(missing, tokenizer, workers=workers, progress=progress)
+    count_shard_files(missing, tokenizer, workers=workers, progress=progress)
 
 
-def _counted(tar: OneTar, fingerprint: str) -> bool:
+def _counted(tar: ShardToCount, fingerprint: str) -> bool:
     """Whether a shard has its counts, by their footer; a file that is something else goes."""
     path = _find(tar, fingerprint)
     if path is None:
@@ -139,7 +139,7 @@ def _counted(tar: OneTar, fingerprint: str) -> bool:
     return True
 
 
-def _find(tar: OneTar, fingerprint: str) -> Path | None:
+def _find(tar: ShardToCount, fingerprint: str) -> Path | None:
     """`find_counts`; what a process left that was killed after its file was complete goes."""
     path = find_counts(tar.path, fingerprint)
     if path is not None:
@@ -147,8 +147,8 @@ def _find(tar: OneTar, fingerprint: str) -> Path | None:
     return path
 
 
-def count_tars(
-    tars: Sequence[OneTar],
+def count_shard_files(
+    tars: Sequence[ShardToCount],
     tokenizer: Tokenizer,
     *,
     workers: int,
@@ -168,7 +168,7 @@ def count_tars(
     )
     progress.start(f"{name}: counting tokens", total, 0)
 
-    def report(done: Done) -> None:
+    def report(done: CountingProgress) -> None:
         progress.advance(done.samples, done.bytes)
 
     try:
@@ -181,7 +181,7 @@ def count_tars(
     progress.say(f"{name}: counted in {human_time(progress.seconds)} ({progress.rates})")
 
 
-class Done(NamedTuple):
+class CountingProgress(NamedTuple):
     """What was counted since the last report. `bytes` are of JSON and texts."""
 
     samples: int
@@ -192,7 +192,7 @@ class Done(NamedTuple):
 class CountTask:
     """What a worker process needs to count shards."""
 
-    tars: tuple[OneTar, ...]
+    tars: tuple[ShardToCount, ...]
     tokenizer: Tokenizer
 
     def begin(self) -> None:
@@ -203,7 +203,7 @@ class CountTask:
         for number in shards:
             self._make_one(self.tars[number], report)
 
-    def _make_one(self, tar: OneTar, report: Report) -> None:
+    def _make_one(self, tar: ShardToCount, report: Report) -> None:
         fingerprint = self.tokenizer.fingerprint
         try:
             self._make_at(counts_path(tar.path, fingerprint), tar, report)
@@ -212,10 +212,10 @@ class CountTask:
             make_folder(cached.parent)
             self._make_at(cached, tar, report)
 
-    def _make_at(self, path: Path, tar: OneTar, report: Report) -> None:
+    def _make_at(self, path: Path, tar: ShardToCount, report: Report) -> None:
         with only_one(path):
             if os.path.exists(path):  # made by another process meanwhile
-                report(Done(tar.samples, 0))
+                report(CountingProgress(tar.samples, 0))
                 return
             write_counts(
                 path,
@@ -224,7 +224,7 @@ class CountTask:
                 fingerprint=self.tokenizer.fingerprint,
             )
 
-    def _count(self, tar: OneTar, report: Report) -> Counts:
+    def _count(self, tar: ShardToCount, report: Report) -> Counts:
         shard_set = ShardSet(Resolved((tar.path,), None, {}, str(tar.path)), verify=True)
         found = shard_set.shards[0]
         if found.rows_digest != tar.rows_digest:
@@ -237,9 +237,9 @@ class CountTask:
             builder.add(count_members(found.name, key, members, self.tokenizer))
             samples, size = samples + 1, size + sum(map(len, members.values()))
             if samples == REPORT_SAMPLES:
-                report(Done(samples, size))
+                report(CountingProgress(samples, size))
                 samples = size = 0
-        report(Done(samples, size))
+        report(CountingProgress(samples, size))
         return builder.finish()
 
     def remove_leftovers(self) -> None:

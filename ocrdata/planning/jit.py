@@ -17,7 +17,7 @@ WORTH = 100_000
 """Rounds of a loop from which on compiling pays: plain Python takes 2 to 5 us for one."""
 
 
-def fast(loop: Loop, *, work: int) -> Loop:
+def jit_if_large(loop: Loop, *, work: int) -> Loop:
     """`loop`, or its compiled twin where it will go round `work` times or more."""
     return _compile(loop) if work >= WORTH else loop
 

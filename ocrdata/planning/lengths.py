@@ -27,7 +27,7 @@ Int64 = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Measures:
+class SampleLengths:
     """One entry a sample, 14 bytes: ids of its row after cutting, those of them that are
     predicted, images in it, payload bytes to read. What cutting takes stands apart, for the few
     samples it meets: `cut` are their positions, rising, `cut_tokens` and `cut_turns` theirs.
@@ -62,7 +62,9 @@ class Measures:
         return lengths
 
 
-def measure(counts: Counts, size: npt.NDArray[np.uint32], *, slots: int, seq_len: int) -> Measures:
+def sample_lengths(
+    counts: Counts, size: npt.NDArray[np.uint32], *, slots: int, seq_len: int
+) -> SampleLengths:
     """The measures of counted samples, whose images take `slots` positions each and which are
     `size` bytes to read.
 
@@ -97,7 +99,7 @@ def measure(counts: Counts, size: npt.NDArray[np.uint32], *, slots: int, seq_len
     cut_turns[partly] -= 1
 
     cut = np.flatnonzero(full > lengths)
-    return Measures(
+    return SampleLengths(
         lengths=lengths.astype(np.int32),
         supervised=supervised.astype(np.int32),
         images=images.astype(np.uint16),
@@ -109,10 +111,10 @@ def measure(counts: Counts, size: npt.NDArray[np.uint32], *, slots: int, seq_len
     )
 
 
-def join(parts: list[Measures]) -> Measures:
+def join(parts: list[SampleLengths]) -> SampleLengths:
     """The measures of several stretches of samples, one after the other."""
     bases = np.cumsum([0, *map(len, parts)])[: len(parts)]
-    return Measures(
+    return SampleLengths(
         lengths=np.concatenate([part.lengths for part in parts]),
         supervised=np.concatenate([part.supervised for part in parts]),
         images=np.concatenate([part.images for part in parts]),

@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ocrdata.errors import UsageError
-from ocrdata.planning.jit import fast
+from ocrdata.planning.jit import jit_if_large
 
 ALGORITHM = "deadline-3"
 MAX_SOURCES = 65_535
@@ -82,9 +82,9 @@ def schedule(
     _check(phases)
     count = len(phases[0].weights)
     limits = [math.inf if n is None else n for n in available] or [math.inf] * count
-    run = _Run(length, count, limits, at_end, sizes)
-    run.serve([(phase.start, list(phase.weights)) for phase in phases])
-    return Schedule(run.slots[: run.slot], run.ended_by)
+    scheduler = _Scheduler(length, count, limits, at_end, sizes)
+    scheduler.fill([(phase.start, list(phase.weights)) for phase in phases])
+    return Schedule(scheduler.slots[: scheduler.slot], scheduler.ended_by)
 
 
 def _check(phases: Sequence[Phase]) -> None:
@@ -102,7 +102,7 @@ def _check(phases: Sequence[Phase]) -> None:
             raise ValueError("the starts of weights must rise")
 
 
-class _Run:
+class _Scheduler:
     """The state of one schedule between calls of the compiled loop."""
 
     def __init__(
@@ -116,9 +116,9 @@ class _Run:
         self._limits = np.array([min(limit, 1 << 62) for limit in limits], np.int64)
         self._at_end, self._sizes = at_end, sizes
         self._known = [np.ones(1 if sizes is None else 0, np.int64)] * count
-        self._loop = fast(serve, work=length)
+        self._loop = jit_if_large(_fill_slots, work=length)
 
-    def serve(self, phases: list[tuple[int, list[Fraction]]]) -> None:
+    def fill(self, phases: list[tuple[int, list[Fraction]]]) -> None:
         """Fill the slots, to the last one or to where a source ends the schedule."""
         if self._at_end == "move":
             for source in np.flatnonzero(self._given >= self._limits).tolist():
@@ -220,7 +220,7 @@ DONE, MORE_SIZES, LAST_GIVEN, NONE_LEFT = 0, 1, 2, 3
 NEVER = 1 << 60
 
 
-def serve(  # noqa: PLR0912, PLR0913, PLR0915, PLR0917 - one loop, as it is compiled
+def _fill_slots(  # noqa: PLR0912, PLR0913, PLR0915, PLR0917 - one loop, as it is compiled
     slots: Any, begin: Any, end: Any, weights: Any, spans: Any, ahead: Any, given: Any,
     sizes: Any, starts: Any, known: Any, limits: Any, unit: Any,
 ) -> tuple[Any, Any, Any]:  # fmt: skip

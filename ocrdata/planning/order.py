@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from ocrdata.planning.jit import WORTH, fast
+from ocrdata.planning.jit import WORTH, jit_if_large
 
 ALGORITHM = "feistel-1"
 """Named in every plan: another algorithm must have another name."""
@@ -31,7 +31,7 @@ _MULTIPLIER_2 = np.uint64(0x94D049BB133111EB)
 Positions = npt.NDArray[np.uint64]
 
 
-class Order:
+class EpochPermutation:
     """The permutation of one epoch of one source.
 
     `order[k]` is the sample at place k of the epoch. Raises ValueError where `size` < 1.
@@ -65,7 +65,7 @@ class Order:
         if len(values) >= MANY and self.size >= WORTH:
             found = np.empty(len(values), np.int64)
             keys = np.array(self._keys, np.uint64)
-            walk = fast(_walk, work=self.size)
+            walk = jit_if_large(_walk, work=self.size)
             walk(values, found, keys, self._half, self._mask, np.uint64(self.size))
             return found
         values = self._permute(values)
@@ -85,7 +85,8 @@ class Order:
 
 
 def _walk(places: Any, found: Any, keys: Any, half: Any, mask: Any, size: Any) -> None:
-    """`Order.many` as a loop to be compiled: the same network, the same walk, place by place."""
+    """`EpochPermutation.many` as a loop to be compiled: the same network, the same walk, place by
+    place."""
     for at in range(len(places)):
         value = places[at]
         while True:
@@ -116,7 +117,7 @@ CHUNK = 1 << 16
 Int64 = npt.NDArray[np.int64]
 
 
-class Draws:
+class SampleOrder:
     """Draw number d of a source is position `order(d // size)[d % size]` of its view.
 
     `kept` are the positions that are drawn from, rising; None for all `size` of the view. Safe to
@@ -129,7 +130,7 @@ class Draws:
         self.name, self.seed = name, seed
         self.size = size if kept is None else len(kept)
         self._kept = kept
-        self._orders: dict[int, Order] = {}
+        self._orders: dict[int, EpochPermutation] = {}
 
     def many(self, start: int, stop: int) -> Int64:
         """The positions of draws [start, stop). Shape: [stop - start]."""
@@ -150,10 +151,10 @@ class Draws:
         for at in range(start, stop, CHUNK):
             yield self.many(at, min(stop, at + CHUNK))
 
-    def _order(self, epoch: int) -> Order:
+    def _order(self, epoch: int) -> EpochPermutation:
         found = self._orders.get(epoch)
         if found is None:
-            found = Order(self.size, seed=self.seed, epoch=epoch, source=self.name)
+            found = EpochPermutation(self.size, seed=self.seed, epoch=epoch, source=self.name)
             # Cheap to make again. Replaced whole: other threads never meet a half-made state.
             others = self._orders if len(self._orders) < 4 else {}
             self._orders = others | {epoch: found}

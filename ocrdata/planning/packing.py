@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ocrdata.planning.jit import WORTH, fast
+from ocrdata.planning.jit import WORTH, jit_if_large
 
 ALGORITHM = "best-fit-2"
 
@@ -43,7 +43,7 @@ def pack(
         raise ValueError(f"a sample of {int(lengths.max())} ids does not fit a row of {capacity}")
     if compiled:
         row_of = np.empty(len(lengths), np.int64)
-        loop = fast(_best_fit, work=WORTH)
+        loop = jit_if_large(_best_fit, work=WORTH)
         rows = loop(lengths.astype(np.int64), images.astype(np.int64), capacity, max_images, row_of)
         return Packing(row_of, int(rows))
     # Lists are several times faster than arrays where nothing is compiled.

@@ -18,8 +18,8 @@ import numpy.typing as npt
 
 from ocrdata.errors import UsageError
 from ocrdata.planning import mixture, order, packing
-from ocrdata.planning.lengths import TOO_LONG, Measures
-from ocrdata.planning.order import Draws
+from ocrdata.planning.lengths import TOO_LONG, SampleLengths
+from ocrdata.planning.order import SampleOrder
 from ocrdata.planning.rows import PackedRows, PlainRows, Rows
 from ocrdata.storage.sealed import canonical, digest_of
 
@@ -55,7 +55,7 @@ class PlanSource:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class PlanSettings:
     """All that makes a plan of sources. `batch` is rows a step over all ranks. Rows are packed
     where `pack_window` draws are packed together (0: a row is a sample); `row_images` is how many
     images a packed row may hold."""
@@ -77,7 +77,7 @@ class Recipe:
         return bool(self.pack_window) or self.weigh_by == "tokens" or self.too_long == "drop"
 
 
-class Place(NamedTuple):
+class SampleIndex(NamedTuple):
     """Where a sample comes from: source number, position in its view, and the epoch it is in."""
 
     source: int
@@ -85,7 +85,7 @@ class Place(NamedTuple):
     epoch: int
 
 
-PlannedRow = tuple[Place, ...]
+PlannedRow = tuple[SampleIndex, ...]
 """The samples of one row, all of one source; a single one where rows are not packed."""
 
 
@@ -100,8 +100,8 @@ class Plan:
     def __init__(
         self,
         sources: Sequence[PlanSource],
-        recipe: Recipe,
-        measures: Sequence[Measures] = (),
+        recipe: PlanSettings,
+        measures: Sequence[SampleLengths] = (),
     ) -> None:
         _check(sources, recipe)
         if recipe.needs_lengths and not measures:
@@ -192,7 +192,7 @@ class Plan:
         size = rows.draws.size
         return [
             tuple(
-                Place(source, position, draw // size)
+                SampleIndex(source, position, draw // size)
                 for draw, position in zip(draws.tolist(), positions.tolist(), strict=True)
             )
             for draws, positions in rows.members(start, stop)
@@ -208,7 +208,7 @@ class Plan:
                 raise UsageError(
                     f"source {source.name}: every sample is longer than --seq-len {recipe.seq_len}"
                 )
-        draws = Draws(source.name, source.size, seed=recipe.seed, kept=kept)
+        draws = SampleOrder(source.name, source.size, seed=recipe.seed, kept=kept)
         if not recipe.pack_window:
             return PlainRows(draws, measures)
         assert measures is not None
@@ -282,7 +282,7 @@ def _phases(sources: Sequence[PlanSource], scale: int) -> list[mixture.Phase]:
     return phases
 
 
-def _check(sources: Sequence[PlanSource], recipe: Recipe) -> None:
+def _check(sources: Sequence[PlanSource], recipe: PlanSettings) -> None:
     names = [source.name for source in sources]
     if not sources:
         raise UsageError("a plan needs at least one source")

@@ -18,8 +18,8 @@ import numpy as np
 import numpy.typing as npt
 
 from ocrdata.planning.jit import WORTH
-from ocrdata.planning.lengths import Measures
-from ocrdata.planning.order import Draws
+from ocrdata.planning.lengths import SampleLengths
+from ocrdata.planning.order import SampleOrder
 from ocrdata.planning.packing import Packing, pack
 
 Int64 = npt.NDArray[np.int64]
@@ -42,7 +42,7 @@ class Consumed(NamedTuple):
 class Rows(Protocol):
     """The rows of one source."""
 
-    draws: Draws
+    draws: SampleOrder
 
     def available(self) -> int:
         """How many rows one epoch gives when draws end with it."""
@@ -66,7 +66,7 @@ class Rows(Protocol):
 class PlainRows:
     """Row n is draw n. `measures` are needed for lengths alone."""
 
-    def __init__(self, draws: Draws, measures: Measures | None = None) -> None:
+    def __init__(self, draws: SampleOrder, measures: SampleLengths | None = None) -> None:
         self.draws, self._measures = draws, measures
 
     def available(self) -> int:
@@ -108,9 +108,15 @@ class PackedRows:
     """
 
     def __init__(
-        self, draws: Draws, measures: Measures, *, capacity: int, window: int, max_images: int,
+        self,
+        draws: SampleOrder,
+        measures: SampleLengths,
+        *,
+        capacity: int,
+        window: int,
+        max_images: int,
         finite: bool = False,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.draws, self._measures = draws, measures
         self._capacity, self._max_images = capacity, max_images
         self._windows_each = -(-draws.size // window)  # of an epoch

@@ -14,15 +14,15 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ocrdata.planning.lengths import Measures
-from ocrdata.planning.order import CHUNK, Draws
+from ocrdata.planning.lengths import SampleLengths
+from ocrdata.planning.order import CHUNK, SampleOrder
 from ocrdata.planning.plan import Plan, weights_at
 from ocrdata.planning.rows import Consumed
 
 Int64 = npt.NDArray[np.int64]
 
 
-class Sums(NamedTuple):
+class SampleSums(NamedTuple):
     """Sums over samples. `tokens` are ids of rows, image positions among them; `squares` are the
     squares of the samples' lengths, which attention costs; `empty` samples leave no token to
     learn from."""
@@ -38,13 +38,13 @@ class Sums(NamedTuple):
     cut_turns: int = 0
     empty: int = 0
 
-    def plus(self, other: Sums) -> Sums:
+    def plus(self, other: SampleSums) -> SampleSums:
         """Both together."""
-        return Sums(*(a + b for a, b in zip(self, other, strict=True)))
+        return SampleSums(*(a + b for a, b in zip(self, other, strict=True)))
 
-    def times(self, factor: int) -> Sums:
+    def times(self, factor: int) -> SampleSums:
         """So many of them."""
-        return Sums(*(factor * value for value in self))
+        return SampleSums(*(factor * value for value in self))
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class SourceTotals:
     size: int
     dropped: int
     rows: int
-    sums: Sums
+    sums: SampleSums
     asked: float
     got: float
 
@@ -66,7 +66,7 @@ class SourceTotals:
 
 
 @dataclass(frozen=True)
-class Totals:
+class PlanTotals:
     """A whole run. `positions` are those of the padded passes, padding included; a pass is the
     rows that go through the model at once. `longest` is the longest row of a pass, `most_images`
     the images of a pass, each at its most."""
@@ -79,9 +79,9 @@ class Totals:
     most_images: int
 
     @property
-    def sums(self) -> Sums:
+    def sums(self) -> SampleSums:
         """Over all sources."""
-        total = Sums()
+        total = SampleSums()
         for source in self.sources:
             total = total.plus(source.sums)
         return total
@@ -99,7 +99,7 @@ class Totals:
 
 def compute(
     plan: Plan, *, rows_per_pass: int, progress: Callable[[int], object] = lambda _: None
-) -> Totals:
+) -> PlanTotals:
     """The totals of a plan that has measures. `progress` is called with steps as they are done."""
     rows = plan.rows_per_source()
     taken = [
@@ -108,7 +108,7 @@ def compute(
     ]
     asked, got = _asked(plan), _got(plan, rows, taken)
     positions, longest, images = _passes(plan, rows_per_pass, progress)
-    return Totals(
+    return PlanTotals(
         sources=tuple(
             SourceTotals(
                 name=source.name,
@@ -129,12 +129,12 @@ def compute(
     )
 
 
-def _taken(draws: Draws, measures: Measures, consumed: Consumed) -> Sums:
+def _taken(draws: SampleOrder, measures: SampleLengths, consumed: Consumed) -> SampleSums:
     """The sums over the draws behind a source's rows."""
     columns = _Columns(measures)
     epochs, rest = divmod(consumed.whole, draws.size)
     start = epochs * draws.size
-    total = Sums()
+    total = SampleSums()
     if epochs:
         for positions in draws.chunks(0, draws.size):
             total = total.plus(columns.sums(positions))
@@ -147,7 +147,7 @@ def _taken(draws: Draws, measures: Measures, consumed: Consumed) -> Sums:
 class _Columns:
     """The measures of a source, with what was cut at every position."""
 
-    def __init__(self, measures: Measures) -> None:
+    def __init__(self, measures: SampleLengths) -> None:
         self._measures = measures
         self._cut: Int64 | None = None
         if len(measures.cut):
@@ -155,7 +155,7 @@ class _Columns:
             self._cut = np.full(len(measures), -1, np.int32)
             self._cut[measures.cut] = np.arange(len(measures.cut), dtype=np.int32)
 
-    def sums(self, positions: Int64) -> Sums:
+    def sums(self, positions: Int64) -> SampleSums:
         found = self._measures
         lengths = found.lengths[positions].astype(np.int64)
         supervised = found.supervised[positions]
@@ -163,7 +163,7 @@ class _Columns:
         if self._cut is not None:
             cut = self._cut[positions]
             cut = cut[cut >= 0]
-        return Sums(
+        return SampleSums(
             samples=len(positions),
             tokens=int(lengths.sum()),
             squares=int((lengths * lengths).sum()),
@@ -189,7 +189,7 @@ def _asked(plan: Plan) -> list[float]:
     return [float(share) / plan.steps for share in shares]
 
 
-def _got(plan: Plan, rows: list[int], taken: list[Sums]) -> list[float]:
+def _got(plan: Plan, rows: list[int], taken: list[SampleSums]) -> list[float]:
     """The share of each source in what shares are counted in."""
     counted: dict[str, list[int]] = {
         "rows": rows,

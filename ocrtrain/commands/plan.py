@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ocrdata.errors import UsageError
-from ocrdata.planning.totals import Totals
+from ocrdata.planning.totals import PlanTotals
 from ocrdata.runtime.cli import Parser, run
 from ocrdata.storage.files import make_folder
 from ocrdata.storage.locks import Lock
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str]) -> int:
     config = with_vocabulary(config, tokenizer)
     measured = measure_sources(config, sources, tokenizer)
     planned = plan_measured(config, sources, measured)
-    ways: dict[bool, Totals | str] = {config.pack: planned.totals}
+    ways: dict[bool, PlanTotals | str] = {config.pack: planned.totals}
     try:
         other = replace(config, pack=not config.pack)
         ways[other.pack] = plan_measured(other, sources, measured).totals

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ocrdata.planning.totals import SourceTotals, Sums, Totals
+from ocrdata.planning.totals import PlanTotals, SampleSums, SourceTotals
 from ocrdata.runtime.units import human_bytes, human_time
 from ocrtrain.cost.flops import Documents, Flops, training_flops
 from ocrtrain.cost.gpus import peak_of
@@ -36,7 +36,7 @@ class Forecast:
     """A run's totals with what they cost: FLOPs by source, and bytes at the peak of a step."""
 
     config: Config
-    totals: Totals
+    totals: PlanTotals
     longest: tuple[LongSample, ...]
     flops: tuple[Flops, ...]
     memory: float
@@ -80,7 +80,7 @@ def forecast(config: Config, planned: Planned) -> Forecast:
     return Forecast(config, totals, planned.longest, flops, memory)
 
 
-def documents(sums: Sums) -> Documents:
+def documents(sums: SampleSums) -> Documents:
     """Sums of samples as FLOPs see them."""
     return Documents(sums.images, sums.tokens, sums.squares, sums.supervised)
 
@@ -119,7 +119,7 @@ def figures(found: Forecast) -> dict[str, Any]:
     }
 
 
-def _sums(sums: Sums, slots: int) -> dict[str, int]:
+def _sums(sums: SampleSums, slots: int) -> dict[str, int]:
     image_tokens = sums.images * slots
     return {
         "samples": sums.samples,
@@ -136,7 +136,7 @@ def _sums(sums: Sums, slots: int) -> dict[str, int]:
     }
 
 
-def steps_per_epoch(totals: Totals, source: SourceTotals) -> float:
+def steps_per_epoch(totals: PlanTotals, source: SourceTotals) -> float:
     """Steps of the run in which a source is gone through once; 0 where it is never drawn."""
     return totals.steps / source.epochs if source.sums.samples else 0.0
 
@@ -177,7 +177,7 @@ def describe(found: Forecast) -> str:
     )
 
 
-def _dropped(totals: Totals) -> int:
+def _dropped(totals: PlanTotals) -> int:
     return sum(source.dropped for source in totals.sources)
 
 
@@ -190,12 +190,12 @@ def _line(source: SourceTotals, slots: int) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def _tokens(sums: Sums, slots: int) -> tuple[str, str, str]:
+def _tokens(sums: SampleSums, slots: int) -> tuple[str, str, str]:
     image = sums.images * slots
     return f"{image:,}", f"{sums.tokens - image:,}", f"{sums.supervised:,}"
 
 
-def describe_rows(ways: Mapping[bool, Totals | str]) -> str:
+def describe_rows(ways: Mapping[bool, PlanTotals | str]) -> str:
     """Packed and unpacked rows side by side, the planned way first: `ways[pack]`, or why that way
     cannot be planned."""
     lines: list[tuple[str, ...]] = [("rows", "steps", "samples", "tokens", "positions", "padding")]

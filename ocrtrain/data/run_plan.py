@@ -17,9 +17,9 @@ from tqdm import tqdm
 from ocrdata.errors import TrainError, UsageError
 from ocrdata.planning import lengths
 from ocrdata.planning.counting import count_shards
-from ocrdata.planning.lengths import Measures, measure
-from ocrdata.planning.plan import Plan, PlanSource, Recipe
-from ocrdata.planning.totals import Totals, compute
+from ocrdata.planning.lengths import SampleLengths, sample_lengths
+from ocrdata.planning.plan import Plan, PlanSettings, PlanSource
+from ocrdata.planning.totals import PlanTotals, compute
 from ocrdata.reading.view import Shards
 from ocrdata.runtime.progress import to_terminal
 from ocrdata.tokens.tokenizer import Tokenizer
@@ -46,7 +46,7 @@ class Planned:
     """The plan of a run, what it takes in all, and what validates beside it."""
 
     plan: Plan
-    totals: Totals
+    totals: PlanTotals
     validation: list[dict[str, Any]]
     longest: tuple[LongSample, ...]
 
@@ -60,7 +60,9 @@ def plan_run(config: Config, sources: Sources, tokenizer: Tokenizer) -> Planned:
     return plan_measured(config, sources, measure_sources(config, sources, tokenizer))
 
 
-def measure_sources(config: Config, sources: Sources, tokenizer: Tokenizer) -> tuple[Measures, ...]:
+def measure_sources(
+    config: Config, sources: Sources, tokenizer: Tokenizer
+) -> tuple[SampleLengths, ...]:
     """The measures of every source's samples. Raises ShardError for damaged indexes or counts, and
     UsageError where the config's policies refuse a sample, naming it."""
     measured = []
@@ -71,7 +73,7 @@ def measure_sources(config: Config, sources: Sources, tokenizer: Tokenizer) -> t
     return tuple(measured)
 
 
-def plan_measured(config: Config, sources: Sources, measured: Sequence[Measures]) -> Planned:
+def plan_measured(config: Config, sources: Sources, measured: Sequence[SampleLengths]) -> Planned:
     """Plan a run whose samples are measured. Raises UsageError where it cannot be planned."""
     plan = _plan(config, sources, measured)
     # A bar on a terminal, where it takes more than a second: a billion rows take minutes.
@@ -83,7 +85,7 @@ def plan_measured(config: Config, sources: Sources, measured: Sequence[Measures]
     return Planned(plan, totals, _validation(sources), _longest(sources, measured))
 
 
-def _refuse_run(config: Config, plan: Plan, totals: Totals) -> None:
+def _refuse_run(config: Config, plan: Plan, totals: PlanTotals) -> None:
     """What would train, but not as it is meant. Raises UsageError."""
     if plan.steps < config.steps and config.warmup >= plan.steps:
         raise UsageError(
@@ -107,7 +109,7 @@ def plan_rows(config: Config, sources: Sources, tokenizer: Tokenizer) -> Plan:
     return _plan(config, sources, [measure_view(shards, tokenizer, config) for shards in views])
 
 
-def _plan(config: Config, sources: Sources, measured: Sequence[Measures]) -> Plan:
+def _plan(config: Config, sources: Sources, measured: Sequence[SampleLengths]) -> Plan:
     return Plan(
         [
             PlanSource(name, len(shards), sources.shares[name], shards.spec, shards.digest)
@@ -156,9 +158,9 @@ def _first_change(began: list[dict[str, Any]], now: list[dict[str, Any]]) -> str
     return f"they were {len(began)} sets, now they are {len(now)}"
 
 
-def make_recipe(config: Config) -> Recipe:
+def make_recipe(config: Config) -> PlanSettings:
     """The recipe a config asks for."""
-    return Recipe(
+    return PlanSettings(
         batch=config.batch,
         steps=config.steps,
         seed=config.seed,
@@ -172,7 +174,7 @@ def make_recipe(config: Config) -> Recipe:
     )
 
 
-def measure_view(shards: Shards, tokenizer: Tokenizer, config: Config) -> Measures:
+def measure_view(shards: Shards, tokenizer: Tokenizer, config: Config) -> SampleLengths:
     """The measures of a view's samples, in its order; token counts are made where there are none.
 
     One shard's counts and index are held at a time.
@@ -182,7 +184,7 @@ def measure_view(shards: Shards, tokenizer: Tokenizer, config: Config) -> Measur
     for _, number, locals_ in shards.stretches():
         sizes = shards.shard_set.index(number).payload_sizes[locals_]
         parts.append(
-            measure(
+            sample_lengths(
                 counts.shard(number).take(locals_),
                 np.minimum(sizes, np.iinfo(np.uint32).max).astype(np.uint32),
                 slots=slots,
@@ -192,7 +194,7 @@ def measure_view(shards: Shards, tokenizer: Tokenizer, config: Config) -> Measur
     return lengths.join(parts)
 
 
-def _refuse(name: str, shards: Shards, found: Measures, config: Config) -> None:
+def _refuse(name: str, shards: Shards, found: SampleLengths, config: Config) -> None:
     """What a plan must not hold, by the policies of the config. Raises UsageError."""
     if len(found.unfit) and config.bad_samples == "raise":
         ref = shards.ref(int(found.unfit[0]))
@@ -211,7 +213,7 @@ def _refuse(name: str, shards: Shards, found: Measures, config: Config) -> None:
         )
 
 
-def _longest(sources: Sources, measured: Sequence[Measures]) -> tuple[LongSample, ...]:
+def _longest(sources: Sources, measured: Sequence[SampleLengths]) -> tuple[LongSample, ...]:
     """The longest samples of all sources, longest first; of equals, those that come first."""
     found = []
     for (name, shards), own in zip(sources.train.items(), measured, strict=True):

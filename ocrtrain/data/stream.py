@@ -7,7 +7,7 @@ it reads the plan, the shards and the tokenizer, and nothing else.
 from __future__ import annotations
 
 from ocrdata.errors import ShardError, UsageError
-from ocrdata.planning.plan import Place, Plan
+from ocrdata.planning.plan import Plan, SampleIndex
 from ocrdata.reading.samples import load_sample, skippable
 from ocrdata.tokens.tokenizer import Tokenizer
 from ocrtrain.data.batch import Batch, Piece, collate, make_hole, make_piece
@@ -54,7 +54,7 @@ class Stream:
         _ = batch.identity  # computed here, by a worker, and kept: the trainer records it
         return batch
 
-    def _piece(self, step: int, place: Place) -> Piece:
+    def _piece(self, step: int, place: SampleIndex) -> Piece:
         shards, name = self._shards[place.source], self._names[place.source]
         ref = shards.ref(place.position)
         reason = self._bad.reason((step, name, ref.position))

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ocrdata.errors import OcrError, SpecError, TrainError, UsageError
-from ocrdata.planning.plan import Place, Plan
+from ocrdata.planning.plan import Plan, SampleIndex
 from ocrdata.reading.slices import split_slice
 from ocrdata.reading.view import Shards
 from ocrdata.tokens.tokenizer import Tokenizer, load_tokenizer
@@ -244,7 +244,9 @@ def _samples(run: _Run, batch: Batch, rows: range) -> tuple[Shown, ...]:
     return tuple(found)
 
 
-def _sizes(views: list[Shards], place: Place, segment: Segment) -> tuple[tuple[int, int], ...]:
+def _sizes(
+    views: list[Shards], place: SampleIndex, segment: Segment
+) -> tuple[tuple[int, int], ...]:
     """Width and height of the images that are left of a sample, from the index."""
     images = views[place.source].row(place.position).images[: segment.images]
     return tuple((image.width, image.height) for image in images)

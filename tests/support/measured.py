@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 
-from ocrdata.planning.lengths import Measures
+from ocrdata.planning.lengths import SampleLengths
 
 
-def made_up(size: int, *, longest: int, seed: int = 0, cut: float = 0.0) -> Measures:
+def made_up(size: int, *, longest: int, seed: int = 0, cut: float = 0.0) -> SampleLengths:
     """`size` samples of 1 to `longest` ids, some with images; a share `cut` of them was longer."""
     random = np.random.default_rng([size, seed])
     lengths = random.integers(1, longest + 1, size).astype(np.int32)
     positions = np.flatnonzero(random.random(size) < cut)
-    return Measures(
+    return SampleLengths(
         lengths=lengths,
         supervised=(random.random(size) * lengths).astype(np.int32),
         images=random.integers(0, 3, size).astype(np.uint16),

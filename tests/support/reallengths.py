@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from ocrdata.planning.lengths import Measures, measure
+from ocrdata.planning.lengths import SampleLengths, sample_lengths
 from ocrdata.sample import Message, from_turns, text_part
 from ocrdata.tokens.counts import Counts, CountsBuilder
 from ocrdata.tokens.rendering import count, render, truncate
@@ -29,10 +29,12 @@ def images_of(messages: list[Message]) -> int:
     return sum(part["type"] == "image" for message in messages for part in message["content"])
 
 
-def check(found: list[list[Message]], with_: Tokenizer, *, slots: int, seq_len: int) -> Measures:
+def check(
+    found: list[list[Message]], with_: Tokenizer, *, slots: int, seq_len: int
+) -> SampleLengths:
     """Every measure against the rendering itself."""
     sizes = np.arange(len(found), dtype=np.uint32)
-    result = measure(counted(found, with_), sizes, slots=slots, seq_len=seq_len)
+    result = sample_lengths(counted(found, with_), sizes, slots=slots, seq_len=seq_len)
     cut = dict(zip(result.cut.tolist(), zip(result.cut_tokens.tolist(), result.cut_turns.tolist(),
                                             strict=True), strict=True))  # fmt: skip
     for number, messages in enumerate(found):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from ocrdata.errors import DigestError, DiskError, RejectedRow, ShardError, UsageError
 from ocrdata.planning import counting
-from ocrdata.planning.counting import OneTar, count_anew, count_shards, count_tars
+from ocrdata.planning.counting import ShardToCount, count_anew, count_shard_files, count_shards
 from ocrdata.reading.view import open_shards
 from ocrdata.runtime.progress import Progress
 from ocrdata.shards.index import index_path, read_header
@@ -277,7 +277,7 @@ def test_an_index_that_changed_meanwhile(tmp_path: Path, tokenizer: Tokenizer) -
     tar = tmp_path / "x-000.tar"
     write_shard(tar, [sample(0)])
     with pytest.raises(ShardError, match="its index is not the one there was"):
-        count_tars([OneTar(tar, 1, "0" * 32)], tokenizer, workers=1)
+        count_shard_files([ShardToCount(tar, 1, "0" * 32)], tokenizer, workers=1)
 
 
 def test_killed_at_three_points(tmp_path: Path, tokenizer: Tokenizer) -> None:

@@ -1,7 +1,7 @@
 import numpy as np
 
 from ocrdata.planning import jit
-from ocrdata.planning.jit import fast
+from ocrdata.planning.jit import jit_if_large
 
 
 def total(values):  # type: ignore[no-untyped-def]
@@ -12,11 +12,11 @@ def total(values):  # type: ignore[no-untyped-def]
 
 
 def test_small_work_is_done_as_it_stands() -> None:
-    assert fast(total, work=jit.WORTH - 1) is total
+    assert jit_if_large(total, work=jit.WORTH - 1) is total
 
 
 def test_large_work_is_compiled_once_and_gives_the_same() -> None:
-    found = fast(total, work=jit.WORTH)
+    found = jit_if_large(total, work=jit.WORTH)
     assert found is not total
-    assert found is fast(total, work=jit.WORTH)
+    assert found is jit_if_large(total, work=jit.WORTH)
     assert found(np.arange(1_000)) == total(range(1_000)) == 499_500

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ocrdata.planning.lengths import join, measure
+from ocrdata.planning.lengths import join, sample_lengths
 from ocrdata.sample import IMAGE_PART, Message, from_turns, text_part
 from ocrdata.tokens.counts import CountsBuilder
 from ocrdata.tokens.rendering import count
@@ -62,7 +62,7 @@ def test_samples_that_cannot_be_rendered_are_holes() -> None:
     builder = CountsBuilder()
     builder.add(count(from_turns([("q", "a")], [], source="", meta={}).messages, tokenizer()))
     builder.add([])
-    found = measure(builder.finish(), np.zeros(2, np.uint32), slots=SLOTS, seq_len=50)
+    found = sample_lengths(builder.finish(), np.zeros(2, np.uint32), slots=SLOTS, seq_len=50)
     assert found.unfit.tolist() == [1]
     assert (found.lengths[1], found.supervised[1], found.images[1]) == (1, 0, 0)
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ocrdata.errors import UsageError
 from ocrdata.planning import mixture
-from ocrdata.planning.mixture import Phase, schedule, serve
+from ocrdata.planning.mixture import Phase, _fill_slots, schedule
 from tests.support.phases import Weights, phases
 
 weights_lists = st.lists(st.integers(0, 1000), min_size=1, max_size=12).filter(any)
@@ -109,7 +109,7 @@ def test_by_tokens_debts_add_up_to_nothing_though_thirds_are_rounded(
 
     def watched(*state: Any) -> Any:
         sums.append(int(state[5].sum()))
-        return serve(*state)
+        return _fill_slots(*state)
 
     monkeypatch.setattr(mixture, "fast", lambda _, work: watched)
     found = phases([0, 1, 1, 1], [2, 0, 1, 1], starts=(0, 2))

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocrdata.planning import jit, mixture
-from ocrdata.planning.jit import fast
-from ocrdata.planning.mixture import DONE, schedule, serve
+from ocrdata.planning.jit import jit_if_large
+from ocrdata.planning.mixture import DONE, _fill_slots, schedule
 from tests.support.phases import phases
 
 
@@ -38,7 +38,7 @@ def test_what_is_left_over_adds_up_to_nothing(work: int) -> None:
     slots, given_out = np.zeros(50, np.uint16), np.zeros(3, np.int64)
     ahead = np.zeros(3, np.int64)
     ones = np.ones(3, np.int64)
-    reached, why, _ = fast(serve, work=work)(
+    reached, why, _ = jit_if_large(_fill_slots, work=work)(
         slots, 0, 50, np.array([[3, 2, 1], [0, 1, 5]]), np.array([20, 0]), ahead, given_out,
         ones, np.zeros(3, np.int64), np.full(3, 1 << 60), np.full(3, 1 << 60), True,
     )  # fmt: skip

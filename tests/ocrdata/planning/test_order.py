@@ -3,25 +3,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocrdata.planning.order import Order
+from ocrdata.planning.order import EpochPermutation
 
 
 @given(size=st.integers(1, 3000), seed=st.integers(0, 2**31), epoch=st.integers(0, 50))
 def test_an_order_is_a_permutation(size: int, seed: int, epoch: int) -> None:
-    order = Order(size, seed=seed, epoch=epoch, source="charts")
+    order = EpochPermutation(size, seed=seed, epoch=epoch, source="charts")
     assert sorted(order.many(np.arange(size)).tolist()) == list(range(size))
 
 
 @given(size=st.integers(1, 10**12), data=st.data())
 def test_one_place_equals_many_places(size: int, data: st.DataObject) -> None:
     places = data.draw(st.lists(st.integers(0, size - 1), min_size=1, max_size=20))
-    order = Order(size, seed=1, epoch=0, source="charts")
+    order = EpochPermutation(size, seed=1, epoch=0, source="charts")
     assert order.many(places).tolist() == [order[place] for place in places]
 
 
 @pytest.mark.parametrize("size", [100_000, 262_144, 262_145, 10**9])
 def test_the_compiled_walk_is_the_same_walk(size: int) -> None:
-    order = Order(size, seed=7, epoch=2, source="charts")
+    order = EpochPermutation(size, seed=7, epoch=2, source="charts")
     places = np.linspace(0, size - 1, 3_000).astype(np.int64)
     compiled = order.many(places).tolist()
     assert compiled == [found for place in places for found in order.many([place]).tolist()]
@@ -30,7 +30,7 @@ def test_the_compiled_walk_is_the_same_walk(size: int) -> None:
 def test_seed_epoch_and_source_each_give_another_order() -> None:
     places = np.arange(1000)
     orders = [
-        Order(1000, seed=seed, epoch=epoch, source=source).many(places).tolist()
+        EpochPermutation(1000, seed=seed, epoch=epoch, source=source).many(places).tolist()
         for seed, epoch, source in [(1, 0, "a"), (2, 0, "a"), (1, 1, "a"), (1, 0, "b")]
     ]
     assert len({tuple(order) for order in orders}) == 4
@@ -38,14 +38,14 @@ def test_seed_epoch_and_source_each_give_another_order() -> None:
 
 def test_the_order_of_version_1_never_changes() -> None:
     # Plans of finished runs depend on these numbers: a change needs another ALGORITHM.
-    order = Order(20, seed=7, epoch=3, source="chartqa")
+    order = EpochPermutation(20, seed=7, epoch=3, source="chartqa")
     assert order.many(np.arange(20)).tolist() == FROZEN
 
 
 def test_samples_land_everywhere_alike() -> None:
     # Over many seeds each sample must come first about equally often (chi-square, 0.1 % level).
     size, seeds = 10, 5000
-    firsts = [Order(size, seed=seed, epoch=0, source="x")[0] for seed in range(seeds)]
+    firsts = [EpochPermutation(size, seed=seed, epoch=0, source="x")[0] for seed in range(seeds)]
     counts = np.bincount(firsts, minlength=size)
     expected = seeds / size
     assert ((counts - expected) ** 2 / expected).sum() < 27.9
@@ -53,19 +53,19 @@ def test_samples_land_everywhere_alike() -> None:
 
 def test_neighbours_are_torn_apart() -> None:
     size = 10_000
-    order = Order(size, seed=0, epoch=0, source="x").many(np.arange(size))
+    order = EpochPermutation(size, seed=0, epoch=0, source="x").many(np.arange(size))
     steps = np.abs(np.diff(order))
     # Two random places lie size / 3 apart on average.
     assert 0.9 * size / 3 < steps.mean() < 1.1 * size / 3
 
 
 def test_outside_is_an_error() -> None:
-    order = Order(5, seed=0, epoch=0, source="x")
+    order = EpochPermutation(5, seed=0, epoch=0, source="x")
     for place in (-1, 5):
         with pytest.raises(IndexError, match=f"place {place} of an order of 5"):
             order[place]
     with pytest.raises(ValueError, match="at least one sample"):
-        Order(0, seed=0, epoch=0, source="x")
+        EpochPermutation(0, seed=0, epoch=0, source="x")
 
 
 FROZEN = [19, 4, 11, 2, 16, 13, 17, 14, 12, 6, 9, 7, 10, 1, 8, 15, 0, 5, 3, 18]

@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocrdata.errors import UsageError
-from ocrdata.planning.lengths import Measures
-from ocrdata.planning.plan import Place, Plan, PlanSource, Recipe, Weight
+from ocrdata.planning.lengths import SampleLengths
+from ocrdata.planning.plan import Plan, PlanSettings, PlanSource, SampleIndex, Weight
 from tests.support.measured import made_up
 from tests.support.plans import SEQ_LEN, two
 
 
-def measures(sources: list[PlanSource], cut: float = 0.0) -> list[Measures]:
+def measures(sources: list[PlanSource], cut: float = 0.0) -> list[SampleLengths]:
     return [
         made_up(source.size, longest=SEQ_LEN, seed=number, cut=cut)
         for number, source in enumerate(sources)
@@ -26,11 +26,11 @@ def make(
     **values: object,
 ) -> Plan:  # fmt: skip
     sources = two() if sources is None else sources
-    recipe = Recipe(batch=batch, steps=steps, seed=seed, seq_len=SEQ_LEN, row_images=9)
+    recipe = PlanSettings(batch=batch, steps=steps, seed=seed, seq_len=SEQ_LEN, row_images=9)
     return Plan(sources, replace(recipe, **values), measures(sources))  # type: ignore[arg-type]
 
 
-def drawn(plan: Plan, source: int) -> list[Place]:
+def drawn(plan: Plan, source: int) -> list[SampleIndex]:
     places = [place for step in range(plan.steps) for row in plan.rows(step) for place in row]
     return [place for place in places if place.source == source]
 
@@ -123,7 +123,7 @@ def test_no_source_strays_by_more_than_a_batch(
         assert np.abs(got - due).max() <= largest + 1e-6
 
 
-def _units(plan: Plan, row: tuple[Place, ...], weigh_by: str) -> int:
+def _units(plan: Plan, row: tuple[SampleIndex, ...], weigh_by: str) -> int:
     if weigh_by == "rows":
         return 1
     if weigh_by == "samples":
@@ -173,7 +173,7 @@ def test_move_goes_on_with_the_others() -> None:
 def test_samples_that_are_too_long_are_dropped_on_request() -> None:
     sources = two()
     found = measures(sources, cut=0.3)
-    recipe = Recipe(batch=4, steps=50, seed=1, seq_len=SEQ_LEN, too_long="drop")
+    recipe = PlanSettings(batch=4, steps=50, seed=1, seq_len=SEQ_LEN, too_long="drop")
     plan = Plan(sources, recipe, found)
     for source in range(2):
         long = set(np.flatnonzero(found[source].whole > SEQ_LEN).tolist())
@@ -229,7 +229,7 @@ def test_mistakes_in_the_sources() -> None:
     with pytest.raises(UsageError, match="same name"):
         make(two()[:1] * 2)
     with pytest.raises(UsageError, match="holds no samples"):
-        Plan([PlanSource("a", 0, Fraction(1))], Recipe(1, 1, 0))
+        Plan([PlanSource("a", 0, Fraction(1))], PlanSettings(1, 1, 0))
     with pytest.raises(UsageError, match="must hold from step 0 on"):
         make([PlanSource("a", 3, ((1, Fraction(1)),))])
     with pytest.raises(UsageError, match="from step 5 on all weights are 0"):
@@ -237,7 +237,7 @@ def test_mistakes_in_the_sources() -> None:
     with pytest.raises(UsageError, match="text ends before the first batch is full"):
         make([PlanSource("text", 3, Fraction(1))], at_end="stop")
     with pytest.raises(ValueError, match="needs the lengths"):
-        Plan(two(), Recipe(1, 1, 0, pack_window=5, seq_len=9, row_images=1))
+        Plan(two(), PlanSettings(1, 1, 0, pack_window=5, seq_len=9, row_images=1))
 
 
 def test_many_slots_are_counted_in_blocks() -> None:
@@ -254,7 +254,9 @@ def test_the_digest_knows_the_lengths_that_rows_depend_on() -> None:
     sources = [PlanSource("a", 40, ((0, Fraction(1)),), "a.tar", "x")]
     found = {}
     for window in (0, 16):
-        recipe = Recipe(batch=2, steps=5, seed=0, seq_len=SEQ_LEN, pack_window=window, row_images=9)
+        recipe = PlanSettings(
+            batch=2, steps=5, seed=0, seq_len=SEQ_LEN, pack_window=window, row_images=9
+        )
         plans = [Plan(sources, recipe, [made_up(40, longest=SEQ_LEN, seed=n)]) for n in (0, 1)]
         found[window] = {plan.digest for plan in plans}
         assert {source["lengths"] == "" for source in plans[0].to_json()["sources"]} == {not window}

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocrdata.planning.lengths import Measures
-from ocrdata.planning.order import Draws
+from ocrdata.planning.lengths import SampleLengths
+from ocrdata.planning.order import SampleOrder
 from ocrdata.planning.packing import pack
 from ocrdata.planning.rows import PackedRows, PlainRows, Rows
 from tests.support.measured import made_up
@@ -18,7 +18,7 @@ CAPACITY = 60
 
 def packed(size: int, window: int, *, finite: bool = False, seed: int = 0) -> PackedRows:
     return PackedRows(
-        Draws("charts", size, seed=seed), made_up(size, longest=CAPACITY), capacity=CAPACITY,
+        SampleOrder("charts", size, seed=seed), made_up(size, longest=CAPACITY), capacity=CAPACITY,
         window=window, max_images=5, finite=finite,
     )  # fmt: skip
 
@@ -49,7 +49,7 @@ def test_packed_rows_are_their_windows_one_after_the_other(
         epoch, part = divmod(number, parts)
         start, stop = (epoch * size + size * at // parts for at in (part, part + 1))
         assert stop - start <= window
-        positions = Draws("charts", size, seed=0).many(start, stop)
+        positions = SampleOrder("charts", size, seed=0).many(start, stop)
         packing = pack(
             measures.lengths[positions], measures.images[positions].astype(np.int64),
             capacity=CAPACITY, max_images=5,
@@ -69,7 +69,7 @@ def test_sums_are_those_of_the_draws(
     measures = made_up(size, longest=CAPACITY)
     found: Rows = packed(size, window)
     if kind == "plain":
-        found = PlainRows(Draws("charts", size, seed=0), measures)
+        found = PlainRows(SampleOrder("charts", size, seed=0), measures)
     rows = range(start, start + count)
 
     def of(column: np.ndarray[tuple[int], np.dtype[np.int32]]) -> list[int]:
@@ -111,7 +111,7 @@ def test_a_finite_source_gives_each_sample_once(size: int, window: int) -> None:
 
 @given(size=sizes, window=windows, start=st.integers(0, 20), count=st.integers(0, 20))
 def test_a_stretch_of_rows_is_its_rows(size: int, window: int, start: int, count: int) -> None:
-    for found in (packed(size, window), PlainRows(Draws("charts", size, seed=0))):
+    for found in (packed(size, window), PlainRows(SampleOrder("charts", size, seed=0))):
         rows = [draws.tolist() for draws, _ in found.members(start, start + count)]
         assert rows == [draws_of(found, row) for row in range(start, start + count)]
 
@@ -123,17 +123,17 @@ def test_a_row_is_the_same_in_whatever_order_rows_are_asked_for() -> None:
 
 
 def test_plain_rows_are_draws() -> None:
-    rows = PlainRows(Draws("charts", 7, seed=0))
+    rows = PlainRows(SampleOrder("charts", 7, seed=0))
     assert rows.available() == 7
     assert draws_of(rows, 12) == [12]
     assert rows.consumed(9)[0] == 9 and not len(rows.consumed(9)[1])
 
 
 def test_measures_without_images_or_samples() -> None:
-    nothing = PlainRows(Draws("charts", 3, seed=0), made_up(3, longest=5))
+    nothing = PlainRows(SampleOrder("charts", 3, seed=0), made_up(3, longest=5))
     assert nothing.lengths(4, 4).tolist() == []
 
 
 def test_the_made_up_measures_are_within_their_bounds() -> None:
-    found: Measures = made_up(500, longest=CAPACITY)
+    found: SampleLengths = made_up(500, longest=CAPACITY)
     assert int(found.lengths.max()) <= CAPACITY and int(found.lengths.min()) >= 1

@@ -8,22 +8,22 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocrdata.planning import totals as module
-from ocrdata.planning.plan import Plan, PlannedRow, Recipe
-from ocrdata.planning.totals import Sums, compute
+from ocrdata.planning.plan import Plan, PlannedRow, PlanSettings
+from ocrdata.planning.totals import SampleSums, compute
 from tests.support.measured import made_up
 from tests.support.plans import SEQ_LEN, two
 
 
-def by_hand(plan: Plan, rows: list[PlannedRow]) -> Sums:
+def by_hand(plan: Plan, rows: list[PlannedRow]) -> SampleSums:
     """The sums of some rows, sample by sample."""
-    total = Sums()
+    total = SampleSums()
     for row in rows:
         for source, position, _ in row:
             found = plan.measures[source]
             length = int(found.lengths[position])
             cut = np.flatnonzero(found.cut == position)
             total = total.plus(
-                Sums(
+                SampleSums(
                     1, length, length**2, int(found.supervised[position]),
                     int(found.images[position]), int(found.bytes[position]), len(cut),
                     int(found.cut_tokens[cut].sum()), int(found.cut_turns[cut].sum()),
@@ -47,7 +47,7 @@ def test_totals_are_those_of_every_row_of_every_step(
     chunk: int, steps: int,
 ) -> None:  # fmt: skip
     sources = two(*sizes)
-    recipe = Recipe(
+    recipe = PlanSettings(
         batch=4, steps=steps, seed=2, mix_by=mix_by, weigh_by=weigh_by, seq_len=SEQ_LEN,
         too_long=too_long, pack_window=pack_window, row_images=4,
     )  # fmt: skip
@@ -88,7 +88,7 @@ def test_shares_asked_are_means_over_the_steps() -> None:
         for source, share in zip(two(), (Fraction(9, 10), Fraction(1, 10)), strict=True)
     ]
     measures = [made_up(source.size, longest=SEQ_LEN) for source in sources]
-    plan = Plan(sources, Recipe(batch=2, steps=40, seed=0), measures)
+    plan = Plan(sources, PlanSettings(batch=2, steps=40, seed=0), measures)
     found = compute(plan, rows_per_pass=2)
     assert found.sources[1].asked == pytest.approx((30 / 2 + 10 / 10) / 40)
     assert found.sources[1].got == pytest.approx(found.sources[1].asked, abs=1 / 40)

@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import pytest
 
-from ocrdata.planning.plan import Plan, PlanSource, Recipe
+from ocrdata.planning.plan import Plan, PlanSettings, PlanSource
 from ocrdata.planning.totals import compute
 from ocrtrain.cost.forecast import (
     GPUS,
@@ -27,7 +27,7 @@ from tests.support.measured import made_up
 
 def planned(**values: object) -> Planned:
     sources = [PlanSource("charts", 60, Fraction(3, 4)), PlanSource("chats", 90, Fraction(1, 4))]
-    recipe = replace(Recipe(batch=4, steps=40, seed=0, seq_len=100, row_images=8), **values)  # type: ignore[arg-type]
+    recipe = replace(PlanSettings(batch=4, steps=40, seed=0, seq_len=100, row_images=8), **values)  # type: ignore[arg-type]
     plan = Plan(sources, recipe, [made_up(s.size, longest=100, cut=0.1) for s in sources])
     longest = (LongSample("charts", "charts-000.tar", "000000007", 190),)
     return Planned(plan, compute(plan, rows_per_pass=4), [], longest)
