@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ocrdata.conversion.convert import OnShards, convert, convert_one
-from ocrdata.conversion.options import Options
+from ocrdata.conversion.options import ConversionOptions
 from ocrdata.conversion.rejects import rejects_path
 from ocrdata.conversion.work_folder import recorded_provenance
 from ocrdata.planning.counting import count_anew
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str]) -> int:
     values = vars(build_parser().parse_args(list(arguments)))
     kind = REGISTRY[values["kind"]]
     out, name = Path(values["out"]), values["name"] or kind.default_name(values)
-    options = Options(
+    options = ConversionOptions(
         out=out,
         name=name,
         shard_samples=values["shard_samples"],
@@ -75,7 +75,7 @@ def count_with(tokenizer: Tokenizer, workers: int, progress: Progress) -> OnShar
 
 
 def summary(
-    manifest: Manifest, options: Options, progress: Progress, tokenizer: Tokenizer | None
+    manifest: Manifest, options: ConversionOptions, progress: Progress, tokenizer: Tokenizer | None
 ) -> str:
     """What there is now, and what it cost."""
     totals, place = manifest.totals, options.out / manifest.name

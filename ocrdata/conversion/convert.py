@@ -14,10 +14,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ocrdata.conversion.options import Options
+from ocrdata.conversion.options import ConversionOptions
 from ocrdata.conversion.rejects import Reject, examples, reasons, rejects_path, write_rejects
-from ocrdata.conversion.work_folder import Record, WorkFolder, differences, recorded_provenance
-from ocrdata.conversion.worker import Made, Stretch, runs
+from ocrdata.conversion.work_folder import ShardRecord, WorkFolder, differences, recorded_provenance
+from ocrdata.conversion.worker import ConversionReport, ConversionTask, neighbours
 from ocrdata.errors import DiskError, OcrError, ShardError, UsageError
 from ocrdata.runtime.processes import work
 from ocrdata.runtime.progress import Progress
@@ -34,7 +34,7 @@ OnShards = Callable[[Sequence[Path]], None]
 
 def convert(
     source: Source,
-    options: Options,
+    options: ConversionOptions,
     progress: Progress | None = None,
     *,
     on_shards: OnShards | None = None,
@@ -54,7 +54,7 @@ def convert(
 
 def convert_one(
     source: Source,
-    options: Options,
+    options: ConversionOptions,
     shard: int,
     progress: Progress | None = None,
     *,
@@ -70,7 +70,11 @@ class _Conversion:
     """One run, while it holds the output's lock."""
 
     def __init__(
-        self, source: Source, options: Options, progress: Progress, on_shards: OnShards | None
+        self,
+        source: Source,
+        options: ConversionOptions,
+        progress: Progress,
+        on_shards: OnShards | None,
     ) -> None:
         self.source, self.options, self.progress = source, options, progress
         self.on_shards = on_shards
@@ -231,15 +235,15 @@ class _Conversion:
             self.progress.close()
             self.on_shards([self.out / self.layout.file(shard) for shard in shards])
 
-    def _task(self, folder: Path) -> Stretch:
-        return Stretch(self.source, self.layout, self.work, folder)
+    def _task(self, folder: Path) -> ConversionTask:
+        return ConversionTask(self.source, self.layout, self.work, folder)
 
     def _check_room(self, pending: Sequence[int]) -> None:
         """Refuse before the start what the disk cannot hold. Raises DiskError."""
         if not isinstance(self.source, SizedSource):
             return
         spans = [self.layout.span(shard) for shard in pending]
-        need = sum(self.source.size(first.start, last.stop) for first, last in runs(spans))
+        need = sum(self.source.size(first.start, last.stop) for first, last in neighbours(spans))
         free = free_bytes(self.out)
         if need > free:
             raise DiskError(
@@ -247,7 +251,7 @@ class _Conversion:
                 "free some, choose another --out, or take fewer rows with --limit"
             )
 
-    def _report(self, value: Made) -> None:
+    def _report(self, value: ConversionReport) -> None:
         self.progress.advance(value.rows, value.bytes)
         self.rejects += value.rejects
         if value.shard is not None:
@@ -301,7 +305,7 @@ class _Conversion:
         write_manifest(self.manifest_path, manifest)
         return manifest
 
-    def _tar_bytes(self, records: Sequence[Record]) -> dict[str, int]:
+    def _tar_bytes(self, records: Sequence[ShardRecord]) -> dict[str, int]:
         """What compressed shards are uncompressed; of plain ones "bytes" says it."""
         if not self.options.compress:
             return {}

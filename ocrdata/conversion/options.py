@@ -15,7 +15,7 @@ from ocrdata.shards.names import COMPRESSED, PLAIN
 
 
 @dataclass(frozen=True)
-class Options:
+class ConversionOptions:
     """How a source is made into shards. `start` and `stop` are origin rows, `limit` counts from
     `start`; `compress` is None or "zstd"; `command` makes the set again, for error messages."""
 

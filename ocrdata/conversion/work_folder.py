@@ -26,7 +26,7 @@ from ocrdata.storage.sealed import FORMAT, VERSION, check_version, parse_object
 
 
 @dataclass(frozen=True)
-class Record:
+class ShardRecord:
     """What came of one shard. `tar_bytes` is its size uncompressed; `rejects` are (origin row,
     reason)."""
 
@@ -71,15 +71,15 @@ class WorkFolder:
     def _record_path(self, shard: int) -> Path:
         return self.path / f"{shard:03d}.json"
 
-    def write_record(self, shard: int, record: Record) -> None:
+    def write_record(self, shard: int, record: ShardRecord) -> None:
         """Say durably that a shard is done; its tar and index are complete by now."""
         write_json(self._record_path(shard), asdict(record))
 
-    def read_record(self, shard: int) -> Record | None:
+    def read_record(self, shard: int) -> ShardRecord | None:
         """What came of a shard; None where it is not done, or its files are not those recorded."""
         try:
             value = json.loads(self._record_path(shard).read_bytes())
-            record = Record(
+            record = ShardRecord(
                 **{
                     **value,
                     "shard": ShardInfo(**value["shard"]),

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ocrdata.conversion.layout import Layout
 from ocrdata.conversion.rejects import Reject
-from ocrdata.conversion.work_folder import Record, WorkFolder
+from ocrdata.conversion.work_folder import ShardRecord, WorkFolder
 from ocrdata.errors import ImageError, RejectedRow, SourceError
 from ocrdata.runtime.processes import Report
 from ocrdata.sample import Sample, check
@@ -28,7 +28,7 @@ REPORT_ROWS = 32
 
 
 @dataclass(frozen=True)
-class Made:
+class ConversionReport:
     """What was done since the last report; `shard` is the one that became complete, if any."""
 
     rows: int
@@ -38,7 +38,7 @@ class Made:
 
 
 @dataclass(frozen=True)
-class Stretch:
+class ConversionTask:
     """What a worker needs to make shards into `folder`."""
 
     source: Source
@@ -52,7 +52,7 @@ class Stretch:
 
     def make(self, shards: Sequence[int], report: Report) -> None:
         """Make shards; neighbours in one go over the source. Raises SourceError, DiskError."""
-        for first, last in runs([range(shard, shard + 1) for shard in shards]):
+        for first, last in neighbours([range(shard, shard + 1) for shard in shards]):
             start = self.layout.span(first.start).start
             stop = self.layout.span(last.start).stop
             with closing(_checked(self.source, start, stop)) as rows:
@@ -84,7 +84,7 @@ class Stretch:
                 if row == span[-1]:
                     break
             info = writer.close()
-        record = Record(info, images, turns, image_bytes, tuple(rejects), writer.tar_size)
+        record = ShardRecord(info, images, turns, image_bytes, tuple(rejects), writer.tar_size)
         self.work.write_record(shard, record)
         since.flush(info)
 
@@ -106,7 +106,7 @@ class _Since:
             self.flush(None)
 
     def flush(self, shard: ShardInfo | None) -> None:
-        self._report(Made(self._rows, self._bytes, tuple(self._rejects), shard))
+        self._report(ConversionReport(self._rows, self._bytes, tuple(self._rejects), shard))
         self._rows = self._bytes = 0
         self._rejects = []
 
@@ -123,7 +123,7 @@ def _checked(source: Source, start: int, stop: int) -> Generator[tuple[int, Samp
         raise SourceError(f"{source.name}: the rows end at {expected:,}, {stop:,} were counted")
 
 
-def runs(spans: Sequence[range]) -> Iterator[tuple[range, range]]:
+def neighbours(spans: Sequence[range]) -> Iterator[tuple[range, range]]:
     """First and last of each stretch of spans that touch."""
     breaks = [n + 1 for n, (a, b) in enumerate(pairwise(spans)) if a.stop != b.start]
     for begin, end in pairwise([0, *breaks, len(spans)]):

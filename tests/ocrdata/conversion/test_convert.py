@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from ocrdata.conversion.convert import convert
-from ocrdata.conversion.options import Options
+from ocrdata.conversion.options import ConversionOptions
 from ocrdata.errors import DiskError, OcrError, SourceError, UsageError
 from ocrdata.reading.view import open_shards
 from ocrdata.runtime.progress import Progress
@@ -23,8 +23,8 @@ BAD = frozenset({3, 6, 21, 24})
 
 
 @pytest.fixture
-def options(tmp_path: Path) -> Options:
-    return Options(tmp_path / "out", "set", shard_samples=10, max_reject_fraction=0.2)
+def options(tmp_path: Path) -> ConversionOptions:
+    return ConversionOptions(tmp_path / "out", "set", shard_samples=10, max_reject_fraction=0.2)
 
 
 @pytest.fixture
@@ -32,7 +32,7 @@ def source(tmp_path: Path) -> Numbered:
     return Numbered(45, BAD, log=tmp_path / "log")
 
 
-def test_every_row_is_a_sample_or_a_reject(options: Options, source: Numbered) -> None:
+def test_every_row_is_a_sample_or_a_reject(options: ConversionOptions, source: Numbered) -> None:
     manifest = convert(source, options)
     assert [shard.file for shard in manifest.shards] == [f"set-{n:03d}.tar" for n in range(5)]
     assert [shard.samples for shard in manifest.shards] == [8, 10, 8, 10, 5]
@@ -62,7 +62,7 @@ def test_every_row_is_a_sample_or_a_reject(options: Options, source: Numbered) -
     }  # fmt: skip
 
 
-def test_nothing_but_the_set_is_left(options: Options) -> None:
+def test_nothing_but_the_set_is_left(options: ConversionOptions) -> None:
     convert(Numbered(45), options)
     assert sorted(made(options.out)) == sorted(
         [f"set-{n:03d}{end}" for n in range(5) for end in (".tar", ".index.parquet")] + ["set.json"]
@@ -70,14 +70,14 @@ def test_nothing_but_the_set_is_left(options: Options) -> None:
 
 
 @pytest.mark.parametrize("workers", [2, 3])
-def test_workers_change_nothing(options: Options, source: Numbered, workers: int) -> None:
+def test_workers_change_nothing(options: ConversionOptions, source: Numbered, workers: int) -> None:
     convert(source, options)
     many = replace(options, out=options.out.parent / "many", workers=workers)
     convert(source, many)
     assert made(many.out) == made(options.out)
 
 
-def test_rejects_elsewhere_never_move_a_shard(options: Options) -> None:
+def test_rejects_elsewhere_never_move_a_shard(options: ConversionOptions) -> None:
     convert(Numbered(45, BAD), options)
     other = replace(options, out=options.out.parent / "other")
     convert(Numbered(45, BAD - {3, 6}), other)
@@ -87,7 +87,7 @@ def test_rejects_elsewhere_never_move_a_shard(options: Options) -> None:
         assert first[f"set-{number:03d}.tar"] == second[f"set-{number:03d}.tar"]
 
 
-def test_a_slice_has_the_same_shards_where_it_covers_them(options: Options) -> None:
+def test_a_slice_has_the_same_shards_where_it_covers_them(options: ConversionOptions) -> None:
     convert(Numbered(45), options)
     part = replace(options, out=options.out.parent / "part", start=15, stop=35)
     manifest = convert(Numbered(45), part)
@@ -104,7 +104,7 @@ def test_a_slice_has_the_same_shards_where_it_covers_them(options: Options) -> N
 
 
 def test_a_broken_source_is_gone_on_from(
-    options: Options, source: Numbered, tmp_path: Path
+    options: ConversionOptions, source: Numbered, tmp_path: Path
 ) -> None:
     convert(source, replace(options, out=tmp_path / "whole"))
     with pytest.raises(SourceError, match="does not deliver"):
@@ -123,7 +123,7 @@ def test_a_broken_source_is_gone_on_from(
 
 
 def test_what_is_missing_in_the_middle_is_made_again(
-    options: Options, source: Numbered, tmp_path: Path
+    options: ConversionOptions, source: Numbered, tmp_path: Path
 ) -> None:
     convert(source, replace(options, out=tmp_path / "whole"))
     with pytest.raises(SourceError):
@@ -136,7 +136,9 @@ def test_what_is_missing_in_the_middle_is_made_again(
     assert made(options.out) == made(tmp_path / "whole")
 
 
-def test_a_complete_set_is_left_alone(options: Options, source: Numbered, tmp_path: Path) -> None:
+def test_a_complete_set_is_left_alone(
+    options: ConversionOptions, source: Numbered, tmp_path: Path
+) -> None:
     manifest = convert(source, options)
     before = {path: path.stat().st_mtime_ns for path in options.out.iterdir()}
     (tmp_path / "log").unlink()
@@ -147,7 +149,9 @@ def test_a_complete_set_is_left_alone(options: Options, source: Numbered, tmp_pa
     assert {path: path.stat().st_mtime_ns for path in options.out.iterdir()} == before
 
 
-def test_what_a_complete_set_has_lost_is_made_again(options: Options, source: Numbered) -> None:
+def test_what_a_complete_set_has_lost_is_made_again(
+    options: ConversionOptions, source: Numbered
+) -> None:
     manifest = convert(source, options)
     whole = made(options.out)
     (options.out / "set-001.tar").unlink()
@@ -171,7 +175,7 @@ def test_what_a_complete_set_has_lost_is_made_again(options: Options, source: Nu
     ],
 )
 def test_shards_of_another_conversion_are_not_mixed_in(
-    options: Options, source: Numbered, complete: bool, changed: dict[str, Any], said: str
+    options: ConversionOptions, source: Numbered, complete: bool, changed: dict[str, Any], said: str
 ) -> None:
     if complete:
         convert(source, options)
@@ -187,7 +191,9 @@ def test_shards_of_another_conversion_are_not_mixed_in(
     assert made(options.out) == before
 
 
-def test_a_conversion_that_made_nothing_binds_nobody(options: Options, source: Numbered) -> None:
+def test_a_conversion_that_made_nothing_binds_nobody(
+    options: ConversionOptions, source: Numbered
+) -> None:
     with pytest.raises(SourceError):
         convert(replace(source, breaks_at=0), options)
     assert (options.out / ".set.making").is_dir()
@@ -195,14 +201,18 @@ def test_a_conversion_that_made_nothing_binds_nobody(options: Options, source: N
     assert again == convert(replace(source, salt=9), replace(options, out=options.out / "fresh"))
 
 
-def test_shards_nobody_accounts_for_are_refused(options: Options, source: Numbered) -> None:
+def test_shards_nobody_accounts_for_are_refused(
+    options: ConversionOptions, source: Numbered
+) -> None:
     convert(source, options)
     (options.out / "set.json").unlink()
     with pytest.raises(UsageError, match=r"set-000\.tar is there, but no manifest"):
         convert(source, options)
 
 
-def test_too_many_rejects_fail_as_soon_as_it_is_certain(options: Options, tmp_path: Path) -> None:
+def test_too_many_rejects_fail_as_soon_as_it_is_certain(
+    options: ConversionOptions, tmp_path: Path
+) -> None:
     source = Numbered(400, frozenset(range(0, 200, 5)), log=tmp_path / "log")
     strict = replace(options, max_reject_fraction=0.05)
     with pytest.raises(OcrError) as caught:
@@ -223,12 +233,12 @@ def test_too_many_rejects_fail_as_soon_as_it_is_certain(options: Options, tmp_pa
     assert convert(source, options).rejects["rows"] == 40
 
 
-def test_exactly_as_many_rejects_as_are_allowed(options: Options) -> None:
+def test_exactly_as_many_rejects_as_are_allowed(options: ConversionOptions) -> None:
     source = Numbered(100, frozenset({0, 50}))
     assert convert(source, replace(options, max_reject_fraction=0.02)).rejects["rows"] == 2
 
 
-def test_a_shard_of_rejects_alone_is_there_and_empty(options: Options) -> None:
+def test_a_shard_of_rejects_alone_is_there_and_empty(options: ConversionOptions) -> None:
     source = Numbered(30, frozenset(range(10, 20)))
     manifest = convert(source, replace(options, max_reject_fraction=0.5))
     assert [shard.samples for shard in manifest.shards] == [10, 0, 10]
@@ -236,7 +246,9 @@ def test_a_shard_of_rejects_alone_is_there_and_empty(options: Options) -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_file_too_large_leaves_nothing(options: Options, source: Numbered, workers: int) -> None:
+def test_a_file_too_large_leaves_nothing(
+    options: ConversionOptions, source: Numbered, workers: int
+) -> None:
     import resource
 
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -250,7 +262,7 @@ def test_a_file_too_large_leaves_nothing(options: Options, source: Numbered, wor
     convert(source, options)
 
 
-def test_a_disk_that_is_too_small_is_told_before_the_start(options: Options) -> None:
+def test_a_disk_that_is_too_small_is_told_before_the_start(options: ConversionOptions) -> None:
     with pytest.raises(
         DiskError, match=r"out: about \d+\.\d TB are needed, .* are free; free some"
     ):
@@ -258,7 +270,7 @@ def test_a_disk_that_is_too_small_is_told_before_the_start(options: Options) -> 
     assert not list(options.out.glob("*.tar"))
 
 
-def test_an_output_that_is_being_written(options: Options, source: Numbered) -> None:
+def test_an_output_that_is_being_written(options: ConversionOptions, source: Numbered) -> None:
     options.out.mkdir()
     with (
         Lock(options.out / ".set.lock", "a set"),
@@ -267,14 +279,14 @@ def test_an_output_that_is_being_written(options: Options, source: Numbered) -> 
         convert(source, options)
 
 
-def test_a_file_where_the_folder_should_be(options: Options, source: Numbered) -> None:
+def test_a_file_where_the_folder_should_be(options: ConversionOptions, source: Numbered) -> None:
     options.out.write_text("")
     with pytest.raises(DiskError, match="a file stands where a folder is needed"):
         convert(source, options)
 
 
 def test_left_over_temporaries_go_and_those_of_others_stay(
-    options: Options, source: Numbered
+    options: ConversionOptions, source: Numbered
 ) -> None:
     options.out.mkdir()
     mine = [".set-004.tar.tmp", ".set.json.tmp", ".set-001.index.parquet.tmp"]
@@ -302,7 +314,7 @@ def test_left_over_temporaries_go_and_those_of_others_stay(
     ],
 )
 def test_options_that_cannot_be_meant(
-    options: Options, values: dict[str, Any], message: str
+    options: ConversionOptions, values: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(UsageError, match=f"^{message}"):
         replace(options, **values)
@@ -310,7 +322,7 @@ def test_options_that_cannot_be_meant(
 
 @pytest.mark.parametrize("values", [{"start": 45}, {"stop": 46}, {"start": 9, "stop": 9}])
 def test_slices_with_nothing_in_them(
-    options: Options, source: Numbered, values: dict[str, int]
+    options: ConversionOptions, source: Numbered, values: dict[str, int]
 ) -> None:
     with pytest.raises(UsageError, match="the data set has 45 rows"):
         convert(source, replace(options, **values))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ocrdata.conversion.convert import convert, convert_one
-from ocrdata.conversion.options import Options
+from ocrdata.conversion.options import ConversionOptions
 from ocrdata.errors import OcrError, UsageError
 from ocrdata.reading.view import open_shards
 from ocrdata.shards.index import index_path
@@ -22,8 +22,8 @@ BAD = frozenset({3, 6, 21, 24})
 
 
 @pytest.fixture
-def options(tmp_path: Path) -> Options:
-    return Options(
+def options(tmp_path: Path) -> ConversionOptions:
+    return ConversionOptions(
         tmp_path / "out", "set", shard_samples=10, max_reject_fraction=0.2, compress="zstd"
     )
 
@@ -33,7 +33,9 @@ def source(tmp_path: Path) -> Numbered:
     return Numbered(45, BAD, log=tmp_path / "log")
 
 
-def test_the_same_samples_as_plain(options: Options, source: Numbered, tmp_path: Path) -> None:
+def test_the_same_samples_as_plain(
+    options: ConversionOptions, source: Numbered, tmp_path: Path
+) -> None:
     packed = convert(source, options)
     plain = convert(source, replace(options, out=tmp_path / "plain", compress=None))
     assert [shard.file for shard in packed.shards] == [f"set-{n:03d}.tar.zst" for n in range(5)]
@@ -53,7 +55,7 @@ def test_the_same_samples_as_plain(options: Options, source: Numbered, tmp_path:
     )
 
 
-def test_workers_and_a_break_change_nothing(options: Options, tmp_path: Path) -> None:
+def test_workers_and_a_break_change_nothing(options: ConversionOptions, tmp_path: Path) -> None:
     convert(Numbered(45, BAD), replace(options, workers=3))
     broken = replace(options, out=tmp_path / "broken")
     with pytest.raises(OcrError):
@@ -68,7 +70,7 @@ def test_workers_and_a_break_change_nothing(options: Options, tmp_path: Path) ->
 @pytest.mark.parametrize("lost", ["set-003.tar.zst", "set-003.index.parquet"])
 @pytest.mark.parametrize("alone", [True, False])
 def test_a_lost_file_is_made_again(
-    options: Options, source: Numbered, lost: str, alone: bool
+    options: ConversionOptions, source: Numbered, lost: str, alone: bool
 ) -> None:
     convert(source, options)
     before = made(options.out)
@@ -80,7 +82,7 @@ def test_a_lost_file_is_made_again(
     assert made(options.out) == before
 
 
-def test_one_kind_is_not_mixed_with_the_other(options: Options, source: Numbered) -> None:
+def test_one_kind_is_not_mixed_with_the_other(options: ConversionOptions, source: Numbered) -> None:
     convert(source, options)
     with pytest.raises(UsageError, match="compress was 'zstd', now None"):
         convert(source, replace(options, compress=None))
@@ -91,7 +93,7 @@ def test_one_kind_is_not_mixed_with_the_other(options: Options, source: Numbered
         replace(options, compress="gzip")
 
 
-def other_zstd(options: Options, shard: int) -> Manifest:
+def other_zstd(options: ConversionOptions, shard: int) -> Manifest:
     """The set as another version of zstd would have made one of its shards."""
     manifest = read_manifest(options.out / "set.json")
     path = options.out / manifest.shards[shard].file
@@ -108,7 +110,7 @@ def other_zstd(options: Options, shard: int) -> Manifest:
     return other
 
 
-def test_a_repair_by_another_version_of_zstd(options: Options, source: Numbered) -> None:
+def test_a_repair_by_another_version_of_zstd(options: ConversionOptions, source: Numbered) -> None:
     ours = convert(source, options)
     other = other_zstd(options, 2)
     assert other.shards[2].digest != ours.shards[2].digest
@@ -118,7 +120,7 @@ def test_a_repair_by_another_version_of_zstd(options: Options, source: Numbered)
     assert len(open_shards(str(options.out / "set.json"))) == 41
 
 
-def test_a_source_that_changed_is_not_taken_for_a_repair(options: Options) -> None:
+def test_a_source_that_changed_is_not_taken_for_a_repair(options: ConversionOptions) -> None:
     convert(Numbered(45, BAD), options)
     before = made(options.out)
     path = options.out / "set-002.tar.zst"
@@ -129,7 +131,7 @@ def test_a_source_that_changed_is_not_taken_for_a_repair(options: Options) -> No
     assert made(options.out) == {k: v for k, v in before.items() if k != path.name}
 
 
-def test_a_row_too_large_is_a_reject(options: Options) -> None:
+def test_a_row_too_large_is_a_reject(options: ConversionOptions) -> None:
     source = Numbered(45, salt="x" * (1 << 24))
     few = replace(options, start=0, limit=2, shard_samples=2, max_reject_fraction=1)
     manifest = convert(source, few)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ocrdata.conversion.convert import convert, convert_one
-from ocrdata.conversion.options import Options
+from ocrdata.conversion.options import ConversionOptions
 from ocrdata.errors import OcrError, UsageError
 from ocrdata.shards.manifest import read_manifest, write_manifest
 from tests.support.numbered import Numbered, reads
@@ -18,8 +18,8 @@ BAD = frozenset({3, 6, 21, 24})
 
 
 @pytest.fixture
-def options(tmp_path: Path) -> Options:
-    return Options(tmp_path / "out", "set", shard_samples=10, max_reject_fraction=0.2)
+def options(tmp_path: Path) -> ConversionOptions:
+    return ConversionOptions(tmp_path / "out", "set", shard_samples=10, max_reject_fraction=0.2)
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def source(tmp_path: Path) -> Numbered:
 
 
 def test_one_shard_alone_is_a_part_of_the_set(
-    options: Options, source: Numbered, tmp_path: Path
+    options: ConversionOptions, source: Numbered, tmp_path: Path
 ) -> None:
     convert(source, replace(options, out=tmp_path / "whole"))
     (tmp_path / "log").unlink()
@@ -43,7 +43,7 @@ def test_one_shard_alone_is_a_part_of_the_set(
 
 @pytest.mark.parametrize("damage", ["lost", "flipped", "lost index"])
 def test_one_shard_of_a_complete_set_is_repaired(
-    options: Options, source: Numbered, damage: str
+    options: ConversionOptions, source: Numbered, damage: str
 ) -> None:
     convert(source, options)
     before = made(options.out)
@@ -61,7 +61,7 @@ def test_one_shard_of_a_complete_set_is_repaired(
 
 
 def test_a_repair_from_a_changed_source_replaces_nothing(
-    options: Options, source: Numbered
+    options: ConversionOptions, source: Numbered
 ) -> None:
     convert(source, options)
     (options.out / "set-003.tar").unlink()
@@ -76,7 +76,7 @@ def test_a_repair_from_a_changed_source_replaces_nothing(
 
 
 def test_another_library_version_may_write_another_index(
-    options: Options, source: Numbered
+    options: ConversionOptions, source: Numbered
 ) -> None:
     manifest = convert(source, options)
     old = replace(manifest.shards[3], index_digest="0" * 32)
@@ -87,6 +87,8 @@ def test_another_library_version_may_write_another_index(
 
 
 @pytest.mark.parametrize("shard", [-1, 5, 40])
-def test_a_shard_that_is_not_of_the_set(options: Options, source: Numbered, shard: int) -> None:
+def test_a_shard_that_is_not_of_the_set(
+    options: ConversionOptions, source: Numbered, shard: int
+) -> None:
     with pytest.raises(UsageError, match=f"--only {shard}: the shards are 0 to 4"):
         convert_one(source, options, shard)

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from ocrdata.conversion.options import Options
+from ocrdata.conversion.options import ConversionOptions
 from ocrdata.errors import UsageError
 
 OUT = Path("out")
@@ -26,7 +26,7 @@ OUT = Path("out")
 )
 def test_what_cannot_be_meant(values: dict[str, Any], said: str) -> None:
     with pytest.raises(UsageError, match=f"^{said}"):
-        Options(OUT, **{"name": "x", **values})
+        ConversionOptions(OUT, **{"name": "x", **values})
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def test_what_cannot_be_meant(values: dict[str, Any], said: str) -> None:
 )
 @pytest.mark.parametrize("compress", [None, "zstd"])
 def test_the_layout(values: dict[str, Any], rows: range, compress: str | None) -> None:
-    layout = Options(OUT, "x", shard_samples=10, compress=compress, **values).layout(50)
+    layout = ConversionOptions(OUT, "x", shard_samples=10, compress=compress, **values).layout(50)
     assert [row for shard in layout.shards for row in layout.span(shard)] == list(rows)
     assert layout.file(3) == ("x-003.tar.zst" if compress else "x-003.tar")
 
@@ -49,4 +49,4 @@ def test_the_layout(values: dict[str, Any], rows: range, compress: str | None) -
 def test_rows_that_are_not_there() -> None:
     for values in ({"stop": 51}, {"start": 50}, {"start": 60, "limit": 5}):
         with pytest.raises(UsageError, match="the data set has 50 rows"):
-            Options(OUT, "x", **values).layout(50)
+            ConversionOptions(OUT, "x", **values).layout(50)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ocrdata.conversion.work_folder import Record, WorkFolder, differences, recorded_provenance
+from ocrdata.conversion.work_folder import ShardRecord, WorkFolder, differences, recorded_provenance
 from ocrdata.errors import ShardError
 from ocrdata.shards.names import make_key
 from ocrdata.shards.writer import ShardWriter
@@ -18,11 +18,11 @@ from tests.support.shardcommand import environment
 from tests.support.waiting import until, waits_on
 
 
-def make_shard(folder: Path) -> Record:
+def make_shard(folder: Path) -> ShardRecord:
     with ShardWriter(folder / "set-000.tar") as writer:
         for row, sample in Numbered(3).rows(0, 3):
             writer.write(make_key(row), sample)  # type: ignore[arg-type]
-        return Record(writer.close(), 3, 4, 5, ((7, "why"),))
+        return ShardRecord(writer.close(), 3, 4, 5, ((7, "why"),))
 
 
 def test_a_record_is_that_of_the_files_it_was_made_of(tmp_path: Path) -> None:

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from ocrdata.conversion.convert import convert
 from ocrdata.conversion.layout import Layout
-from ocrdata.conversion.options import Options
+from ocrdata.conversion.options import ConversionOptions
 from ocrdata.conversion.work_folder import WorkFolder
-from ocrdata.conversion.worker import REPORT_ROWS, Made, Stretch, runs
+from ocrdata.conversion.worker import REPORT_ROWS, ConversionReport, ConversionTask, neighbours
 from ocrdata.errors import DiskError, RejectedRow, SourceError
 from ocrdata.reading.view import open_shards
 from ocrdata.sample import Sample, from_turns
@@ -27,18 +27,18 @@ BAD = frozenset({3, 6, 21, 24})
 
 
 @pytest.fixture
-def options(tmp_path: Path) -> Options:
-    return Options(tmp_path / "out", "set", shard_samples=10, max_reject_fraction=0.2)
+def options(tmp_path: Path) -> ConversionOptions:
+    return ConversionOptions(tmp_path / "out", "set", shard_samples=10, max_reject_fraction=0.2)
 
 
-def stretch(folder: Path, source: Any, *, start: int = 0, per_shard: int = 10) -> Stretch:
+def stretch(folder: Path, source: Any, *, start: int = 0, per_shard: int = 10) -> ConversionTask:
     """A stretch over all of a source, its work folder begun."""
     out = folder / "out"
     out.mkdir(exist_ok=True)
     work = WorkFolder(out, "set")
     work.begin({})
     total = source.count()
-    return Stretch(source, Layout("set", total, start, total, per_shard), work, out)
+    return ConversionTask(source, Layout("set", total, start, total, per_shard), work, out)
 
 
 class Gap(Numbered):
@@ -55,7 +55,7 @@ class Short(Numbered):
         yield from super().rows(start, min(stop, 33))
 
 
-def test_a_source_that_miscounts_is_found_out(options: Options) -> None:
+def test_a_source_that_miscounts_is_found_out(options: ConversionOptions) -> None:
     with pytest.raises(SourceError, match="numbered: row 13 came where row 12 was due"):
         convert(Gap(45), options)
     with pytest.raises(SourceError, match="numbered: the rows end at 33, 45 were counted"):
@@ -115,7 +115,7 @@ def test_rows_beyond_those_asked_for_are_not_taken(tmp_path: Path) -> None:
     assert positions(made, 1) + positions(made, 2) == list(range(10, 30))
 
 
-def positions(made: Stretch, shard: int) -> list[int]:
+def positions(made: ConversionTask, shard: int) -> list[int]:
     """The origin rows of the samples in a shard."""
     view = open_shards(str(made.folder / made.layout.file(shard)))
     return [sample.meta["row"] for sample in view]
@@ -178,7 +178,7 @@ def test_a_shard_is_the_same_alone_and_among_others(tmp_path: Path) -> None:
 def test_reports_add_up_and_come_often(tmp_path: Path, per_shard: int) -> None:
     source = Numbered(150, BAD | {70, 71})
     made = stretch(tmp_path, source, per_shard=per_shard)
-    reports: list[Made] = []
+    reports: list[ConversionReport] = []
     made.make(list(made.layout.shards), reports.append)
     assert sum(report.rows for report in reports) == 150
     assert all(report.rows <= REPORT_ROWS for report in reports)
@@ -232,7 +232,7 @@ spans = st.lists(st.tuples(st.integers(0, 6), st.integers(1, 9)), max_size=12).m
 
 @given(spans=spans)
 def test_runs_are_what_touches(spans: list[range]) -> None:
-    found = list(runs(spans))
+    found = list(neighbours(spans))
     covered = [list(range(first.start, last.stop)) for first, last in found]
     assert [n for piece in covered for n in piece] == [n for span in spans for n in span]
     for (_, last), (first, _) in pairwise(found):
