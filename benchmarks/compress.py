@@ -26,7 +26,7 @@ from ocrdata.runtime.cli import Parser, run
 from ocrdata.sample import Sample
 from ocrdata.shards.frames import FRAME_BYTES, LEVEL
 from ocrdata.shards.names import COMPRESSED, PLAIN, make_key
-from ocrdata.shards.output import Frames
+from ocrdata.shards.output import ZstdOptions
 from ocrdata.shards.writer import ShardWriter
 from ocrdata.sources.jsonl import JsonlSource
 
@@ -52,18 +52,18 @@ class Set:
 
     name: str
     folder: Path
-    frames: Frames | None
+    frames: ZstdOptions | None
     bytes: int
     seconds: float
 
 
-def write_set(folder: Path, samples: Sequence[Sample], frames: Frames | None) -> Set:
+def write_set(folder: Path, samples: Sequence[Sample], frames: ZstdOptions | None) -> Set:
     """Write all shards; `frames` None gives plain tars."""
     folder.mkdir()
     began, total = time.process_time(), 0
     for number, start in enumerate(range(0, len(samples), SHARD_SAMPLES)):
         path = folder / f"chat-{number:03d}{COMPRESSED if frames else PLAIN}"
-        with ShardWriter(path, frames=frames or Frames()) as writer:
+        with ShardWriter(path, frames=frames or ZstdOptions()) as writer:
             for at, sample in enumerate(samples[start : start + SHARD_SAMPLES], start):
                 writer.write(make_key(at), sample)
         total += writer.close().bytes
@@ -83,7 +83,7 @@ def main(arguments: Sequence[str]) -> int:
 
 def measure(folder: Path, runs: int) -> dict[str, object]:
     samples = load_chats()
-    kinds = [None, *(Frames(size << 10, level) for size in SIZES for level in LEVELS)]
+    kinds = [None, *(ZstdOptions(size << 10, level) for size in SIZES for level in LEVELS)]
     sets = [write_set(folder / str(n), samples, frames) for n, frames in enumerate(kinds)]
     reading = interleaved({one.name: through(one, len(samples)) for one in sets}, runs)
     starts = all_starts(sets, len(samples))

@@ -35,7 +35,12 @@ from ocrdata.shards.arrow import (
 )
 from ocrdata.shards.frames import FrameSize, FrameTable, check_growth
 from ocrdata.shards.names import beside
-from ocrdata.shards.parquet_limits import INDEX_STRINGS, read_footer, refuse_bomb, refuse_surplus
+from ocrdata.shards.parquet_limits import (
+    INDEX_STRINGS,
+    check_column_bytes,
+    check_row_count,
+    read_footer,
+)
 from ocrdata.shards.tar import BLOCK
 from ocrdata.storage.files import atomic_file, read_file
 from ocrdata.storage.sealed import (
@@ -269,9 +274,9 @@ def _opened(path: Path, size: int | None) -> Iterator[tuple[pq.ParquetFile, Inde
         if not file.schema_arrow.equals(SCHEMA):
             raise ShardError(str(path), "its columns are not those of an index")
         # A sample is a header and a payload in the tar, whatever it says of their number.
-        refuse_surplus(str(path), file.metadata, min(header.samples, header.tar_size // BLOCK))
+        check_row_count(str(path), file.metadata, min(header.samples, header.tar_size // BLOCK))
         tar_size = header.tar_size if size in (None, header.shard_size) else 0
-        refuse_bomb(str(path), data, tar_size, INDEX_STRINGS)
+        check_column_bytes(str(path), data, tar_size, INDEX_STRINGS)
         yield file, header
 
 

@@ -28,7 +28,7 @@ class Written:
     frames: tuple[FrameSize, ...] = ()
 
 
-class PlainSink:
+class PlainOutput:
     """Bytes as they are, gathered and written a megabyte at a time."""
 
     def __init__(self, handle: int, path: Path) -> None:
@@ -75,24 +75,24 @@ def _rest(buffers: list[bytes], written: int) -> list[bytes]:
 
 
 @dataclass(frozen=True)
-class Frames:
+class ZstdOptions:
     """How samples are compressed: content of a frame in bytes, at most, and zstd's level."""
 
     size: int = FRAME_BYTES
     level: int = LEVEL
 
 
-OUR_FRAMES = Frames()
+DEFAULT_ZSTD = ZstdOptions()
 
 
-class FrameSink:
+class ZstdOutput:
     """zstd frames of whole samples, then a seek table.
 
     A frame is closed before the sample that would make it too large; a sample larger than that is
     a frame of its own. What ends the tar goes into the last frame.
     """
 
-    def __init__(self, out: PlainSink, how: Frames) -> None:
+    def __init__(self, out: PlainOutput, how: ZstdOptions) -> None:
         self._out, self._how = out, how
         self._content: list[bytes] = []
         self._size = 0

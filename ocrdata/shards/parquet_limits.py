@@ -64,7 +64,7 @@ def read_footer(path: Path) -> dict[bytes, bytes] | None:
     return found
 
 
-def refuse_surplus(file: str, footer: pq.FileMetaData, rows: int) -> None:
+def check_row_count(file: str, footer: pq.FileMetaData, rows: int) -> None:
     """Refuse a file of more than `rows` rows by its footer, before a page is decompressed: repeated
     rows take next to nothing in a file, and gigabytes out of it. Raises ShardError.
 
@@ -75,7 +75,7 @@ def refuse_surplus(file: str, footer: pq.FileMetaData, rows: int) -> None:
         raise ShardError(file, f"has {footer.num_rows:,} rows, where there can be {rows:,} at most")
 
 
-def refuse_bomb(file: str, data: bytes, tar_size: int, strings: Sequence[str] = ()) -> None:
+def check_column_bytes(file: str, data: bytes, tar_size: int, strings: Sequence[str] = ()) -> None:
     """Refuse a Parquet file whose columns would take more than those of a tar of `tar_size` bytes.
 
     `strings` are the paths of its string columns. Raises ShardError.

@@ -22,7 +22,7 @@ from ocrdata.shards.index import IndexMember, IndexRow, index_path, write_index
 from ocrdata.shards.index_rows import IndexBuilder
 from ocrdata.shards.manifest import ShardInfo, shard_info
 from ocrdata.shards.names import KEY_DIGITS, image_names, is_compressed, is_shard, make_key
-from ocrdata.shards.output import OUR_FRAMES, Frames, FrameSink, PlainSink
+from ocrdata.shards.output import DEFAULT_ZSTD, PlainOutput, ZstdOptions, ZstdOutput
 from ocrdata.shards.tar import BLOCK, END, header, padding
 from ocrdata.storage.files import create_file, discard, explain_disk, publish, temporary_name
 
@@ -52,7 +52,7 @@ class ShardWriter:
     in .tar.zst makes a compressed shard, as `frames` says.
     """
 
-    def __init__(self, path: Path, *, frames: Frames = OUR_FRAMES) -> None:
+    def __init__(self, path: Path, *, frames: ZstdOptions = DEFAULT_ZSTD) -> None:
         if not is_shard(path.name):
             raise UsageError(f"{path}: a shard's name ends in .tar or .tar.zst")
         if not path.parent.is_dir():
@@ -66,8 +66,8 @@ class ShardWriter:
         with explain_disk(path):
             self._handle = create_file(self._temporary, 0o644)
         self._compressed = is_compressed(path.name)
-        plain = PlainSink(self._handle, path)
-        self._sink = FrameSink(plain, frames) if self._compressed else plain
+        plain = PlainOutput(self._handle, path)
+        self._sink = ZstdOutput(plain, frames) if self._compressed else plain
 
     def __enter__(self) -> ShardWriter:
         return self

@@ -32,7 +32,7 @@ from ocrdata.shards.arrow import (
 )
 from ocrdata.shards.arrow import rows_digest as digest_of_rows
 from ocrdata.shards.names import beside, shard_stem
-from ocrdata.shards.parquet_limits import read_footer, refuse_bomb, refuse_surplus
+from ocrdata.shards.parquet_limits import check_column_bytes, check_row_count, read_footer
 from ocrdata.storage.cache import cached_path
 from ocrdata.storage.files import atomic_file, read_file
 from ocrdata.storage.sealed import FORMAT, VERSION, check_seal, check_version, parse_object, seal
@@ -194,9 +194,9 @@ def read_counts(
             _check_owner(path, header, rows_digest, fingerprint)
             if not file.schema_arrow.equals(SCHEMA):
                 raise ShardError(str(path), "its columns are not those of token counts")
-            refuse_surplus(str(path), file.metadata, header.samples)
+            check_row_count(str(path), file.metadata, header.samples)
             if tar_size is not None:
-                refuse_bomb(str(path), data, tar_size)
+                check_column_bytes(str(path), data, tar_size)
             table = file.read(use_threads=False)
         if digest_of_rows(table) != header.rows_digest:
             raise ShardError(str(path), "the rows are not those its digest was made of")

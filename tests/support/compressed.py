@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ocrdata.sample import Sample, from_turns
 from ocrdata.shards.frames import FrameTable
 from ocrdata.shards.names import make_key
-from ocrdata.shards.output import OUR_FRAMES, Frames
+from ocrdata.shards.output import DEFAULT_ZSTD, ZstdOptions
 from ocrdata.shards.writer import ShardWriter
 
 
@@ -69,7 +69,7 @@ def chat(number: int) -> Sample:
     return from_turns(turns, [], source="numbers", meta={"number": number})
 
 
-def write_chats(path: Path, count: int, frames: Frames = OUR_FRAMES) -> Path:
+def write_chats(path: Path, count: int, frames: ZstdOptions = DEFAULT_ZSTD) -> Path:
     """A shard of `count` such samples; a name that ends in .zst makes it a compressed one."""
     with ShardWriter(path, frames=frames) as writer:
         for number in range(count):

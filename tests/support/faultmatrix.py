@@ -8,7 +8,7 @@ from pathlib import Path
 from ocrdata.shards.index import index_path, read_index
 from ocrdata.shards.manifest import Manifest, ShardInfo, write_manifest
 from ocrdata.shards.names import make_key
-from ocrdata.shards.output import Frames
+from ocrdata.shards.output import ZstdOptions
 from ocrdata.shards.writer import ShardWriter
 from ocrtrain.settings.config import from_json, to_json
 from ocrtrain.state.run_files import read_sealed, write_sealed
@@ -21,7 +21,7 @@ PACKED = "x-000.tar.zst"
 
 
 def _write_packed(path: Path, numbers: range) -> ShardInfo:
-    with ShardWriter(path, frames=Frames(4000, 3)) as writer:
+    with ShardWriter(path, frames=ZstdOptions(4000, 3)) as writer:
         for number in numbers:
             writer.write(make_key(number), chat(number))
     return writer.close()

@@ -14,7 +14,7 @@ from ocrdata.errors import ShardError
 from ocrdata.reading.view import open_shards
 from ocrdata.shards.index import Index, index_path, read_index
 from ocrdata.shards.names import make_key
-from ocrdata.shards.output import Frames
+from ocrdata.shards.output import ZstdOptions
 from tests.support.compressed import chat, write_chats
 from tests.support.frameowners import owners
 
@@ -67,7 +67,7 @@ def lost(index: Index) -> dict[int, str]:
 
 @pytest.mark.parametrize("fault", [flipped, cut, cut_between_frames, zeroed, swapped])
 def test_with_its_index(fault: Fault, tmp_path: Path) -> None:
-    shard = write_chats(tmp_path / "z-000.tar.zst", COUNT, Frames(4000, 3))
+    shard = write_chats(tmp_path / "z-000.tar.zst", COUNT, ZstdOptions(4000, 3))
     index, sound, pick = read_index(index_path(shard)), shard.read_bytes(), random.Random(1)
     words, errors = lost(index), 0
     for _ in range(FAULTS):
@@ -93,7 +93,7 @@ def test_with_its_index(fault: Fault, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fault", [flipped, cut, cut_between_frames, zeroed])
 def test_without_an_index(fault: Fault, tmp_path: Path) -> None:
-    shard = write_chats(tmp_path / "z-000.tar.zst", COUNT, Frames(4000, 3))
+    shard = write_chats(tmp_path / "z-000.tar.zst", COUNT, ZstdOptions(4000, 3))
     index, sound, pick = read_index(index_path(shard)), shard.read_bytes(), random.Random(2)
     assert index.frames is not None
     seek_table, silent, harmless = index.frames.starts[-2], [], 0

@@ -13,7 +13,7 @@ from ocrdata.errors import OcrError, UsageError
 from ocrdata.reading.view import open_shards
 from ocrdata.shards.index import index_path
 from ocrdata.shards.manifest import Manifest, ShardInfo, read_manifest, write_manifest
-from ocrdata.shards.output import Frames
+from ocrdata.shards.output import ZstdOptions
 from ocrdata.shards.writer import ShardWriter
 from tests.support.numbered import Numbered, reads
 from tests.support.shardcommand import made
@@ -99,7 +99,7 @@ def other_zstd(options: ConversionOptions, shard: int) -> Manifest:
     path = options.out / manifest.shards[shard].file
     samples = list(open_shards(str(path)))
     keys = [open_shards(str(path)).ref(at).key for at in range(len(samples))]
-    with ShardWriter(path, frames=Frames(level=1)) as writer:
+    with ShardWriter(path, frames=ZstdOptions(level=1)) as writer:
         for key, sample in zip(keys, samples, strict=True):
             writer.write(key, sample)
     infos: list[ShardInfo] = list(manifest.shards)

@@ -22,7 +22,7 @@ from ocrdata.shards.index import (
     write_index,
 )
 from ocrdata.shards.members import split_name
-from ocrdata.shards.output import Frames
+from ocrdata.shards.output import ZstdOptions
 from tests.support.compressed import Piece, chat, sized, skippable, streamed, write, write_chats
 from tests.support.rows import image, samples, write_shard, write_tar
 
@@ -127,7 +127,7 @@ def test_a_tar_that_changes_while_it_is_indexed(tmp_path: Path) -> None:
 
 def test_a_compressed_shard_is_indexed_as_its_writer_did(tmp_path: Path) -> None:
     for count in (0, 1, 200):
-        path = write_chats(tmp_path / f"z-{count:03d}.tar.zst", count, Frames(5000, 3))
+        path = write_chats(tmp_path / f"z-{count:03d}.tar.zst", count, ZstdOptions(5000, 3))
         written = read_index(index_path(path))
         assert same(written, index_tar(path))
         assert (len(written.header.frames) > 10) == (count == 200)
@@ -166,7 +166,7 @@ def test_a_compressed_tar_that_was_cut(tmp_path: Path) -> None:
         write(tmp_path / "z-000.tar.zst", [sized(data[:length])])
         with pytest.raises(TruncatedError, match=r"z-000.tar.zst: .*truncated or damaged"):
             index_tar(tmp_path / "z-000.tar.zst")
-    path = write_chats(tmp_path / "z-001.tar.zst", 50, Frames(4000, 3))
+    path = write_chats(tmp_path / "z-001.tar.zst", 50, ZstdOptions(4000, 3))
     header, whole = read_index(index_path(path)).header, path.read_bytes()
     starts = [0, *accumulate(size for size, _ in header.frames)]
     for size in (*starts[:-2], 5, len(whole) // 2, len(whole) - 1):

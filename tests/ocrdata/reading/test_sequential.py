@@ -11,7 +11,7 @@ from ocrdata.reading import sequential
 from ocrdata.reading.sequential import CopyBuffer, SequentialReader, ViewBuffer
 from ocrdata.reading.view import Shards, open_shards
 from ocrdata.shards.index import index_path, read_index
-from ocrdata.shards.output import Frames
+from ocrdata.shards.output import ZstdOptions
 from tests.support.compressed import write_chats
 from tests.support.rows import flip, sample, write_set, write_shard
 
@@ -25,7 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A set of plain shards, and one compressed shard."""
     path = tmp_path_factory.mktemp("runs")
     write_set(path, "x", COUNTS, KINDS)
-    write_chats(path / "z-000.tar.zst", 40, Frames(3000, 3))
+    write_chats(path / "z-000.tar.zst", 40, ZstdOptions(3000, 3))
     return path
 
 

@@ -15,13 +15,13 @@ from ocrdata.reading.verify import ShardStatistics, find, verify_shards
 from ocrdata.reading.view import open_shards
 from ocrdata.shards.index import index_path, read_index
 from ocrdata.shards.names import make_key
-from ocrdata.shards.output import Frames
+from ocrdata.shards.output import ZstdOptions
 from tests.support.compressed import chat, write_chats
 from tests.support.frameowners import owners
 from tests.support.rows import flip
 
 COUNT = 150
-SMALL = Frames(4000, 3)
+SMALL = ZstdOptions(4000, 3)
 """Two to three samples a frame."""
 
 

@@ -9,14 +9,16 @@ import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ocrdata.shards.output import Frames, FrameSink, PlainSink, Written
+from ocrdata.shards.output import PlainOutput, Written, ZstdOptions, ZstdOutput
 
 
-def written(path: Path, samples: list[bytes], how: Frames | None, end: bytes = b"END") -> Written:
+def written(
+    path: Path, samples: list[bytes], how: ZstdOptions | None, end: bytes = b"END"
+) -> Written:
     """Each sample goes in as two parts."""
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    plain = PlainSink(handle, path)
-    sink = plain if how is None else FrameSink(plain, how)
+    plain = PlainOutput(handle, path)
+    sink = plain if how is None else ZstdOutput(plain, how)
     for sample in samples:
         sink.put(sample[: len(sample) // 2])
         sink.put(sample[len(sample) // 2 :])
@@ -36,7 +38,7 @@ def test_frames_hold_whole_samples(
 ) -> None:
     path = tmp_path_factory.mktemp("sink") / "x"
     samples = [random.Random(n).randbytes(size) for n, size in enumerate(sizes)]
-    done = written(path, samples, Frames(largest, 1))
+    done = written(path, samples, ZstdOptions(largest, 1))
     data = path.read_bytes()
     assert (done.size, done.digest) == (len(data), xxhash.xxh3_128_hexdigest(data))
     bounds = {sum(sizes[:n]) for n in range(len(sizes) + 1)}

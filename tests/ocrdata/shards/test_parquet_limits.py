@@ -15,7 +15,13 @@ import pytest
 from ocrdata.errors import ShardError
 from ocrdata.shards.arrow import SCHEMA
 from ocrdata.shards.index import index_path, read_index
-from ocrdata.shards.parquet_limits import _HEADER, FREE, INDEX_STRINGS, _spelled_out, refuse_bomb
+from ocrdata.shards.parquet_limits import (
+    _HEADER,
+    FREE,
+    INDEX_STRINGS,
+    _spelled_out,
+    check_column_bytes,
+)
 from tests.support.rows import sample, write_shard
 
 WORDS = pa.schema([pa.field("source", pa.string(), nullable=False)])
@@ -40,13 +46,13 @@ def test_pages_are_found_in_all_forms() -> None:
 def test_a_value_of_which_there_are_many() -> None:
     """Words of a dictionary are added up as often as they stand there, and no more than that."""
     few = written(["x" * 1000] * 1000)
-    refuse_bomb("x", few, 0, ("source",))
+    check_column_bytes("x", few, 0, ("source",))
     many = written(["x" * 100_000] * 1000)
     with pytest.raises(ShardError, match=r"x: its columns take 100,\d+,\d+ bytes, where those of"):
-        refuse_bomb("x", many, 0, ("source",))
-    refuse_bomb("x", many, 30 << 20, ("source",))  # a tar of 30 MiB can hold them
+        check_column_bytes("x", many, 0, ("source",))
+    check_column_bytes("x", many, 30 << 20, ("source",))  # a tar of 30 MiB can hold them
     # A long one that stands there once: the bound is passed, and the sum is not.
-    refuse_bomb("x", written(["x" * 100_000, *["y"] * 100_000]), 0, ("source",))
+    check_column_bytes("x", written(["x" * 100_000, *["y"] * 100_000]), 0, ("source",))
 
 
 def test_one_long_value_and_many_short_ones() -> None:
@@ -56,13 +62,13 @@ def test_one_long_value_and_many_short_ones() -> None:
         written(pa.array(np.zeros(1 << 20, np.int8)).cast(pa.string())),
     ):
         with pytest.raises(ShardError, match="where those of a tar of 0 take 16,777,216 at most"):
-            refuse_bomb("x", data, 0, ("source",))
+            check_column_bytes("x", data, 0, ("source",))
 
 
 def test_prefixes_are_not_believed() -> None:
     data = written(["x" * 100_000] * 1000, use_dictionary=False, column_encoding="DELTA_BYTE_ARRAY")
     with pytest.raises(ShardError, match="its columns take"):
-        refuse_bomb("x", data, 0, ("source",))
+        check_column_bytes("x", data, 0, ("source",))
 
 
 def test_all_strings_of_an_index_are_spelled_out(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from ocrdata.sample import Sample, from_turns
 from ocrdata.shards.frames import MAX_FRAME
 from ocrdata.shards.manifest import shard_info
 from ocrdata.shards.names import make_key
-from ocrdata.shards.output import Frames
+from ocrdata.shards.output import ZstdOptions
 from ocrdata.shards.writer import ShardWriter
 from tests.support.compressed import chat, write_chats
 from tests.support.rows import image, sample, samples, write_set, write_shard
@@ -270,7 +270,7 @@ def test_a_compressed_shard_holds_the_same_tar(
     plain, packed = folder / "x-000.tar", folder / "z-000.tar.zst"
     said = write_shard(plain, rows)
     for _ in range(2):
-        with ShardWriter(packed, frames=Frames(size, 1)) as writer:
+        with ShardWriter(packed, frames=ZstdOptions(size, 1)) as writer:
             for number, one in enumerate(rows):
                 writer.write(make_key(number), one)
         before, info = packed.read_bytes(), writer.close()
