@@ -44,7 +44,7 @@ class TurnCount(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Rendered:
+class TokenizedConversation:
     """One conversation as ids.
 
     `supervised[t]` is True where `ids[t]` is to be predicted: assistant text and its end token.
@@ -77,7 +77,7 @@ def specials(turns: int) -> int:
 
 def render(
     messages: Sequence[Message], tokenizer: Tokenizer, slots: Sequence[int] = ()
-) -> Rendered:
+) -> TokenizedConversation:
     """Ids of a whole conversation; `slots[n]` positions for its n-th image.
 
     Raises RejectedRow where the roles are out of order, ValueError where `slots` do not fit the
@@ -91,7 +91,7 @@ def render(
 
 def render_prompt(
     messages: Sequence[Message], tokenizer: Tokenizer, slots: Sequence[int] = ()
-) -> Rendered:
+) -> TokenizedConversation:
     """Ids up to and with the <|assistant_start|> after the last user message; none supervised.
 
     Raises RejectedRow where the conversation does not end with a user message.
@@ -123,7 +123,7 @@ def count(messages: Sequence[Message], tokenizer: Tokenizer) -> list[TurnCount]:
     return counts
 
 
-def truncate(rendered: Rendered, seq_len: int) -> Rendered:
+def truncate(rendered: TokenizedConversation, seq_len: int) -> TokenizedConversation:
     """At most `seq_len` ids: whole turns from the first on, and the rendering itself when it fits.
 
     Where not even the first turn fits, its answer is cut. Where its question alone leaves no room
@@ -156,7 +156,7 @@ def truncate(rendered: Rendered, seq_len: int) -> Rendered:
     )
 
 
-def _has_room(rendered: Rendered, seq_len: int) -> bool:
+def _has_room(rendered: TokenizedConversation, seq_len: int) -> bool:
     """Whether the first question leaves a position for its answer."""
     answers = np.flatnonzero(rendered.supervised)
     return len(answers) > 0 and int(answers[0]) < seq_len
@@ -197,7 +197,9 @@ def _merge_system(system: str, user: list[Part]) -> list[Part]:
     return [text_part(head), *user]
 
 
-def _render(turns: list[_Turn], tokenizer: Tokenizer, slots: Sequence[int]) -> Rendered:
+def _render(
+    turns: list[_Turn], tokenizer: Tokenizer, slots: Sequence[int]
+) -> TokenizedConversation:
     images = sum(part["type"] == "image" for turn in turns for part in turn.user)
     if images != len(slots) or any(number < 1 for number in slots):
         raise ValueError(f"{images} images are placed, their slots are {list(slots)}")
@@ -225,7 +227,9 @@ def _render(turns: list[_Turn], tokenizer: Tokenizer, slots: Sequence[int]) -> R
     supervised = np.zeros(len(ids), np.bool_)
     for start, end in spans:
         supervised[start:end] = True
-    return Rendered(np.asarray(ids, np.int32), supervised, tuple(starts), tuple(slots), tuple(ends))
+    return TokenizedConversation(
+        np.asarray(ids, np.int32), supervised, tuple(starts), tuple(slots), tuple(ends)
+    )
 
 
 IGNORE = -100

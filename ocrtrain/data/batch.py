@@ -29,7 +29,7 @@ from ocrdata.errors import RejectedRow, ShardError, UsageError
 from ocrdata.images.letterbox import letterbox_geometry
 from ocrdata.reading.samples import DecodedSample
 from ocrdata.reading.view import SampleRef
-from ocrdata.tokens.rendering import IGNORE, Rendered, render, truncate
+from ocrdata.tokens.rendering import IGNORE, TokenizedConversation, render, truncate
 from ocrdata.tokens.tokenizer import Tokenizer
 from ocrtrain.settings.image_slots import image_slots
 
@@ -211,7 +211,7 @@ class Piece:
 
     ref: SampleRef
     source: str
-    rendered: Rendered
+    rendered: TokenizedConversation
     images: tuple[npt.NDArray[np.uint8], ...]
     bad: str = ""
 
@@ -239,7 +239,9 @@ def make_piece(
 
 def make_hole(ref: SampleRef, source: str, *, reason: str, tokenizer: Tokenizer) -> Piece:
     """What a skipped sample leaves in its row: one <|bos|> that nothing is learned from."""
-    nothing = Rendered(np.array([tokenizer.bos], np.int32), np.zeros(1, np.bool_), (), (), (1,))
+    nothing = TokenizedConversation(
+        np.array([tokenizer.bos], np.int32), np.zeros(1, np.bool_), (), (), (1,)
+    )
     return Piece(ref, source, nothing, (), reason)
 
 

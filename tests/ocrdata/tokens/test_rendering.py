@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from ocrdata.errors import RejectedRow, UsageError
 from ocrdata.sample import from_turns
 from ocrdata.tokens.rendering import (
-    Rendered,
+    TokenizedConversation,
     TurnCount,
     count,
     render,
@@ -249,7 +249,7 @@ def real_tokenizer() -> Tokenizer:
     return load_tokenizer(path)
 
 
-def adds_up(rendered: Rendered, counts: list[TurnCount], slots: int) -> bool:
+def adds_up(rendered: TokenizedConversation, counts: list[TurnCount], slots: int) -> bool:
     supervised = sum(turn.assistant_tokens + 1 for turn in counts)
     return (
         len(rendered) == specials(len(counts)) + sum(turn.tokens for turn in counts) + slots
