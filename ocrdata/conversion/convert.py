@@ -19,7 +19,7 @@ from ocrdata.conversion.rejects import Reject, examples, reasons, rejects_path, 
 from ocrdata.conversion.work_folder import ShardRecord, WorkFolder, differences, recorded_provenance
 from ocrdata.conversion.worker import ConversionReport, ConversionTask, neighbours
 from ocrdata.errors import DiskError, OcrError, ShardError, UsageError
-from ocrdata.runtime.processes import work
+from ocrdata.runtime.processes import run_in_processes
 from ocrdata.runtime.progress import Progress
 from ocrdata.runtime.units import human_bytes
 from ocrdata.shards.index import index_path
@@ -151,7 +151,7 @@ class _Conversion:
         missing = sum(len(self.layout.span(shard)) for shard in pending)
         self.progress.start(self.options.name, total, total - missing)
         self._check_rejects()
-        work(self._task(self.out), pending, self.options.workers, self._report)
+        run_in_processes(self._task(self.out), pending, self.options.workers, self._report)
         self._hand_over(self.layout.shards)
         self.finished = self._finish()
         return self.finished
@@ -172,7 +172,7 @@ class _Conversion:
         else:
             if self.work.provenance() is None:
                 self._begin()
-            work(self._task(self.out), [shard], 1, self._report)
+            run_in_processes(self._task(self.out), [shard], 1, self._report)
             record = self.work.read_record(shard)
             assert record is not None
             made = record.shard
@@ -205,7 +205,7 @@ class _Conversion:
     def _repair(self, shard: int, manifest: Manifest) -> ShardInfo:
         """Make a shard of a complete set aside, and put it in place if it is the same again."""
         make_folder(self.work.path)
-        work(self._task(self.work.path), [shard], 1, self._report)
+        run_in_processes(self._task(self.work.path), [shard], 1, self._report)
         file = self.layout.file(shard)
         made = self.work.path / file
         new = shard_info(made)

@@ -18,7 +18,7 @@ from ocrdata.errors import DiskError, RejectedRow, ShardError, UsageError
 from ocrdata.reading.shard_set import ShardSet
 from ocrdata.reading.spec import Resolved
 from ocrdata.reading.view import Shards
-from ocrdata.runtime.processes import Report, work
+from ocrdata.runtime.processes import Report, run_in_processes
 from ocrdata.runtime.progress import Progress
 from ocrdata.runtime.units import human_time
 from ocrdata.shards.frames import most_content
@@ -172,7 +172,9 @@ def count_shard_files(
         progress.advance(done.samples, done.bytes)
 
     try:
-        work(task, range(len(tars)), min(workers, -(-total // SAMPLES_A_PROCESS) or 1), report)
+        run_in_processes(
+            task, range(len(tars)), min(workers, -(-total // SAMPLES_A_PROCESS) or 1), report
+        )
     except BaseException:
         task.remove_leftovers()
         raise

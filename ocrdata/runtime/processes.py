@@ -31,7 +31,7 @@ class Task(Protocol):
         """Make these shards, in rising order, reporting on the way."""
 
 
-def pieces(shards: Sequence[int], workers: int) -> Iterator[Sequence[int]]:
+def split_evenly(shards: Sequence[int], workers: int) -> Iterator[Sequence[int]]:
     """`shards` cut in at most `workers` stretches whose lengths differ by one at most.
 
     Neighbours stay together, since they may share a row group.
@@ -43,7 +43,7 @@ def pieces(shards: Sequence[int], workers: int) -> Iterator[Sequence[int]]:
             yield piece
 
 
-def work(task: Task, shards: Sequence[int], workers: int, report: Report) -> None:
+def run_in_processes(task: Task, shards: Sequence[int], workers: int, report: Report) -> None:
     """Make `shards` with `workers` processes, or in this one where that is 1.
 
     `report` is called here with whatever the workers report. The first error of a worker, or of
@@ -55,7 +55,7 @@ def work(task: Task, shards: Sequence[int], workers: int, report: Report) -> Non
     context = multiprocessing.get_context("spawn")
     processes: dict[Connection[Any, Any], Any] = {}
     try:
-        for piece in pieces(shards, workers):
+        for piece in split_evenly(shards, workers):
             receiver, sender = context.Pipe(duplex=False)
             process = context.Process(target=_run, args=(task, piece, sender), daemon=True)
             process.start()

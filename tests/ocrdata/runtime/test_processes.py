@@ -13,13 +13,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocrdata.errors import OcrError, SourceError
-from ocrdata.runtime.processes import Report, pieces, work
+from ocrdata.runtime.processes import Report, run_in_processes, split_evenly
 from tests.support.shardcommand import ROOT, environment
 
 
 @given(shards=st.lists(st.integers(0, 10_000), unique=True).map(sorted), workers=st.integers(1, 20))
 def test_pieces_are_even_and_in_order(shards: list[int], workers: int) -> None:
-    cut = list(pieces(shards, workers))
+    cut = list(split_evenly(shards, workers))
     assert [shard for piece in cut for shard in piece] == shards
     assert len(cut) == min(workers, len(shards))
     if cut:
@@ -52,7 +52,7 @@ class Doing:
 
 def test_everything_is_reported_from_processes_of_their_own() -> None:
     got: list[tuple[int, int]] = []
-    work(Doing(), range(7), 2, got.append)
+    run_in_processes(Doing(), range(7), 2, got.append)
     assert sorted(shard for shard, _ in got) == list(range(7))
     processes = {process for _, process in got}
     assert len(processes) == 2 and os.getpid() not in processes
@@ -60,9 +60,9 @@ def test_everything_is_reported_from_processes_of_their_own() -> None:
 
 def test_one_worker_is_this_process() -> None:
     got: list[tuple[int, int]] = []
-    work(Doing(), [3, 4], 1, got.append)
-    work(Doing(), [5], 8, got.append)
-    work(Doing(), [], 8, got.append)
+    run_in_processes(Doing(), [3, 4], 1, got.append)
+    run_in_processes(Doing(), [5], 8, got.append)
+    run_in_processes(Doing(), [], 8, got.append)
     assert got == [(shard, os.getpid()) for shard in (3, 4, 5)]
 
 
@@ -76,7 +76,7 @@ def test_one_worker_is_this_process() -> None:
 )
 def test_the_first_error_ends_all(what: str, kind: type[Exception], message: str) -> None:
     with pytest.raises(kind, match=message):
-        work(Doing(what, 1), range(6), 2, lambda _: None)
+        run_in_processes(Doing(what, 1), range(6), 2, lambda _: None)
 
 
 def test_an_error_of_the_reports_ends_all() -> None:
@@ -84,7 +84,7 @@ def test_an_error_of_the_reports_ends_all() -> None:
         raise OcrError("enough")
 
     with pytest.raises(OcrError, match="enough"):
-        work(Doing(), range(6), 2, refuse)
+        run_in_processes(Doing(), range(6), 2, refuse)
 
 
 ORPHANS = """
