@@ -35,7 +35,7 @@ from ocrtrain.data.sources import describe_shared, open_sources, shared_samples
 from ocrtrain.model.factory import find_tokenizer, with_vocabulary
 from ocrtrain.settings import presets
 from ocrtrain.settings.checks import check_data, lacks_encoder
-from ocrtrain.settings.flags import Asked, parse
+from ocrtrain.settings.flags import ParsedFlags, parse
 from ocrtrain.state.run_files import write_sealed
 
 STAGES = {"stage1": presets.stage1, "stage2": presets.stage2}
@@ -80,7 +80,7 @@ def _refuse_a_run(folder: Path) -> None:
         raise UsageError(f"{folder} holds a run with a plan of its own; choose another --out")
 
 
-def read(arguments: Sequence[str]) -> tuple[Asked, float]:
+def read(arguments: Sequence[str]) -> tuple[ParsedFlags, float]:
     """What was typed: the stage's config, and the MFU to count on."""
     own = Parser(prog="tools/plan.py", description="", add_help=False)
     own.add_argument("--stage", choices=STAGES, default="stage1")

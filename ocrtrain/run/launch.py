@@ -50,13 +50,13 @@ from ocrtrain.run.run_log import Log
 from ocrtrain.run.spikes import Spikes
 from ocrtrain.settings.checks import check_data, check_weights
 from ocrtrain.settings.config import Config, to_json
-from ocrtrain.settings.flags import Asked
+from ocrtrain.settings.flags import ParsedFlags
 from ocrtrain.state import checkpoint
 from ocrtrain.state.checkpoint import Checkpoint, State
 from ocrtrain.state.run_files import write_sealed
 
 
-def start(asked: Asked) -> int:
+def start(asked: ParsedFlags) -> int:
     """Run what a stage's command line asked for; returns the exit status."""
     config = resumed_config(asked) if asked.resume else asked.config
     return train(config, resume=asked.resume)

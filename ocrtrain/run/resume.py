@@ -13,13 +13,13 @@ from ocrtrain.data import skipped as bad_samples
 from ocrtrain.data.skipped import BadSamples
 from ocrtrain.run import batch_log
 from ocrtrain.settings.config import Config, differences, from_json
-from ocrtrain.settings.flags import Asked, override
+from ocrtrain.settings.flags import ParsedFlags, override
 from ocrtrain.state import checkpoint
 from ocrtrain.state.checkpoint import Checkpoint
 from ocrtrain.state.run_files import read_sealed
 
 
-def resumed_config(asked: Asked) -> Config:
+def resumed_config(asked: ParsedFlags) -> Config:
     """The config of the run in --out, with what may change taken from the command line.
 
     Raises UsageError naming every setting that was typed and differs, TrainError where

@@ -19,7 +19,7 @@ Preset = Callable[[str], Config]
 """The name of a preset -> a complete config."""
 
 
-class Asked(NamedTuple):
+class ParsedFlags(NamedTuple):
     """What was typed: the config, the names of the fields given, and whether to resume."""
 
     config: Config
@@ -27,7 +27,7 @@ class Asked(NamedTuple):
     resume: bool
 
 
-def parse(arguments: Sequence[str], preset: Preset, *, prog: str, description: str) -> Asked:
+def parse(arguments: Sequence[str], preset: Preset, *, prog: str, description: str) -> ParsedFlags:
     """Read a stage's command line. A wrong flag or value ends with one line and status 2."""
     parser = Parser(prog=prog, description=description)
     parser.add_argument(
@@ -42,7 +42,9 @@ def parse(arguments: Sequence[str], preset: Preset, *, prog: str, description: s
     typed = vars(parser.parse_args(list(arguments)))
     resume = bool(typed.pop("resume"))
     given = {name: value for name, value in typed.items() if value is not None}
-    return Asked(override(preset(given.get("preset", "full")), given), frozenset(given), resume)
+    return ParsedFlags(
+        override(preset(given.get("preset", "full")), given), frozenset(given), resume
+    )
 
 
 def override(config: Config, given: dict[str, Any]) -> Config:

@@ -20,7 +20,7 @@ from ocrtrain.run import run_log
 from ocrtrain.run.launch import start, train
 from ocrtrain.run.optimizer import build_optimizer
 from ocrtrain.settings.config import CHOICES, Config, flag_name, from_json
-from ocrtrain.settings.flags import Asked, parse
+from ocrtrain.settings.flags import ParsedFlags, parse
 from ocrtrain.settings.presets import stage1, stage2
 from ocrtrain.state import checkpoint
 from ocrtrain.state.run_files import read_sealed, write_sealed
@@ -157,7 +157,7 @@ def test_every_other_setting_is_refused_by_name(stopped: Path, name: str) -> Non
     config = saved_config(stopped)
     asked = replace(config, **{name: another(config, name)})
     with pytest.raises(UsageError) as caught:
-        start(Asked(asked, frozenset({name, "out"}), resume=True))
+        start(ParsedFlags(asked, frozenset({name, "out"}), resume=True))
     first, difference, *remedy = str(caught.value).split("\n")
     assert first == f"{stopped} was started with other settings:"
     was, wanted = getattr(config, name), getattr(asked, name)

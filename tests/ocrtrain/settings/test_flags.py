@@ -5,15 +5,15 @@ import pytest
 
 from ocrtrain.settings import presets
 from ocrtrain.settings.config import Config, ModelConfig
-from ocrtrain.settings.flags import Asked, override, parse
+from ocrtrain.settings.flags import ParsedFlags, override, parse
 
 
-def ask(*words: str) -> Asked:
+def ask(*words: str) -> ParsedFlags:
     return parse(words, presets.stage1, prog="stage1", description="test")
 
 
 def test_nothing_typed_is_the_preset() -> None:
-    assert ask() == Asked(presets.stage1(), frozenset(), False)
+    assert ask() == ParsedFlags(presets.stage1(), frozenset(), False)
     assert ask("--preset", "tiny").config == presets.stage1("tiny")
 
 
