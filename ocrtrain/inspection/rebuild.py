@@ -131,7 +131,7 @@ def rebuild(asked: Asked) -> Rebuilt:
     if asked.world:
         rows = rank_rows(run.plan.batch, asked.rank, asked.world)
     # Listed before the record is read: a checkpoint is never ahead of it.
-    saved = checkpoint.steps(asked.run)
+    saved = checkpoint.complete_checkpoints(asked.run)
     recorded = batch_log.identity_at(asked.run, asked.step)
     # What training has read without a complaint must be read again; what it has still to read may
     # be skipped by it.
@@ -285,7 +285,7 @@ def _step(folder: Path) -> int:
 
 def _reason(run: _Run) -> str:
     """What can have made the batch another, by the newest checkpoint."""
-    found = checkpoint.steps(run.folder)
+    found = checkpoint.complete_checkpoints(run.folder)
     if not found:
         return "no checkpoint says under which library versions it was trained"
     folder = found[-1]

@@ -81,7 +81,9 @@ def train(config: Config, *, resume: bool = False) -> int:
         make_folder(run)
         stack.enter_context(Lock(run / ".lock", f"the run {run}"))
         _refuse_another_run(run, resume=resume)  # one may have begun while shards were opened
-        if resume and checkpoint.steps(run)[-1:] != ([found.folder] if found else []):
+        if resume and checkpoint.complete_checkpoints(run)[-1:] != (
+            [found.folder] if found else []
+        ):
             raise UsageError(f"{run} has just been trained by another process; look at it first")
         job = _prepare(config, run, sources, device=device, found=found)
         stack.callback(job.close)

@@ -56,7 +56,7 @@ def _value(config: Config, name: str) -> Any:
 
 def newest(run: Path) -> Checkpoint | None:
     """The newest checkpoint of a run, None before its first."""
-    found = checkpoint.steps(run)
+    found = checkpoint.complete_checkpoints(run)
     if not found:
         print(f"{run}: no complete checkpoint yet: starting at step 0")
         return None

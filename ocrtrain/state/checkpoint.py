@@ -114,7 +114,7 @@ def save(
 def prune(run: Path, keep: int) -> None:
     """Remove all but the newest `keep` checkpoints; 0 keeps all."""
     if keep:
-        for folder in steps(run)[:-keep]:
+        for folder in complete_checkpoints(run)[:-keep]:
             _remove(folder)
 
 
@@ -135,7 +135,7 @@ def clean(run: Path) -> None:
             shutil.rmtree(left)
 
 
-def steps(run: Path) -> list[Path]:
+def complete_checkpoints(run: Path) -> list[Path]:
     """Complete checkpoints of a run folder, oldest first."""
     found = (run / FOLDER).glob("step_*")
     complete = [f for f in found if _STEP_NAME.fullmatch(f.name) and (f / COMPLETE).is_file()]
@@ -147,7 +147,7 @@ def newest(path: Path) -> Path:
     with explain_disk(path):
         if (path / COMPLETE).is_file():
             return path
-        found = steps(path)
+        found = complete_checkpoints(path)
     if not found:
         raise TrainError(
             f"{path}: no complete checkpoint here; give a run folder or a checkpoints/step_N in one"

@@ -56,7 +56,7 @@ class Trainer:
 
     def resumed_is_the_same(self, run: Path) -> None:
         """Whatever was killed shows nothing half-written, and ends as the unbroken run."""
-        for folder in checkpoint.steps(run):
+        for folder in checkpoint.complete_checkpoints(run):
             # Nobody ever sees a half-written checkpoint under a final name.
             found = checkpoint.Checkpoint.open(folder)
             for name in found.files:

@@ -309,7 +309,7 @@ def test_other_library_versions_are_named(run: Path, monkeypatch: pytest.MonkeyP
     lines = recorded(run)
     lines[1]["identity"] = "0" * 32
     (run / "batches.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    newest = checkpoint.steps(run)[-1]
+    newest = checkpoint.complete_checkpoints(run)[-1]
     assert problem(run).endswith(f"library versions are those of {newest}")
     now = checkpoint.versions()
     monkeypatch.setattr(checkpoint, "versions", lambda: {**now, "pillow": "99", "threads": 77})

@@ -50,7 +50,7 @@ def test_a_run_is_not_overwritten_nor_gone_on_with_otherwise(
 def test_a_damaged_checkpoint_is_not_gone_on_from(inputs: dict[str, str], tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert train(small_config(inputs, run, stop_at=4)) == 0
-    path = checkpoint.steps(run)[-1] / "model.safetensors"
+    path = checkpoint.complete_checkpoints(run)[-1] / "model.safetensors"
     data = bytearray(path.read_bytes())
     data[-1] ^= 1
     path.write_bytes(bytes(data))

@@ -109,7 +109,7 @@ def test_what_no_batch_depends_on_may_change(run: Path, unbroken: Path) -> None:
     config = saved_config(run)
     assert (config.workers, config.eval_every, config.save_every, config.keep) == (0, 5, 3, 1)
     assert (config.device, config.wandb_project, config.stop_at) == ("auto", "other", 7)
-    assert [folder.name for folder in checkpoint.steps(run)] == ["step_000007"]
+    assert [folder.name for folder in checkpoint.complete_checkpoints(run)] == ["step_000007"]
     assert losses(run) == losses(unbroken)[:7]
     assert [m["step"] for m in run_log.read(run) if "val/loss" in m] == [0, 5]
     assert go_on(run) == 0  # the stop was had
@@ -273,7 +273,7 @@ def test_left_over_lines_and_half_written_checkpoints_go(run: Path, unbroken: Pa
 
 def test_torch_goes_on_from_the_random_state_that_was_saved(run: Path) -> None:
     """Whatever may have drawn until then; nothing in training does, so that it stays as it is."""
-    found = checkpoint.Checkpoint.open(checkpoint.steps(run)[-1])
+    found = checkpoint.Checkpoint.open(checkpoint.complete_checkpoints(run)[-1])
     model = bare_model(found.config, found.tokenizer())
     optimizer = build_optimizer(model, found.config)
     found.load_weights(model)
@@ -287,7 +287,10 @@ def test_torch_goes_on_from_the_random_state_that_was_saved(run: Path) -> None:
         )  # fmt: skip
     assert go_on(run, "--stop-at", "4") == 0
     assert torch.equal(torch.get_rng_state(), drawn)
-    saved = [load_file(folder / "random.safetensors")["cpu"] for folder in checkpoint.steps(run)]
+    saved = [
+        load_file(folder / "random.safetensors")["cpu"]
+        for folder in checkpoint.complete_checkpoints(run)
+    ]
     assert len(saved) == 2 and all(torch.equal(state, drawn) for state in saved)
 
 
@@ -295,9 +298,13 @@ def test_a_checkpoint_too_many_goes_when_the_run_goes_on(unbroken: Path, tmp_pat
     """As a kill between a save and the removal of the oldest leaves it; nothing else is saved
     here, since the run has ended."""
     run = Path(shutil.copytree(unbroken, tmp_path / "run"))
-    assert [folder.name[-2:] for folder in checkpoint.steps(run)] == ["04", "08", "12"]
+    assert [folder.name[-2:] for folder in checkpoint.complete_checkpoints(run)] == [
+        "04",
+        "08",
+        "12",
+    ]
     kept = contents(run)
     assert go_on(run, "--keep", "2") == 0
     gone = {name for name in kept if name.startswith("checkpoints/step_000004/")}
     assert contents(run).keys() == kept.keys() - gone and gone
-    assert [folder.name[-2:] for folder in checkpoint.steps(run)] == ["08", "12"]
+    assert [folder.name[-2:] for folder in checkpoint.complete_checkpoints(run)] == ["08", "12"]

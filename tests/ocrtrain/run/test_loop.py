@@ -42,7 +42,7 @@ def test_a_run_leaves_what_the_design_says(unbroken: Path) -> None:
         "config.json", "plan.json", "tokenizer.json", "metrics.jsonl", "batches.jsonl",
         "checkpoints", "deepencoder_000012.safetensors",
     }  # fmt: skip
-    assert [folder.name for folder in checkpoint.steps(unbroken)] == [
+    assert [folder.name for folder in checkpoint.complete_checkpoints(unbroken)] == [
         "step_000004", "step_000008", "step_000012",
     ]  # fmt: skip
     recipe = json.loads((unbroken / "plan.json").read_text())
@@ -176,7 +176,7 @@ def test_a_loss_that_is_not_finite_names_the_samples(
 
 
 def test_checkpoints_hold_everything_to_go_on(unbroken: Path) -> None:
-    found = Checkpoint.open(checkpoint.steps(unbroken)[-1])
+    found = Checkpoint.open(checkpoint.complete_checkpoints(unbroken)[-1])
     assert found.state.step == 12
     assert found.state.total_tokens > 0
     assert found.changed_versions() == []

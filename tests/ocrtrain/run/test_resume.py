@@ -41,7 +41,7 @@ def test_the_checkpoint_of_another_run(
     inputs: dict[str, str], stopped: Path, tmp_path: Path
 ) -> None:
     run = Path(shutil.copytree(stopped / "two", tmp_path / "two"))
-    [foreign] = checkpoint.steps(stopped / "one")[-1:]
+    [foreign] = checkpoint.complete_checkpoints(stopped / "one")[-1:]
     shutil.copytree(foreign, run / "checkpoints" / foreign.name)
     before = {path: path.read_bytes() for path in run.rglob("*.json*")}
     with pytest.raises(TrainError, match=r"step_000006: is not a checkpoint of this run: --seed"):
@@ -51,7 +51,7 @@ def test_the_checkpoint_of_another_run(
 
 def test_a_folder_under_another_step(inputs: dict[str, str], stopped: Path, tmp_path: Path) -> None:
     run = Path(shutil.copytree(stopped / "two", tmp_path / "two"))
-    [last] = checkpoint.steps(run)[-1:]
+    [last] = checkpoint.complete_checkpoints(run)[-1:]
     last.rename(last.with_name("step_000009"))
     with pytest.raises(TrainError, match=r"step_000009.*it is of step 4"):
         go_on(inputs, run, seed=7)

@@ -11,7 +11,15 @@ from ocrdata.tokens.tokenizer import Tokenizer, train_tokenizer
 from ocrtrain.run.optimizer import build_optimizer
 from ocrtrain.settings.config import Config
 from ocrtrain.state import checkpoint
-from ocrtrain.state.checkpoint import COMPLETE, Checkpoint, State, newest, prune, save, steps
+from ocrtrain.state.checkpoint import (
+    COMPLETE,
+    Checkpoint,
+    State,
+    complete_checkpoints,
+    newest,
+    prune,
+    save,
+)
 
 CONFIG = Config(weight_decay=0.1)
 FILES = [
@@ -122,7 +130,10 @@ def test_only_complete_checkpoints_count(tmp_path: Path, tokenizer: Tokenizer) -
     for step in (2, 10, 9):
         saved(tmp_path, tokenizer, step)
     (checkpoint.step_folder(tmp_path, 10) / COMPLETE).unlink()
-    assert [folder.name for folder in steps(tmp_path)] == ["step_000002", "step_000009"]
+    assert [folder.name for folder in complete_checkpoints(tmp_path)] == [
+        "step_000002",
+        "step_000009",
+    ]
     assert newest(tmp_path).name == "step_000009"
     assert newest(checkpoint.step_folder(tmp_path, 2)).name == "step_000002"
     assert Checkpoint.open(newest(tmp_path)).state.step == 9
@@ -132,14 +143,17 @@ def test_old_checkpoints_go_and_leftovers_too(tmp_path: Path, tokenizer: Tokeniz
     for step in (1, 2, 3):
         saved(tmp_path, tokenizer, step)
     prune(tmp_path, 0)
-    assert len(steps(tmp_path)) == 3
+    assert len(complete_checkpoints(tmp_path)) == 3
     prune(tmp_path, 2)
-    assert [folder.name for folder in steps(tmp_path)] == ["step_000002", "step_000003"]
+    assert [folder.name for folder in complete_checkpoints(tmp_path)] == [
+        "step_000002",
+        "step_000003",
+    ]
     left = tmp_path / "checkpoints" / ".step_000004.tmp"
-    shutil.copytree(steps(tmp_path)[0], left)
+    shutil.copytree(complete_checkpoints(tmp_path)[0], left)
     checkpoint.clean(tmp_path)
     assert not left.exists()
-    assert len(steps(tmp_path)) == 2
+    assert len(complete_checkpoints(tmp_path)) == 2
 
 
 def test_the_same_step_again_replaces_it(tmp_path: Path, tokenizer: Tokenizer) -> None:
