@@ -16,7 +16,7 @@ from ocrdata.runtime.units import human_bytes, human_time
 from ocrtrain.cost.flops import Documents, Flops, training_flops
 from ocrtrain.cost.gpus import peak_of
 from ocrtrain.cost.memory import OVERHEAD, USABLE, MicroBatch, estimate_memory
-from ocrtrain.data.run_plan import LongSample, Planned
+from ocrtrain.data.run_plan import LongSample, RunPlan
 from ocrtrain.settings.config import Config
 from ocrtrain.settings.image_slots import image_slots
 
@@ -56,7 +56,7 @@ class Forecast:
         return (self.vision_flops + self.text_flops) / (peak * mfu) / 3600
 
 
-def forecast(config: Config, planned: Planned) -> Forecast:
+def forecast(config: Config, planned: RunPlan) -> Forecast:
     """What a planned run costs. `config` has its vocabulary by now."""
     totals = planned.totals
     flops = tuple(

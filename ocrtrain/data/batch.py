@@ -205,7 +205,7 @@ def _update(digest: xxhash.xxh3_128, tensor: Tensor) -> None:
 
 
 @dataclass(frozen=True)
-class Piece:
+class PreparedSample:
     """A sample made ready for a row: its rendering, cut to seq_len, and the images that are left
     in it. `bad` is why it was skipped."""
 
@@ -216,9 +216,9 @@ class Piece:
     bad: str = ""
 
 
-def make_piece(
+def prepare_sample(
     item: DecodedSample, *, tokenizer: Tokenizer, image_size: int, seq_len: int
-) -> Piece:
+) -> PreparedSample:
     """Render an item and cut it to `seq_len`.
 
     Raises UsageError for a `seq_len` that holds nothing, ShardError where a sample is no
@@ -234,19 +234,21 @@ def make_piece(
         raise UsageError(f"{place.shard}: sample {place.key}: {exc}") from exc
     except (RejectedRow, ValueError) as exc:
         raise ShardError(place.shard, str(exc), key=place.key) from exc
-    return Piece(place, item.source, rendered, item.images[: len(rendered.image_starts)])
+    return PreparedSample(place, item.source, rendered, item.images[: len(rendered.image_starts)])
 
 
-def make_hole(ref: SampleRef, source: str, *, reason: str, tokenizer: Tokenizer) -> Piece:
+def masked_sample(
+    ref: SampleRef, source: str, *, reason: str, tokenizer: Tokenizer
+) -> PreparedSample:
     """What a skipped sample leaves in its row: one <|bos|> that nothing is learned from."""
     nothing = TokenizedConversation(
         np.array([tokenizer.bos], np.int32), np.zeros(1, np.bool_), (), (), (1,)
     )
-    return Piece(ref, source, nothing, (), reason)
+    return PreparedSample(ref, source, nothing, (), reason)
 
 
 def collate(
-    step: int, rows: Sequence[Sequence[Piece]], *, tokenizer: Tokenizer, image_size: int
+    step: int, rows: Sequence[Sequence[PreparedSample]], *, tokenizer: Tokenizer, image_size: int
 ) -> Batch:
     """A row for each group of pieces, side by side in their order."""
     if not rows or not all(rows):
@@ -279,7 +281,7 @@ def collate(
     )
 
 
-def _row(pieces: Sequence[Piece]) -> Row:
+def _row(pieces: Sequence[PreparedSample]) -> Row:
     """Who lies where in a row."""
     segments, start = [], 0
     for piece in pieces:

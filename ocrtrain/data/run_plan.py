@@ -42,7 +42,7 @@ class LongSample(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Planned:
+class RunPlan:
     """The plan of a run, what it takes in all, and what validates beside it."""
 
     plan: Plan
@@ -55,7 +55,7 @@ class Planned:
         return {**self.plan.to_json(), "validation": self.validation}
 
 
-def plan_run(config: Config, sources: Sources, tokenizer: Tokenizer) -> Planned:
+def plan_run(config: Config, sources: Sources, tokenizer: Tokenizer) -> RunPlan:
     """Plan a run. Raises as `measure_sources` and `plan_measured` do."""
     return plan_measured(config, sources, measure_sources(config, sources, tokenizer))
 
@@ -73,7 +73,7 @@ def measure_sources(
     return tuple(measured)
 
 
-def plan_measured(config: Config, sources: Sources, measured: Sequence[SampleLengths]) -> Planned:
+def plan_measured(config: Config, sources: Sources, measured: Sequence[SampleLengths]) -> RunPlan:
     """Plan a run whose samples are measured. Raises UsageError where it cannot be planned."""
     plan = _plan(config, sources, measured)
     # A bar on a terminal, where it takes more than a second: a billion rows take minutes.
@@ -82,7 +82,7 @@ def plan_measured(config: Config, sources: Sources, measured: Sequence[SampleLen
     ) as bar:
         totals = compute(plan, rows_per_pass=config.rows_per_pass, progress=bar.update)
     _refuse_run(config, plan, totals)
-    return Planned(plan, totals, _validation(sources), _longest(sources, measured))
+    return RunPlan(plan, totals, _validation(sources), _longest(sources, measured))
 
 
 def _refuse_run(config: Config, plan: Plan, totals: PlanTotals) -> None:

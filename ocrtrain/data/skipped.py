@@ -25,7 +25,7 @@ Occurrence = tuple[int, str, int]
 """(step, source, position of the sample in its shard set)"""
 
 
-class BadSamples:
+class SkippedSamples:
     """What is known to be bad. `skip` says whether new ones may be skipped; at most `limit` in
     the whole run. Reading `reason` is safe from the loader's threads."""
 

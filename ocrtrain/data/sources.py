@@ -15,7 +15,7 @@ from ocrdata.reading.slices import parse_slice, split_slice
 from ocrdata.reading.view import Shards, open_shards
 from ocrdata.shards.names import set_path
 from ocrdata.tokens.tokenizer import Tokenizer
-from ocrtrain.data.batch import make_piece
+from ocrtrain.data.batch import prepare_sample
 from ocrtrain.settings.config import Config
 
 
@@ -137,7 +137,7 @@ def check_validation(sources: Sources, config: Config, tokenizer: Tokenizer) -> 
         supervised = 0
         for position in range(len(shards)):
             item = load_sample(shards, position, source=name, image_size=config.image_size)
-            piece = make_piece(
+            piece = prepare_sample(
                 item, tokenizer=tokenizer, image_size=config.image_size, seq_len=config.seq_len
             )
             supervised += int(piece.rendered.supervised.sum())

@@ -10,8 +10,8 @@ from ocrdata.errors import ShardError, UsageError
 from ocrdata.planning.plan import Plan, SampleIndex
 from ocrdata.reading.samples import load_sample, skippable
 from ocrdata.tokens.tokenizer import Tokenizer
-from ocrtrain.data.batch import Batch, Piece, collate, make_hole, make_piece
-from ocrtrain.data.skipped import BadSamples
+from ocrtrain.data.batch import Batch, PreparedSample, collate, masked_sample, prepare_sample
+from ocrtrain.data.skipped import SkippedSamples
 from ocrtrain.data.sources import Sources
 from ocrtrain.settings.config import Config
 
@@ -30,14 +30,14 @@ class Stream:
         config: Config,
         *,
         tokenizer: Tokenizer,
-        bad: BadSamples | None = None,
+        bad: SkippedSamples | None = None,
     ) -> None:
         self.plan = plan
         self._names = list(sources.train)
         self._shards = list(sources.train.values())
         self._tokenizer = tokenizer
         self._image_size, self._seq_len = config.image_size, config.seq_len
-        self._bad = BadSamples() if bad is None else bad
+        self._bad = SkippedSamples() if bad is None else bad
 
     def batch(self, step: int) -> Batch:
         """The global batch of a step."""
@@ -54,14 +54,14 @@ class Stream:
         _ = batch.identity  # computed here, by a worker, and kept: the trainer records it
         return batch
 
-    def _piece(self, step: int, place: SampleIndex) -> Piece:
+    def _piece(self, step: int, place: SampleIndex) -> PreparedSample:
         shards, name = self._shards[place.source], self._names[place.source]
         ref = shards.ref(place.position)
         reason = self._bad.reason((step, name, ref.position))
         if not reason:
             try:
                 item = load_sample(shards, place.position, source=name, image_size=self._image_size)
-                return make_piece(
+                return prepare_sample(
                     item,
                     tokenizer=self._tokenizer,
                     image_size=self._image_size,
@@ -71,7 +71,7 @@ class Stream:
                 if not (self._bad.skip and skippable(exc)):
                     raise
                 reason = exc.detail
-        return make_hole(ref, name, reason=reason, tokenizer=self._tokenizer)
+        return masked_sample(ref, name, reason=reason, tokenizer=self._tokenizer)
 
 
 def rank_rows(batch: int, rank: int, world: int) -> range:

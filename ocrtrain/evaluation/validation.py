@@ -20,7 +20,7 @@ from ocrdata.reading.samples import DecodedSample, load_sample
 from ocrdata.reading.view import Shards
 from ocrdata.tokens.rendering import IGNORE
 from ocrdata.tokens.tokenizer import Tokenizer
-from ocrtrain.data.batch import Batch, collate, make_piece
+from ocrtrain.data.batch import Batch, collate, prepare_sample
 from ocrtrain.evaluation.generation import inference
 from ocrtrain.evaluation.similarity import Similarity
 from ocrtrain.evaluation.swapped import exchange_partners
@@ -230,7 +230,7 @@ class _Run:
 
         def make(number: int) -> tuple[Sequence[int], Batch]:
             pieces = [
-                make_piece(
+                prepare_sample(
                     self._item(position, partners),
                     tokenizer=self.tokenizer,
                     image_size=self.model.image_size,

@@ -21,7 +21,7 @@ from ocrdata.reading.view import Shards
 from ocrdata.tokens.tokenizer import Tokenizer, load_tokenizer
 from ocrtrain.data.batch import Batch, Segment
 from ocrtrain.data.run_plan import check_same, plan_rows
-from ocrtrain.data.skipped import BadSamples
+from ocrtrain.data.skipped import SkippedSamples
 from ocrtrain.data.sources import Sources, open_training
 from ocrtrain.data.stream import Stream, rank_rows
 from ocrtrain.run import batch_log
@@ -114,7 +114,7 @@ class _Run:
     def batch(self, step: int, *, skip: bool) -> Batch:
         """The global batch of a step with the holes that are on record; with `skip` more of them,
         where samples cannot be used."""
-        bad = BadSamples(skip=skip)
+        bad = SkippedSamples(skip=skip)
         bad.replay(self.folder)
         stream = Stream(self.plan, self.sources, self.config, tokenizer=self.tokenizer, bad=bad)
         return stream.batch(step)

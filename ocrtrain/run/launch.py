@@ -23,7 +23,7 @@ from ocrtrain.cost.forecast import Forecast, describe, figures, forecast
 from ocrtrain.cost.memory import preflight, this_machine
 from ocrtrain.data import skipped as bad_samples
 from ocrtrain.data.run_plan import check_same, plan_run
-from ocrtrain.data.skipped import BadSamples
+from ocrtrain.data.skipped import SkippedSamples
 from ocrtrain.data.sources import (
     Sources,
     check_validation,
@@ -113,7 +113,7 @@ def _prepare(
     if found:  # a resumed run must see the rows it began with
         remedy = "bring them back to go on, or start a new run"
         check_same(run / "plan.json", planned.recipe(), remedy=remedy)
-    bad = BadSamples(skip=config.bad_samples == "skip", limit=config.max_bad)
+    bad = SkippedSamples(skip=config.bad_samples == "skip", limit=config.max_bad)
     if found:
         bad.load(run)
         check_checkpoint(run, found, effective, bad)

@@ -24,7 +24,7 @@ from ocrdata.reading.prefetch import Prefetcher
 from ocrdata.tokens.tokenizer import Tokenizer
 from ocrtrain.cost import gpus
 from ocrtrain.data.batch import Batch
-from ocrtrain.data.skipped import BadSamples
+from ocrtrain.data.skipped import SkippedSamples
 from ocrtrain.data.sources import Sources
 from ocrtrain.data.stream import Stream
 from ocrtrain.evaluation.validation import Settings, validate
@@ -54,7 +54,7 @@ class Job:
     tokenizer: Tokenizer
     sources: Sources
     stream: Stream
-    bad: BadSamples
+    bad: SkippedSamples
     model: OcrModel
     optimizer: torch.optim.Optimizer
     state: State

@@ -10,7 +10,7 @@ from typing import Any
 
 from ocrdata.errors import TrainError, UsageError
 from ocrtrain.data import skipped as bad_samples
-from ocrtrain.data.skipped import BadSamples
+from ocrtrain.data.skipped import SkippedSamples
 from ocrtrain.run import batch_log
 from ocrtrain.settings.config import Config, differences, from_json
 from ocrtrain.settings.flags import ParsedFlags, override
@@ -63,7 +63,7 @@ def newest(run: Path) -> Checkpoint | None:
     return Checkpoint.open(found[-1])
 
 
-def check_checkpoint(run: Path, found: Checkpoint, config: Config, bad: BadSamples) -> None:
+def check_checkpoint(run: Path, found: Checkpoint, config: Config, bad: SkippedSamples) -> None:
     """Whether a checkpoint is this run's: its config, the last batch it was trained on, and the
     samples that were skipped by then.
 

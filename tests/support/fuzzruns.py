@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from ocrdata.errors import OcrError
-from ocrtrain.data.skipped import FILE, BadSamples
+from ocrtrain.data.skipped import FILE, SkippedSamples
 from ocrtrain.run import batch_log, run_log
 from ocrtrain.run.run_log import Log
 from ocrtrain.settings.config import Config, from_json, to_json
@@ -33,7 +33,7 @@ def make_run_files(run: Path) -> None:
     log.close()
     lines = [{"step": step, "identity": f"{step:032x}"} for step in range(STEPS)]
     (run / batch_log.FILE).write_text("".join(json.dumps(line) + "\n" for line in lines))
-    BadSamples(skip=True, limit=99).record(run, batch(2, 1, 4))
+    SkippedSamples(skip=True, limit=99).record(run, batch(2, 1, 4))
     assert len(SKIPPED) == len((run / FILE).read_text().splitlines())
     write_sealed(run / "plan.json", {"version": 1, "sources": [{"name": "x", "size": 9}]})
     write_sealed(run / "config.json", to_json(small.CONFIG))
@@ -59,7 +59,7 @@ def read_batches(run: Path) -> object:
 def read_bad(run: Path) -> object:
     """As a resume loads it. A torn end may be missing: it was never acted on; nothing else may be
     there."""
-    known = BadSamples(skip=True, limit=9)
+    known = SkippedSamples(skip=True, limit=9)
     known.load(run)
     there = [at for at in SKIPPED if known.reason(at)]
     assert len(known) == len(there)

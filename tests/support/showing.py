@@ -14,7 +14,7 @@ import torch
 from ocrdata.reading.samples import DecodedSample
 from ocrdata.reading.view import SampleRef, open_shards
 from ocrdata.sample import Sample, from_turns
-from ocrtrain.data.batch import collate, make_hole, make_piece
+from ocrtrain.data.batch import collate, masked_sample, prepare_sample
 from ocrtrain.inspection.rebuild import Asked, Rebuilt, Shown
 from ocrtrain.run.launch import train
 from ocrtrain.settings.config import Config
@@ -68,13 +68,13 @@ def shown_of(
         for at, sample in enumerate(row):
             ref = SampleRef("x-000.tar", f"{key}{number}.{at}", 10 * number + at, "0f" * 16)
             if isinstance(sample, str):
-                group.append(make_hole(ref, source, reason=sample, tokenizer=tokenizer()))
+                group.append(masked_sample(ref, source, reason=sample, tokenizer=tokenizer()))
                 continue
             images = tuple(np.full((8, 12 + n, 3), 40 * n, np.uint8)
                            for n in range(len(sample.images)))  # fmt: skip
             item = DecodedSample(ref, source, sample, images)
             group.append(
-                make_piece(item, tokenizer=tokenizer(), image_size=64, seq_len=CONFIG.seq_len)
+                prepare_sample(item, tokenizer=tokenizer(), image_size=64, seq_len=CONFIG.seq_len)
             )
         pieces.append(group)
     batch = collate(0, pieces, tokenizer=tokenizer(), image_size=64)

@@ -19,7 +19,7 @@ from ocrdata.sample import Sample, from_turns
 from ocrdata.shards.names import make_key
 from ocrdata.shards.writer import ShardWriter
 from ocrdata.tokens.tokenizer import Tokenizer, train_tokenizer
-from ocrtrain.data.batch import collate, make_piece
+from ocrtrain.data.batch import collate, prepare_sample
 from ocrtrain.model.factory import bare_model
 from ocrtrain.model.ocr_model import OcrModel
 from ocrtrain.run.optimizer import build_optimizer
@@ -158,7 +158,9 @@ def _train(shards: Shards) -> Trained:
             alone = replace(sample, messages=[{"role": "user", "content": [image, text]}, answer])
             singles.append(replace(item, sample=alone))
     pieces = [
-        make_piece(one, tokenizer=tokenizer(), image_size=CONFIG.image_size, seq_len=CONFIG.seq_len)
+        prepare_sample(
+            one, tokenizer=tokenizer(), image_size=CONFIG.image_size, seq_len=CONFIG.seq_len
+        )
         for one in singles
     ]
     batch = collate(

@@ -20,17 +20,17 @@ from ocrtrain.cost.forecast import (
     steps_per_epoch,
 )
 from ocrtrain.cost.gpus import peak_of
-from ocrtrain.data.run_plan import LongSample, Planned
+from ocrtrain.data.run_plan import LongSample, RunPlan
 from ocrtrain.settings.presets import stage1
 from tests.support.measured import made_up
 
 
-def planned(**values: object) -> Planned:
+def planned(**values: object) -> RunPlan:
     sources = [PlanSource("charts", 60, Fraction(3, 4)), PlanSource("chats", 90, Fraction(1, 4))]
     recipe = replace(PlanSettings(batch=4, steps=40, seed=0, seq_len=100, row_images=8), **values)  # type: ignore[arg-type]
     plan = Plan(sources, recipe, [made_up(s.size, longest=100, cut=0.1) for s in sources])
     longest = (LongSample("charts", "charts-000.tar", "000000007", 190),)
-    return Planned(plan, compute(plan, rows_per_pass=4), [], longest)
+    return RunPlan(plan, compute(plan, rows_per_pass=4), [], longest)
 
 
 def found(**values: object) -> Forecast:

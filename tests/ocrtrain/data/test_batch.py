@@ -18,7 +18,7 @@ from ocrdata.reading.view import SampleRef
 from ocrdata.sample import Sample, from_turns
 from ocrdata.tokens.rendering import IGNORE, render
 from ocrdata.tokens.tokenizer import Tokenizer, train_tokenizer
-from ocrtrain.data.batch import Batch, collate, identity_of, make_hole, make_piece
+from ocrtrain.data.batch import Batch, collate, identity_of, masked_sample, prepare_sample
 from ocrtrain.settings.image_slots import image_slots
 
 SIZE = 64  # px; 2 image positions
@@ -49,7 +49,7 @@ def make(items: list[DecodedSample], tokenizer: Tokenizer, seq_len: int = 500) -
 def pack(rows: list[list[DecodedSample]], tokenizer: Tokenizer, seq_len: int = 500) -> Batch:
     """Several samples a row."""
     pieces = [
-        [make_piece(one, tokenizer=tokenizer, image_size=SIZE, seq_len=seq_len) for one in row]
+        [prepare_sample(one, tokenizer=tokenizer, image_size=SIZE, seq_len=seq_len) for one in row]
         for row in rows
     ]
     return collate(3, pieces, tokenizer=tokenizer, image_size=SIZE)
@@ -126,8 +126,8 @@ def test_ranks_that_hold_parts_know_the_identity_of_the_whole(tokenizer: Tokeniz
 
 def test_a_hole_keeps_its_place(tokenizer: Tokenizer) -> None:
     items = [item(n, [("What?", "12")], 1) for n in range(3)]
-    pieces = [make_piece(i, tokenizer=tokenizer, image_size=SIZE, seq_len=500) for i in items]
-    pieces[1] = make_hole(items[1].ref, "charts", reason="it is torn", tokenizer=tokenizer)
+    pieces = [prepare_sample(i, tokenizer=tokenizer, image_size=SIZE, seq_len=500) for i in items]
+    pieces[1] = masked_sample(items[1].ref, "charts", reason="it is torn", tokenizer=tokenizer)
     for rows in ([pieces], [[piece] for piece in pieces]):
         batch = collate(3, rows, tokenizer=tokenizer, image_size=SIZE)
         assert [part.bad for part in batch.segments] == ["", "it is torn", ""]

@@ -14,7 +14,7 @@ from ocrdata.reading.view import open_shards
 from ocrdata.sample import Sample, from_turns, text_part
 from ocrdata.tokens.tokenizer import load_tokenizer
 from ocrtrain.cost.forecast import figures, forecast
-from ocrtrain.data.run_plan import Planned, check_same, plan_rows, plan_run
+from ocrtrain.data.run_plan import RunPlan, check_same, plan_rows, plan_run
 from ocrtrain.data.sources import open_sources, open_training
 from ocrtrain.run import loop as training
 from ocrtrain.run import run_log
@@ -45,7 +45,7 @@ def mixed(inputs: dict[str, str], out: Path, **values: Any) -> Config:
     return small_config(inputs, out, **{**base, **values})
 
 
-def planned(config: Config) -> Planned:
+def planned(config: Config) -> RunPlan:
     return plan_run(config, open_sources(config), load_tokenizer(config.tokenizer))
 
 

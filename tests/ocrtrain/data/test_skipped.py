@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from ocrdata.errors import TrainError
-from ocrtrain.data.skipped import FILE, BadSamples
+from ocrtrain.data.skipped import FILE, SkippedSamples
 from tests.support.batches import batch
 
 
 def test_what_was_recorded_is_known_again(tmp_path: Path) -> None:
-    first = BadSamples(skip=True, limit=5)
+    first = SkippedSamples(skip=True, limit=5)
     first.record(tmp_path, batch(3, 1, 4))
     first.record(tmp_path, batch(7, 1))
     first.record(tmp_path, batch(7, 1))  # the same step again, as after a kill: nothing new
@@ -23,7 +23,7 @@ def test_what_was_recorded_is_known_again(tmp_path: Path) -> None:
     assert [(line["step"], line["position"], line["key"]) for line in lines] == [
         (3, 1, "000000001"), (3, 4, "000000004"), (7, 1, "000000001"),
     ]  # fmt: skip
-    again = BadSamples(limit=3)
+    again = SkippedSamples(limit=3)
     again.load(tmp_path)
     assert len(again) == len(first) == 3
     assert again.reason((3, "charts", 4)) == "digest differs"
@@ -41,7 +41,7 @@ def test_it_is_on_the_disk_before_the_step(tmp_path: Path, monkeypatch: pytest.M
         fsync(handle)
 
     monkeypatch.setattr(os, "fsync", watched)
-    bad, folder = BadSamples(skip=True, limit=9), (tmp_path.stat().st_ino, 0)
+    bad, folder = SkippedSamples(skip=True, limit=9), (tmp_path.stat().st_ino, 0)
     for step, after in ((3, [folder]), (4, [])):
         bad.record(tmp_path, batch(step, 1))
         status = (tmp_path / FILE).stat()
@@ -50,14 +50,14 @@ def test_it_is_on_the_disk_before_the_step(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_nothing_bad_writes_nothing(tmp_path: Path) -> None:
-    bad = BadSamples(skip=True)
+    bad = SkippedSamples(skip=True)
     bad.record(tmp_path, batch(0))
     bad.load(tmp_path)
     assert not list(tmp_path.iterdir()) and len(bad) == 0
 
 
 def test_more_than_the_limit_stops_the_run_and_is_on_record(tmp_path: Path) -> None:
-    bad = BadSamples(skip=True, limit=2)
+    bad = SkippedSamples(skip=True, limit=2)
     bad.record(tmp_path, batch(0, 1, 2))
     with pytest.raises(TrainError, match=r"step 1: charts-000\.tar: sample 000000003: digest "
                        r"differs\n.* skipped 3 times, more often than --max-bad 2"):  # fmt: skip
@@ -66,29 +66,29 @@ def test_more_than_the_limit_stops_the_run_and_is_on_record(tmp_path: Path) -> N
     with pytest.raises(
         TrainError, match="skipped 3 times, more often than --max-bad 2; repair the"
     ):
-        BadSamples(skip=True, limit=2).load(tmp_path)
-    BadSamples(skip=True, limit=3).load(tmp_path)
-    BadSamples().replay(tmp_path)
+        SkippedSamples(skip=True, limit=2).load(tmp_path)
+    SkippedSamples(skip=True, limit=3).load(tmp_path)
+    SkippedSamples().replay(tmp_path)
     assert len((tmp_path / FILE).read_text().splitlines()) == 3
 
 
 def test_a_torn_line_was_never_acted_on(tmp_path: Path) -> None:
-    BadSamples(skip=True, limit=9).record(tmp_path, batch(0, 1, 2))
+    SkippedSamples(skip=True, limit=9).record(tmp_path, batch(0, 1, 2))
     path = tmp_path / FILE
     whole = path.read_bytes()
     path.write_bytes(whole[:-5])
-    found = BadSamples(limit=2)
+    found = SkippedSamples(limit=2)
     found.load(tmp_path)
     assert len(found) == 1
     assert path.read_bytes() == whole[: whole.index(b"\n") + 1]
 
 
 def test_who_only_looks_mends_nothing(tmp_path: Path) -> None:
-    BadSamples(skip=True, limit=9).record(tmp_path, batch(0, 1, 2))
+    SkippedSamples(skip=True, limit=9).record(tmp_path, batch(0, 1, 2))
     path = tmp_path / FILE
     path.write_bytes(path.read_bytes()[:-5])
     torn = path.read_bytes()
-    found = BadSamples()
+    found = SkippedSamples()
     found.replay(tmp_path)
     assert (len(found), path.read_bytes()) == (1, torn)
     path.write_bytes(b"\xff\n")
@@ -100,4 +100,4 @@ def test_who_only_looks_mends_nothing(tmp_path: Path) -> None:
 def test_a_damaged_record_is_an_error(tmp_path: Path, line: str) -> None:
     (tmp_path / FILE).write_text(line + "\n")
     with pytest.raises(TrainError, match=r"bad\.jsonl: line 1 is not a record of a skipped sample"):
-        BadSamples().load(tmp_path)
+        SkippedSamples().load(tmp_path)

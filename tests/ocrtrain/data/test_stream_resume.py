@@ -18,7 +18,7 @@ from ocrdata.reading.prefetch import Prefetcher
 from ocrdata.tokens.tokenizer import load_tokenizer
 from ocrtrain.data.batch import identity_of
 from ocrtrain.data.run_plan import plan_run
-from ocrtrain.data.skipped import BadSamples, Occurrence
+from ocrtrain.data.skipped import Occurrence, SkippedSamples
 from ocrtrain.data.sources import open_sources
 from ocrtrain.data.stream import Stream, rank_rows
 from ocrtrain.inspection.rebuild import Asked, rebuild
@@ -119,7 +119,7 @@ def test_a_skipped_sample_leaves_a_hole_and_no_other_takes_its_place(
     config = small_config(inputs, tmp_path / "run", shards=(spec + "[:48]",), **values)
     sources, tokenizer = open_sources(config), load_tokenizer(config.tokenizer)
     plan = plan_run(config, sources, tokenizer).plan
-    skipping = Stream(plan, sources, config, tokenizer=tokenizer, bad=BadSamples(skip=True))
+    skipping = Stream(plan, sources, config, tokenizer=tokenizer, bad=SkippedSamples(skip=True))
     sound = make_stream(small_config(inputs, tmp_path / "run", **values))
     holes = 0
     for step in range(12):
@@ -142,12 +142,12 @@ def test_a_known_bad_sample_is_not_read_again(inputs: dict[str, str], tmp_path: 
     config = small_config(inputs, tmp_path, shards=(spec + "[:48]",), bad_samples="skip")
     sources, tokenizer = open_sources(config), load_tokenizer(config.tokenizer)
     plan = plan_run(config, sources, tokenizer).plan
-    first = BadSamples(skip=True, limit=9)
+    first = SkippedSamples(skip=True, limit=9)
     stream = Stream(plan, sources, config, tokenizer=tokenizer, bad=first)
     before = [stream.batch(step) for step in range(12)]
     for batch in before:
         first.record(tmp_path, batch)
-    again = BadSamples(limit=9)
+    again = SkippedSamples(limit=9)
     again.load(tmp_path)
     assert len(again) == 1
     sound = small_config(inputs, tmp_path)
@@ -160,7 +160,7 @@ def test_a_shard_that_is_gone_is_never_skipped(inputs: dict[str, str], tmp_path:
     config = small_config(inputs, tmp_path / "run", shards=(spec + "[:48]",))
     sources, tokenizer = open_sources(config), load_tokenizer(config.tokenizer)
     plan = plan_run(config, sources, tokenizer).plan
-    stream = Stream(plan, sources, config, tokenizer=tokenizer, bad=BadSamples(skip=True))
+    stream = Stream(plan, sources, config, tokenizer=tokenizer, bad=SkippedSamples(skip=True))
     for path in tmp_path.glob("squares-*.tar"):
         path.unlink()
     with pytest.raises(TransportError, match="the file is gone"):
@@ -168,7 +168,7 @@ def test_a_shard_that_is_gone_is_never_skipped(inputs: dict[str, str], tmp_path:
             stream.batch(step)
 
 
-class Interrupted(BadSamples):
+class Interrupted(SkippedSamples):
     """Asked about a sample, it does what another worker and another program do meanwhile."""
 
     def __init__(self, meanwhile: Callable[[], None]) -> None:
