@@ -23,9 +23,9 @@ from ocrdata.reading.view import Shards, open_shards
 from ocrdata.runtime.cli import Parser, run
 from ocrdata.storage.files import atomic_file, make_folder, write_json
 from ocrdata.storage.locks import Lock
-from ocrtrain.evaluation.answers import Asker, Partners, Tally
+from ocrtrain.evaluation.answers import Partners, QuestionRunner, ScoreTable
 from ocrtrain.evaluation.generation import Decoding
-from ocrtrain.evaluation.validation import Settings, Validation, validate
+from ocrtrain.evaluation.validation import Validation, ValidationOptions, validate
 from ocrtrain.model.device import autocast_type, resolve_device
 from ocrtrain.run.trained import Loaded, load_for_inference
 
@@ -70,7 +70,7 @@ def evaluate(
 
     Raises UsageError, before anything is computed, where images are to be exchanged and cannot.
     """
-    asker = Asker(loaded.model, loaded.tokenizer, shards, decoding)
+    asker = QuestionRunner(loaded.model, loaded.tokenizer, shards, decoding)
     partners = asker.partners() if exchange else {}
     if exchange and not partners:
         raise UsageError(f"--exchange: no two rows of {shards.spec} have images to exchange")
@@ -119,7 +119,7 @@ def validate_loaded(
     loaded: Loaded, shards: Shards, decoding: Decoding, *, workers: int
 ) -> Validation:
     """The validation of training, on `shards`, as the checkpoint's config has it."""
-    settings = Settings(
+    settings = ValidationOptions(
         seq_len=loaded.config.seq_len,
         batch=loaded.config.val_batch,
         workers=workers,
@@ -147,9 +147,9 @@ def refuse_other(out: Path, shards: Shards) -> None:
         raise UsageError(f"{out} holds the answers to {spec}; name another file with --out")
 
 
-def write_answers(asker: Asker, partners: Partners, out: Path) -> Tally:
+def write_answers(asker: QuestionRunner, partners: Partners, out: Path) -> ScoreTable:
     """Ask every turn of all rows, write a line for each answer to `out`, and return the scores."""
-    tally = Tally()
+    tally = ScoreTable()
     with atomic_file(out) as file:
         for record in asker.records(partners):
             tally.add(record)

@@ -20,7 +20,7 @@ from ocrdata.sample import IMAGE_PART, Message, Sample, image_parts, text_of
 from ocrdata.tokens.tokenizer import Tokenizer
 from ocrtrain.evaluation.generation import Answer, Decoding, Question, answer
 from ocrtrain.evaluation.scores import Score, mean_scores, score
-from ocrtrain.evaluation.swapped import EXCHANGE_SEED, derangement
+from ocrtrain.evaluation.swapped import SWAP_SEED, derangement
 from ocrtrain.model.ocr_model import OcrModel
 
 NO_KIND = "all"
@@ -68,7 +68,7 @@ def turns_of(sample: Sample) -> list[Turn]:
 
 
 @dataclass(frozen=True, slots=True)
-class Exchanged:
+class SwappedAnswer:
     """An answer to the same question about the images of another row, scored by the same gold."""
 
     ref: SampleRef
@@ -77,7 +77,7 @@ class Exchanged:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class AnswerRecord:
     """One question, its answer, and the scores."""
 
     ref: SampleRef
@@ -87,7 +87,7 @@ class Record:
     gold: str
     answer: Answer
     score: Score
-    exchanged: Exchanged | None
+    exchanged: SwappedAnswer | None
 
     def to_json(self) -> dict[str, Any]:
         """A line of the answers file."""
@@ -113,7 +113,7 @@ class Record:
         return line
 
 
-class Asker:
+class QuestionRunner:
     """Asks the questions of a slice, some rows at a time."""
 
     def __init__(
@@ -136,16 +136,16 @@ class Asker:
         partners: dict[str, dict[int, int]] = defaultdict(dict)
         for (kind, count), members in groups.items():
             # The seed leaves the kind out: kinds of the same rows share partners, and so images.
-            partners[kind] |= derangement(list(members.values()), seed=f"{EXCHANGE_SEED}:{count}")
+            partners[kind] |= derangement(list(members.values()), seed=f"{SWAP_SEED}:{count}")
         return {kind: found for kind, found in partners.items() if found}
 
-    def records(self, partners: Partners) -> Iterator[Record]:
+    def records(self, partners: Partners) -> Iterator[AnswerRecord]:
         """The answers, row by row and turn by turn, those to `partners`' images beside them."""
         for start in range(0, len(self.shards), ROWS_AT_ONCE):
             stop = min(start + ROWS_AT_ONCE, len(self.shards))
             yield from self._records(range(start, stop), partners)
 
-    def _records(self, positions: Sequence[int], partners: Partners) -> list[Record]:
+    def _records(self, positions: Sequence[int], partners: Partners) -> list[AnswerRecord]:
         """The answers of a few rows; each image is decoded and encoded once for all of them."""
         shown = _Images(self.shards, self.model.image_size)
         asked = [(p, turn) for p in positions for turn in turns_of(shown.item(p).sample)]
@@ -164,9 +164,9 @@ class Asker:
             if other is not None:
                 second = next(again)
                 ref = self.shards.ref(other)
-                exchanged = Exchanged(ref, second, score(second.text, turn.gold))
+                exchanged = SwappedAnswer(ref, second, score(second.text, turn.gold))
             records.append(
-                Record(
+                AnswerRecord(
                     ref=self.shards.ref(position),
                     turn=turn.number,
                     kind=turn.kind,
@@ -205,7 +205,7 @@ class _Images:
         return self._tensors[position]
 
 
-class Tally:
+class ScoreTable:
     """Scores by kind of question, and over all."""
 
     def __init__(self) -> None:
@@ -213,7 +213,7 @@ class Tally:
         self._exchanged: dict[str, list[Score]] = defaultdict(list)
         self._cut_off = 0
 
-    def add(self, record: Record) -> None:
+    def add(self, record: AnswerRecord) -> None:
         """Count an answer."""
         self._cut_off += not record.answer.finished
         self._right[record.kind].append(record.score)

@@ -8,26 +8,26 @@ from collections.abc import Sequence
 
 from ocrdata.reading.view import Shards
 
-EXCHANGE_EVERY = 3
+SWAP_EVERY = 3
 """Image gain is measured on every third sample: a second forward pass for a third of the slice."""
 
 
-EXCHANGE_SEED = 20_251_020
+SWAP_SEED = 20_251_020
 """Of the derangement: always the same, whatever the run's seed, so that runs can be compared."""
 
 
-def exchange_partners(shards: Shards) -> dict[int, int]:
+def swap_partners(shards: Shards) -> dict[int, int]:
     """position -> the position whose images it gets: a fixed derangement among every third
     sample, within those of as many images (all views of a run have equal slots). Of samples with
     the same images the first alone takes part: who gets its own images back gains nothing."""
     groups: dict[int, dict[tuple[bytes, ...], int]] = defaultdict(dict)
-    for position in range(0, len(shards), EXCHANGE_EVERY):
+    for position in range(0, len(shards), SWAP_EVERY):
         images = shards.image_digests(position)
         if images:
             groups[len(images)].setdefault(images, position)
     partners: dict[int, int] = {}
     for count, members in sorted(groups.items()):
-        partners |= derangement(list(members.values()), seed=f"{EXCHANGE_SEED}:{count}")
+        partners |= derangement(list(members.values()), seed=f"{SWAP_SEED}:{count}")
     return dict(sorted(partners.items()))
 
 

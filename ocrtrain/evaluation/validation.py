@@ -23,7 +23,7 @@ from ocrdata.tokens.tokenizer import Tokenizer
 from ocrtrain.data.batch import Batch, collate, prepare_sample
 from ocrtrain.evaluation.generation import inference
 from ocrtrain.evaluation.similarity import Similarity
-from ocrtrain.evaluation.swapped import exchange_partners
+from ocrtrain.evaluation.swapped import swap_partners
 from ocrtrain.model.ocr_model import OcrModel
 
 HEAD_TOKENS = 8
@@ -40,7 +40,7 @@ BLIND_GAIN = 0.02
 
 
 @dataclass(frozen=True)
-class Settings:
+class ValidationOptions:
     """How to validate. `batch` is samples a forward pass; `precision` as in training, None for
     fp32."""
 
@@ -154,7 +154,10 @@ class Validation:
 
 
 def validate(
-    model: OcrModel, sources: Mapping[str, Shards], tokenizer: Tokenizer, settings: Settings
+    model: OcrModel,
+    sources: Mapping[str, Shards],
+    tokenizer: Tokenizer,
+    settings: ValidationOptions,
 ) -> Validation:
     """Validate on the whole of each source, in the order given.
 
@@ -169,8 +172,8 @@ def validate(
         for name, shards in sources.items():
             if not len(shards):
                 raise UsageError(f"validation source {name} ({shards.spec}) holds no samples")
-            partners = exchange_partners(shards)
-            run = _Run(model, name, shards, tokenizer, settings)
+            partners = swap_partners(shards)
+            run = _SourceValidation(model, name, shards, tokenizer, settings)
             losses[name] = run.right(partners, gain, features)
             run.exchanged(partners, gain)
     return Validation(
@@ -182,7 +185,7 @@ def validate(
     )
 
 
-class _Run:
+class _SourceValidation:
     """The two passes over one source: with the right images, and with exchanged ones."""
 
     def __init__(
@@ -191,7 +194,7 @@ class _Run:
         name: str,
         shards: Shards,
         tokenizer: Tokenizer,
-        settings: Settings,
+        settings: ValidationOptions,
     ) -> None:
         self.model, self.name, self.shards = model, name, shards
         self.tokenizer, self.settings = tokenizer, settings

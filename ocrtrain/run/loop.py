@@ -27,7 +27,7 @@ from ocrtrain.data.batch import Batch
 from ocrtrain.data.skipped import SkippedSamples
 from ocrtrain.data.sources import Sources
 from ocrtrain.data.stream import Stream
-from ocrtrain.evaluation.validation import Settings, validate
+from ocrtrain.evaluation.validation import ValidationOptions, validate
 from ocrtrain.model.device import autocast_type
 from ocrtrain.model.encoder_file import save_deepencoder
 from ocrtrain.model.ocr_model import LossSum, OcrModel
@@ -267,7 +267,7 @@ def _validate(job: Job) -> None:
         job.model,
         job.sources.validation,
         job.tokenizer,
-        Settings(
+        ValidationOptions(
             seq_len=config.seq_len,
             batch=config.val_batch,
             workers=config.workers,

@@ -14,7 +14,13 @@ from hypothesis import strategies as st
 from ocrdata.reading.view import SampleRef
 from ocrdata.sample import Sample, from_turns, text_of
 from ocrtrain.evaluation import answers
-from ocrtrain.evaluation.answers import Asker, Exchanged, Record, Tally, turns_of
+from ocrtrain.evaluation.answers import (
+    AnswerRecord,
+    QuestionRunner,
+    ScoreTable,
+    SwappedAnswer,
+    turns_of,
+)
 from ocrtrain.evaluation.generation import Answer, Decoding
 from ocrtrain.evaluation.scores import score
 from tests.support import small
@@ -58,7 +64,7 @@ def test_images_are_exchanged_within_a_kind_and_never_with_oneself(tmp_path: Pat
     ]
     samples.append(from_turns([("1?", "x")], pictures[:2], source="", meta={"kinds": ["a"]}))
     shards = small.write(tmp_path / "kinds-000.tar", samples)
-    asker = Asker(small.untrained(), small.tokenizer(), shards, Decoding(2))
+    asker = QuestionRunner(small.untrained(), small.tokenizer(), shards, Decoding(2))
     partners = asker.partners()
     assert {kind: sorted(found) for kind, found in partners.items()} == {
         "a": [0, 1, 2],
@@ -77,17 +83,17 @@ def test_images_are_exchanged_within_a_kind_and_never_with_oneself(tmp_path: Pat
             assert record.exchanged.ref.position == wanted
 
 
-def record(kind: str, answer: str, exchanged: str | None) -> Record:
+def record(kind: str, answer: str, exchanged: str | None) -> AnswerRecord:
     ref = SampleRef("x-000.tar", "000000001", 1, "0")
     other = None
     if exchanged is not None:
-        other = Exchanged(ref, Answer(exchanged, 1, True), score(exchanged, "10"))
+        other = SwappedAnswer(ref, Answer(exchanged, 1, True), score(exchanged, "10"))
     found = Answer(answer, 3, kind != "b")
-    return Record(ref, 0, kind, "How many?", "10", found, score(answer, "10"), other)
+    return AnswerRecord(ref, 0, kind, "How many?", "10", found, score(answer, "10"), other)
 
 
 def test_the_tally_tells_kinds_apart() -> None:
-    tally = Tally()
+    tally = ScoreTable()
     for one in (record("a", "10", "10"), record("a", "10.4", "7"), record("b", "12", None)):
         tally.add(one)
     summary = tally.summary()
@@ -104,7 +110,7 @@ def test_the_tally_tells_kinds_apart() -> None:
 
 
 def test_the_table_without_exchanged_images_and_without_kinds() -> None:
-    tally = Tally()
+    tally = ScoreTable()
     for answer in ("10", "12"):
         tally.add(record("all", answer, None))
     assert "kinds" not in tally.summary() and "exchanged" not in tally.summary()["all"]
@@ -116,7 +122,7 @@ def test_the_table_without_exchanged_images_and_without_kinds() -> None:
 
 
 def test_answers_cut_off_are_counted() -> None:
-    tally = Tally()
+    tally = ScoreTable()
     for one in (record("b", "1", None), record("b", "10", "10"), record("a", "10", None)):
         tally.add(one)
     assert tally.summary()["cut_off"] == 2
@@ -125,7 +131,7 @@ def test_answers_cut_off_are_counted() -> None:
 
 def test_nothing_was_asked() -> None:
     with pytest.raises(ValueError, match="no answers"):
-        Tally().summary()
+        ScoreTable().summary()
 
 
 answered = st.tuples(
@@ -139,7 +145,7 @@ answered = st.tuples(
 def test_the_whole_is_the_weighted_mean_of_its_kinds(
     rows: list[tuple[str, str, str | None]],
 ) -> None:
-    tally = Tally()
+    tally = ScoreTable()
     for row in rows:
         tally.add(record(*row))
     summary = tally.summary()
@@ -183,7 +189,7 @@ def test_many_rows_are_answered_in_order_whatever_is_in_memory_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shards = small.squares(tmp_path, rows=7)
-    asker = Asker(small.untrained(), small.tokenizer(), shards, Decoding(3))
+    asker = QuestionRunner(small.untrained(), small.tokenizer(), shards, Decoding(3))
     partners = asker.partners()
     whole = [record.to_json() for record in asker.records(partners)]
     assert [(line["key"], line["turn"]) for line in whole] == [
@@ -200,7 +206,7 @@ def test_many_rows_are_answered_in_order_whatever_is_in_memory_at_once(
 def test_rows_of_the_same_images_exchange_once(tmp_path: Path) -> None:
     names = ["red", "red", "blue", "green", "blue"]
     shards = small.write(tmp_path / "same-000.tar", [small.coloured(name) for name in names])
-    asker = Asker(small.untrained(), small.tokenizer(), shards, Decoding(2))
+    asker = QuestionRunner(small.untrained(), small.tokenizer(), shards, Decoding(2))
     partners = asker.partners()
     assert set(partners) == set(small.QUESTIONS)
     for found in partners.values():
@@ -210,6 +216,6 @@ def test_rows_of_the_same_images_exchange_once(tmp_path: Path) -> None:
 def test_rows_without_images_or_partners_are_not_exchanged(tmp_path: Path) -> None:
     samples = [small.chat(n) for n in range(3)] + [small.coloured("red")]
     shards = small.write(tmp_path / "mixed-000.tar", samples)
-    asker = Asker(small.untrained(), small.tokenizer(), shards, Decoding(2))
+    asker = QuestionRunner(small.untrained(), small.tokenizer(), shards, Decoding(2))
     assert asker.partners() == {}
     assert all(record.exchanged is None for record in asker.records({}))

@@ -7,11 +7,11 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocrtrain.evaluation.swapped import derangement, exchange_partners
-from ocrtrain.evaluation.validation import Settings, validate
+from ocrtrain.evaluation.swapped import derangement, swap_partners
+from ocrtrain.evaluation.validation import ValidationOptions, validate
 from tests.support import small
 
-SETTINGS = Settings(seq_len=128, batch=5)
+SETTINGS = ValidationOptions(seq_len=128, batch=5)
 
 
 def test_samples_exchange_only_with_as_many_images(tmp_path: Path) -> None:
@@ -22,7 +22,7 @@ def test_samples_exchange_only_with_as_many_images(tmp_path: Path) -> None:
         for name, count in zip(names, counts, strict=True)
     ]
     shards = small.write(tmp_path / "mixed-000.tar", samples)
-    assert exchange_partners(shards) == {0: 6, 6: 0, 3: 9, 9: 3}  # three images: nobody to take
+    assert swap_partners(shards) == {0: 6, 6: 0, 3: 9, 9: 3}  # three images: nobody to take
     found = validate(small.untrained(), {"m": shards}, small.tokenizer(), SETTINGS)
     assert found.gain.samples == 4
 
@@ -31,10 +31,10 @@ def test_samples_of_the_same_images_exchange_once(tmp_path: Path) -> None:
     """Who gets its own image back, from another sample, would gain nothing by the right one."""
     names = ["red", "red", "blue", "red", "blue", "green"]
     samples = [small.coloured(name) for name in names for _ in range(3)]
-    partners = exchange_partners(small.write(tmp_path / "few-000.tar", samples))
+    partners = swap_partners(small.write(tmp_path / "few-000.tar", samples))
     assert sorted(partners) == sorted(partners.values()) == [0, 6, 15]
     same = small.write(tmp_path / "same-000.tar", [small.coloured("red") for _ in range(9)])
-    assert exchange_partners(same) == {}
+    assert swap_partners(same) == {}
 
 
 @given(st.lists(st.integers(), unique=True, max_size=40), st.text(max_size=5))

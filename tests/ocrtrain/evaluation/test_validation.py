@@ -16,12 +16,12 @@ from ocrdata.reading.samples import load_sample
 from ocrdata.reading.view import Shards
 from ocrdata.sample import from_turns
 from ocrdata.tokens.rendering import IGNORE, render, truncate
-from ocrtrain.evaluation.swapped import exchange_partners
+from ocrtrain.evaluation.swapped import swap_partners
 from ocrtrain.evaluation.validation import (
     Gain,
     LossTotal,
-    Settings,
     Validation,
+    ValidationOptions,
     answer_ranks,
     row_totals,
     validate,
@@ -29,7 +29,7 @@ from ocrtrain.evaluation.validation import (
 from ocrtrain.model.ocr_model import OcrModel
 from tests.support import small
 
-SETTINGS = Settings(seq_len=128, batch=5)
+SETTINGS = ValidationOptions(seq_len=128, batch=5)
 
 
 def plain_losses(model: OcrModel, shards: Shards, position: int, images_of: int) -> list[float]:
@@ -76,7 +76,7 @@ def test_losses_are_sums_over_tokens_divided_by_their_number(tmp_path: Path) -> 
 def test_image_gain_is_the_loss_with_the_partners_images_less_the_own(tmp_path: Path) -> None:
     model = small.trained(tmp_path).model()
     shards = small.squares(tmp_path)
-    partners = exchange_partners(shards)
+    partners = swap_partners(shards)
     assert sorted(partners) == sorted(partners.values()) == [0, 3, 6, 9]
     found = validate(model, {"squares": shards}, small.tokenizer(), SETTINGS)
 
@@ -129,7 +129,7 @@ def test_the_head_counts_the_first_eight_tokens_of_each_answer(tmp_path: Path) -
     ]  # fmt: skip
     shards = small.write(tmp_path / "long-000.tar", samples)
     found = validate(model, {"long": shards}, small.tokenizer(), SETTINGS)
-    assert exchange_partners(shards) == {0: 3, 3: 0}
+    assert swap_partners(shards) == {0: 3, 3: 0}
 
     lengths = [[len(small.tokenizer().encode(text)) + 1 for text in turns] for turns in (
         ("red is the colour of it", "no more to say here"),
@@ -173,9 +173,12 @@ def test_an_answer_whose_image_was_cut_off_does_not_enter_the_gain(tmp_path: Pat
     samples = [small.coloured("red"), *[small.chat(1)] * 2, first, *[small.chat(1)] * 2]
     samples.append(small.coloured("blue"))
     shards = small.write(tmp_path / "cut-000.tar", samples)
-    assert sorted(exchange_partners(shards)) == [0, 3, 6]
+    assert sorted(swap_partners(shards)) == [0, 3, 6]
     found = validate(
-        small.untrained(), {"cut": shards}, small.tokenizer(), Settings(seq_len=64, batch=5)
+        small.untrained(),
+        {"cut": shards},
+        small.tokenizer(),
+        ValidationOptions(seq_len=64, batch=5),
     )
     assert found.gain.samples == 2
     assert found.gain.right.tokens == found.gain.exchanged.tokens
@@ -186,7 +189,7 @@ def test_batches_and_workers_do_not_move_the_numbers(tmp_path: Path) -> None:
     shards = small.squares(tmp_path, rows=8)
 
     def numbers(batch: int, workers: int) -> dict[str, float]:
-        settings = Settings(seq_len=128, batch=batch, workers=workers)
+        settings = ValidationOptions(seq_len=128, batch=batch, workers=workers)
         return validate(model, {"s": shards}, small.tokenizer(), settings).numbers()
 
     first = numbers(4, 0)
@@ -227,7 +230,7 @@ def test_what_cannot_be_validated_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="holds no samples"):
         validate(small.untrained(), {"s": empty}, small.tokenizer(), SETTINGS)
     with pytest.raises(UsageError, match="at least 1"):
-        Settings(seq_len=64, batch=0)
+        ValidationOptions(seq_len=64, batch=0)
 
 
 @given(st.lists(st.lists(st.booleans(), min_size=1, max_size=12), min_size=1, max_size=4))
