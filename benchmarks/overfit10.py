@@ -30,7 +30,7 @@ from ocrtrain.evaluation.answers import turns_of
 from ocrtrain.evaluation.generation import Decoding, Question, answer
 from ocrtrain.evaluation.scores import score
 from ocrtrain.run import run_log
-from ocrtrain.run.trained import Loaded, load_for_inference
+from ocrtrain.run.trained import TrainedModel, load_for_inference
 
 LIMIT = 30 * 60  # seconds
 SETTINGS = {
@@ -85,7 +85,7 @@ def measure(folder: Path, steps: int, vocabulary: int) -> dict[str, Any]:
 TEXTS = ("gold", "answer", "rotated answer")
 
 
-def ask(loaded: Loaded, shards: Shards) -> list[dict[str, Any]]:
+def ask(loaded: TrainedModel, shards: Shards) -> list[dict[str, Any]]:
     """All questions with the right images, and with those of the next sample."""
     size = loaded.config.image_size
     items = [load_sample(shards, n, source="ten", image_size=size) for n in range(len(shards))]

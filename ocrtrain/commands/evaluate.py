@@ -27,7 +27,7 @@ from ocrtrain.evaluation.answers import Partners, QuestionRunner, ScoreTable
 from ocrtrain.evaluation.generation import Decoding
 from ocrtrain.evaluation.validation import Validation, ValidationOptions, validate
 from ocrtrain.model.device import autocast_type, resolve_device
-from ocrtrain.run.trained import Loaded, load_for_inference
+from ocrtrain.run.trained import TrainedModel, load_for_inference
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -58,7 +58,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def evaluate(
-    loaded: Loaded,
+    loaded: TrainedModel,
     shards: Shards,
     out: Path,
     *,
@@ -110,13 +110,13 @@ def build_parser() -> Parser:
     return parser
 
 
-def default_out(loaded: Loaded) -> Path:
+def default_out(loaded: TrainedModel) -> Path:
     """`RUN/answers-step_001000.jsonl`."""
     return loaded.checkpoint.parent.parent / f"answers-{loaded.checkpoint.name}.jsonl"
 
 
 def validate_loaded(
-    loaded: Loaded, shards: Shards, decoding: Decoding, *, workers: int
+    loaded: TrainedModel, shards: Shards, decoding: Decoding, *, workers: int
 ) -> Validation:
     """The validation of training, on `shards`, as the checkpoint's config has it."""
     settings = ValidationOptions(

@@ -18,7 +18,7 @@ from ocrtrain.state.run_files import LineWriter, cut_lines, read_lines
 FILE = "batches.jsonl"
 
 
-class BatchRecord:
+class BatchLog:
     """Appends to `batches.jsonl`. With `samples` a line names every sample, row by row."""
 
     def __init__(self, run: Path, *, samples: bool) -> None:

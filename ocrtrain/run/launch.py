@@ -42,11 +42,11 @@ from ocrtrain.model.factory import (
 )
 from ocrtrain.model.ocr_model import OcrModel
 from ocrtrain.run import batch_log, run_log
-from ocrtrain.run.batch_log import BatchRecord
+from ocrtrain.run.batch_log import BatchLog
 from ocrtrain.run.loop import Job, run_loop
 from ocrtrain.run.optimizer import build_optimizer
 from ocrtrain.run.resume import check_checkpoint, newest, resumed_config
-from ocrtrain.run.run_log import Log
+from ocrtrain.run.run_log import RunLog
 from ocrtrain.run.spikes import Spikes
 from ocrtrain.settings.checks import check_data, check_weights
 from ocrtrain.settings.config import Config, to_json
@@ -142,7 +142,7 @@ def _prepare(
         optimizer=optimizer,
         state=state,
         log=log,
-        record=BatchRecord(run, samples=config.log_samples),
+        record=BatchLog(run, samples=config.log_samples),
         spikes=spikes,
         planned_tokens=planned.totals.sums.tokens,
     )
@@ -178,12 +178,12 @@ def _model_and_optimizer(
     return model, optimizer
 
 
-def _begin_files(run: Path, config: Config, state: State, *, fresh: bool) -> Log:
+def _begin_files(run: Path, config: Config, state: State, *, fresh: bool) -> RunLog:
     """The run's logs, cut back to the state it goes on from."""
     run_log.cut_back(run, state.step)
     batch_log.cut_back(run, state.step)
     # The log first: where Weights & Biases does not start, the folder holds no run yet.
-    log = Log(run, config, wandb_id=state.wandb_id)
+    log = RunLog(run, config, wandb_id=state.wandb_id)
     if fresh:
         with explain_disk(run):
             (run / bad_samples.FILE).unlink(missing_ok=True)

@@ -32,9 +32,9 @@ from ocrtrain.model.device import autocast_type
 from ocrtrain.model.encoder_file import save_deepencoder
 from ocrtrain.model.ocr_model import LossSum, OcrModel
 from ocrtrain.run import run_log
-from ocrtrain.run.batch_log import BatchRecord
+from ocrtrain.run.batch_log import BatchLog
 from ocrtrain.run.optimizer import learning_rate, set_rate
-from ocrtrain.run.run_log import Log
+from ocrtrain.run.run_log import RunLog
 from ocrtrain.run.spikes import Spikes
 from ocrtrain.settings.config import Config
 from ocrtrain.state import checkpoint
@@ -58,8 +58,8 @@ class Job:
     model: OcrModel
     optimizer: torch.optim.Optimizer
     state: State
-    log: Log
-    record: BatchRecord
+    log: RunLog
+    record: BatchLog
     spikes: Spikes
     planned_tokens: int
 
@@ -70,7 +70,7 @@ class Job:
 
 
 @dataclass
-class Measured:
+class StepResult:
     """What one optimiser step gave. `loss` is nats per supervised token over the whole batch, NaN
     where it has none; `positions` those of its passes, padding included."""
 
@@ -161,7 +161,7 @@ def _step(job: Job, batches: Prefetcher[Batch]) -> None:
         job.bad.record(job.run, batch)
     rate = learning_rate(config, state.step)
     set_rate(job.optimizer, rate)
-    measured = _optimise(job, batch)
+    measured = _train_step(job, batch)
     seconds = time.perf_counter() - began
 
     flops = gpus.batch_flops(config, batch)
@@ -217,7 +217,7 @@ def _shares(job: Job, batch: Batch) -> dict[str, float]:
     return {f"mix/{name}_share": batch.sources.count(name) / rows for name in job.sources.train}
 
 
-def _optimise(job: Job, batch: Batch) -> Measured:
+def _train_step(job: Job, batch: Batch) -> StepResult:
     """Forward, backward and update over the batch's micro-batches.
 
     The loss is the sum over all supervised positions of the batch divided by their number, so it
@@ -244,7 +244,7 @@ def _optimise(job: Job, batch: Batch) -> Measured:
             "  look at them, or start a new run with a lower --lr; what was saved before is kept"
         )
     job.optimizer.step()
-    return Measured(total if batch.supervised else math.nan, norm, positions)
+    return StepResult(total if batch.supervised else math.nan, norm, positions)
 
 
 def _autocast(config: Config, device: torch.device) -> Any:

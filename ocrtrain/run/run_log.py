@@ -24,7 +24,7 @@ FILE = "metrics.jsonl"
 Values = dict[str, float]
 
 
-class Log:
+class RunLog:
     """Appends to `metrics.jsonl` of a run folder, and to W&B where it is on.
 
     `step` of a line is the optimiser step the values belong to, from 0; validation at step N is

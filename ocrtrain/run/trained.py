@@ -15,7 +15,7 @@ from ocrtrain.state.checkpoint import Checkpoint, newest
 
 
 @dataclass(frozen=True)
-class Loaded:
+class TrainedModel:
     """A trained model that is ready to answer."""
 
     model: OcrModel
@@ -24,7 +24,7 @@ class Loaded:
     checkpoint: Path
 
 
-def load_for_inference(path: Path, device: torch.device) -> Loaded:
+def load_for_inference(path: Path, device: torch.device) -> TrainedModel:
     """The checkpoint that `path` means (`checkpoint.newest`), verified, in eval mode on `device`.
 
     Raises TrainError where there is none or it is damaged.
@@ -33,4 +33,4 @@ def load_for_inference(path: Path, device: torch.device) -> Loaded:
     config, tokenizer = checkpoint.config, checkpoint.tokenizer()
     model = bare_model(config, tokenizer)
     checkpoint.load_weights(model)
-    return Loaded(model.to(device).eval(), tokenizer, config, checkpoint.folder)
+    return TrainedModel(model.to(device).eval(), tokenizer, config, checkpoint.folder)

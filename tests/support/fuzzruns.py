@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ocrdata.errors import OcrError
 from ocrtrain.data.skipped import FILE, SkippedSamples
 from ocrtrain.run import batch_log, run_log
-from ocrtrain.run.run_log import Log
+from ocrtrain.run.run_log import RunLog
 from ocrtrain.settings.config import Config, from_json, to_json
 from ocrtrain.state.checkpoint import Checkpoint, _complete
 from ocrtrain.state.run_files import read_sealed, write_sealed
@@ -27,7 +27,7 @@ SKIPPED = ((2, "charts", 1), (2, "charts", 4))
 
 def make_run_files(run: Path) -> None:
     """The logs, the plan and the config of a few steps."""
-    log = Log(run, Config(wandb="off"))
+    log = RunLog(run, Config(wandb="off"))
     for step in range(STEPS):
         log.write(step, {"val/loss": 5.0 - step} if step % 3 == 0 else {"train/loss": 4.0 - step})
     log.close()

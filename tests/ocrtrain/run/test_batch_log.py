@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from ocrdata.errors import TrainError
-from ocrtrain.run.batch_log import FILE, BatchRecord, cut_back, identity_at, newest
+from ocrtrain.run.batch_log import FILE, BatchLog, cut_back, identity_at, newest
 from tests.support.batches import batch
 
 
 def write(run: Path, steps: range, *, samples: bool = False) -> None:
-    record = BatchRecord(run, samples=samples)
+    record = BatchLog(run, samples=samples)
     for step in steps:
         record.write(batch(step))
     record.sync()

@@ -5,12 +5,12 @@ import pytest
 
 from ocrdata.errors import DiskError, TrainError, UsageError
 from ocrtrain.run import run_log
-from ocrtrain.run.run_log import Log
+from ocrtrain.run.run_log import RunLog
 from ocrtrain.settings.config import Config
 
 
 def written(run: Path) -> list[dict[str, float]]:
-    log = Log(run, Config(wandb="off"))
+    log = RunLog(run, Config(wandb="off"))
     log.write(0, {"val/loss": 5.0})
     for step in range(4):
         log.write(step, {"train/loss": 4.0 - step})
@@ -29,7 +29,7 @@ def test_lines_are_what_was_logged(tmp_path: Path) -> None:
 
 
 def test_what_is_not_finite_is_null(tmp_path: Path) -> None:
-    log = Log(tmp_path, Config(wandb="off"))
+    log = RunLog(tmp_path, Config(wandb="off"))
     log.write(0, {"train/loss": float("nan"), "train/grad_norm": float("inf")})
     log.close()
     assert run_log.read(tmp_path) == [{"step": 0, "train/loss": None, "train/grad_norm": None}]
@@ -71,7 +71,7 @@ def test_nothing_to_cut_back(tmp_path: Path) -> None:
 def test_a_run_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(DiskError, match="not a folder"):
-        Log(tmp_path / "file", Config(wandb="off"))
+        RunLog(tmp_path / "file", Config(wandb="off"))
 
 
 def test_the_console_line() -> None:
@@ -93,7 +93,7 @@ def test_wandb_online_without_a_key_is_one_line(
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
     with pytest.raises(UsageError, match="--wandb online needs a key"):
-        Log(tmp_path, Config(wandb="online"))
+        RunLog(tmp_path, Config(wandb="online"))
 
 
 def test_wandb_offline_without_a_key_and_never_asking(
@@ -102,14 +102,14 @@ def test_wandb_offline_without_a_key_and_never_asking(
     monkeypatch.delenv("WANDB_API_KEY", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("NETRC", str(tmp_path / "none"))
-    log = Log(tmp_path, Config(wandb="auto"))
+    log = RunLog(tmp_path, Config(wandb="auto"))
     log.write(0, {"train/loss": 1.0})
     log.close()
     assert log.wandb_id
     runs = list((tmp_path / "wandb").glob("offline-run-*"))
     assert len(runs) == 1
     assert runs[0].name.endswith(log.wandb_id)
-    again = Log(tmp_path, Config(wandb="auto"), wandb_id=log.wandb_id)
+    again = RunLog(tmp_path, Config(wandb="auto"), wandb_id=log.wandb_id)
     again.close()
     assert again.wandb_id == log.wandb_id
     assert json.loads((tmp_path / run_log.FILE).read_text())["train/loss"] == 1.0

@@ -4,8 +4,8 @@ import pytest
 
 from ocrdata.errors import DiskError, TrainError
 from ocrtrain.run import batch_log, run_log
-from ocrtrain.run.batch_log import BatchRecord
-from ocrtrain.run.run_log import Log
+from ocrtrain.run.batch_log import BatchLog
+from ocrtrain.run.run_log import RunLog
 from ocrtrain.settings.config import Config
 from ocrtrain.state.run_files import cut_lines, parse_line, read_lines
 from tests.support.batches import batch
@@ -59,11 +59,11 @@ def test_a_full_disk_is_told_once(tmp_path: Path) -> None:
     behind a second."""
     for name in (run_log.FILE, batch_log.FILE):
         (tmp_path / name).symlink_to("/dev/full")
-    log = Log(tmp_path, Config(wandb="off"))
+    log = RunLog(tmp_path, Config(wandb="off"))
     with pytest.raises(DiskError, match="no space left on the disk"):
         log.write(0, {"train/loss": 1.0})
     log.close()
-    batches = BatchRecord(tmp_path, samples=False)
+    batches = BatchLog(tmp_path, samples=False)
     with pytest.raises(DiskError, match="no space left on the disk"):
         batches.write(batch(0))
     batches.close()
