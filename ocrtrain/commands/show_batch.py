@@ -25,7 +25,7 @@ from ocrdata.storage.files import atomic_file, make_folder
 from ocrdata.storage.locks import Lock
 from ocrtrain.inspection.contact_sheet import sheet
 from ocrtrain.inspection.pages.batch import page
-from ocrtrain.inspection.rebuild import Asked, Rebuilt, rebuild
+from ocrtrain.inspection.rebuild import RebuildRequest, RebuiltBatch, rebuild
 from ocrtrain.inspection.report import Limits, describe
 
 TRAINED_BY = 1
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
         raise UsageError(f"--world {typed.world}: say with --rank whose rows are to be shown")
     limits = Limits(typed.rows, typed.samples, typed.images, typed.tokens)
     shown = rebuild(
-        Asked(
+        RebuildRequest(
             typed.run, typed.step, shards=tuple(typed.shards), text=tuple(typed.text),
             rank=typed.rank or 0, world=0 if typed.rank is None else typed.world,
         )
@@ -106,7 +106,7 @@ def _print(text: str) -> None:
     print(text.encode(encoding, "backslashreplace").decode(encoding))
 
 
-def _write(shown: Rebuilt, limits: Limits, folder: Path) -> list[Path]:
+def _write(shown: RebuiltBatch, limits: Limits, folder: Path) -> list[Path]:
     """The page and the sheet, each whole or not at all; their paths."""
     asked = shown.asked
     name = f"{asked.run.resolve().name}-step_{asked.step:06d}"

@@ -12,9 +12,9 @@ from typing import NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
-from ocrtrain.inspection.rebuild import Rebuilt, Shown
+from ocrtrain.inspection.rebuild import RebuiltBatch, RebuiltSample
 from ocrtrain.inspection.report import Limits, excerpts, left_out, name_of, summary
-from ocrtrain.inspection.token_spans import runs
+from ocrtrain.inspection.token_spans import position_spans
 from ocrtrain.model.pixels import seen
 
 WIDTH = 1280
@@ -39,12 +39,12 @@ class Tile(NamedTuple):
     """A picture's place on the sheet: an image of a sample by its numbers in the sample and in the
     batch, or (-1, -1) the sample's text."""
 
-    sample: Shown
+    sample: RebuiltSample
     number: int
     image: int
 
 
-def tiles(shown: Rebuilt, limits: Limits) -> list[Tile]:
+def tiles(shown: RebuiltBatch, limits: Limits) -> list[Tile]:
     """What the sheet shows: every image, and the text of samples without one, as far as the limits
     allow."""
     found, at, images = [], 0, 0
@@ -65,12 +65,12 @@ def tile_place(number: int, top: int) -> tuple[int, int]:
     return MARGIN + column * (THUMB + GAP), top + line * (THUMB + CAPTION + GAP)
 
 
-def tiles_top(shown: Rebuilt, limits: Limits) -> int:
+def tiles_top(shown: RebuiltBatch, limits: Limits) -> int:
     """Where the tiles begin, in px from above."""
     return _bars_top(shown, limits) + _bars_shown(shown, limits) * (BAR + 4) + MARGIN
 
 
-def sheet(shown: Rebuilt, limits: Limits) -> Image.Image:
+def sheet(shown: RebuiltBatch, limits: Limits) -> Image.Image:
     """The sheet, RGB, 1,280 px wide and as high as it must be."""
     pieces, top = tiles(shown, limits), tiles_top(shown, limits)
     lines = -(-len(pieces) // COLUMNS)
@@ -97,7 +97,7 @@ def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     return ImageFont.load_default(size)
 
 
-def _words(shown: Rebuilt, limits: Limits) -> list[str]:
+def _words(shown: RebuiltBatch, limits: Limits) -> list[str]:
     """The lines above everything: the summary, and what is left out."""
     images = sum(tile.number >= 0 for tile in tiles(shown, limits))
     samples = min(len(shown.samples), limits.samples)
@@ -110,16 +110,16 @@ def _words(shown: Rebuilt, limits: Limits) -> list[str]:
     return [part for line in lines for part in textwrap.wrap(line, 150)]
 
 
-def _bars_shown(shown: Rebuilt, limits: Limits) -> int:
+def _bars_shown(shown: RebuiltBatch, limits: Limits) -> int:
     return min(len(shown.batch.rows), limits.rows, BARS)
 
 
-def _bars_top(shown: Rebuilt, limits: Limits) -> int:
+def _bars_top(shown: RebuiltBatch, limits: Limits) -> int:
     """Where the bars begin: under the words and a legend."""
     return MARGIN + LINE * len(_words(shown, limits)) + 2 * LINE + 8
 
 
-def _bars(shown: Rebuilt, draw: ImageDraw.ImageDraw, limits: Limits) -> None:
+def _bars(shown: RebuiltBatch, draw: ImageDraw.ImageDraw, limits: Limits) -> None:
     """A bar for each row: its share of the batch's positions, and what they are."""
     left, right, top = MARGIN + 70, WIDTH - MARGIN, _bars_top(shown, limits)
     at = left
@@ -133,14 +133,14 @@ def _bars(shown: Rebuilt, draw: ImageDraw.ImageDraw, limits: Limits) -> None:
         draw.text((MARGIN, at - 1), f"row {shown.rows.start + number}", SOFT, font=_font(13))
         draw.rectangle((left, at, right, at + BAR), EMPTY)
         for segment in row.segments:
-            for run in runs(shown.batch, number, segment, shown.tokenizer):
+            for run in position_spans(shown.batch, number, segment, shown.tokenizer):
                 box = (left + run.start * scale, at, left + run.stop * scale, at + BAR)
                 draw.rectangle(box, HOLE if segment.bad else KINDS[run.kind])
             edge = left + (segment.start + segment.length) * scale
             draw.line((edge, at, edge, at + BAR), CARD)
 
 
-def _tile(shown: Rebuilt, tile: Tile) -> Image.Image:
+def _tile(shown: RebuiltBatch, tile: Tile) -> Image.Image:
     """An image or a text with its caption. What is too wide is cut off at the edge."""
     canvas = Image.new("RGB", (THUMB, THUMB + CAPTION), PAPER)
     draw, sample = ImageDraw.Draw(canvas), tile.sample
@@ -159,7 +159,7 @@ def _tile(shown: Rebuilt, tile: Tile) -> Image.Image:
     return canvas
 
 
-def _text(shown: Rebuilt, sample: Shown, draw: ImageDraw.ImageDraw) -> None:
+def _text(shown: RebuiltBatch, sample: RebuiltSample, draw: ImageDraw.ImageDraw) -> None:
     """The first question and answer of a sample, on a card; why it was skipped, where it was."""
     draw.rectangle((0, 0, THUMB - 1, THUMB - 1), CARD, outline=KINDS["context"])
     asked, answered, ink = *excerpts(shown, sample, 300), ANSWER

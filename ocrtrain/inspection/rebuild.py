@@ -35,7 +35,7 @@ _NO_MATTER = ("threads:", "transformers:")
 
 
 @dataclass(frozen=True)
-class Asked:
+class RebuildRequest:
     """Which batch. `shards` and `text` say where the run's shards lie by now, where they moved;
     `world` 0 asks for the rows of all ranks."""
 
@@ -47,7 +47,7 @@ class Asked:
     world: int = 0
 
 
-class Shown(NamedTuple):
+class RebuiltSample(NamedTuple):
     """A sample of a batch: the number of its row in the global batch, where it lies in it, the
     epoch of its source, and width and height of its images in px, as they were before loading."""
 
@@ -58,7 +58,7 @@ class Shown(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Rebuilt:
+class RebuiltBatch:
     """A batch as it was trained on, or will be.
 
     `batch` holds the rows asked for, which are `rows` of the global batch; `identity` is the global
@@ -67,13 +67,13 @@ class Rebuilt:
     -1. `problem` says what speaks against the batch; None where nothing does.
     """
 
-    asked: Asked
+    asked: RebuildRequest
     config: Config
     tokenizer: Tokenizer
     steps: int
     batch: Batch
     rows: range
-    samples: tuple[Shown, ...]
+    samples: tuple[RebuiltSample, ...]
     identity: str
     recorded: str
     compared: int
@@ -102,7 +102,7 @@ class Rebuilt:
 
 
 @dataclass(frozen=True)
-class _Run:
+class _OpenedRun:
     """A run as its folder has it."""
 
     folder: Path
@@ -120,7 +120,7 @@ class _Run:
         return stream.batch(step)
 
 
-def rebuild(asked: Asked) -> Rebuilt:
+def rebuild(asked: RebuildRequest) -> RebuiltBatch:
     """Rebuild a batch and compare it with what was recorded.
 
     Raises UsageError for a step or rank that is not there or shards that are not found, TrainError
@@ -145,7 +145,7 @@ def rebuild(asked: Asked) -> Rebuilt:
     else:
         problem = None
     batch = whole.split(len(rows))[rows.start // len(rows)]
-    return Rebuilt(
+    return RebuiltBatch(
         asked=asked,
         config=run.config,
         tokenizer=run.tokenizer,
@@ -160,7 +160,7 @@ def rebuild(asked: Asked) -> Rebuilt:
     )
 
 
-def _open(asked: Asked) -> _Run:
+def _open(asked: RebuildRequest) -> _OpenedRun:
     """Read the run's files and open its shards."""
     if (asked.run / checkpoint.COMPLETE).is_file():
         raise UsageError(f"{asked.run} is a checkpoint; name its run: {asked.run.parent.parent}")
@@ -175,7 +175,7 @@ def _open(asked: Asked) -> _Run:
         raise UsageError(
             f"--step {asked.step}: the plan of {asked.run} has the steps 0 to {plan.steps - 1}"
         )
-    return _Run(asked.run, config, tokenizer, sources, plan)
+    return _OpenedRun(asked.run, config, tokenizer, sources, plan)
 
 
 def _config(run: Path) -> Config:
@@ -186,7 +186,7 @@ def _config(run: Path) -> Config:
     return from_json(read_sealed(path))
 
 
-def _with_places(config: Config, asked: Asked) -> Config:
+def _with_places(config: Config, asked: RebuildRequest) -> Config:
     """A run's config with its shards where they are said to lie."""
     if asked.text and not config.text:
         raise UsageError(f"--text: the run in {asked.run} has no text-only shards")
@@ -233,14 +233,14 @@ def _sources(config: Config, began: Config) -> Sources:
         ) from exc
 
 
-def _samples(run: _Run, batch: Batch, rows: range) -> tuple[Shown, ...]:
+def _samples(run: _OpenedRun, batch: Batch, rows: range) -> tuple[RebuiltSample, ...]:
     """What the plan and the indexes know of each segment, beside the batch."""
     views = list(run.sources.train.values())
     found = []
     planned = run.plan.rows(batch.step, rows)
     for number, row, places in zip(rows, batch.rows, planned, strict=True):
         for segment, place in zip(row.segments, places, strict=True):
-            found.append(Shown(number, segment, place.epoch, _sizes(views, place, segment)))
+            found.append(RebuiltSample(number, segment, place.epoch, _sizes(views, place, segment)))
     return tuple(found)
 
 
@@ -252,7 +252,7 @@ def _sizes(
     return tuple((image.width, image.height) for image in images)
 
 
-def _compare(run: _Run, step: int, identity: str, recorded: str) -> TrainError | None:
+def _compare(run: _OpenedRun, step: int, identity: str, recorded: str) -> TrainError | None:
     """What there is to say where a batch is not the one recorded for its step."""
     if identity == recorded:
         return None
@@ -262,7 +262,7 @@ def _compare(run: _Run, step: int, identity: str, recorded: str) -> TrainError |
     )
 
 
-def _lost(run: _Run, step: int, saved: Sequence[Path]) -> TrainError | None:
+def _lost(run: _OpenedRun, step: int, saved: Sequence[Path]) -> TrainError | None:
     """What there is to say where the record of a step should be, and is not: `saved` are the
     run's checkpoints."""
     path = run.folder / batch_log.FILE
@@ -283,7 +283,7 @@ def _step(folder: Path) -> int:
     return int(folder.name.removeprefix("step_"))
 
 
-def _reason(run: _Run) -> str:
+def _reason(run: _OpenedRun) -> str:
     """What can have made the batch another, by the newest checkpoint."""
     found = checkpoint.complete_checkpoints(run.folder)
     if not found:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from ocrdata.images.letterbox import letterbox_geometry
 from ocrtrain.data.batch import Batch, Segment
-from ocrtrain.inspection.rebuild import Rebuilt, Shown
+from ocrtrain.inspection.rebuild import RebuiltBatch, RebuiltSample
 from ocrtrain.inspection.token_spans import first_turn, visible
 
 PREVIEW = 90
@@ -38,7 +38,7 @@ def padding(batch: Batch) -> float:
     return 1 - batch.tokens / batch.input_ids.numel()
 
 
-def summary(shown: Rebuilt) -> list[str]:
+def summary(shown: RebuiltBatch) -> list[str]:
     """The lines that say what the batch is, without a sample of it."""
     batch = shown.batch
     high, wide = batch.input_ids.shape
@@ -87,7 +87,7 @@ NUMBERS = 7
 """How many of the columns, from the first on, are numbers."""
 
 
-def cells(sample: Shown) -> tuple[str, ...]:
+def cells(sample: RebuiltSample) -> tuple[str, ...]:
     """What the columns say of a sample."""
     part = sample.segment
     return (
@@ -97,12 +97,12 @@ def cells(sample: Shown) -> tuple[str, ...]:
     )  # fmt: skip
 
 
-def name_of(sample: Shown) -> str:
+def name_of(sample: RebuiltSample) -> str:
     """'chartqa-003.tar:000003127'."""
     return visible(f"{sample.segment.ref.shard}:{sample.segment.ref.key}")
 
 
-def image_size(sample: Shown, number: int, size: int) -> str:
+def image_size(sample: RebuiltSample, number: int, size: int) -> str:
     """'640 x 480 px, letterboxed to 256 x 192 in 256 x 256', of the n-th image of a sample."""
     width, height = sample.sizes[number]
     box = letterbox_geometry(width, height, size)
@@ -114,7 +114,7 @@ def left_out(total: int, shown: int, what: str, flag: str) -> str:
     return f"not shown: {many(total - shown, what)} ({flag} N)" if total > shown else ""
 
 
-def describe(shown: Rebuilt, limits: Limits) -> str:
+def describe(shown: RebuiltBatch, limits: Limits) -> str:
     """The whole text: the summary, a table of samples, and the beginning of each one's text."""
     samples = shown.samples[: limits.samples]
     lines = [*summary(shown), "", *_table([COLUMNS, *map(cells, samples)]), ""]
@@ -135,7 +135,7 @@ def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
         yield "  ".join(padded).rstrip()
 
 
-def _sample(shown: Rebuilt, sample: Shown) -> list[str]:
+def _sample(shown: RebuiltBatch, sample: RebuiltSample) -> list[str]:
     """A sample's name, and the beginnings of its first question and answer."""
     head = f"row {sample.row}  {name_of(sample)}"
     if sample.segment.bad:
@@ -144,7 +144,7 @@ def _sample(shown: Rebuilt, sample: Shown) -> list[str]:
     return [head, f"    asked    {asked}", f"    answered {answered or '(nothing supervised)'}"]
 
 
-def excerpts(shown: Rebuilt, sample: Shown, length: int = PREVIEW) -> tuple[str, str]:
+def excerpts(shown: RebuiltBatch, sample: RebuiltSample, length: int = PREVIEW) -> tuple[str, str]:
     """A sample's first question and answer, every character visible, each cut to `length`."""
     row = sample.row - shown.rows.start
     asked, answered = first_turn(shown.batch, row, sample.segment, shown.tokenizer)

@@ -44,7 +44,7 @@ class Span(NamedTuple):
     supervised: bool
 
 
-class Run(NamedTuple):
+class PositionSpan(NamedTuple):
     """Neighbouring positions of a row of one kind: "image", "supervised" or "context". `start` and
     `stop` count from the row's beginning."""
 
@@ -89,7 +89,9 @@ def _characters(ids: Sequence[int], tokenizer: Tokenizer) -> tuple[int, str]:
     return 1, tokenizer.decode(ids[:1])
 
 
-def runs(batch: Batch, row: int, segment: Segment, tokenizer: Tokenizer) -> Iterator[Run]:
+def position_spans(
+    batch: Batch, row: int, segment: Segment, tokenizer: Tokenizer
+) -> Iterator[PositionSpan]:
     """A sample's positions by what they are, neighbours of one kind together; each image alone."""
     first, last = segment.start, segment.start + segment.length
     images = (batch.input_ids[row, first:last] == tokenizer.image).tolist()
@@ -99,7 +101,7 @@ def runs(batch: Batch, row: int, segment: Segment, tokenizer: Tokenizer) -> Iter
         length = len(list(group))
         kind = IMAGE if image else "supervised" if supervised else "context"
         for start in range(at, at + length, slots if image else length):
-            yield Run(kind, start, start + (slots if image else length))
+            yield PositionSpan(kind, start, start + (slots if image else length))
         at += length
 
 

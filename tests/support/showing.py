@@ -15,7 +15,7 @@ from ocrdata.reading.samples import DecodedSample
 from ocrdata.reading.view import SampleRef, open_shards
 from ocrdata.sample import Sample, from_turns
 from ocrtrain.data.batch import collate, masked_sample, prepare_sample
-from ocrtrain.inspection.rebuild import Asked, Rebuilt, Shown
+from ocrtrain.inspection.rebuild import RebuildRequest, RebuiltBatch, RebuiltSample
 from ocrtrain.run.launch import train
 from ocrtrain.settings.config import Config
 from tests.support.data import small_config
@@ -60,7 +60,7 @@ def break_images(spec: str, positions: Sequence[int]) -> None:
 
 def shown_of(
     rows: Sequence[Sequence[Sample | str]], *, key: str = "k", source: str = "s", run: str = "run"
-) -> Rebuilt:
+) -> RebuiltBatch:
     """A batch of these samples, one group a row; a text stands for a skipped one, and is why."""
     pieces, samples = [], []
     for number, row in enumerate(rows):
@@ -81,9 +81,9 @@ def shown_of(
     for number, made in enumerate(batch.rows):
         for segment in made.segments:
             sizes = tuple((12 + n, 8) for n in range(segment.images))
-            samples.append(Shown(number, segment, 3, sizes))
-    return Rebuilt(
-        asked=Asked(Path(run), 0), config=replace(CONFIG, seq_len=CONFIG.seq_len),
+            samples.append(RebuiltSample(number, segment, 3, sizes))
+    return RebuiltBatch(
+        asked=RebuildRequest(Path(run), 0), config=replace(CONFIG, seq_len=CONFIG.seq_len),
         tokenizer=tokenizer(), steps=5, batch=batch, rows=range(len(rows)),
         samples=tuple(samples), identity=batch.identity, recorded=batch.identity, compared=0,
         problem=None,

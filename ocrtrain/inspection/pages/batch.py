@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ocrtrain.data.batch import Row
 from ocrtrain.inspection.pages.style import STYLE
-from ocrtrain.inspection.rebuild import Rebuilt, Shown
+from ocrtrain.inspection.rebuild import RebuiltBatch, RebuiltSample
 from ocrtrain.inspection.report import (
     COLUMNS,
     NUMBERS,
@@ -32,7 +32,15 @@ from ocrtrain.inspection.report import (
     padding,
     repeated,
 )
-from ocrtrain.inspection.token_spans import IMAGE, SPECIAL, Run, Span, runs, spans, visible
+from ocrtrain.inspection.token_spans import (
+    IMAGE,
+    SPECIAL,
+    PositionSpan,
+    Span,
+    position_spans,
+    spans,
+    visible,
+)
 from ocrtrain.model.pixels import seen
 
 BESIDE = 2
@@ -41,7 +49,7 @@ BESIDE = 2
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
-def page(shown: Rebuilt, limits: Limits) -> Iterator[str]:
+def page(shown: RebuiltBatch, limits: Limits) -> Iterator[str]:
     """The page, piece by piece: with many images it is large."""
     title = escape(f"{shown.asked.run}, {shown.title}")
     yield (
@@ -62,7 +70,7 @@ def escape(text: str) -> str:
     return html.escape(visible(text), quote=True)
 
 
-def _header(shown: Rebuilt) -> str:
+def _header(shown: RebuiltBatch) -> str:
     batch = shown.batch
     state = "bad" if shown.problem is not None else "good" if shown.recorded else "open"
     tiles = [
@@ -92,7 +100,7 @@ def _header(shown: Rebuilt) -> str:
     )
 
 
-def _rows(shown: Rebuilt, limits: Limits) -> Iterator[str]:
+def _rows(shown: RebuiltBatch, limits: Limits) -> Iterator[str]:
     """A bar for each row: what its positions are, where samples begin, and the padding."""
     batch = shown.batch
     width = batch.input_ids.shape[1]
@@ -113,12 +121,12 @@ def _rows(shown: Rebuilt, limits: Limits) -> Iterator[str]:
     yield "</section>\n"
 
 
-def _bar(shown: Rebuilt, number: int, row: Row, width: int) -> str:
+def _bar(shown: RebuiltBatch, number: int, row: Row, width: int) -> str:
     found = []
     for segment in row.segments:
         name = f"{segment.ref.shard}:{segment.ref.key}"
-        parts = [_part(run, segment.start, segment.length)
-                 for run in runs(shown.batch, number, segment, shown.tokenizer)]  # fmt: skip
+        spans_of = position_spans(shown.batch, number, segment, shown.tokenizer)
+        parts = [_part(span, segment.start, segment.length) for span in spans_of]
         hole = " hole" if segment.bad else ""
         what = "skipped" if segment.bad else f"{segment.length:,} ids from {segment.start:,} on"
         found.append(
@@ -134,7 +142,7 @@ def _bar(shown: Rebuilt, number: int, row: Row, width: int) -> str:
     return "".join(found)
 
 
-def _part(run: Run, start: int, length: int) -> str:
+def _part(run: PositionSpan, start: int, length: int) -> str:
     """A stretch of a segment, as a share of it."""
     left, width = _percent(run.start - start, length), _percent(run.stop - run.start, length)
     return f'<i class="{run.kind}" style="left:{left};width:{width}"></i>'
@@ -144,7 +152,7 @@ def _percent(part: int, whole: int) -> str:
     return f"{100 * part / whole:.4g}%"
 
 
-def _table(shown: Rebuilt, limits: Limits) -> Iterator[str]:
+def _table(shown: RebuiltBatch, limits: Limits) -> Iterator[str]:
     """A line for each sample of the rows shown."""
     yield '<section><h2>Samples</h2>\n<div class="wide"><table><thead><tr>'
     for number, name in enumerate(COLUMNS):
@@ -168,7 +176,7 @@ def _column(number: int) -> str:
     return "number" if number < NUMBERS else "code" if COLUMNS[number] == "digest" else "word"
 
 
-def _cards(shown: Rebuilt, limits: Limits) -> Iterator[str]:
+def _cards(shown: RebuiltBatch, limits: Limits) -> Iterator[str]:
     """What the model reads of each sample: its images and its tokens."""
     yield '<section><h2>What the model reads</h2>\n<p class="legend">'
     yield (
@@ -195,7 +203,7 @@ def _cards(shown: Rebuilt, limits: Limits) -> Iterator[str]:
     yield "</section>\n"
 
 
-def _facts(sample: Shown) -> str:
+def _facts(sample: RebuiltSample) -> str:
     part = sample.segment
     facts = [part.source, f"position {part.ref.position:,}", f"epoch {sample.epoch}",
              f"{part.length:,} ids"]  # fmt: skip
@@ -206,7 +214,7 @@ def _facts(sample: Shown) -> str:
     return f'<p class="facts">{escape(" · ".join(facts))}</p>'
 
 
-def _images(shown: Rebuilt, sample: Shown, first: int, count: int) -> Iterator[str]:
+def _images(shown: RebuiltBatch, sample: RebuiltSample, first: int, count: int) -> Iterator[str]:
     """Figures of the first `count` images of a sample, which begin at `first` in the batch."""
     if not sample.segment.images:
         return
@@ -233,7 +241,7 @@ def _png(pixels: Tensor) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def _tokens(shown: Rebuilt, sample: Shown, limit: int) -> Iterator[str]:
+def _tokens(shown: RebuiltBatch, sample: RebuiltSample, limit: int) -> Iterator[str]:
     """The tokens of a sample, the supervised ones in marks."""
     row = sample.row - shown.rows.start
     start, marked = sample.segment.start, False

@@ -21,7 +21,7 @@ from ocrtrain.data.run_plan import plan_run
 from ocrtrain.data.skipped import Occurrence, SkippedSamples
 from ocrtrain.data.sources import open_sources
 from ocrtrain.data.stream import Stream, rank_rows
-from ocrtrain.inspection.rebuild import Asked, rebuild
+from ocrtrain.inspection.rebuild import RebuildRequest, rebuild
 from ocrtrain.run.launch import train
 from ocrtrain.settings.config import Config
 from ocrtrain.state import checkpoint
@@ -229,7 +229,7 @@ def test_holes_stay_where_they_were_in_a_slice_from_the_middle(
     assert (len(lines), lines[:6]) == (10, trained)
     replayed = []
     for step, line in enumerate(map(json.loads, lines)):
-        shown = rebuild(Asked(run, step))
+        shown = rebuild(RebuildRequest(run, step))
         assert (shown.identity, shown.problem) == (line["identity"], None)
         replayed += [(step, segment.ref.position) for segment in shown.batch.bad]
     assert replayed == holes

@@ -23,13 +23,13 @@ from ocrtrain.inspection.contact_sheet import (
     tiles,
     tiles_top,
 )
-from ocrtrain.inspection.rebuild import Rebuilt
+from ocrtrain.inspection.rebuild import RebuiltBatch
 from ocrtrain.inspection.report import Limits
 from ocrtrain.model.pixels import seen
 from tests.support.showing import shown_of, talk
 
 
-def drawn(shown: Rebuilt, limits: Limits) -> Image.Image:
+def drawn(shown: RebuiltBatch, limits: Limits) -> Image.Image:
     """The sheet as a PNG that is read again."""
     buffer = io.BytesIO()
     sheet(shown, limits).save(buffer, "PNG")
@@ -39,7 +39,7 @@ def drawn(shown: Rebuilt, limits: Limits) -> Image.Image:
     return image
 
 
-def at(image: Image.Image, shown: Rebuilt, limits: Limits, number: int) -> Image.Image:
+def at(image: Image.Image, shown: RebuiltBatch, limits: Limits, number: int) -> Image.Image:
     left, top = tile_place(number, tiles_top(shown, limits))
     assert left >= MARGIN and left + THUMB <= WIDTH - MARGIN and top + THUMB <= image.height
     return image.crop((left, top, left + THUMB, top + THUMB))

@@ -16,7 +16,7 @@ from ocrdata.tokens.tokenizer import load_tokenizer, train_tokenizer
 from ocrtrain.data.batch import identity_of
 from ocrtrain.data.sources import open_training
 from ocrtrain.data.stream import Stream, rank_rows
-from ocrtrain.inspection.rebuild import Asked, Rebuilt, rebuild
+from ocrtrain.inspection.rebuild import RebuildRequest, RebuiltBatch, rebuild
 from ocrtrain.run.launch import train
 from ocrtrain.settings.config import from_json, to_json
 from ocrtrain.state import checkpoint
@@ -45,11 +45,11 @@ def contents(run: Path) -> dict[str, bytes]:
     return {str(p.relative_to(run)): p.read_bytes() for p in run.rglob("*") if p.is_file()}
 
 
-def agree(run: Path) -> list[Rebuilt]:
+def agree(run: Path) -> list[RebuiltBatch]:
     """Every recorded step, rebuilt and found equal in all that was recorded of it."""
     found = []
     for line in recorded(run):
-        shown = rebuild(Asked(run, int(str(line["step"]))))
+        shown = rebuild(RebuildRequest(run, int(str(line["step"]))))
         assert (shown.identity, shown.problem) == (line["identity"], None)
         assert shown.verdict == f"identity {line['identity']} equals the one recorded"
         names = [
@@ -104,11 +104,11 @@ def test_holes_are_replayed_though_the_samples_can_be_read_by_now(
     run = trained_run(moved, tmp_path / "run", stop_at=6, **values)
     holes = {shown.asked.step: len(shown.batch.bad) for shown in agree(run)}
     assert sum(holes.values()) == len((run / "bad.jsonl").read_text().splitlines()) > 0
-    ahead = [rebuild(Asked(run, step)) for step in range(6, STEPS)]
+    ahead = [rebuild(RebuildRequest(run, step)) for step in range(6, STEPS)]
     assert any(shown.batch.bad for shown in ahead), "what training will skip is a hole already"
     break_images(moved["shards"], range(0, 48, 5))
     assert {shown.asked.step: len(shown.batch.bad) for shown in agree(run)} == holes
-    assert not any(rebuild(Asked(run, step)).batch.bad for step in range(6, STEPS))
+    assert not any(rebuild(RebuildRequest(run, step)).batch.bad for step in range(6, STEPS))
 
 
 def test_a_sample_that_was_read_must_be_read_again(inputs: dict[str, str], tmp_path: Path) -> None:
@@ -117,18 +117,18 @@ def test_a_sample_that_was_read_must_be_read_again(inputs: dict[str, str], tmp_p
     for path in Path(inputs["shards"]).parent.glob("squares-*"):
         shutil.copy(path, tmp_path)
     run = trained_run(moved, tmp_path / "run", text=(), val_text=(), bad_samples="skip", stop_at=5)
-    ref = rebuild(Asked(run, 2)).batch.refs[1]
+    ref = rebuild(RebuildRequest(run, 2)).batch.refs[1]
     break_images(moved["shards"], [ref.position])
     with pytest.raises(ShardError, match=rf"{ref.shard}: sample {ref.key}: .* digest differs"):
-        rebuild(Asked(run, 2))
+        rebuild(RebuildRequest(run, 2))
 
 
 @pytest.mark.parametrize("world", [1, 2, 4])
 def test_ranks_have_slices_of_the_whole(trained: Path, inputs: dict[str, str], world: int) -> None:
     config = from_json(read_sealed(trained / "config.json"))
     for step in (0, 3):
-        whole = rebuild(Asked(trained, step))
-        parts = [rebuild(Asked(trained, step, rank=r, world=world)) for r in range(world)]
+        whole = rebuild(RebuildRequest(trained, step))
+        parts = [rebuild(RebuildRequest(trained, step, rank=r, world=world)) for r in range(world)]
         assert sum((part.samples for part in parts), ()) == whole.samples
         assert sum((part.batch.rows for part in parts), ()) == whole.batch.rows
         identities = [row for part in parts for row in part.batch.row_identities]
@@ -148,7 +148,7 @@ def test_a_rank_sees_what_its_stream_gives(trained: Path) -> None:
 
     stream = Stream(plan_rows(config, sources, tokenizer), sources, config, tokenizer=tokenizer)
     wanted = stream.part(3, rank_rows(config.batch, 1, 2))
-    found = rebuild(Asked(trained, 3, rank=1, world=2)).batch
+    found = rebuild(RebuildRequest(trained, 3, rank=1, world=2)).batch
     assert (found.rows, found.identity) == (wanted.rows, wanted.identity)
     for name in ("input_ids", "targets", "position_ids"):
         assert torch.equal(getattr(found, name), getattr(wanted, name))
@@ -160,7 +160,7 @@ def test_steps_that_training_has_not_reached(
 ) -> None:
     whole = trained_run(inputs, tmp_path / "whole", mix="sample")
     for step, line in enumerate(recorded(whole)):
-        shown = rebuild(Asked(trained, step))
+        shown = rebuild(RebuildRequest(trained, step))
         assert (shown.identity, shown.problem) == (line["identity"], None)
         assert bool(shown.recorded) == (step < 6)
     told = "training has not finished step 9 yet; step 5, the last it has, is the same"
@@ -174,8 +174,8 @@ def test_a_run_that_is_going_on(run: Path) -> None:
             file.write('{"step": 6, "ident')
     with Lock(run / ".lock", "training"):
         before = contents(run)
-        assert rebuild(Asked(run, 5)).problem is None
-        assert rebuild(Asked(run, 6)).recorded == ""
+        assert rebuild(RebuildRequest(run, 5)).problem is None
+        assert rebuild(RebuildRequest(run, 6)).recorded == ""
         assert contents(run) == before
 
 
@@ -197,19 +197,21 @@ def test_shards_that_moved(run: Path, inputs: dict[str, str], tmp_path: Path, wr
     )  # fmt: skip
     write_sealed(path, to_json(config))
     with pytest.raises(UsageError, match=r"gone.*say where they lie now by --shards and --text"):
-        rebuild(Asked(run, 1))
+        rebuild(RebuildRequest(run, 1))
     with pytest.raises(UsageError, match=r"^nowhere.*started with .*gone/squares-\*\.tar\[:48\]"):
-        rebuild(Asked(run, 1, shards=("nowhere.json",)))
+        rebuild(RebuildRequest(run, 1, shards=("nowhere.json",)))
     text = now["text"] + written.replace("48", "30")
-    found = rebuild(Asked(run, 1, shards=(now["shards"] + written,), text=(text,)))
+    found = rebuild(RebuildRequest(run, 1, shards=(now["shards"] + written,), text=(text,)))
     assert found.problem is None and found.recorded
 
 
 def test_other_shards_are_refused(run: Path, inputs: dict[str, str]) -> None:
     for asked, change in (
-        (Asked(run, 1, shards=(inputs["shards"] + "[:47]",)), "squares: its size was 48, now"),
-        (Asked(run, 1, shards=(inputs["shards"] + "[1:49]",)), "squares: its digest was"),
-        (Asked(run, 1, text=(inputs["shards"],)), "sums: its name was sums, now it is squares-2"),
+        (RebuildRequest(run, 1, shards=(inputs["shards"] + "[:47]",)),
+         "squares: its size was 48, now"),
+        (RebuildRequest(run, 1, shards=(inputs["shards"] + "[1:49]",)), "squares: its digest was"),
+        (RebuildRequest(run, 1, text=(inputs["shards"],)),
+         "sums: its name was sums, now it is squares-2"),
     ):  # fmt: skip
         with pytest.raises(TrainError, match=change) as caught:
             rebuild(asked)
@@ -218,23 +220,23 @@ def test_other_shards_are_refused(run: Path, inputs: dict[str, str]) -> None:
     with pytest.raises(UsageError, match=r"--text: the run in .* has no text-only shards"):
         path = run / "config.json"
         write_sealed(path, to_json(replace(from_json(read_sealed(path)), text=(), val_text=())))
-        rebuild(Asked(run, 1, text=(inputs["text"],)))
+        rebuild(RebuildRequest(run, 1, text=(inputs["text"],)))
 
 
 @pytest.mark.parametrize("step", [-1, STEPS, 10**9])
 def test_steps_that_the_plan_has_not(trained: Path, step: int) -> None:
     with pytest.raises(UsageError, match=rf"--step {step}: the plan of .* has the steps 0 to 9"):
-        rebuild(Asked(trained, step))
+        rebuild(RebuildRequest(trained, step))
 
 
 def test_no_run_and_missing_files(run: Path, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"holds no run: there is no .*config\.json"):
-        rebuild(Asked(tmp_path / "nowhere", 0))
+        rebuild(RebuildRequest(tmp_path / "nowhere", 0))
     for name in ("plan.json", "tokenizer.json"):
         kept = (run / name).read_bytes()
         (run / name).unlink()
         with pytest.raises(TrainError, match=rf"{name}: the file is missing"):
-            rebuild(Asked(run, 0))
+            rebuild(RebuildRequest(run, 0))
         (run / name).write_bytes(kept)
 
 
@@ -255,14 +257,14 @@ def test_a_flipped_bit_in_a_file_of_the_run(run: Path, name: str) -> None:
             continue  # the last of 17 digits: the same number
         (run / name).write_bytes(changed)
         with pytest.raises(OcrError, match=name) as caught:
-            rebuild(Asked(run, 0))
+            rebuild(RebuildRequest(run, 0))
         assert caught.value.exit_status == 1
     (run / name).write_bytes(data)
-    assert rebuild(Asked(run, 0)).problem is None
+    assert rebuild(RebuildRequest(run, 0)).problem is None
 
 
 def problem(run: Path, step: int = 1) -> str:
-    found = rebuild(Asked(run, step))
+    found = rebuild(RebuildRequest(run, step))
     assert found.problem is not None and "IS NOT KNOWN" in found.verdict
     text = str(found.problem)
     assert "\n" not in text
@@ -282,7 +284,7 @@ def test_a_setting_of_the_plan_is_refused_before(run: Path) -> None:
     path = run / "config.json"
     write_sealed(path, to_json(replace(from_json(read_sealed(path)), seed=9)))
     with pytest.raises(TrainError, match=r"the plan is not the one .* seed: 0 then, 9 now"):
-        rebuild(Asked(run, 0))
+        rebuild(RebuildRequest(run, 0))
 
 
 def test_another_tokenizer_changes_the_identity_and_is_named(run: Path) -> None:
@@ -300,7 +302,7 @@ def test_a_step_to_come_of_another_tokenizer_is_not_believed(run: Path) -> None:
 def test_a_run_that_has_recorded_nothing_yet(run: Path) -> None:
     (run / "batches.jsonl").write_text("")
     shutil.rmtree(run / "checkpoints")
-    found = rebuild(Asked(run, 3))
+    found = rebuild(RebuildRequest(run, 3))
     assert (found.problem, found.recorded, found.compared) == (None, "", -1)
     assert found.verdict.endswith("training has not finished step 3 yet")
 
@@ -325,10 +327,10 @@ def test_a_record_that_is_gone_or_short(run: Path) -> None:
     lines = path.read_text().splitlines(keepends=True)
     path.write_text("".join(lines[:3]))
     assert "it ends before step 4, though" in problem(run, 4)
-    assert rebuild(Asked(run, 2)).problem is None
-    assert rebuild(Asked(run, 7)).problem is None
+    assert rebuild(RebuildRequest(run, 2)).problem is None
+    assert rebuild(RebuildRequest(run, 7)).problem is None
     path.write_text("".join(lines[:3] + lines[4:]))
     with pytest.raises(TrainError, match=r"line 4 is of step 4 and none before it of step 3"):
-        rebuild(Asked(run, 3))
+        rebuild(RebuildRequest(run, 3))
     path.unlink()
     assert "the file is missing, nothing says what step 1 was trained on" in problem(run)

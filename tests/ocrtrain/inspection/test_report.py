@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from ocrdata.errors import TrainError
 from ocrdata.images.letterbox import letterbox_geometry
-from ocrtrain.inspection.rebuild import Rebuilt
+from ocrtrain.inspection.rebuild import RebuiltBatch
 from ocrtrain.inspection.report import (
     COLUMNS,
     NUMBERS,
@@ -28,7 +28,7 @@ from ocrtrain.inspection.report import (
 from tests.support.showing import shown_of, talk
 
 
-def three_rows() -> Rebuilt:
+def three_rows() -> RebuiltBatch:
     return shown_of([[talk("one", "two", 1), talk("three", "four")], [talk("5", "6", 2)], ["torn"]])
 
 

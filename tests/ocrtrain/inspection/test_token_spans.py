@@ -11,7 +11,13 @@ from hypothesis import strategies as st
 
 from ocrdata.sample import from_turns
 from ocrdata.tokens.rendering import IGNORE
-from ocrtrain.inspection.token_spans import first_turn, runs, spans, supervised_ids, visible
+from ocrtrain.inspection.token_spans import (
+    first_turn,
+    position_spans,
+    spans,
+    supervised_ids,
+    visible,
+)
 from ocrtrain.settings.image_slots import image_slots
 from tests.support.showing import shown_of, talk
 from tests.support.small import tokenizer
@@ -72,7 +78,7 @@ def test_runs_cover_a_row_and_tell_its_kinds(rows: list[list[tuple[str, str, int
         at = 0
         for segment in row.segments:
             kinds: list[str] = []
-            for run in runs(shown.batch, number, segment, tokenizer()):
+            for run in position_spans(shown.batch, number, segment, tokenizer()):
                 assert run.start == at < run.stop
                 at = run.stop
                 assert all(flag == (run.kind == "supervised") for flag in flags[run.start : at])

@@ -15,7 +15,7 @@ from PIL import Image
 
 from ocrdata.errors import TrainError
 from ocrtrain.inspection.pages.batch import POLICY, page, token_html
-from ocrtrain.inspection.rebuild import Rebuilt
+from ocrtrain.inspection.rebuild import RebuiltBatch
 from ocrtrain.inspection.report import Limits
 from ocrtrain.inspection.token_spans import visible
 from ocrtrain.model.pixels import seen
@@ -28,15 +28,15 @@ TAGS = {
 }  # fmt: skip
 
 
-def html_of(shown: Rebuilt, limits: Limits | None = None) -> str:
+def html_of(shown: RebuiltBatch, limits: Limits | None = None) -> str:
     return "".join(page(shown, limits or Limits()))
 
 
-def read(shown: Rebuilt, limits: Limits | None = None) -> Page:
+def read(shown: RebuiltBatch, limits: Limits | None = None) -> Page:
     return Page(html_of(shown, limits))
 
 
-def three_rows() -> Rebuilt:
+def three_rows() -> RebuiltBatch:
     return shown_of([[talk("one", "two", 1), talk("three", "four")], [talk("5", "6", 2)], ["torn"]])
 
 
