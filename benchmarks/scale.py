@@ -62,9 +62,9 @@ def simulated(size: int, seed: int) -> SampleLengths:
         supervised=((lengths - 280) // 2).astype(np.int32),
         images=np.ones(size, np.uint16),
         bytes=np.full(size, 40_000, np.uint32),
-        cut=np.empty(0, np.int64),
-        cut_tokens=np.empty(0, np.int32),
-        cut_turns=np.empty(0, np.int32),
+        truncated=np.empty(0, np.int64),
+        truncated_tokens=np.empty(0, np.int32),
+        truncated_turns=np.empty(0, np.int32),
         unfit=np.empty(0, np.int64),
     )
 

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
+from ocrdata.shards.arrow import Int64
 from ocrdata.tokens.counts import Counts
 from ocrdata.tokens.rendering import SPECIALS_PER_TURN
 
@@ -23,14 +24,13 @@ BEFORE_ANSWER = 4
 """Specials before the first answer: <|bos|>, <|user_start|>, <|user_end|>, <|assistant_start|>."""
 
 Int32 = npt.NDArray[np.int32]
-Int64 = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class SampleLengths:
-    """One entry a sample, 14 bytes: ids of its row after cutting, those of them that are
-    predicted, images in it, payload bytes to read. What cutting takes stands apart, for the few
-    samples it meets: `cut` are their positions, rising, `cut_tokens` and `cut_turns` theirs.
+    """One entry a sample, 14 bytes: ids of its row after cutting, those of them that are predicted,
+    images in it, payload bytes to read. What cutting takes stands apart, for the few samples it
+    meets: `cut` are their positions, rising, `truncated_tokens` and `truncated_turns` theirs.
     `unfit` are the positions of samples that cannot be rendered; their rows are holes.
     """
 
@@ -38,9 +38,9 @@ class SampleLengths:
     supervised: Int32
     images: npt.NDArray[np.uint16]
     bytes: npt.NDArray[np.uint32]
-    cut: Int64
-    cut_tokens: Int32
-    cut_turns: Int32
+    truncated: Int64
+    truncated_tokens: Int32
+    truncated_turns: Int32
     unfit: Int64
 
     def __len__(self) -> int:
@@ -50,15 +50,15 @@ class SampleLengths:
     def digest(self) -> str:
         """Of all that decides which rows samples are put in: lengths, images, and what is cut."""
         hasher = xxhash.xxh3_128()
-        for values in (self.lengths, self.images, self.cut, self.cut_tokens):
+        for values in (self.lengths, self.images, self.truncated, self.truncated_tokens):
             hasher.update(np.ascontiguousarray(values).data)
         return str(hasher.hexdigest())
 
     @property
-    def whole(self) -> Int64:
+    def untruncated(self) -> Int64:
         """Lengths before cutting."""
         lengths = self.lengths.astype(np.int64)
-        lengths[self.cut] += self.cut_tokens
+        lengths[self.truncated] += self.truncated_tokens
         return lengths
 
 
@@ -85,7 +85,7 @@ def sample_lengths(
     lengths[some] = ends[starts[some] + kept[some] - 1]
     supervised = _sums(np.where(fits, counts.assistant + 1, 0), starts)
     images = _sums(np.where(fits, counts.images, 0), starts)
-    cut_turns = turns - kept
+    truncated_turns = turns - kept
 
     # No turn fits: is there room for a part of the first answer?
     none = np.flatnonzero((kept == 0) & (turns > 0))
@@ -96,7 +96,7 @@ def sample_lengths(
     lengths[partly] = seq_len
     supervised[partly] = seq_len - answer[room]
     images[partly] = counts.images[first[room]]
-    cut_turns[partly] -= 1
+    truncated_turns[partly] -= 1
 
     cut = np.flatnonzero(full > lengths)
     return SampleLengths(
@@ -104,9 +104,9 @@ def sample_lengths(
         supervised=supervised.astype(np.int32),
         images=images.astype(np.uint16),
         bytes=size,
-        cut=cut,
-        cut_tokens=(full - lengths)[cut].astype(np.int32),
-        cut_turns=cut_turns[cut].astype(np.int32),
+        truncated=cut,
+        truncated_tokens=(full - lengths)[cut].astype(np.int32),
+        truncated_turns=truncated_turns[cut].astype(np.int32),
         unfit=np.flatnonzero(turns == 0),
     )
 
@@ -119,9 +119,11 @@ def join(parts: list[SampleLengths]) -> SampleLengths:
         supervised=np.concatenate([part.supervised for part in parts]),
         images=np.concatenate([part.images for part in parts]),
         bytes=np.concatenate([part.bytes for part in parts]),
-        cut=np.concatenate([part.cut + base for part, base in zip(parts, bases, strict=True)]),
-        cut_tokens=np.concatenate([part.cut_tokens for part in parts]),
-        cut_turns=np.concatenate([part.cut_turns for part in parts]),
+        truncated=np.concatenate(
+            [part.truncated + base for part, base in zip(parts, bases, strict=True)]
+        ),
+        truncated_tokens=np.concatenate([part.truncated_tokens for part in parts]),
+        truncated_turns=np.concatenate([part.truncated_turns for part in parts]),
         unfit=np.concatenate([part.unfit + base for part, base in zip(parts, bases, strict=True)]),
     )
 

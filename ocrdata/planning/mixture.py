@@ -29,6 +29,7 @@ import numpy.typing as npt
 
 from ocrdata.errors import UsageError
 from ocrdata.planning.jit import jit_if_large
+from ocrdata.shards.arrow import Int64
 
 ALGORITHM = "deadline-3"
 MAX_SOURCES = 65_535
@@ -44,7 +45,7 @@ LONGEST_CALL = 1 << 20
 """Slots that the loop fills at most before debts are taken down again."""
 
 
-Sizes = Callable[[int, int, int], npt.NDArray[np.int64]]
+Sizes = Callable[[int, int, int], Int64]
 """sizes(source, start, stop): tokens of its batches [start, stop), all of which there are."""
 
 
@@ -191,9 +192,7 @@ class _Scheduler:
             ]
 
 
-def _integers(
-    rows: Sequence[Sequence[Fraction]], *, finest: int
-) -> tuple[npt.NDArray[np.int64], int]:
+def _integers(rows: Sequence[Sequence[Fraction]], *, finest: int) -> tuple[Int64, int]:
     """Rows of weights as integers of one sum, and that sum: large enough that debts keep their
     value when weights change. Raises UsageError where it would be above `finest`."""
     plain = []

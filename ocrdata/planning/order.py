@@ -15,6 +15,7 @@ import numpy.typing as npt
 import xxhash
 
 from ocrdata.planning.jit import WORTH, jit_if_large
+from ocrdata.shards.arrow import Int64
 
 ALGORITHM = "feistel-1"
 """Named in every plan: another algorithm must have another name."""
@@ -59,7 +60,7 @@ class EpochPermutation:
             raise IndexError(f"place {place} of an order of {self.size}")
         return int(self.many([place])[0])
 
-    def many(self, places: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    def many(self, places: npt.ArrayLike) -> Int64:
         """The samples at many places, each in `[0, size)`. Shapes: [n] -> [n]."""
         values = np.asarray(places, dtype=np.uint64)
         if len(values) >= MANY and self.size >= WORTH:
@@ -112,9 +113,6 @@ def _scramble(values: Positions) -> Positions:
 
 CHUNK = 1 << 16
 """Draws that are looked at together: what numpy makes on the way stays in a core's cache."""
-
-
-Int64 = npt.NDArray[np.int64]
 
 
 class SampleOrder:

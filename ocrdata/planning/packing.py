@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ocrdata.planning.jit import WORTH, jit_if_large
+from ocrdata.shards.arrow import Int64
 
 ALGORITHM = "best-fit-2"
 
@@ -22,13 +23,13 @@ class Packing(NamedTuple):
     """`row_of[k]` is the row of the window's k-th draw, int64; `rows` is how many there are. Rows
     are numbered by their first draws."""
 
-    row_of: npt.NDArray[np.int64]
+    row_of: Int64
     rows: int
 
 
 def pack(
     lengths: npt.NDArray[np.int32],
-    images: npt.NDArray[np.int64],
+    images: Int64,
     *,
     capacity: int,
     max_images: int,

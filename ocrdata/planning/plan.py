@@ -14,13 +14,13 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from ocrdata.errors import UsageError
 from ocrdata.planning import mixture, order, packing
 from ocrdata.planning.lengths import TOO_LONG, SampleLengths
 from ocrdata.planning.order import SampleOrder
 from ocrdata.planning.rows import PackedRows, PlainRows, Rows
+from ocrdata.shards.arrow import Int64
 from ocrdata.storage.sealed import canonical, digest_of
 
 VERSION = 2
@@ -107,7 +107,7 @@ class Plan:
         if recipe.needs_lengths and not measures:
             raise ValueError("this recipe needs the lengths of the samples")
         self.sources, self.recipe, self.measures = tuple(sources), recipe, tuple(measures)
-        self.rows_of = [self._rows(number) for number in range(len(sources))]
+        self.row_sequences = [self._rows(number) for number in range(len(sources))]
         self._per_slot = recipe.batch if recipe.mix_by == "batch" else 1
         found = self._schedule()
         self.slots = found.slots
@@ -188,7 +188,7 @@ class Plan:
 
     def _planned(self, source: int, start: int, stop: int) -> list[PlannedRow]:
         """Rows [start, stop) of a source."""
-        rows = self.rows_of[source]
+        rows = self.row_sequences[source]
         size = rows.draws.size
         return [
             tuple(
@@ -202,8 +202,8 @@ class Plan:
         source, recipe = self.sources[number], self.recipe
         measures = self.measures[number] if self.measures else None
         kept = None
-        if recipe.too_long == "drop" and measures is not None and len(measures.cut):
-            kept = np.flatnonzero(measures.whole <= recipe.seq_len).astype(np.int32)
+        if recipe.too_long == "drop" and measures is not None and len(measures.truncated):
+            kept = np.flatnonzero(measures.untruncated <= recipe.seq_len).astype(np.int32)
             if not len(kept):
                 raise UsageError(
                     f"source {source.name}: every sample is longer than --seq-len {recipe.seq_len}"
@@ -226,7 +226,7 @@ class Plan:
         scale = recipe.batch // per_slot  # slots a step
         available = None
         if recipe.at_end != "repeat":
-            available = [rows.available() // per_slot for rows in self.rows_of]
+            available = [rows.available() // per_slot for rows in self.row_sequences]
         plain = recipe.weigh_by == "rows" or (
             recipe.weigh_by == "samples" and not recipe.pack_window
         )
@@ -238,15 +238,15 @@ class Plan:
             sizes=None if plain else self._sizes,
         )
 
-    def _sizes(self, source: int, start: int, stop: int) -> npt.NDArray[np.int64]:
+    def _sizes(self, source: int, start: int, stop: int) -> Int64:
         """Tokens, or samples, of a source's slots [start, stop)."""
-        rows, per_slot = self.rows_of[source], self._per_slot
+        rows, per_slot = self.row_sequences[source], self._per_slot
         column = rows.lengths if self.recipe.weigh_by == "tokens" else rows.samples
         each = column(start * per_slot, stop * per_slot).reshape(stop - start, per_slot)
-        sums: npt.NDArray[np.int64] = each.sum(axis=1)
+        sums: Int64 = each.sum(axis=1)
         return sums
 
-    def _notes(self) -> npt.NDArray[np.int64]:
+    def _notes(self) -> Int64:
         """Slots given to each source before each block. Shape: [blocks, sources]."""
         count = len(self.sources)
         blocks = [

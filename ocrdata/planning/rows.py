@@ -15,14 +15,12 @@ from collections.abc import Iterator
 from typing import NamedTuple, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from ocrdata.planning.jit import WORTH
 from ocrdata.planning.lengths import SampleLengths
 from ocrdata.planning.order import SampleOrder
 from ocrdata.planning.packing import Packing, pack
-
-Int64 = npt.NDArray[np.int64]
+from ocrdata.shards.arrow import Int64
 
 WINDOWS_KEPT = 4
 """Packed windows a source keeps at hand: steps that follow one another share them."""

@@ -12,14 +12,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from ocrdata.planning.lengths import SampleLengths
 from ocrdata.planning.order import CHUNK, SampleOrder
 from ocrdata.planning.plan import Plan, weights_at
 from ocrdata.planning.rows import Consumed
-
-Int64 = npt.NDArray[np.int64]
+from ocrdata.shards.arrow import Int64
 
 
 class SampleSums(NamedTuple):
@@ -33,9 +31,9 @@ class SampleSums(NamedTuple):
     supervised: int = 0
     images: int = 0
     bytes: int = 0
-    cut_samples: int = 0
-    cut_tokens: int = 0
-    cut_turns: int = 0
+    truncated_samples: int = 0
+    truncated_tokens: int = 0
+    truncated_turns: int = 0
     empty: int = 0
 
     def plus(self, other: SampleSums) -> SampleSums:
@@ -104,7 +102,7 @@ def compute(
     rows = plan.rows_per_source()
     taken = [
         _taken(own.draws, plan.measures[number], own.consumed(rows[number]))
-        for number, own in enumerate(plan.rows_of)
+        for number, own in enumerate(plan.row_sequences)
     ]
     asked, got = _asked(plan), _got(plan, rows, taken)
     positions, longest, images = _passes(plan, rows_per_pass, progress)
@@ -113,7 +111,7 @@ def compute(
             SourceTotals(
                 name=source.name,
                 size=source.size,
-                dropped=source.size - plan.rows_of[number].draws.size,
+                dropped=source.size - plan.row_sequences[number].draws.size,
                 rows=rows[number],
                 sums=taken[number],
                 asked=asked[number],
@@ -150,10 +148,10 @@ class _Columns:
     def __init__(self, measures: SampleLengths) -> None:
         self._measures = measures
         self._cut: Int64 | None = None
-        if len(measures.cut):
+        if len(measures.truncated):
             # Which entry of the cut ones a position is; -1 where nothing was cut.
             self._cut = np.full(len(measures), -1, np.int32)
-            self._cut[measures.cut] = np.arange(len(measures.cut), dtype=np.int32)
+            self._cut[measures.truncated] = np.arange(len(measures.truncated), dtype=np.int32)
 
     def sums(self, positions: Int64) -> SampleSums:
         found = self._measures
@@ -170,9 +168,9 @@ class _Columns:
             supervised=int(supervised.sum(dtype=np.int64)),
             images=int(found.images[positions].sum(dtype=np.int64)),
             bytes=int(found.bytes[positions].sum(dtype=np.int64)),
-            cut_samples=len(cut),
-            cut_tokens=int(found.cut_tokens[cut].sum(dtype=np.int64)),
-            cut_turns=int(found.cut_turns[cut].sum(dtype=np.int64)),
+            truncated_samples=len(cut),
+            truncated_tokens=int(found.truncated_tokens[cut].sum(dtype=np.int64)),
+            truncated_turns=int(found.truncated_turns[cut].sum(dtype=np.int64)),
             empty=int(np.count_nonzero(supervised == 0)),
         )
 
@@ -235,7 +233,7 @@ def batches(plan: Plan) -> Iterator[tuple[Int64, Int64]]:
             chosen = slots == source
             number = int(np.count_nonzero(chosen))
             start, stop = int(given[source]) * each, (int(given[source]) + number) * each
-            ids, shown = plan.rows_of[source].sizes(start, stop)
+            ids, shown = plan.row_sequences[source].sizes(start, stop)
             lengths[chosen], images[chosen] = ids.reshape(number, each), shown.reshape(number, each)
             given[source] += number
         yield lengths.reshape(-1, plan.batch), images.reshape(-1, plan.batch)

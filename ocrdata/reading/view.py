@@ -12,8 +12,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import overload
 
-import numpy as np
-import numpy.typing as npt
 import xxhash
 
 from ocrdata.errors import UsageError
@@ -24,8 +22,6 @@ from ocrdata.sample import Sample
 from ocrdata.shards.index import IndexRow
 from ocrdata.shards.members import IMAGE_SUFFIXES, kind_of, to_sample
 from ocrdata.storage.sealed import canonical, digest_of
-
-Positions = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)

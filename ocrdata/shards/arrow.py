@@ -9,10 +9,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import xxhash
 
 from ocrdata.errors import DiskError, ShardError, first_line
+
+Int64 = npt.NDArray[np.int64]
+"""An array of integers: offsets, sizes, positions."""
 
 
 def _list_of(kind: pa.DataType) -> pa.DataType:

@@ -27,6 +27,7 @@ from ocrdata.images.decode import ImageInfo
 from ocrdata.shards.arrow import (
     SCHEMA,
     Columns,
+    Int64,
     explain_parquet,
     fixed_bytes,
     numbers,
@@ -54,7 +55,6 @@ from ocrdata.storage.sealed import (
 )
 
 SUFFIX = ".index.parquet"
-Integers = np.ndarray[tuple[int], np.dtype[np.int64]]
 
 NAMED_KEYS = 16
 """Keys that an error lists; of more it names the first and the last."""
@@ -194,16 +194,16 @@ class Index:
         return list(self._formats)
 
     @property
-    def long_sides(self) -> Integers:
+    def long_sides(self) -> Int64:
         """The longer side of each image, in pixels."""
-        sides: Integers = np.asarray([self._widths, self._heights], np.int64).max(axis=0)
+        sides: Int64 = np.asarray([self._widths, self._heights], np.int64).max(axis=0)
         return sides
 
     @property
-    def payload_sizes(self) -> Integers:
+    def payload_sizes(self) -> Int64:
         """The bytes of each sample's members together, headers and padding not counted."""
         ends = np.concatenate([[0], np.cumsum(np.asarray(self.member_sizes), dtype=np.int64)])
-        sizes: Integers = np.diff(ends[np.asarray(self.member_starts, np.int64)])
+        sizes: Int64 = np.diff(ends[np.asarray(self.member_starts, np.int64)])
         return sizes
 
     def members(self, position: int) -> Iterator[IndexMember]:

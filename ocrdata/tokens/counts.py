@@ -24,6 +24,7 @@ import pyarrow.parquet as pq
 
 from ocrdata.errors import ShardError
 from ocrdata.shards.arrow import (
+    Int64,
     elements,
     explain_parquet,
     numbers,
@@ -42,8 +43,6 @@ KIND = "tokens"
 REMEDY = "delete it: it is made again from the shard on the next use"
 
 Ints = npt.NDArray[np.int32]
-Positions = npt.NDArray[np.int64]
-
 _TURN = pa.struct(
     [pa.field(name, pa.int32(), nullable=False) for name in TurnCount._fields]  # their order too
 )
@@ -73,7 +72,7 @@ class Counts:
     [turns].
     """
 
-    turn_starts: Positions
+    turn_starts: Int64
     user: Ints
     assistant: Ints
     images: Ints
@@ -87,7 +86,7 @@ class Counts:
         columns = (self.user[mine], self.assistant[mine], self.images[mine])
         return [TurnCount(*map(int, turn)) for turn in zip(*columns, strict=True)]
 
-    def take(self, samples: Sequence[int] | Positions) -> Counts:
+    def take(self, samples: Sequence[int] | Int64) -> Counts:
         """The counts of these samples, in this order; a stretch of neighbours is not copied."""
         if isinstance(samples, range) and samples.step == 1 and samples:
             turn_starts = self.turn_starts[samples.start : samples.stop + 1]

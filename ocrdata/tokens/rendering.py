@@ -49,17 +49,17 @@ class TokenizedConversation:
 
     `supervised[t]` is True where `ids[t]` is to be predicted: assistant text and its end token.
     Image n takes the positions from `image_starts[n]`, `image_slots[n]` of them. `ends` are the
-    positions just after each turn. `cut_tokens` and `cut_turns` say what `truncate` left out; a
-    turn whose answer was only shortened is not among the turns.
+    positions just after each turn. `truncated_tokens` and `truncated_turns` say what `truncate`
+    left out; a turn whose answer was only shortened is not among the turns.
     """
 
     ids: npt.NDArray[np.int32]
-    supervised: npt.NDArray[np.bool_]
+    loss_mask: npt.NDArray[np.bool_]
     image_starts: tuple[int, ...]
     image_slots: tuple[int, ...]
     ends: tuple[int, ...]
-    cut_tokens: int = 0
-    cut_turns: int = 0
+    truncated_tokens: int = 0
+    truncated_turns: int = 0
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -100,7 +100,7 @@ def render_prompt(
     if turns[-1].answer is not None:
         raise RejectedRow("a prompt ends with a user message, this one with the assistant's")
     rendered = _render(turns, tokenizer, slots)
-    return replace(rendered, supervised=np.zeros(len(rendered), np.bool_))
+    return replace(rendered, loss_mask=np.zeros(len(rendered), np.bool_))
 
 
 def count(messages: Sequence[Message], tokenizer: Tokenizer) -> list[TurnCount]:
@@ -138,27 +138,27 @@ def truncate(rendered: TokenizedConversation, seq_len: int) -> TokenizedConversa
     kept = sum(end <= seq_len for end in rendered.ends)
     if kept:
         end = rendered.ends[kept - 1]
-        cut_turns = len(rendered.ends) - kept
+        truncated_turns = len(rendered.ends) - kept
     elif _has_room(rendered, seq_len):
-        end, cut_turns = seq_len, len(rendered.ends) - 1
+        end, truncated_turns = seq_len, len(rendered.ends) - 1
     else:
-        end, cut_turns = 1, len(rendered.ends)
+        end, truncated_turns = 1, len(rendered.ends)
     images = sum(start < end for start in rendered.image_starts)
     return replace(
         rendered,
         ids=rendered.ids[:end],
-        supervised=rendered.supervised[:end],
+        loss_mask=rendered.loss_mask[:end],
         image_starts=rendered.image_starts[:images],
         image_slots=rendered.image_slots[:images],
         ends=rendered.ends[:kept] or (end,),
-        cut_tokens=rendered.cut_tokens + length - end,
-        cut_turns=rendered.cut_turns + cut_turns,
+        truncated_tokens=rendered.truncated_tokens + length - end,
+        truncated_turns=rendered.truncated_turns + truncated_turns,
     )
 
 
 def _has_room(rendered: TokenizedConversation, seq_len: int) -> bool:
     """Whether the first question leaves a position for its answer."""
-    answers = np.flatnonzero(rendered.supervised)
+    answers = np.flatnonzero(rendered.loss_mask)
     return len(answers) > 0 and int(answers[0]) < seq_len
 
 
@@ -224,11 +224,11 @@ def _render(
         ids.append(tokenizer.assistant_end)
         spans.append((start, len(ids)))
         ends.append(len(ids))
-    supervised = np.zeros(len(ids), np.bool_)
+    loss_mask = np.zeros(len(ids), np.bool_)
     for start, end in spans:
-        supervised[start:end] = True
+        loss_mask[start:end] = True
     return TokenizedConversation(
-        np.asarray(ids, np.int32), supervised, tuple(starts), tuple(slots), tuple(ends)
+        np.asarray(ids, np.int32), loss_mask, tuple(starts), tuple(slots), tuple(ends)
     )
 
 

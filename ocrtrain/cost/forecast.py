@@ -129,9 +129,9 @@ def _sums(sums: SampleSums, slots: int) -> dict[str, int]:
         "text_tokens": sums.tokens - image_tokens,
         "supervised": sums.supervised,
         "bytes": sums.bytes,
-        "cut_samples": sums.cut_samples,
-        "cut_tokens": sums.cut_tokens,
-        "cut_turns": sums.cut_turns,
+        "cut_samples": sums.truncated_samples,
+        "cut_tokens": sums.truncated_tokens,
+        "cut_turns": sums.truncated_turns,
         "empty_samples": sums.empty,
     }
 
@@ -150,7 +150,7 @@ def describe(found: Forecast) -> str:
     if len(totals.sources) > 1:
         sums, size = totals.sums, sum(source.size for source in totals.sources)
         lines.append(("all", f"{size:,}", f"{sums.samples:,}", "", *_tokens(sums, slots), "", "",
-                      human_bytes(sums.bytes), f"{sums.cut_samples:,}"))  # fmt: skip
+                      human_bytes(sums.bytes), f"{sums.truncated_samples:,}"))  # fmt: skip
     total = found.vision_flops + found.text_flops
     vision = found.vision_flops / total if total else 0.0
     return "\n".join(
@@ -165,8 +165,8 @@ def describe(found: Forecast) -> str:
                 if source.sums.samples
             ),
             f"what --seq-len {found.config.seq_len} cuts ({found.config.too_long}): "
-            f"{totals.sums.cut_samples:,} samples by {totals.sums.cut_tokens:,} tokens, "
-            f"{totals.sums.cut_turns:,} whole turns"
+            f"{totals.sums.truncated_samples:,} samples by "
+            f"{totals.sums.truncated_tokens:,} tokens, {totals.sums.truncated_turns:,} whole turns"
             + (f"; {dropped:,} samples are dropped" if (dropped := _dropped(totals)) else "")
             + (f"; {empty:,} leave nothing to learn" if (empty := totals.sums.empty) else ""),
             "longest samples:",
@@ -186,7 +186,7 @@ def _line(source: SourceTotals, slots: int) -> tuple[str, ...]:
     return (
         source.name, f"{source.size:,}", f"{sums.samples:,}", f"{source.epochs:.2f}",
         *_tokens(sums, slots), f"{source.asked:.1%}", f"{source.got:.1%}",
-        human_bytes(sums.bytes), f"{sums.cut_samples:,}",
+        human_bytes(sums.bytes), f"{sums.truncated_samples:,}",
     )  # fmt: skip
 
 

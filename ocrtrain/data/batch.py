@@ -37,16 +37,17 @@ from ocrtrain.settings.image_slots import image_slots
 @dataclass(frozen=True)
 class Segment:
     """One sample in a row: which, from which id of the row on, how many ids and images, and what
-    `truncate` left out. `bad` is why it was skipped ("" where it was not): a single id, masked."""
+    `truncate` left out. `skipped` is why it was skipped ("" where it was not): a single id,
+    masked."""
 
     ref: SampleRef
     source: str
     start: int
     length: int
     images: int
-    cut_tokens: int = 0
-    cut_turns: int = 0
-    bad: str = ""
+    truncated_tokens: int = 0
+    truncated_turns: int = 0
+    skipped: str = ""
 
 
 @dataclass(frozen=True)
@@ -105,9 +106,9 @@ class Batch:
         return tuple(row.source for row in self.rows)
 
     @property
-    def bad(self) -> tuple[Segment, ...]:
+    def skipped(self) -> tuple[Segment, ...]:
         """The samples that were skipped."""
-        return tuple(segment for segment in self.segments if segment.bad)
+        return tuple(segment for segment in self.segments if segment.skipped)
 
     @property
     def tokens(self) -> int:
@@ -120,14 +121,14 @@ class Batch:
         return int((self.targets != IGNORE).sum())
 
     @property
-    def cut_tokens(self) -> int:
+    def truncated_tokens(self) -> int:
         """Tokens that did not fit into seq_len."""
-        return sum(segment.cut_tokens for segment in self.segments)
+        return sum(segment.truncated_tokens for segment in self.segments)
 
     @property
-    def cut_turns(self) -> int:
+    def truncated_turns(self) -> int:
         """Turns left out whole because they did not fit."""
-        return sum(segment.cut_turns for segment in self.segments)
+        return sum(segment.truncated_turns for segment in self.segments)
 
     @cached_property
     def row_identities(self) -> tuple[bytes, ...]:
@@ -207,13 +208,13 @@ def _update(digest: xxhash.xxh3_128, tensor: Tensor) -> None:
 @dataclass(frozen=True)
 class PreparedSample:
     """A sample made ready for a row: its rendering, cut to seq_len, and the images that are left
-    in it. `bad` is why it was skipped."""
+    in it. `skipped` is why it was skipped."""
 
     ref: SampleRef
     source: str
     rendered: TokenizedConversation
     images: tuple[npt.NDArray[np.uint8], ...]
-    bad: str = ""
+    skipped: str = ""
 
 
 def prepare_sample(
@@ -265,7 +266,7 @@ def collate(
             input_ids[number, first:last] = r.ids
             # The last id of a sample predicts nothing; it stays, so that a row has as many
             # positions as `ocrdata.tokens.rendering` counts.
-            targets[number, first : last - 1] = np.where(r.supervised[1:], r.ids[1:], IGNORE)
+            targets[number, first : last - 1] = np.where(r.loss_mask[1:], r.ids[1:], IGNORE)
             # The last sample's positions go on through the padding.
             positions[number, first:] = np.arange(shape[1] - first)
     return Batch(
@@ -293,9 +294,9 @@ def _row(pieces: Sequence[PreparedSample]) -> Row:
                 start=start,
                 length=len(r),
                 images=len(piece.images),
-                cut_tokens=r.cut_tokens,
-                cut_turns=r.cut_turns,
-                bad=piece.bad,
+                truncated_tokens=r.truncated_tokens,
+                truncated_turns=r.truncated_turns,
+                skipped=piece.skipped,
             )
         )
         start += len(r)

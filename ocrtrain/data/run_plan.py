@@ -203,12 +203,13 @@ def _refuse(name: str, shards: Shards, found: SampleLengths, config: Config) -> 
             f"first is {ref.shard}: sample {ref.key}; leave them out with a slice, or leave holes "
             "for them with --bad-samples skip"
         )
-    if len(found.cut) and config.too_long == "error":
-        longest = int(found.cut[np.argmax(found.cut_tokens)])
+    if len(found.truncated) and config.too_long == "error":
+        longest = int(found.truncated[np.argmax(found.truncated_tokens)])
         ref = shards.ref(longest)
         raise UsageError(
-            f"{name}: {len(found.cut):,} samples are longer than --seq-len {config.seq_len}; the "
-            f"longest, {ref.shard}: sample {ref.key}, has {int(found.whole[longest]):,} tokens; "
+            f"{name}: {len(found.truncated):,} samples are longer than --seq-len "
+            f"{config.seq_len}; the longest, {ref.shard}: sample {ref.key}, has "
+            f"{int(found.untruncated[longest]):,} tokens; "
             "give a larger --seq-len, or --too-long truncate or drop"
         )
 
@@ -217,7 +218,7 @@ def _longest(sources: Sources, measured: Sequence[SampleLengths]) -> tuple[LongS
     """The longest samples of all sources, longest first; of equals, those that come first."""
     found = []
     for (name, shards), own in zip(sources.train.items(), measured, strict=True):
-        whole = own.whole
+        whole = own.untruncated
         for position in np.argsort(-whole, kind="stable")[:LONGEST].tolist():
             ref = shards.ref(position)
             found.append(LongSample(name, ref.shard, ref.key, int(whole[position])))

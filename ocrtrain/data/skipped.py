@@ -95,12 +95,12 @@ class SkippedSamples:
         Raises TrainError where more than `limit` samples would have been skipped.
         """
         lines = []
-        for segment in batch.bad:
+        for segment in batch.skipped:
             at = batch.step, segment.source, segment.ref.position
             if self.reason(at):
                 continue
             with self._lock:
-                self._known[at] = segment.bad
+                self._known[at] = segment.skipped
             line = {
                 "step": at[0],
                 "source": at[1],
@@ -108,7 +108,7 @@ class SkippedSamples:
                 "shard": segment.ref.shard,
                 "key": segment.ref.key,
                 "digest": segment.ref.digest,
-                "reason": segment.bad,
+                "reason": segment.skipped,
             }
             lines.append({**line, "check": _check(line)})
         if not lines:

@@ -140,7 +140,7 @@ def check_validation(sources: Sources, config: Config, tokenizer: Tokenizer) -> 
             piece = prepare_sample(
                 item, tokenizer=tokenizer, image_size=config.image_size, seq_len=config.seq_len
             )
-            supervised += int(piece.rendered.supervised.sum())
+            supervised += int(piece.rendered.loss_mask.sum())
         if not supervised:
             raise UsageError(
                 f"validation on {name} ({shards.spec}): not one of {len(shards):,} samples leaves "

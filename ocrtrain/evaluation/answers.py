@@ -87,7 +87,7 @@ class AnswerRecord:
     gold: str
     answer: Answer
     score: Score
-    exchanged: SwappedAnswer | None
+    swapped: SwappedAnswer | None
 
     def to_json(self) -> dict[str, Any]:
         """A line of the answers file."""
@@ -103,12 +103,12 @@ class AnswerRecord:
             "finished": self.answer.finished,
             "scores": asdict(self.score),
         }
-        if self.exchanged is not None:
+        if self.swapped is not None:
             line["exchanged"] = {
-                "shard": self.exchanged.ref.shard,
-                "key": self.exchanged.ref.key,
-                "answer": self.exchanged.answer.text,
-                "scores": asdict(self.exchanged.score),
+                "shard": self.swapped.ref.shard,
+                "key": self.swapped.ref.key,
+                "answer": self.swapped.answer.text,
+                "scores": asdict(self.swapped.score),
             }
         return line
 
@@ -160,11 +160,11 @@ class QuestionRunner:
         again = iter(answers[len(asked) :])
         records = []
         for (position, turn), other, found in zip(asked, others, answers, strict=False):
-            exchanged = None
+            swapped = None
             if other is not None:
                 second = next(again)
                 ref = self.shards.ref(other)
-                exchanged = SwappedAnswer(ref, second, score(second.text, turn.gold))
+                swapped = SwappedAnswer(ref, second, score(second.text, turn.gold))
             records.append(
                 AnswerRecord(
                     ref=self.shards.ref(position),
@@ -174,7 +174,7 @@ class QuestionRunner:
                     gold=turn.gold,
                     answer=found,
                     score=score(found.text, turn.gold),
-                    exchanged=exchanged,
+                    swapped=swapped,
                 )
             )
         return records
@@ -217,8 +217,8 @@ class ScoreTable:
         """Count an answer."""
         self._cut_off += not record.answer.finished
         self._right[record.kind].append(record.score)
-        if record.exchanged is not None:
-            self._exchanged[record.kind].append(record.exchanged.score)
+        if record.swapped is not None:
+            self._exchanged[record.kind].append(record.swapped.score)
 
     def summary(self) -> dict[str, Any]:
         """Means over all answers and by kind; with exchanged images where there were any."""
@@ -257,8 +257,8 @@ def _all(scores: Mapping[str, list[Score]]) -> list[Score]:
     return [one for kind in scores.values() for one in kind]
 
 
-def _row(right: list[Score], exchanged: list[Score]) -> dict[str, Any]:
-    row: dict[str, Any] = dict(mean_scores(right))
-    if exchanged:
-        row["exchanged"] = mean_scores(exchanged)
+def _row(matched: list[Score], swapped: list[Score]) -> dict[str, Any]:
+    row: dict[str, Any] = dict(mean_scores(matched))
+    if swapped:
+        row["exchanged"] = mean_scores(swapped)
     return row

@@ -76,27 +76,27 @@ class Gain:
     supervised tokens, and over the first `HEAD_TOKENS` of each answer."""
 
     samples: int = 0
-    right: LossTotal = field(default_factory=LossTotal)
-    right_head: LossTotal = field(default_factory=LossTotal)
-    exchanged: LossTotal = field(default_factory=LossTotal)
-    exchanged_head: LossTotal = field(default_factory=LossTotal)
+    matched: LossTotal = field(default_factory=LossTotal)
+    matched_head: LossTotal = field(default_factory=LossTotal)
+    swapped: LossTotal = field(default_factory=LossTotal)
+    swapped_head: LossTotal = field(default_factory=LossTotal)
 
     @property
     def gain(self) -> float | None:
         """Nats per supervised token that the right images are worth; None without any exchange."""
-        return _difference(self.exchanged, self.right)
+        return _difference(self.swapped, self.matched)
 
     @property
     def head(self) -> float | None:
         """The same over the beginnings of the answers."""
-        return _difference(self.exchanged_head, self.right_head)
+        return _difference(self.swapped_head, self.matched_head)
 
 
-def _difference(exchanged: LossTotal, right: LossTotal) -> float | None:
+def _difference(swapped: LossTotal, matched: LossTotal) -> float | None:
     """Of two means over the same tokens; None over no tokens."""
-    if exchanged.mean is None or right.mean is None:
+    if swapped.mean is None or matched.mean is None:
         return None
-    return exchanged.mean - right.mean
+    return swapped.mean - matched.mean
 
 
 @dataclass(frozen=True)
@@ -174,8 +174,8 @@ def validate(
                 raise UsageError(f"validation source {name} ({shards.spec}) holds no samples")
             partners = swap_partners(shards)
             run = _SourceValidation(model, name, shards, tokenizer, settings)
-            losses[name] = run.right(partners, gain, features)
-            run.exchanged(partners, gain)
+            losses[name] = run.matched(partners, gain, features)
+            run.swapped(partners, gain)
     return Validation(
         losses=losses,
         samples={name: len(shards) for name, shards in sources.items()},
@@ -199,7 +199,7 @@ class _SourceValidation:
         self.model, self.name, self.shards = model, name, shards
         self.tokenizer, self.settings = tokenizer, settings
 
-    def right(self, partners: Mapping[int, int], gain: Gain, features: Similarity) -> LossTotal:
+    def matched(self, partners: Mapping[int, int], gain: Gain, features: Similarity) -> LossTotal:
         """Loss of all samples; those that will be exchanged also enter `gain`."""
         total = LossTotal()
         with self._batches(range(len(self.shards)), {}) as batches:
@@ -210,19 +210,19 @@ class _SourceValidation:
                     total += whole[row]
                     if position in partners and looks[row]:
                         gain.samples += 1
-                        gain.right += whole[row]
-                        gain.right_head += head[row]
+                        gain.matched += whole[row]
+                        gain.matched_head += head[row]
         return total
 
-    def exchanged(self, partners: Mapping[int, int], gain: Gain) -> None:
+    def swapped(self, partners: Mapping[int, int], gain: Gain) -> None:
         """Loss of the exchanged samples, into `gain`."""
         with self._batches(list(partners), partners) as batches:
             for part, batch in batches:
                 whole, head, looks = self._losses(batch)
                 for row in range(len(part)):
                     if looks[row]:
-                        gain.exchanged += whole[row]
-                        gain.exchanged_head += head[row]
+                        gain.swapped += whole[row]
+                        gain.swapped_head += head[row]
 
     def _batches(
         self, positions: Sequence[int], partners: Mapping[int, int]

@@ -135,7 +135,7 @@ def _bars(shown: RebuiltBatch, draw: ImageDraw.ImageDraw, limits: Limits) -> Non
         for segment in row.segments:
             for run in position_spans(shown.batch, number, segment, shown.tokenizer):
                 box = (left + run.start * scale, at, left + run.stop * scale, at + BAR)
-                draw.rectangle(box, HOLE if segment.bad else KINDS[run.kind])
+                draw.rectangle(box, HOLE if segment.skipped else KINDS[run.kind])
             edge = left + (segment.start + segment.length) * scale
             draw.line((edge, at, edge, at + BAR), CARD)
 
@@ -163,8 +163,8 @@ def _text(shown: RebuiltBatch, sample: RebuiltSample, draw: ImageDraw.ImageDraw)
     """The first question and answer of a sample, on a card; why it was skipped, where it was."""
     draw.rectangle((0, 0, THUMB - 1, THUMB - 1), CARD, outline=KINDS["context"])
     asked, answered, ink = *excerpts(shown, sample, 300), ANSWER
-    if sample.segment.bad:
-        asked, answered, ink = "", f"skipped: {sample.segment.bad}", HOLE
+    if sample.segment.skipped:
+        asked, answered, ink = "", f"skipped: {sample.segment.skipped}", HOLE
     at = 8
     for text, colour, lines in ((asked, INK, 7), (answered, ink, 6)):
         for line in textwrap.wrap(_drawable(text), 33, max_lines=lines, placeholder=" ..."):

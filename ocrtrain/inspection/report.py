@@ -50,11 +50,11 @@ def summary(shown: RebuiltBatch) -> list[str]:
         f"{batch.supervised:,} of them supervised; padding "
         f"{padding(batch):.1%} of {high:,} x {wide:,} positions",
     ]
-    if batch.cut_tokens:
-        samples = many(sum(bool(part.cut_tokens) for part in batch.segments), "sample")
+    if batch.truncated_tokens:
+        samples = many(sum(bool(part.truncated_tokens) for part in batch.segments), "sample")
         lines.append(f"cut to --seq-len {shown.config.seq_len}: {cut(batch)}, of {samples}")
-    if batch.bad:
-        lines.append(f"skipped, with a hole in its place: {many(len(batch.bad), 'sample')}")
+    if batch.skipped:
+        lines.append(f"skipped, with a hole in its place: {many(len(batch.skipped), 'sample')}")
     if repeated(batch):
         lines.append(f"there more than once: {many(repeated(batch), 'sample')} too many")
     return lines
@@ -62,8 +62,8 @@ def summary(shown: RebuiltBatch) -> list[str]:
 
 def cut(part: Batch | Segment) -> str:
     """'12 tokens', '364 tokens with 1 whole turn': what did not fit."""
-    turns = f" with {many(part.cut_turns, 'whole turn')}" if part.cut_turns else ""
-    return many(part.cut_tokens, "token") + turns
+    turns = f" with {many(part.truncated_turns, 'whole turn')}" if part.truncated_turns else ""
+    return many(part.truncated_tokens, "token") + turns
 
 
 def repeated(batch: Batch) -> int:
@@ -91,9 +91,9 @@ def cells(sample: RebuiltSample) -> tuple[str, ...]:
     """What the columns say of a sample."""
     part = sample.segment
     return (
-        str(sample.row), str(part.start), str(part.length), str(part.images), str(part.cut_tokens),
-        str(sample.epoch), str(part.ref.position), visible(part.source), name_of(sample),
-        part.ref.digest,
+        str(sample.row), str(part.start), str(part.length), str(part.images),
+        str(part.truncated_tokens), str(sample.epoch), str(part.ref.position),
+        visible(part.source), name_of(sample), part.ref.digest,
     )  # fmt: skip
 
 
@@ -138,8 +138,8 @@ def _table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
 def _sample(shown: RebuiltBatch, sample: RebuiltSample) -> list[str]:
     """A sample's name, and the beginnings of its first question and answer."""
     head = f"row {sample.row}  {name_of(sample)}"
-    if sample.segment.bad:
-        return [head, f"    skipped: {visible(sample.segment.bad)}"]
+    if sample.segment.skipped:
+        return [head, f"    skipped: {visible(sample.segment.skipped)}"]
     asked, answered = excerpts(shown, sample)
     return [head, f"    asked    {asked}", f"    answered {answered or '(nothing supervised)'}"]
 

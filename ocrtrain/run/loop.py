@@ -157,7 +157,7 @@ def _step(job: Job, batches: Prefetcher[Batch]) -> None:
     config, state = job.config, job.state
     began = time.perf_counter()
     batch = next(batches)
-    if batch.bad:
+    if batch.skipped:
         job.bad.record(job.run, batch)
     rate = learning_rate(config, state.step)
     set_rate(job.optimizer, rate)
@@ -180,10 +180,10 @@ def _step(job: Job, batches: Prefetcher[Batch]) -> None:
         "train/positions": measured.positions,
         "train/tokens": batch.tokens,
         "train/supervised": batch.supervised,
-        "train/cut_tokens": batch.cut_tokens,
-        "train/cut_turns": batch.cut_turns,
+        "train/cut_tokens": batch.truncated_tokens,
+        "train/cut_turns": batch.truncated_turns,
         "train/images": len(batch.images),
-        "train/bad": len(batch.bad),
+        "train/bad": len(batch.skipped),
         **_shares(job, batch),
     }
     peak = gpus.peak_flops(job.device)

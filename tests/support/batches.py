@@ -16,7 +16,7 @@ def batch(step: int, *bad: int) -> Batch:
             (
                 Segment(
                     SampleRef("charts-000.tar", f"{at:09d}", at, "0" * 32), "charts", 0, 1, 0,
-                    bad="digest differs" if at in bad else "",
+                    skipped="digest differs" if at in bad else "",
                 ),
             )
         )

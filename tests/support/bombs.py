@@ -121,7 +121,7 @@ def explode(module: str, bombs: Iterable[Bomb], folder: Path) -> list[Ending]:
             bomb.make(folder / str(number) / kind, kind == "hostile")
     (folder / "work").mkdir()
     before = everything(folder)
-    code = f"from tests import bombs; from {module} import BOMBS; bombs.child(BOMBS)"
+    code = f"from tests.support import bombs; from {module} import BOMBS; bombs.child(BOMBS)"
     env = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1",
            "OCR_SHARDS_CACHE": str(folder / "work" / "cache")}  # fmt: skip
     done = subprocess.run(

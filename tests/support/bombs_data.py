@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from ocrdata.reading.samples import load_sample
 from ocrdata.reading.verify import ShardStatistics, find, verify_shards
 from ocrdata.reading.view import open_shards
-from ocrdata.sample import verify_shards as check_sample
+from ocrdata.sample import check as check_sample
 from ocrdata.shards.arrow import SCHEMA, rows_digest
 from ocrdata.shards.index import index_path
 from ocrdata.shards.manifest import read_manifest

@@ -17,8 +17,8 @@ def made_up(size: int, *, longest: int, seed: int = 0, cut: float = 0.0) -> Samp
         supervised=(random.random(size) * lengths).astype(np.int32),
         images=random.integers(0, 3, size).astype(np.uint16),
         bytes=random.integers(1, 1 << 20, size).astype(np.uint32),
-        cut=positions,
-        cut_tokens=random.integers(1, 100, len(positions)).astype(np.int32),
-        cut_turns=random.integers(0, 4, len(positions)).astype(np.int32),
+        truncated=positions,
+        truncated_tokens=random.integers(1, 100, len(positions)).astype(np.int32),
+        truncated_turns=random.integers(0, 4, len(positions)).astype(np.int32),
         unfit=np.empty(0, np.int64),
     )

@@ -35,16 +35,16 @@ def check(
     """Every measure against the rendering itself."""
     sizes = np.arange(len(found), dtype=np.uint32)
     result = sample_lengths(counted(found, with_), sizes, slots=slots, seq_len=seq_len)
-    cut = dict(zip(result.cut.tolist(), zip(result.cut_tokens.tolist(), result.cut_turns.tolist(),
-                                            strict=True), strict=True))  # fmt: skip
+    truncated = zip(result.truncated_tokens.tolist(), result.truncated_turns.tolist(), strict=True)
+    cut = dict(zip(result.truncated.tolist(), truncated, strict=True))
     for number, messages in enumerate(found):
         whole = render(messages, with_, [slots] * images_of(messages))
         row = truncate(whole, seq_len)
         assert result.lengths[number] == len(row)
-        assert result.supervised[number] == int(row.supervised.sum())
+        assert result.supervised[number] == int(row.loss_mask.sum())
         assert result.images[number] == len(row.image_starts)
-        assert cut.get(number, (0, 0)) == (row.cut_tokens, row.cut_turns)
-        assert result.whole[number] == len(whole)
+        assert cut.get(number, (0, 0)) == (row.truncated_tokens, row.truncated_turns)
+        assert result.untruncated[number] == len(whole)
     assert result.bytes.tolist() == list(range(len(found)))
     assert not len(result.unfit)
     return result

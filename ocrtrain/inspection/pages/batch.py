@@ -81,11 +81,11 @@ def _header(shown: RebuiltBatch) -> str:
         (f"{batch.supervised:,}", f"supervised, {batch.supervised / batch.tokens:.1%}"),
         (f"{padding(batch):.1%}", f"padding of {batch.input_ids.numel():,} positions"),
     ]
-    if batch.cut_tokens:
-        turns = f", {many(batch.cut_turns, 'whole turn')}" if batch.cut_turns else ""
-        tiles.append((f"{batch.cut_tokens:,}", f"tokens cut{turns}"))
-    if batch.bad:
-        tiles.append((f"{len(batch.bad):,}", "samples skipped"))
+    if batch.truncated_tokens:
+        turns = f", {many(batch.truncated_turns, 'whole turn')}" if batch.truncated_turns else ""
+        tiles.append((f"{batch.truncated_tokens:,}", f"tokens cut{turns}"))
+    if batch.skipped:
+        tiles.append((f"{len(batch.skipped):,}", "samples skipped"))
     if repeated(batch):
         tiles.append((f"{repeated(batch):,}", "samples too many: there more than once"))
     numbers = "".join(
@@ -105,7 +105,7 @@ def _rows(shown: RebuiltBatch, limits: Limits) -> Iterator[str]:
     batch = shown.batch
     width = batch.input_ids.shape[1]
     kinds = {"image": "image", "context": "read only", "supervised": "supervised",
-             **({"hole": "skipped"} if batch.bad else {}), "padding": "padding"}  # fmt: skip
+             **({"hole": "skipped"} if batch.skipped else {}), "padding": "padding"}  # fmt: skip
     legend = "".join(f'<span><i class="{kind}"></i>{what}</span>' for kind, what in kinds.items())
     yield f'<section><h2>Rows</h2><p class="legend">{legend}</p>\n<div class="bars">\n'
     rows = batch.rows[: limits.rows]
@@ -127,8 +127,8 @@ def _bar(shown: RebuiltBatch, number: int, row: Row, width: int) -> str:
         name = f"{segment.ref.shard}:{segment.ref.key}"
         spans_of = position_spans(shown.batch, number, segment, shown.tokenizer)
         parts = [_part(span, segment.start, segment.length) for span in spans_of]
-        hole = " hole" if segment.bad else ""
-        what = "skipped" if segment.bad else f"{segment.length:,} ids from {segment.start:,} on"
+        hole = " hole" if segment.skipped else ""
+        what = "skipped" if segment.skipped else f"{segment.length:,} ids from {segment.start:,} on"
         found.append(
             f'<div class="segment{hole}" style="width:{_percent(segment.length, width)}" '
             f'title="{escape(name)}: {what}">{"".join(parts)}</div>'
@@ -166,7 +166,7 @@ def _table(shown: RebuiltBatch, limits: Limits) -> Iterator[str]:
         if number < limits.samples:
             at = COLUMNS.index("sample")
             values[at] = f'<a href="#s{number}">{values[at]}</a>'
-        skipped = ' class="skipped"' if sample.segment.bad else ""
+        skipped = ' class="skipped"' if sample.segment.skipped else ""
         row = "".join(f'<td class="{_column(n)}">{value}</td>' for n, value in enumerate(values))
         yield f"<tr{skipped}>{row}</tr>\n"
     yield "</tbody></table></div></section>\n"
@@ -207,10 +207,10 @@ def _facts(sample: RebuiltSample) -> str:
     part = sample.segment
     facts = [part.source, f"position {part.ref.position:,}", f"epoch {sample.epoch}",
              f"{part.length:,} ids"]  # fmt: skip
-    if part.cut_tokens:
+    if part.truncated_tokens:
         facts.append(f"{cut(part)} cut")
-    if part.bad:
-        return f'<p class="problem">skipped: {escape(part.bad)}</p>'
+    if part.skipped:
+        return f'<p class="problem">skipped: {escape(part.skipped)}</p>'
     return f'<p class="facts">{escape(" · ".join(facts))}</p>'
 
 

@@ -23,7 +23,7 @@ def rendering_equals_counting(shards: Shards, tokenizer: Tokenizer, slots: int) 
         rendered = render(one.messages, tokenizer, [slots] * len(one.images))
         tokens = sum(4 + turn.user_tokens + turn.assistant_tokens for turn in found)
         assert len(rendered) == 1 + tokens + slots * sum(turn.images for turn in found)
-        assert rendered.supervised.sum() == sum(turn.assistant_tokens + 1 for turn in found)
+        assert rendered.loss_mask.sum() == sum(turn.assistant_tokens + 1 for turn in found)
         assert sum(turn.images for turn in found) == len(one.images)
         turns += len(found)
     return turns

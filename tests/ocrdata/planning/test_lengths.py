@@ -55,7 +55,7 @@ def test_real_conversations(name: str, step: int, seq_len: int) -> None:
     found = real(name)[::step]
     assert gpt2 is not None
     result = check(found, gpt2, slots=273, seq_len=seq_len)
-    assert (len(result.cut) > 0) == (seq_len == 400)
+    assert (len(result.truncated) > 0) == (seq_len == 400)
 
 
 def test_samples_that_cannot_be_rendered_are_holes() -> None:
@@ -73,8 +73,8 @@ def test_joined_measures_are_one_after_the_other(sizes: list[int]) -> None:
     whole, start = join(parts), 0
     for part in parts:
         stop = start + len(part)
-        for name in ("lengths", "supervised", "images", "bytes", "whole"):
+        for name in ("lengths", "supervised", "images", "bytes", "untruncated"):
             assert getattr(whole, name)[start:stop].tolist() == getattr(part, name).tolist()
         start = stop
     assert len(whole) == sum(sizes)
-    assert len(whole.cut) == sum(len(part.cut) for part in parts)
+    assert len(whole.truncated) == sum(len(part.truncated) for part in parts)

@@ -111,7 +111,7 @@ def test_by_tokens_debts_add_up_to_nothing_though_thirds_are_rounded(
         sums.append(int(state[5].sum()))
         return _fill_slots(*state)
 
-    monkeypatch.setattr(mixture, "fast", lambda _, work: watched)
+    monkeypatch.setattr(mixture, "jit_if_large", lambda _, work: watched)
     found = phases([0, 1, 1, 1], [2, 0, 1, 1], starts=(0, 2))
     slots = schedule(found, 10, sizes=lambda _, start, stop: np.ones(stop - start, np.int64)).slots
     assert slots.tolist() == [1, 2, 3, 0, 2, 0, 3, 0, 2, 0]  # as `ALGORITHM` has it

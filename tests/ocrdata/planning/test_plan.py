@@ -176,11 +176,15 @@ def test_samples_that_are_too_long_are_dropped_on_request() -> None:
     recipe = PlanSettings(batch=4, steps=50, seed=1, seq_len=SEQ_LEN, too_long="drop")
     plan = Plan(sources, recipe, found)
     for source in range(2):
-        long = set(np.flatnonzero(found[source].whole > SEQ_LEN).tolist())
+        long = set(np.flatnonzero(found[source].untruncated > SEQ_LEN).tolist())
         kept = set(range(sources[source].size)) - long
         assert long and {place.position for place in drawn(plan, source)} == kept
-    everything = replace(found[0], cut=np.arange(30), cut_tokens=np.full(30, 99, np.int32),
-                         cut_turns=np.zeros(30, np.int32))  # fmt: skip
+    everything = replace(
+        found[0],
+        truncated=np.arange(30),
+        truncated_tokens=np.full(30, 99, np.int32),
+        truncated_turns=np.zeros(30, np.int32),
+    )
     with pytest.raises(UsageError, match="vision: every sample is longer than --seq-len 60"):
         Plan(sources, recipe, [everything, found[1]])
 

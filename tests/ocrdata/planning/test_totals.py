@@ -21,12 +21,12 @@ def by_hand(plan: Plan, rows: list[PlannedRow]) -> SampleSums:
         for source, position, _ in row:
             found = plan.measures[source]
             length = int(found.lengths[position])
-            cut = np.flatnonzero(found.cut == position)
+            cut = np.flatnonzero(found.truncated == position)
             total = total.plus(
                 SampleSums(
                     1, length, length**2, int(found.supervised[position]),
                     int(found.images[position]), int(found.bytes[position]), len(cut),
-                    int(found.cut_tokens[cut].sum()), int(found.cut_turns[cut].sum()),
+                    int(found.truncated_tokens[cut].sum()), int(found.truncated_turns[cut].sum()),
                     int(found.supervised[position] == 0),
                 )
             )  # fmt: skip

@@ -74,7 +74,7 @@ def test_lengths_add_up(tokenizer: Tokenizer, messages: list[dict[str, Any]]) ->
     counts = count(messages, tokenizer)
     rendered = render(messages, tokenizer, slots)
     assert len(rendered) == specials(len(counts)) + sum(t.tokens for t in counts) + sum(slots)
-    assert rendered.supervised.sum() == sum(turn.assistant_tokens + 1 for turn in counts)
+    assert rendered.loss_mask.sum() == sum(turn.assistant_tokens + 1 for turn in counts)
     assert (rendered.ids == tokenizer.image).sum() == sum(slots)
     for start, size in zip(rendered.image_starts, slots, strict=True):
         assert (rendered.ids[start : start + size] == tokenizer.image).all()
@@ -126,7 +126,7 @@ def test_text_is_rendered_as_nanochat_does(
     ids, mask = nanochat_render(messages, tokenizer)
     rendered = render(as_parts(messages), tokenizer)
     assert rendered.ids.tolist() == ids and rendered.ids.dtype == np.int32
-    assert rendered.supervised.tolist() == [bool(m) for m in mask]
+    assert rendered.loss_mask.tolist() == [bool(m) for m in mask]
 
 
 def test_images_stand_among_the_text(tokenizer: Tokenizer) -> None:
@@ -141,7 +141,7 @@ def test_images_stand_among_the_text(tokenizer: Tokenizer) -> None:
         f"<|bos|><|user_start|>Be brief.\n\n{image * 2}What blue?{image * 3}<|user_end|>"
         "<|assistant_start|>12<|assistant_end|>"
     )
-    assert tokenizer.decode(rendered.ids[rendered.supervised]) == "12<|assistant_end|>"
+    assert tokenizer.decode(rendered.ids[rendered.loss_mask]) == "12<|assistant_end|>"
     assert rendered.image_slots == (2, 3)
     head = len(tokenizer.encode("Be brief.\n\n"))
     assert rendered.image_starts[0] == 2 + head
@@ -159,7 +159,7 @@ def test_prompts(tokenizer: Tokenizer) -> None:
     messages = [message("user", IMAGE, "What?"), message("assistant", "12"), message("user", "So?")]
     prompt = render_prompt(messages, tokenizer, [4])
     assert tokenizer.decode(prompt.ids[-2:]) == "<|user_end|><|assistant_start|>"
-    assert not prompt.supervised.any()
+    assert not prompt.loss_mask.any()
     whole = render([*messages, message("assistant", "blue")], tokenizer, [4])
     assert np.array_equal(whole.ids[: len(prompt)], prompt.ids)
     with pytest.raises(RejectedRow, match="ends with a user message"):
@@ -205,21 +205,21 @@ def test_slots_that_do_not_fit(tokenizer: Tokenizer, slots: list[int]) -> None:
 @settings(max_examples=300, deadline=None)
 def test_cut_at_a_turn(tokenizer: Tokenizer, messages: list[dict[str, Any]], seq_len: int) -> None:
     rendered = render(messages, tokenizer, slots_for(messages))
-    first_answer = int(np.flatnonzero(rendered.supervised)[0])
+    first_answer = int(np.flatnonzero(rendered.loss_mask)[0])
     cut = truncate(rendered, seq_len)
     if len(rendered) > seq_len and first_answer >= seq_len:
         assert cut.ids.tolist() == [tokenizer.bos]
-        assert not cut.supervised.any()
+        assert not cut.loss_mask.any()
         assert cut.image_starts == cut.image_slots == ()
-        assert cut.cut_turns == len(rendered.ends)
-        assert cut.cut_tokens == len(rendered) - 1
+        assert cut.truncated_turns == len(rendered.ends)
+        assert cut.truncated_tokens == len(rendered) - 1
         return
     assert len(cut) <= seq_len
     assert np.array_equal(cut.ids, rendered.ids[: len(cut)])
-    assert np.array_equal(cut.supervised, rendered.supervised[: len(cut)])
-    assert cut.cut_tokens == len(rendered) - len(cut)
-    assert cut.cut_turns == len(rendered.ends) - len(cut.ends)
-    assert cut.supervised.any()
+    assert np.array_equal(cut.loss_mask, rendered.loss_mask[: len(cut)])
+    assert cut.truncated_tokens == len(rendered) - len(cut)
+    assert cut.truncated_turns == len(rendered.ends) - len(cut.ends)
+    assert cut.loss_mask.any()
     # Whole images, all those of the turns that are left.
     assert (cut.ids == tokenizer.image).sum() == sum(cut.image_slots)
     assert len(cut.image_starts) == len(cut.image_slots)
@@ -228,7 +228,7 @@ def test_cut_at_a_turn(tokenizer: Tokenizer, messages: list[dict[str, Any]], seq
         longer = [end for end in rendered.ends if end > len(cut)]
         assert not longer or longer[0] > seq_len
     else:
-        assert len(cut) == seq_len and cut.cut_turns == len(rendered.ends) - 1
+        assert len(cut) == seq_len and cut.truncated_turns == len(rendered.ends) - 1
     if len(rendered) <= seq_len:
         assert cut is rendered
 
@@ -253,7 +253,7 @@ def adds_up(rendered: TokenizedConversation, counts: list[TurnCount], slots: int
     supervised = sum(turn.assistant_tokens + 1 for turn in counts)
     return (
         len(rendered) == specials(len(counts)) + sum(turn.tokens for turn in counts) + slots
-        and int(rendered.supervised.sum()) == supervised
+        and int(rendered.loss_mask.sum()) == supervised
     )
 
 

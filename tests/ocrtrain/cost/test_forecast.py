@@ -62,7 +62,7 @@ def test_a_table_of_the_sources_and_what_is_cut() -> None:
     assert f"{charts.sums.samples:,}" in lines[1] and "75.0%" in lines[1]
     assert "  190 tokens in charts-000.tar:000000007" in shown
     cut = one.totals.sums
-    assert f"{cut.cut_samples:,} samples by {cut.cut_tokens:,} tokens" in shown
+    assert f"{cut.truncated_samples:,} samples by {cut.truncated_tokens:,} tokens" in shown
 
 
 def test_both_ways_of_rows_in_one_table() -> None:

@@ -74,12 +74,12 @@ def test_rows_are_renderings(tokenizer: Tokenizer, items: list[DecodedSample]) -
     assert batch.input_ids.dtype == batch.targets.dtype == batch.position_ids.dtype == torch.int64
     assert torch.equal(batch.position_ids, torch.arange(longest).expand(len(items), -1))
     assert batch.tokens == sum(map(len, rendered))
-    assert batch.supervised == sum(int(r.supervised.sum()) for r in rendered)
+    assert batch.supervised == sum(int(r.loss_mask.sum()) for r in rendered)
     for row, r in enumerate(rendered):
         ids = [*r.ids.tolist(), *[tokenizer.bos] * (longest - len(r))]
         assert batch.input_ids[row].tolist() == ids
         expected = [
-            ids[t + 1] if t + 1 < len(r) and r.supervised[t + 1] else IGNORE for t in range(longest)
+            ids[t + 1] if t + 1 < len(r) and r.loss_mask[t + 1] else IGNORE for t in range(longest)
         ]
         assert batch.targets[row].tolist() == expected
     assert int((batch.input_ids == tokenizer.image).sum()) == slots * len(batch.images)
@@ -88,7 +88,7 @@ def test_rows_are_renderings(tokenizer: Tokenizer, items: list[DecodedSample]) -
     ]
     assert batch.refs == tuple(i.ref for i in items)
     assert batch.sources == tuple(i.source for i in items)
-    assert batch.step == 3 and batch.cut_tokens == batch.cut_turns == 0
+    assert batch.step == 3 and batch.truncated_tokens == batch.truncated_turns == 0
 
 
 @given(items=some_items, data=st.data())
@@ -130,8 +130,8 @@ def test_a_hole_keeps_its_place(tokenizer: Tokenizer) -> None:
     pieces[1] = masked_sample(items[1].ref, "charts", reason="it is torn", tokenizer=tokenizer)
     for rows in ([pieces], [[piece] for piece in pieces]):
         batch = collate(3, rows, tokenizer=tokenizer, image_size=SIZE)
-        assert [part.bad for part in batch.segments] == ["", "it is torn", ""]
-        assert [part.ref for part in batch.bad] == [items[1].ref]
+        assert [part.skipped for part in batch.segments] == ["", "it is torn", ""]
+        assert [part.ref for part in batch.skipped] == [items[1].ref]
         assert [part.length for part in batch.segments][1] == 1
         assert len(batch.images) == 2
         whole = make([items[0], items[2]], tokenizer)
@@ -195,8 +195,8 @@ def test_cutting_at_a_turn_takes_its_images(tokenizer: Tokenizer) -> None:
     assert len(whole.images) == 2
     cut = make([two], tokenizer, seq_len=whole.tokens - 1)
     assert [int(image[0, 0, 0]) for image in cut.images] == [50]
-    assert cut.rows[0].images == 1 and cut.cut_turns == 1
-    assert cut.tokens + cut.cut_tokens == whole.tokens
+    assert cut.rows[0].images == 1 and cut.truncated_turns == 1
+    assert cut.tokens + cut.truncated_tokens == whole.tokens
     assert cut.input_ids[0, -1] == tokenizer.assistant_end
 
 
@@ -222,7 +222,7 @@ def test_a_question_without_room_is_a_hole_that_is_counted(tokenizer: Tokenizer)
     assert (batch.targets[0] == IGNORE).all()
     assert torch.equal(batch.targets[1:], whole.targets)
     assert len(batch.images) == 1
-    assert (batch.cut_turns, batch.supervised) == (1, whole.supervised)
+    assert (batch.truncated_turns, batch.supervised) == (1, whole.supervised)
 
 
 def test_to_keeps_everything_else(tokenizer: Tokenizer) -> None:

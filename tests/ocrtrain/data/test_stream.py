@@ -113,8 +113,8 @@ def test_rows_are_cut_to_the_row_length(inputs: dict[str, str]) -> None:
     for step in range(STEPS):
         tokens, batch = whole.batch(step).tokens, short.batch(step)
         assert batch.input_ids.shape[1] <= 20
-        assert batch.tokens + batch.cut_tokens == tokens
-    assert sum(short.batch(step).cut_tokens for step in range(STEPS)) > 0
+        assert batch.tokens + batch.truncated_tokens == tokens
+    assert sum(short.batch(step).truncated_tokens for step in range(STEPS)) > 0
 
 
 @pytest.mark.parametrize("step", [-1, STEPS])

@@ -126,12 +126,12 @@ def test_a_skipped_sample_leaves_a_hole_and_no_other_takes_its_place(
         found, whole = skipping.batch(step), sound.batch(step)
         assert [part.ref for part in found.segments] == [part.ref for part in whole.segments]
         for part in found.segments:
-            assert bool(part.bad) == (part.ref.position == 17)
-            holes += bool(part.bad)
-            if part.bad:
-                assert "digest differs" in part.bad and part.length == 1
-        assert len(found.bad) == sum(part.ref.position == 17 for part in whole.segments)
-        if not found.bad:
+            assert bool(part.skipped) == (part.ref.position == 17)
+            holes += bool(part.skipped)
+            if part.skipped:
+                assert "digest differs" in part.skipped and part.length == 1
+        assert len(found.skipped) == sum(part.ref.position == 17 for part in whole.segments)
+        if not found.skipped:
             assert found.identity == whole.identity
     assert holes
 
@@ -231,5 +231,5 @@ def test_holes_stay_where_they_were_in_a_slice_from_the_middle(
     for step, line in enumerate(map(json.loads, lines)):
         shown = rebuild(RebuildRequest(run, step))
         assert (shown.identity, shown.problem) == (line["identity"], None)
-        replayed += [(step, segment.ref.position) for segment in shown.batch.bad]
+        replayed += [(step, segment.ref.position) for segment in shown.batch.skipped]
     assert replayed == holes

@@ -76,18 +76,18 @@ def test_images_are_exchanged_within_a_kind_and_never_with_oneself(tmp_path: Pat
 
     records = list(asker.records(partners))
     assert len(records) == 11
-    assert [r.exchanged is not None for r in records] == [True] * 6 + [False, True] + [False] * 3
+    assert [r.swapped is not None for r in records] == [True] * 6 + [False, True] + [False] * 3
     for record in records:
-        if record.exchanged is not None:
+        if record.swapped is not None:
             wanted = partners[record.kind][record.ref.position]
-            assert record.exchanged.ref.position == wanted
+            assert record.swapped.ref.position == wanted
 
 
-def record(kind: str, answer: str, exchanged: str | None) -> AnswerRecord:
+def record(kind: str, answer: str, swapped: str | None) -> AnswerRecord:
     ref = SampleRef("x-000.tar", "000000001", 1, "0")
     other = None
-    if exchanged is not None:
-        other = SwappedAnswer(ref, Answer(exchanged, 1, True), score(exchanged, "10"))
+    if swapped is not None:
+        other = SwappedAnswer(ref, Answer(swapped, 1, True), score(swapped, "10"))
     found = Answer(answer, 3, kind != "b")
     return AnswerRecord(ref, 0, kind, "How many?", "10", found, score(answer, "10"), other)
 
@@ -218,4 +218,4 @@ def test_rows_without_images_or_partners_are_not_exchanged(tmp_path: Path) -> No
     shards = small.write(tmp_path / "mixed-000.tar", samples)
     asker = QuestionRunner(small.untrained(), small.tokenizer(), shards, Decoding(2))
     assert asker.partners() == {}
-    assert all(record.exchanged is None for record in asker.records({}))
+    assert all(record.swapped is None for record in asker.records({}))

@@ -49,7 +49,7 @@ def plain_losses(model: OcrModel, shards: Shards, position: int, images_of: int)
     return [
         -float(chances[place - 1, ids[0, place]])
         for place in range(1, ids.shape[1])
-        if rendered.supervised[place]
+        if rendered.loss_mask[place]
     ]
 
 
@@ -80,12 +80,12 @@ def test_image_gain_is_the_loss_with_the_partners_images_less_the_own(tmp_path: 
     assert sorted(partners) == sorted(partners.values()) == [0, 3, 6, 9]
     found = validate(model, {"squares": shards}, small.tokenizer(), SETTINGS)
 
-    right = [plain_losses(model, shards, at, at) for at in partners]
+    matched = [plain_losses(model, shards, at, at) for at in partners]
     wrong = [plain_losses(model, shards, at, other) for at, other in partners.items()]
-    tokens = sum(map(len, right))
-    gain = (sum(map(sum, wrong)) - sum(map(sum, right))) / tokens
+    tokens = sum(map(len, matched))
+    gain = (sum(map(sum, wrong)) - sum(map(sum, matched))) / tokens
     assert found.gain.samples == 4
-    assert found.gain.right.tokens == found.gain.exchanged.tokens == tokens
+    assert found.gain.matched.tokens == found.gain.swapped.tokens == tokens
     assert found.gain.gain == pytest.approx(gain, rel=1e-4)
     assert found.gain.head == pytest.approx(gain, rel=1e-4)  # all answers are shorter than 8
 
@@ -139,15 +139,15 @@ def test_the_head_counts_the_first_eight_tokens_of_each_answer(tmp_path: Path) -
     def head(losses: list[float], turns: list[int]) -> list[float]:
         return losses[:8] + losses[turns[0] : turns[0] + 8]
 
-    right = [
+    matched = [
         head(plain_losses(model, shards, at, at), n) for at, n in zip((0, 3), lengths, strict=True)
     ]
     wrong = [
         head(plain_losses(model, shards, at, 3 - at), n)
         for at, n in zip((0, 3), lengths, strict=True)
     ]
-    assert found.gain.right_head.tokens == 32
-    expected = (sum(map(sum, wrong)) - sum(map(sum, right))) / 32
+    assert found.gain.matched_head.tokens == 32
+    expected = (sum(map(sum, wrong)) - sum(map(sum, matched))) / 32
     assert found.gain.head == pytest.approx(expected, rel=1e-4)
     assert found.gain.gain != pytest.approx(expected, rel=1e-2)
 
@@ -181,7 +181,7 @@ def test_an_answer_whose_image_was_cut_off_does_not_enter_the_gain(tmp_path: Pat
         ValidationOptions(seq_len=64, batch=5),
     )
     assert found.gain.samples == 2
-    assert found.gain.right.tokens == found.gain.exchanged.tokens
+    assert found.gain.matched.tokens == found.gain.swapped.tokens
 
 
 def test_batches_and_workers_do_not_move_the_numbers(tmp_path: Path) -> None:

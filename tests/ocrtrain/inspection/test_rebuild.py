@@ -83,7 +83,7 @@ def test_every_step_of_a_run_is_the_one_trained_on(
         assert max(len(row.segments) for shown in found for row in shown.batch.rows) > 2
     if kind == "rows mixed":
         assert any(len(set(shown.batch.sources)) == 2 for shown in found)
-        assert any(shown.batch.cut_tokens for shown in found)
+        assert any(shown.batch.truncated_tokens for shown in found)
 
 
 def test_a_resumed_run(inputs: dict[str, str], tmp_path: Path) -> None:
@@ -102,13 +102,13 @@ def test_holes_are_replayed_though_the_samples_can_be_read_by_now(
     break_images(moved["shards"], range(0, 48, 5))
     values = {"pack": pack, "pack_window": 16, "bad_samples": "skip", "max_bad": 99}
     run = trained_run(moved, tmp_path / "run", stop_at=6, **values)
-    holes = {shown.asked.step: len(shown.batch.bad) for shown in agree(run)}
+    holes = {shown.asked.step: len(shown.batch.skipped) for shown in agree(run)}
     assert sum(holes.values()) == len((run / "bad.jsonl").read_text().splitlines()) > 0
     ahead = [rebuild(RebuildRequest(run, step)) for step in range(6, STEPS)]
-    assert any(shown.batch.bad for shown in ahead), "what training will skip is a hole already"
+    assert any(shown.batch.skipped for shown in ahead), "what training will skip is a hole already"
     break_images(moved["shards"], range(0, 48, 5))
-    assert {shown.asked.step: len(shown.batch.bad) for shown in agree(run)} == holes
-    assert not any(rebuild(RebuildRequest(run, step)).batch.bad for step in range(6, STEPS))
+    assert {shown.asked.step: len(shown.batch.skipped) for shown in agree(run)} == holes
+    assert not any(rebuild(RebuildRequest(run, step)).batch.skipped for step in range(6, STEPS))
 
 
 def test_a_sample_that_was_read_must_be_read_again(inputs: dict[str, str], tmp_path: Path) -> None:

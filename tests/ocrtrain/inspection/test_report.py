@@ -47,10 +47,12 @@ def test_the_summary_counts_the_batch() -> None:
 
 def test_what_was_cut_is_said() -> None:
     shown = shown_of([[talk("q", "long " * 60)]])
-    lost = shown.batch.cut_tokens
+    lost = shown.batch.truncated_tokens
     assert summary(shown)[3:] == [f"cut to --seq-len 128: {lost} tokens, of 1 sample"]
     (segment,) = shown.batch.segments
-    assert cut(replace(segment, cut_tokens=1, cut_turns=2)) == "1 token with 2 whole turns"
+    assert (
+        cut(replace(segment, truncated_tokens=1, truncated_turns=2)) == "1 token with 2 whole turns"
+    )
 
 
 def test_samples_that_are_there_twice_are_counted() -> None:

@@ -125,7 +125,7 @@ def test_a_character_of_several_tokens_is_one_span() -> None:
     ]  # fmt: skip
     cut = shown_of([[talk("q", "x" * 117 + "🙂" * 9)]])
     (segment,) = cut.batch.segments
-    assert segment.cut_tokens
+    assert segment.truncated_tokens
     assert list(spans(cut.batch, 0, segment, tokenizer()))[-1].text == "\ufffd"
 
 
