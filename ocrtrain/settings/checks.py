@@ -1,4 +1,4 @@
-"""What a config must name before anything is opened: data and weights."""
+"""Checks that a config names its data and weights, made before any file is opened."""
 
 from __future__ import annotations
 
@@ -9,31 +9,39 @@ from ocrtrain.settings.config import TEXT_RATIO, Config
 
 
 def check_data(config: Config) -> None:
-    """What must be named of data before anything is opened. Raises UsageError."""
+    """Check that the data flags are given and agree, and that the tokenizer file exists.
+
+    Raises UsageError naming the flag.
+    """
     if not config.shards:
         raise UsageError("--shards is missing: the image shards to train on")
     if (config.text_ratio != TEXT_RATIO or config.text_ratio_at) and not config.text:
-        raise UsageError("--text-ratio needs --text: without text-only shards nothing is mixed in")
+        raise UsageError("--text-ratio needs --text: there are no text-only shards to mix in")
     if config.val_text and not config.text:
-        raise UsageError("--val-text needs --text: without it no text is trained or validated on")
-    _is_there("--tokenizer", config.tokenizer)
+        raise UsageError(
+            "--val-text needs --text: text is validated on only if it is also trained on"
+        )
+    _check_exists("--tokenizer", config.tokenizer)
 
 
 def lacks_encoder(config: Config) -> bool:
-    """Whether a run cannot begin before an encoder is named: stage 2 before stage 1 has run."""
+    """Whether `--deepencoder` is required but not given, as for stage 2 before stage 1 has run."""
     return "sam" in config.freeze and not config.deepencoder
 
 
 def check_weights(config: Config) -> None:
-    """What must be there of weights before anything is opened. Raises UsageError."""
+    """Check that `--deepencoder` is given where it is required, and that the file exists.
+
+    Raises UsageError naming the flag.
+    """
     if lacks_encoder(config):
         raise UsageError(
             "--freeze sam needs --deepencoder FILE: the two convolutions behind SAM are trained "
-            "in stage 1 and stand in no hub checkpoint"
+            "in stage 1; no hub checkpoint has them"
         )
-    _is_there("--deepencoder", config.deepencoder)
+    _check_exists("--deepencoder", config.deepencoder)
 
 
-def _is_there(flag: str, name: str) -> None:
+def _check_exists(flag: str, name: str) -> None:
     if name and not Path(name).exists():
-        raise UsageError(f"{flag} {name}: there is no such file")
+        raise UsageError(f"{flag} {name}: no such file")

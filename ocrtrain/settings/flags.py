@@ -1,8 +1,4 @@
-"""Command-line flags, generated from the fields of the config.
-
-Owner of the way from typed words to a `Config`; of all fields it knows `preset` and `model` by
-name.
-"""
+"""Command-line flags, generated from the fields of `Config` and `ModelConfig`."""
 
 from __future__ import annotations
 
@@ -16,11 +12,11 @@ from ocrdata.runtime.cli import Parser
 from ocrtrain.settings.config import CHOICES, Config, ModelConfig, flag_name
 
 Preset = Callable[[str], Config]
-"""The name of a preset -> a complete config."""
+"""Name of a preset -> complete config."""
 
 
 class ParsedFlags(NamedTuple):
-    """What was typed: the config, the names of the fields given, and whether to resume."""
+    """A parsed command line: the config, the fields set on it by a flag, and --resume."""
 
     config: Config
     given: frozenset[str]
@@ -28,17 +24,23 @@ class ParsedFlags(NamedTuple):
 
 
 def parse(arguments: Sequence[str], preset: Preset, *, prog: str, description: str) -> ParsedFlags:
-    """Read a stage's command line. A wrong flag or value ends with one line and status 2."""
+    """Parse a stage's command line.
+
+    A wrong flag or value prints one line and exits with status 2. Raises UsageError where values
+    do not fit together.
+    """
     parser = Parser(prog=prog, description=description)
     parser.add_argument(
-        "--resume", action="store_true", help="go on from the newest complete checkpoint in --out"
+        "--resume",
+        action="store_true",
+        help="continue from the newest complete checkpoint in --out",
     )
-    for kind, title in ((Config, "run"), (ModelConfig, "sizes of the model")):
+    for kind, title in ((Config, "run"), (ModelConfig, "model sizes")):
         group = parser.add_argument_group(title)
         types = get_type_hints(kind)
         for item in dataclasses.fields(kind):
             if item.name != "model":
-                _add(group, item, types[item.name])
+                _add_flag(group, item, types[item.name])
     typed = vars(parser.parse_args(list(arguments)))
     resume = bool(typed.pop("resume"))
     given = {name: value for name, value in typed.items() if value is not None}
@@ -48,14 +50,14 @@ def parse(arguments: Sequence[str], preset: Preset, *, prog: str, description: s
 
 
 def override(config: Config, given: dict[str, Any]) -> Config:
-    """`config` with fields replaced by name, those of the model too."""
+    """`config` with the named fields replaced, fields of `config.model` included."""
     model_names = {item.name for item in dataclasses.fields(ModelConfig)}
     model = {name: value for name, value in given.items() if name in model_names}
     run = {name: value for name, value in given.items() if name not in model_names}
     return dataclasses.replace(config, model=dataclasses.replace(config.model, **model), **run)
 
 
-def _add(group: argparse._ArgumentGroup, item: dataclasses.Field[Any], kind: Any) -> None:
+def _add_flag(group: argparse._ArgumentGroup, item: dataclasses.Field[Any], kind: Any) -> None:
     flag, text = flag_name(item.name), item.metadata["help"].replace("%", "%%")
     if kind is bool:
         group.add_argument(flag, help=text, action=argparse.BooleanOptionalAction, default=None)
@@ -71,14 +73,14 @@ def _add(group: argparse._ArgumentGroup, item: dataclasses.Field[Any], kind: Any
         help=text,
         type=elements.get(kind, kind),
         nargs="*" if many else None,
-        action=_Tuple if many else "store",
+        action=_StoreTuple if many else "store",
         choices=None if many else CHOICES.get(item.name),
         metavar=None if item.name in CHOICES and not many else _metavar(kind),
     )
 
 
-class _Tuple(argparse.Action):
-    """Many values as a tuple."""
+class _StoreTuple(argparse.Action):
+    """Stores the values of a flag as a tuple."""
 
     def __call__(
         self,
@@ -95,7 +97,9 @@ def _fraction(text: str) -> Fraction:
     try:
         return Fraction(text)
     except (ValueError, ZeroDivisionError):
-        raise argparse.ArgumentTypeError(f"{text!r} is no fraction such as 10/28 or 0.3") from None
+        raise argparse.ArgumentTypeError(
+            f"invalid fraction {text!r}; write one such as 10/28 or 0.3"
+        ) from None
 
 
 def _metavar(kind: Any) -> str:

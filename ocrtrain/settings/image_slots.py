@@ -1,23 +1,21 @@
-"""Positions that an image takes in a row: arithmetic on its size alone."""
+"""The number of positions an image takes in a row, from its size."""
 
 from __future__ import annotations
 
 from ocrdata.errors import UsageError
 
-PATCH = 16  # pixels a side of one SAM patch
-
-
-SHRINK = 4  # two convolutions of stride 2
+PATCH = 16  # side of a SAM patch, in px
+SHRINK = 4  # reduction per side by the two stride-2 convolutions after SAM
 
 
 def image_slots(size: int) -> int:
-    """Positions one square view of `size` px takes in a row: h * (w + 1) + 1.
+    """Positions that a square image of `size` px takes in a row: side * (side + 1) + 1.
 
-    One per feature, one newline a row, one separator at the end (DeepSeek-OCR, section 3.2).
-    512 px -> 73, 640 -> 111, 1024 -> 273, 1280 -> 421. Raises UsageError where `size` is no
-    multiple of 64.
+    One per feature, one newline per line of features, one separator at the end (DeepSeek-OCR,
+    section 3.2). 512 px -> 73, 640 -> 111, 1024 -> 273, 1280 -> 421. Raises UsageError unless
+    `size` is a positive multiple of 64.
     """
     if size <= 0 or size % (PATCH * SHRINK):
-        raise UsageError(f"image size {size} px is no multiple of {PATCH * SHRINK}")
+        raise UsageError(f"image size {size} px must be a positive multiple of {PATCH * SHRINK}")
     side = size // (PATCH * SHRINK)
     return side * (side + 1) + 1

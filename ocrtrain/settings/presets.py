@@ -1,6 +1,6 @@
-"""Presets: functions that return a complete config. The two stages are nothing but these.
+"""Presets: one function per stage, each of which returns a complete config.
 
-The full ones are the experiment's recipe (README, "The real job"); tiny ones are the same code
+"full" is the recipe of the original experiment (README, "The real job"); "tiny" is the same run,
 small enough for two CPU cores.
 """
 
@@ -13,16 +13,16 @@ from ocrtrain.settings.config import Config, ModelConfig
 
 
 def stage1(preset: str = "full") -> Config:
-    """Train everything on images. Raises UsageError for an unknown preset."""
+    """All parts are trained, on images. Raises UsageError for an unknown preset."""
     full = Config(name="stage1")
     return full if preset == "full" else _tiny(full, preset)
 
 
 def stage2(preset: str = "full") -> Config:
-    """SAM frozen, the DeepEncoder of stage 1, a fresh GPT, images mixed with text.
+    """SAM is frozen, the encoder comes from stage 1, the GPT starts fresh, and text is mixed in.
 
-    `StepLR x 0.1 every 2000` never cuts within 1,500 steps: the rate stays at its peak, as it
-    did in the experiment.
+    Raises UsageError for an unknown preset. Steps are fewer than `step_every`, so that the learning
+    rate stays at its peak, as it did in the original experiment.
     """
     full = Config(
         name="stage2",
@@ -41,12 +41,13 @@ def stage2(preset: str = "full") -> Config:
 
 
 def _tiny(full: Config, preset: str) -> Config:
-    """The same run small enough for two CPU cores.
+    """`full`, made small enough for two CPU cores.
 
-    The rates are those that read (NOTES.md): at the decoder's own rate a random encoder collapses.
+    The encoder's learning rates are scaled down: at the decoder's rate a random encoder collapses
+    and the model never learns to read (NOTES.md).
     """
     if preset != "tiny":
-        raise UsageError(f"--preset {preset!r} is none of full, tiny")
+        raise UsageError(f"--preset {preset!r}: choose from full, tiny")
     return replace(
         full,
         preset="tiny",

@@ -276,7 +276,7 @@ def test_another_setting_changes_the_identity_and_is_named(run: Path) -> None:
     write_sealed(path, to_json(replace(from_json(read_sealed(path)), image_size=128)))
     text = problem(run)
     assert recorded(run)[1]["identity"] in text
-    assert "--image-size: 64 in the run, 128 asked" in text
+    assert "--image-size: 64 in the run, 128 given" in text
     assert "threads" not in text and "pillow" not in text
 
 

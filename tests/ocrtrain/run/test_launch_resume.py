@@ -97,7 +97,7 @@ def test_typing_every_setting_again_changes_nothing(
 
 
 def test_the_vocabulary_of_the_run_may_be_typed_and_no_other(run: Path) -> None:
-    with pytest.raises(UsageError, match="--vocab-size: 300 in the run, 301 asked"):
+    with pytest.raises(UsageError, match="--vocab-size: 300 in the run, 301 given"):
         go_on(run, "--vocab-size", "301")
     assert go_on(run, "--vocab-size", "300") == 0
 
@@ -161,7 +161,7 @@ def test_every_other_setting_is_refused_by_name(stopped: Path, name: str) -> Non
     first, difference, *remedy = str(caught.value).split("\n")
     assert first == f"{stopped} was started with other settings:"
     was, wanted = getattr(config, name), getattr(asked, name)
-    assert difference == f"  {flag_name(name)}: {was} in the run, {wanted} asked"
+    assert difference == f"  {flag_name(name)}: {was} in the run, {wanted} given"
     assert remedy == ["  leave them out to go on with the run, or choose another --out"]
     assert contents(stopped) == before
 
@@ -198,8 +198,8 @@ def test_all_that_differs_is_named_at_once(run: Path) -> None:
     with pytest.raises(UsageError) as caught:
         go_on(run, "--lr", "0.25", "--gpt-layers", "3", "--workers", "0", "--batch", "4")
     assert str(caught.value).split("\n")[1:-1] == [
-        "  --lr: 0.001 in the run, 0.25 asked",
-        "  --gpt-layers: 2 in the run, 3 asked",
+        "  --lr: 0.001 in the run, 0.25 given",
+        "  --gpt-layers: 2 in the run, 3 given",
     ]
 
 
@@ -229,7 +229,7 @@ def test_a_plan_that_is_gone(run: Path) -> None:
 def test_a_config_of_another_release(run: Path) -> None:
     path = run / "config.json"
     write_sealed(path, json.loads(path.read_text()) | {"version": 99})
-    with pytest.raises(UsageError, match="config version 99 is not 1"):
+    with pytest.raises(UsageError, match=r"version 99\b"):
         go_on(run)
 
 

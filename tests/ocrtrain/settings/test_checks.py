@@ -1,4 +1,4 @@
-"""What a config must name before anything is opened."""
+"""The checks that data and weights are named and exist."""
 
 from __future__ import annotations
 
@@ -14,19 +14,21 @@ from tests.support.data import small_config
 
 
 @pytest.mark.parametrize(
-    ("values", "message"),
+    ("values", "flag"),
     [
-        ({"shards": ()}, "--shards is missing"),
-        ({"freeze": ("clip", "sam")}, "--freeze sam needs --deepencoder FILE"),
-        ({"deepencoder": "nowhere"}, "--deepencoder nowhere: there is no such file"),
-        ({"tokenizer": "nowhere"}, "--tokenizer nowhere: there is no such file"),
+        ({"shards": ()}, "--shards"),
+        ({"freeze": ("clip", "sam")}, "--freeze sam .*--deepencoder FILE"),
+        ({"deepencoder": "nowhere"}, "--deepencoder nowhere: "),
+        ({"tokenizer": "nowhere"}, "--tokenizer nowhere: "),
     ],
 )
-def test_what_must_be_given(inputs: dict[str, str], values: dict[str, Any], message: str) -> None:
+def test_missing_inputs_are_refused(
+    inputs: dict[str, str], values: dict[str, Any], flag: str
+) -> None:
     config = small_config(inputs, Path("unused"))
     for changed in (config, replace(config, deepencoder=inputs["tokenizer"], freeze=("sam",))):
         check_data(changed)
         check_weights(changed)
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(UsageError, match=f"^{flag}"):
         for check in (check_data, check_weights):
             check(replace(config, **values))

@@ -14,38 +14,41 @@ def test_json_round_trip(config: Config) -> None:
     assert from_json(to_json(config)) == config
 
 
-def test_json_of_another_version_or_with_unknown_names() -> None:
+def test_json_of_another_version_or_with_other_keys_is_refused() -> None:
     value = to_json(Config())
-    with pytest.raises(UsageError, match="config version 2 is not 1"):
+    with pytest.raises(UsageError, match=r"version 2\b.* 1$"):
         from_json(value | {"version": 2})
-    with pytest.raises(UsageError, match="cannot be read"):
+    with pytest.raises(UsageError, match="nonsense"):
         from_json(value | {"nonsense": 1})
-    with pytest.raises(UsageError, match="cannot be read"):
+    with pytest.raises(UsageError, match="model"):
         from_json({"version": 1})
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"steps": 0}, "--steps must be above 0"),
-        ({"lr": float("nan")}, "--lr must be above 0"),
-        ({"workers": -1}, "--workers must not be negative"),
-        ({"seed": 2**63}, r"--seed 9223372036854775808 must be below 2\^63"),
-        ({"freeze": ("gpt", "sam", "clip", "projector")}, "--freeze leaves nothing to train"),
-        ({"image_size": 1000}, "--image-size 1000 is no multiple of 64"),
-        ({"batch": 10, "micro_batch": 4}, "--batch 10 is no multiple of --micro-batch 4"),
-        ({"text_ratio": Fraction(1)}, "--text-ratio 1 must be at least 0 and below 1"),
-        ({"steps": 5, "warmup": 5}, "--warmup 5 must be below --steps 5"),
-        ({"init": "zero"}, "--init 'zero' is none of pretrained, random"),
-        ({"freeze": ("sam", "eyes")}, "--freeze 'eyes' is none of sam, clip, projector, gpt"),
-        ({"train_slice": "100"}, "--train-slice '100' is not a slice such as"),
-        ({"val_slice": "[5]"}, r"--val-slice '\[5\]' is not a slice such as"),
-        ({"text_train_slice": ":5"}, "--text-train-slice ':5' is not a slice such as"),
-        ({"text_val_slice": "[a:b]"}, r"--text-val-slice: \[a:b\] is not a slice; write"),
-        ({"val_slice": "[::0]"}, "--val-slice: the step of a slice cannot be 0"),
+        ({"steps": 0}, "--steps .*above 0"),
+        ({"lr": float("nan")}, "--lr .*above 0, not nan"),
+        ({"workers": -1}, "--workers .*negative"),
+        ({"seed": 2**63}, r"--seed 9223372036854775808 .*2\^63"),
+        ({"freeze": ("gpt", "sam", "clip", "projector")}, "--freeze .*nothing to train"),
+        ({"image_size": 1000}, "--image-size 1000 .*multiple of 64"),
+        ({"batch": 10, "micro_batch": 4}, "--batch 10 .*multiple of --micro-batch 4"),
+        ({"text_ratio": Fraction(1)}, "--text-ratio 1 .*at least 0 and below 1"),
+        ({"text_ratio_at": ("1000",)}, "--text-ratio-at 1000: .*STEP:RATIO"),
+        ({"text_ratio_at": ("10:1/0",)}, "--text-ratio-at 10:1/0: .*STEP:RATIO"),
+        ({"text_ratio_at": ("9:1/2", "9:1/3")}, "--text-ratio-at 9:1/2 9:1/3: .*STEP:RATIO"),
+        ({"steps": 5, "warmup": 5}, "--warmup 5 .*below --steps 5"),
+        ({"init": "zero"}, "--init 'zero'.* pretrained, random"),
+        ({"freeze": ("sam", "eyes")}, "--freeze 'eyes'.* sam, clip, projector, gpt"),
+        ({"train_slice": "100"}, "--train-slice '100' "),
+        ({"val_slice": "[5]"}, r"--val-slice '\[5\]' "),
+        ({"text_train_slice": ":5"}, "--text-train-slice ':5' "),
+        ({"text_val_slice": "[a:b]"}, r"--text-val-slice: \[a:b\] "),
+        ({"val_slice": "[::0]"}, "--val-slice: .*step.* 0"),
     ],
 )
-def test_mistakes_name_the_flag_and_the_rule(values: dict[str, Any], message: str) -> None:
+def test_errors_name_the_flag_and_the_rule(values: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         dataclasses.replace(Config(), **values)
 
@@ -53,33 +56,33 @@ def test_mistakes_name_the_flag_and_the_rule(values: dict[str, Any], message: st
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"clip_width": 512}, "--clip-width .512. must equal --sam-out .1024."),
-        ({"gpt_heads": 7}, "--gpt-width .1280. is no multiple of --gpt-heads .7."),
-        ({"sam_heads": 0}, "--sam-width .768. is no multiple of --sam-heads .0."),
+        ({"clip_width": 512}, "--clip-width .512. .*--sam-out .1024."),
+        ({"gpt_heads": 7}, "--gpt-width .1280. .*multiple of --gpt-heads .7."),
+        ({"sam_heads": 0}, "--sam-width .768. .*multiple of --sam-heads .0."),
     ],
 )
-def test_impossible_models(values: dict[str, int], message: str) -> None:
+def test_impossible_model_sizes_are_refused(values: dict[str, int], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         ModelConfig(**values)  # type: ignore[arg-type]
 
 
-def test_differences_leave_out_what_may_change() -> None:
+def test_differences_leave_out_settings_that_may_change() -> None:
     old = Config()
     new = dataclasses.replace(
         old, lr=1e-4, workers=7, out="elsewhere", model=ModelConfig(gpt_layers=3)
     )
     assert differences(old, new) == [
-        "--lr: 5e-05 in the run, 0.0001 asked",
-        "--gpt-layers: 20 in the run, 3 asked",
+        "--lr: 5e-05 in the run, 0.0001 given",
+        "--gpt-layers: 20 in the run, 3 given",
     ]
 
 
-def test_flags_are_unique() -> None:
+def test_flag_names_are_unique() -> None:
     names = [item.name for kind in (Config, ModelConfig) for item in dataclasses.fields(kind)]
     assert len(set(names)) == len(names)
     assert flag_name("seq_len") == "--seq-len"
 
 
-def test_a_row_holds_a_token_and_what_follows_it() -> None:
-    with pytest.raises(UsageError, match="--seq-len 1 has no room for a token and the next one"):
+def test_a_row_has_at_least_two_tokens() -> None:
+    with pytest.raises(UsageError, match=r"--seq-len 1 .*at least 2"):
         Config(seq_len=1)

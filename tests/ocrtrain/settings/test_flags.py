@@ -8,24 +8,24 @@ from ocrtrain.settings.config import Config, ModelConfig
 from ocrtrain.settings.flags import ParsedFlags, override, parse
 
 
-def ask(*words: str) -> ParsedFlags:
+def parse_words(*words: str) -> ParsedFlags:
     return parse(words, presets.stage1, prog="stage1", description="test")
 
 
-def test_nothing_typed_is_the_preset() -> None:
-    assert ask() == ParsedFlags(presets.stage1(), frozenset(), False)
-    assert ask("--preset", "tiny").config == presets.stage1("tiny")
+def test_without_flags_the_config_is_the_preset() -> None:
+    assert parse_words() == ParsedFlags(presets.stage1(), frozenset(), False)
+    assert parse_words("--preset", "tiny").config == presets.stage1("tiny")
 
 
-def test_a_flag_wins_over_the_preset() -> None:
-    asked = ask("--lr", "1e-3", "--preset", "tiny", "--gpt-layers", "2", "--resume")
-    assert asked.config == override(presets.stage1("tiny"), {"lr": 1e-3, "gpt_layers": 2})
-    assert asked.given == {"preset", "lr", "gpt_layers"}
-    assert asked.resume
+def test_a_flag_overrides_the_preset() -> None:
+    parsed = parse_words("--lr", "1e-3", "--preset", "tiny", "--gpt-layers", "2", "--resume")
+    assert parsed.config == override(presets.stage1("tiny"), {"lr": 1e-3, "gpt_layers": 2})
+    assert parsed.given == {"preset", "lr", "gpt_layers"}
+    assert parsed.resume
 
 
-def test_each_kind_of_value() -> None:
-    config = ask(
+def test_every_type_of_value_is_parsed() -> None:
+    config = parse_words(
         "--shards", "a-000.tar", "a-001.tar", "--text-ratio", "10/28", "--sam-global-layers",
         "0", "1", "--checkpointing", "--no-fresh-gpt", "--freeze",
     ).config  # fmt: skip
@@ -37,7 +37,7 @@ def test_each_kind_of_value() -> None:
 
 def test_every_field_has_a_flag_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
-        ask("--help")
+        parse_words("--help")
     assert caught.value.code == 0
     shown = capsys.readouterr().out
     for kind in (Config, ModelConfig):
@@ -51,13 +51,15 @@ def test_every_field_has_a_flag_and_help(capsys: pytest.CaptureFixture[str]) -> 
     ("words", "message"),
     [
         (["--steps", "many"], "argument --steps: invalid int value: 'many'"),
-        (["--text-ratio", "1/0"], "'1/0' is no fraction"),
+        (["--text-ratio", "1/0"], "argument --text-ratio: invalid fraction '1/0'"),
         (["--step", "3"], "unrecognized arguments: --step 3"),
         (["--preset", "huge"], "invalid choice: 'huge'"),
     ],
 )
-def test_mistakes(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_flags_exit_with_status_2(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit) as caught:
-        ask(*words)
+        parse_words(*words)
     assert caught.value.code == 2
     assert message in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""The presets: the experiment's recipe, and the same small enough for two cores."""
+"""The full presets are the original experiment's recipe; the tiny ones are the same run, small."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ocrtrain.settings.config import Config, ModelConfig
 from ocrtrain.settings.image_slots import image_slots
 
 
-def test_the_full_presets_are_the_experiments_recipe() -> None:
+def test_full_presets_are_the_recipe_of_the_experiment() -> None:
     one, two = presets.stage1(), presets.stage2()
     assert (one.steps, one.batch, one.seq_len, one.lr, one.warmup) == (1000, 10, 4096, 5e-5, 10)
     assert (one.schedule, one.weight_decay, one.grad_clip) == ("cosine", 0.0, 1.0)
@@ -29,15 +29,15 @@ def test_the_full_presets_are_the_experiments_recipe() -> None:
 
 
 @pytest.mark.parametrize("preset", ["full", "tiny"])
-def test_stages_differ_in_values_of_few_fields(preset: str) -> None:
+def test_stages_have_the_same_model_and_image_size(preset: str) -> None:
     one, two = presets.stage1(preset), presets.stage2(preset)
     assert one.model == two.model
     assert one.image_size == two.image_size
 
 
-def test_an_unknown_preset() -> None:
+def test_an_unknown_preset_is_refused() -> None:
     for preset in (presets.stage1, presets.stage2):
-        with pytest.raises(UsageError, match="--preset 'huge' is none of full, tiny"):
+        with pytest.raises(UsageError, match=r"--preset 'huge'.* full, tiny"):
             preset("huge")
 
 
@@ -46,21 +46,25 @@ def differing(one: Config, other: Config) -> set[str]:
 
 
 @pytest.mark.parametrize("stage", [presets.stage1, presets.stage2])
-def test_a_preset_knows_its_name_and_where_it_runs(stage: Callable[[str], Config]) -> None:
+def test_a_preset_sets_its_name_and_run_folder(stage: Callable[[str], Config]) -> None:
     for name in ("full", "tiny"):
         config = stage(name)
         assert config.preset == name
         assert config.run_folder == f"runs/{stage.__name__}-{name}"
-        assert (config.shards, config.tokenizer, config.out) == ((), "", "")  # what is typed
+        assert (config.shards, config.tokenizer, config.out) == (
+            (),
+            "",
+            "",
+        )  # always given by flags
 
 
-def test_the_tiny_stages_differ_in_what_makes_them_stages() -> None:
+def test_tiny_stages_differ_in_four_fields_only() -> None:
     one, two = presets.stage1("tiny"), presets.stage2("tiny")
     assert differing(one, two) == {"name", "steps", "freeze", "fresh_gpt"}
     assert (two.freeze, two.fresh_gpt) == (("sam",), True)
 
 
-def test_tiny_is_the_same_job_smaller() -> None:
+def test_tiny_is_the_full_preset_made_smaller() -> None:
     for stage in (presets.stage1, presets.stage2):
         tiny, full = stage("tiny"), stage("full")
         for name in ("name", "freeze", "fresh_gpt", "text_ratio", "mix", "weight_decay",
@@ -70,12 +74,12 @@ def test_tiny_is_the_same_job_smaller() -> None:
         assert tiny.seq_len > image_slots(tiny.image_size)
 
 
-def test_the_tiny_model_is_as_small_as_it_says() -> None:
+def test_the_tiny_model_has_1_9_million_parameters() -> None:
     counted = sum(parameters(replace(presets.TINY, vocab_size=512)).values())
     assert round(counted / 1e6, 1) == 1.9
 
 
-def test_the_second_stage_keeps_its_peak_rate() -> None:
+def test_stage_2_stays_at_its_peak_learning_rate() -> None:
     config = presets.stage2()
     rates = [learning_rate(config, step) for step in range(config.steps)]
     assert rates[config.warmup :] == [config.lr] * (config.steps - config.warmup)
