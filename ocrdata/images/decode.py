@@ -113,13 +113,10 @@ def sniff(data: bytes) -> str:
 
 
 def read_header(data: bytes) -> ImageInfo:
-    """Format and size from the header alone; no pixels are decoded (14 us for the real charts).
+    """Format and size from the header, without decoding pixels (50 us for a real chart).
 
     The size is that of `decode_rgb`'s result. Raises ImageError where there is no such header.
     """
-    if (size := png.plain_size(data)) is not None:
-        _refuse_large("png", size, MAX_PIXELS)
-        return ImageInfo("png", *size)
     name, image = _open(data, MAX_PIXELS)
     if name == "png" and png.has_late_metadata(data):
         # Pillow meets metadata that stands after the pixels only when it has read the pixels.

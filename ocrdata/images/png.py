@@ -1,22 +1,19 @@
-"""Plain PNGs, measured and decoded quickly: the charts and screenshots of real data.
+"""A second decoder for plain PNGs: the charts and screenshots of real data, quickly.
 
-Owner of two questions and the quick answers. What is the size of a PNG that nothing turns? A walk
-over the chunks: 10 us a chart where Pillow takes 45. What are the pixels of a plain one, of 8-bit
-RGB or RGBA? A second decoder's. A PNG has one right decoding, so it never decides what a pixel is:
-it gives the pixels Pillow gives, or None, and then Pillow decodes, or says what is wrong. One thing
-it lets pass that Pillow refuses: a wrong checksum inside the compressed pixels, where that of the
-chunk around them is right. So what is converted is checked by Pillow alone
-(`ocrdata.images.decode.check_image`). Without the second decoder (kornia-rs, optional) an RGB chart
-takes 1.5 ms instead of 0.3, an RGBA one 6 instead of 1.7 (`benchmarks/decoders.py`).
+A PNG has one right decoding, so the second decoder (kornia-rs, optional) never decides what a pixel
+is: it returns the pixels Pillow would, or None, and then Pillow decodes, or reports what is wrong.
+It accepts one thing that Pillow refuses: a wrong checksum inside the compressed pixels, where that
+of the chunk around them is right. So converted images are checked by Pillow alone
+(`ocrdata.images.decode.check_image`). Without it an RGB chart takes 1.5 ms instead of 0.3, an RGBA
+one 6 instead of 1.7 (`benchmarks/decoders.py`).
 
-The second decoder keeps the interpreter's lock while it works. Only images that take it less than
-about 5 ms come here, the interval in which Python's threads take turns anyway.
+The second decoder holds the interpreter's lock while it works, so it gets only images that take
+less than about 5 ms, the interval in which Python's threads take turns anyway.
 """
 
 from __future__ import annotations
 
 import struct
-import zlib
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -43,23 +40,6 @@ _BEFORE = frozenset(
 )
 """Chunks that may stand before the pixels: they change none, as Pillow reads them (iDOT is Apple's,
 in its screenshots). Not tRNS, which makes a colour transparent, nor those of animations."""
-
-
-_LENGTHS = {
-    b"bKGD": range(7),
-    b"cHRM": range(32, 33),
-    b"gAMA": range(4, 5),
-    b"iTXt": range(1 << 16),
-    b"pHYs": range(9, 10),
-    b"PLTE": range(769),
-    b"sRGB": range(1, 2),
-    b"tEXt": range(1 << 16),
-    b"tIME": range(7, 8),
-}
-"""Chunks that Pillow takes without a word where they have such a length."""
-
-_EXIF = (b"exif\0", b"Raw profile type exif\0")
-"""Keywords of texts that Pillow reads as EXIF."""
 
 
 def _load_decoder() -> Decoder | None:
@@ -100,27 +80,6 @@ def decode_plain(data: bytes) -> Pixels | None:
     return pixels if pixels.shape[:2] == (height, width) else None
 
 
-def plain_size(data: bytes) -> tuple[int, int] | None:
-    """(width, height) of a sound PNG of 8 bits that nothing in it can turn; None for any other,
-    which Pillow measures, or says what is wrong. Never raises. Pixels are not looked at."""
-    if len(data) < 57:
-        return None
-    signature, length, kind, width, height, depth, colour, *methods = _HEADER.unpack_from(data)
-    if (signature, length, kind, depth, methods) != (_SIGNATURE, 13, b"IHDR", 8, [0, 0, 0]):
-        return None
-    if colour not in (0, 2, 3, 6) or not _is_sound(data, 8, 13):
-        return None
-    pixels = False
-    for at, length, kind in _chunks(data, 33):
-        if kind == b"IEND":
-            return (width, height) if pixels and at + 12 <= len(data) else None
-        if kind == b"IDAT":
-            pixels = True
-        elif not _is_harmless(data, at, length, kind):
-            return None
-    return None
-
-
 def has_late_metadata(data: bytes) -> bool:
     """Whether a PNG has chunks that may hold an orientation after its first pixels."""
     pixels = False
@@ -138,24 +97,6 @@ def _chunks(data: bytes, at: int) -> Iterator[tuple[int, int, bytes]]:
         length, kind = _CHUNK.unpack_from(data, at)
         yield at, length, kind
         at += 12 + length
-
-
-def _is_harmless(data: bytes, at: int, length: int, kind: bytes) -> bool:
-    """Whether the chunk at `at` is sound, and none that Pillow might refuse or turn an image by."""
-    if length not in _LENGTHS.get(kind, ()) or not _is_sound(data, at, length):
-        return False
-    if kind not in (b"tEXt", b"iTXt"):
-        return True
-    text = data[at + 8 : at + 8 + length]
-    # In XMP the orientation has this name. After the keyword: whether what follows is compressed.
-    plain = kind == b"tEXt" or text.partition(b"\0")[2][:1] == b"\0"
-    return plain and not text.startswith(_EXIF) and b"rientation" not in text
-
-
-def _is_sound(data: bytes, at: int, length: int) -> bool:
-    """Whether a chunk's checksum is right, which covers its kind and its content."""
-    end = at + 8 + length
-    return zlib.crc32(data[at + 4 : end]).to_bytes(4, "big") == data[end : end + 4]
 
 
 def _is_plain(data: bytes) -> bool:
