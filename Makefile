@@ -1,6 +1,6 @@
-# The commands of this project; each makes the environment it needs.
-#   make demo      the main job on synthetic charts, on two CPU cores
-#   make test      the tests CI runs, about ten minutes
+# The commands of this project. Each creates the environment it needs.
+#   make demo      the main job on synthetic charts, with two CPU cores
+#   make test      the tests that CI runs, about ten minutes
 #   make lint      ruff and mypy
 #   make torture   the long tests
 PYTHON ?= python3
@@ -28,7 +28,7 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# torch goes first and pinned: left to a range, pip would fetch gigabytes of CUDA.
+# Install the pinned torch first: given a version range, pip would download gigabytes of CUDA.
 $(READY): constraints.txt pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
