@@ -1,4 +1,4 @@
-"""What every command shares. In: a command's `main` and its arguments. Out: exit statuses and
-one-line errors (`cli.py`, read first), worker processes that never outlive their parent, progress
-on a terminal, and sizes and times as people write them.
+"""What every command needs at run time. In: a command's `main` and its arguments. Out: exit
+statuses and one-line errors (`cli.py`, read first), worker processes that never outlive their
+parent, progress bars, and human-readable sizes and times.
 """

@@ -1,6 +1,6 @@
-"""What every command line here shares: one-line errors and exit statuses.
+"""The frame around every command: one-line errors and exit statuses.
 
-Exit status 0 is success, 1 a failure, 2 a mistake in what was typed, 130 Ctrl-C.
+Exit status 0: success. 1: failure. 2: invalid arguments. 130: Ctrl-C.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _OUTPUT_REFUSED = (errno.ENOSPC, errno.EIO, errno.EBADF, errno.EDQUOT)
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse whose errors are one line, with flags never guessed from their beginnings."""
+    """argparse with one-line errors and without abbreviated flags."""
 
     def __init__(self, *, prog: str, description: str, add_help: bool = True) -> None:
         super().__init__(
@@ -33,16 +33,16 @@ class Parser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
-        """One line to standard error, exit status 2."""
-        self.exit(2, f"{self.prog}: error: {message} (--help shows what can be given)\n")
+        """Print one line to standard error and exit with status 2."""
+        self.exit(2, f"{self.prog}: error: {message} (--help lists the arguments)\n")
 
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
 
 
 def shown(text: str) -> str:
-    """A text as a terminal may have it: what would steer it, or is no text, is spelled out. Names
-    of members come from anybody's tar."""
+    """`text` with control characters escaped, so that it cannot control a terminal. Member names
+    come from tars of any origin."""
     return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
@@ -50,14 +50,14 @@ Main = Callable[[Sequence[str]], int]
 
 
 def run(command: Main | str) -> NoReturn:
-    """Run a command's `main(arguments)` and end the process with its status.
+    """Call a command's `main(arguments)` and exit the process with the status it returns.
 
-    A command given as a module's name is imported here, so that Ctrl-C while it loads is one line
-    too. An `OcrError` is printed as its message alone; anything else is a bug and keeps its
-    traceback.
+    A command may be given as a module name: it is imported here, so that Ctrl-C during the import
+    prints one line as well. For an `OcrError` only its message is printed; any other exception is
+    a bug and keeps its traceback.
     """
     try:
-        if sys.stdout is None:  # closed by who started it
+        if sys.stdout is None:  # closed by the parent process
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for the rest of the process
         main = importlib.import_module(command).main if isinstance(command, str) else command
         status: int = main(sys.argv[1:])
@@ -70,15 +70,15 @@ def run(command: Main | str) -> NoReturn:
         status = 130
         if any(thread is not threading.main_thread() for thread in threading.enumerate()):
             sys.stdout.flush()
-            os._exit(status)  # threads in the middle of something would be waited for
+            os._exit(status)  # a normal exit would wait for the other threads
     except BrokenPipeError:
-        # Who read our output has gone (`... | head`); keep the interpreter from flushing again.
+        # The reader of our output has exited (`... | head`); a last flush must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 1
     except OSError as exc:
         if exc.filename is not None or exc.errno not in _OUTPUT_REFUSED:
             raise
-        print(f"error: the output cannot be written: {exc.strerror}", file=sys.stderr)
+        print(f"error: cannot write the output: {exc.strerror}", file=sys.stderr)
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         status = 1
     sys.exit(status)

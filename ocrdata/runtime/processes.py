@@ -1,8 +1,7 @@
-"""Shards made, or counted, by several processes at once, each a stretch of neighbours.
+"""Runs a task on shard numbers in several worker processes, each with a contiguous range of them.
 
-Owner of the worker processes of conversions and counts: how they start (spawn, never fork), what
-they report, and that none outlives its parent, however that ends. It knows nothing of shards but
-their numbers.
+Conversion and the counting of tokens use it. Workers are spawned, never forked; they send reports
+to the parent, and none outlives the parent, however that ends.
 """
 
 from __future__ import annotations
@@ -22,32 +21,32 @@ Report = Callable[[Any], None]
 
 
 class Task(Protocol):
-    """What a worker does; it is sent to the process, so it holds values."""
+    """The work of a worker process. It is pickled and sent there, so it holds only values."""
 
     def begin(self) -> None:
-        """Called once in each worker process before anything else."""
+        """Called first, once in each worker process; not called without worker processes."""
 
     def make(self, shards: Sequence[int], report: Report) -> None:
-        """Make these shards, in rising order, reporting on the way."""
+        """Process these shards in ascending order, calling `report` with any values."""
 
 
 def split_evenly(shards: Sequence[int], workers: int) -> Iterator[Sequence[int]]:
-    """`shards` cut in at most `workers` stretches whose lengths differ by one at most.
+    """Split `shards` into at most `workers` contiguous parts whose lengths differ by at most one.
 
-    Neighbours stay together, since they may share a row group.
+    Contiguous, since neighbouring shards may share a row group of the origin.
     """
     workers = max(1, min(workers, len(shards)))
     for number in range(workers):
-        piece = shards[len(shards) * number // workers : len(shards) * (number + 1) // workers]
-        if piece:
-            yield piece
+        part = shards[len(shards) * number // workers : len(shards) * (number + 1) // workers]
+        if part:
+            yield part
 
 
 def run_in_processes(task: Task, shards: Sequence[int], workers: int, report: Report) -> None:
-    """Make `shards` with `workers` processes, or in this one where that is 1.
+    """Run `task` on `shards` in `workers` processes; in this process if that is 1.
 
-    `report` is called here with whatever the workers report. The first error of a worker, or of
-    `report`, ends all the others at once; theirs is raised here.
+    `report` is called in this process with each value the workers report. The first error of a
+    worker or of `report` kills all workers and is raised here.
     """
     if workers == 1 or len(shards) <= 1:
         task.make(shards, report)
@@ -55,9 +54,9 @@ def run_in_processes(task: Task, shards: Sequence[int], workers: int, report: Re
     context = multiprocessing.get_context("spawn")
     processes: dict[Connection[Any, Any], Any] = {}
     try:
-        for piece in split_evenly(shards, workers):
+        for part in split_evenly(shards, workers):
             receiver, sender = context.Pipe(duplex=False)
-            process = context.Process(target=_run, args=(task, piece, sender), daemon=True)
+            process = context.Process(target=_run, args=(task, part, sender), daemon=True)
             process.start()
             sender.close()
             processes[receiver] = process
@@ -82,8 +81,8 @@ def _receive(
         process = processes[receiver]
         process.join()
         raise OcrError(
-            f"a worker process ended by itself (status {process.exitcode}; -9 is what the system "
-            "does where memory runs out); run again, with fewer --workers"
+            f"a worker process died (exit status {process.exitcode}; -9 usually means that the "
+            "machine ran out of memory); run the command again with fewer --workers"
         ) from None
     if kind == "report":
         report(value)
@@ -97,15 +96,15 @@ def _receive(
 
 
 def _run(task: Task, shards: Sequence[int], sender: Connection[Any, Any]) -> None:
-    """A worker process from beginning to end."""
-    # Ctrl-C reaches the whole group; the parent alone decides, and ends the workers.
+    """The whole life of a worker process."""
+    # Ctrl-C reaches the whole process group; only the parent reacts, and kills the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
     task.begin()
     if wait([parent.sentinel], timeout=0):
         os._exit(1)
-    threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+    threading.Thread(target=_exit_with, args=(parent.sentinel,), daemon=True).start()
     try:
         task.make(shards, lambda value: sender.send(("report", value)))
         sender.send(("done", None))
@@ -117,7 +116,7 @@ def _run(task: Task, shards: Sequence[int], sender: Connection[Any, Any]) -> Non
         sender.send(("bug", traceback.format_exc()))
 
 
-def _end_with(sentinel: int) -> None:
-    """End this process when its parent has ended: orphans would write into a next run's files."""
+def _exit_with(sentinel: int) -> None:
+    """Exit when the parent has ended: an orphan would write into the files of the next command."""
     wait([sentinel])
     os._exit(1)

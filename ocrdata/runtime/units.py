@@ -1,10 +1,10 @@
-"""Sizes and times as people read them."""
+"""Human-readable sizes and times."""
 
 from __future__ import annotations
 
 
 def human_bytes(count: float) -> str:
-    """1536 -> '1.5 KB' (powers of 1000, as disks and networks are sold)."""
+    """1536 -> '1.5 KB' (powers of 1000, as for disks and networks)."""
     for unit in ("B", "KB", "MB", "GB"):
         if abs(count) < 1000:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"

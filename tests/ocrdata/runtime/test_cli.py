@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ from ocrdata.runtime.cli import Parser, run
 @pytest.mark.parametrize(
     ("raised", "status"), [(OcrError("it broke"), 1), (UsageError("you erred"), 2)]
 )
-def test_an_error_is_its_message_and_a_status(
+def test_an_error_prints_its_message_and_sets_the_status(
     raised: OcrError, status: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def main(arguments: object) -> int:
@@ -23,7 +24,7 @@ def test_an_error_is_its_message_and_a_status(
     assert capsys.readouterr().err == f"error: {raised}\n"
 
 
-def test_a_name_does_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_name_cannot_control_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     def main(arguments: object) -> int:
         raise OcrError("a\x1b[2Jb\x07\x9b\x7f\udc80\u202e.png: naïve 東京\tis\n  the remedy")
 
@@ -33,7 +34,7 @@ def test_a_name_does_not_steer_the_terminal(capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().err == f"error: {said}\n"
 
 
-def test_ctrl_c(capsys: pytest.CaptureFixture[str]) -> None:
+def test_ctrl_c_is_one_line_and_status_130(capsys: pytest.CaptureFixture[str]) -> None:
     def main(arguments: object) -> int:
         raise KeyboardInterrupt
 
@@ -43,7 +44,7 @@ def test_ctrl_c(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == "stopped by Ctrl-C\n"
 
 
-def test_a_reader_that_goes_away_is_no_traceback() -> None:
+def test_no_traceback_when_the_reader_of_the_output_exits() -> None:
     code = (
         "from ocrdata.runtime.cli import run\n"
         "def main(arguments):\n"
@@ -63,7 +64,7 @@ def test_a_reader_that_goes_away_is_no_traceback() -> None:
     assert process.wait() == 1
 
 
-def test_wrong_flags_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_invalid_flags_print_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     parser = Parser(prog="tool", description="does")
     parser.add_argument("--shards")
     for arguments in (["--shard", "x"], ["--unknown"]):
@@ -73,7 +74,7 @@ def test_wrong_flags_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
         assert capsys.readouterr().err.startswith("tool: error: unrecognized arguments: ")
 
 
-def test_an_output_that_takes_nothing_is_one_line() -> None:
+def test_an_output_that_cannot_be_written_prints_one_line() -> None:
     code = "from ocrdata.runtime.cli import run\nrun(lambda arguments: print('x' * 9) or 0)"
     for words in (f'{sys.executable} -c "$0" > /dev/full', f'{sys.executable} -c "$0" >&-'):
         done = subprocess.run(
@@ -81,32 +82,30 @@ def test_an_output_that_takes_nothing_is_one_line() -> None:
         )
         full = "/dev/full" in words
         assert done.returncode == int(full)
-        assert done.stderr == full * (
-            "error: the output cannot be written: No space left on device\n"
-        )
+        assert re.fullmatch(r"error: .*No space left on device\n" if full else "", done.stderr)
 
 
 def load(tmp_path: Path, source: str) -> subprocess.CompletedProcess[str]:
-    """What a command says whose module is `source`."""
+    """Run a command whose module is `source`, given by name."""
     (tmp_path / "slow_command.py").write_text(source)
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
     code += "from ocrdata.runtime.cli import run\nrun('slow_command')"
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
 
 
-def test_a_command_given_by_name(tmp_path: Path) -> None:
+def test_a_command_can_be_given_by_its_module_name(tmp_path: Path) -> None:
     done = load(tmp_path, "def main(arguments):\n    print('here', arguments)\n    return 3")
     assert (done.returncode, done.stdout) == (3, "here []\n")
 
 
-def test_ctrl_c_while_a_command_still_loads_is_one_line(tmp_path: Path) -> None:
+def test_ctrl_c_during_the_import_of_a_command_is_one_line(tmp_path: Path) -> None:
     done = load(tmp_path, "raise KeyboardInterrupt")
     assert (done.returncode, done.stderr) == (130, "stopped by Ctrl-C\n")
     done = load(tmp_path, "raise RuntimeError('x')")
     assert "Traceback" in done.stderr, "a bug keeps its traceback"
 
 
-def test_importing_it_changes_nothing() -> None:
+def test_importing_the_module_has_no_side_effects() -> None:
     code = (
         "import signal, sys\n"
         "before = sys.excepthook, signal.getsignal(signal.SIGINT), sys.stdout, sys.stderr\n"
