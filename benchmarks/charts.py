@@ -1,4 +1,4 @@
-"""The 753 real charts, repeated under other keys: what reading and writing are measured on."""
+"""The 753 real charts, repeated under other keys: the data for measuring reading and writing."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ SHARD_SAMPLES = 1024
 
 
 def load_charts() -> list[Sample]:
-    """The charts as samples in memory. Raises SourceError where they are absent."""
+    """The charts as samples in memory. Raises SourceError if they are missing."""
     file = DATA / "charts" / "charts.jsonl"
     if not file.exists():
-        raise SourceError(f"{file}: the real charts are not here, there is nothing to measure")
+        raise SourceError(f"{file}: the real charts are missing, so there is nothing to measure")
     samples = []
     for line in file.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
@@ -35,7 +35,7 @@ def load_charts() -> list[Sample]:
 
 
 def shard_files(folder: Path, count: int) -> list[tuple[Path, range]]:
-    """The shards that `count` samples need, with the keys in each."""
+    """The path of each shard of `count` samples, and the keys in it."""
     starts = range(0, count, SHARD_SAMPLES)
     return [
         (folder / f"charts-{number:03d}.tar", range(start, min(count, start + SHARD_SAMPLES)))
@@ -44,7 +44,7 @@ def shard_files(folder: Path, count: int) -> list[tuple[Path, range]]:
 
 
 def write_ours(folder: Path, samples: list[Sample], count: int) -> int:
-    """Write `count` samples as a complete set, with its manifest; bytes of all tars."""
+    """Write `count` samples as a complete set with its manifest. Returns the bytes of all tars."""
     shards = []
     for path, keys in shard_files(folder, count):
         with ShardWriter(path) as writer:

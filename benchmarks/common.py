@@ -1,4 +1,4 @@
-"""What the benchmarks share: interleaved runs, the machine they ran on, a table and a JSON file."""
+"""What the benchmarks share: timing cases in turns, the machine, a table and a JSON file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RESULTS = Path(__file__).resolve().parent / "results"
 
 @dataclass(frozen=True)
 class Timing:
-    """Seconds of each run: by the clock, and of this process on all cores."""
+    """Seconds of each round: wall time, and CPU time of this process on all cores."""
 
     wall: tuple[float, ...]
     cpu: tuple[float, ...]
@@ -36,9 +36,9 @@ class Timing:
 
 
 def interleaved(cases: Mapping[str, Callable[[], object]], runs: int = 5) -> dict[str, Timing]:
-    """Time each case `runs` times, in turns, so that what else the machine does meets all alike.
+    """Time each case `runs` times, in turns, so that other load on the machine affects all alike.
 
-    A round that is not counted comes first (caches, imports, thread pools).
+    The first round warms up (caches, imports, thread pools) and is not counted.
     """
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in cases}
     for run in range(runs + 1):
@@ -55,7 +55,7 @@ def interleaved(cases: Mapping[str, Callable[[], object]], runs: int = 5) -> dic
 
 
 def machine(packages: Sequence[str]) -> dict[str, Any]:
-    """Date, processor, Python and the versions of `packages`."""
+    """Date, processor, Python, and the versions of `packages`."""
     model = platform.processor()
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -71,7 +71,7 @@ def machine(packages: Sequence[str]) -> dict[str, Any]:
 
 
 def table(rows: Sequence[Mapping[str, object]]) -> str:
-    """Rows of equal keys as an aligned table with a heading; numbers to the right."""
+    """Rows with the same keys as an aligned table with a heading; numbers are right-aligned."""
     names = list(rows[0])
     cells = [names, *([_cell(row[name]) for name in names] for row in rows)]
     widths = [max(len(line[column]) for line in cells) for column in range(len(names))]
@@ -90,7 +90,7 @@ def _cell(value: object) -> str:
 
 
 def write_result(name: str, result: Mapping[str, Any]) -> Path:
-    """Write benchmarks/results/NAME-DATE.json; the same day's is replaced."""
+    """Write benchmarks/results/NAME-DATE.json, replacing one of the same day."""
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}-{datetime.date.today().isoformat()}.json"
     path.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,11 +1,11 @@
-"""Compressed shards against plain ones on real chats: size, reading, and the start anywhere.
+"""Compressed and plain shards of real chats: size, reading speed, time to reach any sample.
 
     python -m benchmarks.compress
 
-The 12,000 real chats are written as `.tar` and as `.tar.zst` for every frame size and level below,
-by `ShardWriter`. Each set is then read through in turns with the others (bytes of all members,
-every digest verified, no JSON), and opened at random positions, from nothing to the sample. The
-table is what `FRAME_BYTES` and `LEVEL` in ocrdata/shards/frames.py were chosen from. Writes
+`ShardWriter` writes the 12,000 real chats as `.tar`, and as `.tar.zst` with every frame size and
+level below. The sets are then read from start to end, in turns (bytes of all members, every digest
+verified, no JSON parsed), and at random positions, each time from nothing opened to the sample
+("start"). `FRAME_BYTES` and `LEVEL` in ocrdata/shards/frames.py were chosen from this table. Writes
 benchmarks/results/compress-DATE.json.
 """
 
@@ -38,17 +38,17 @@ WANTED_SMALLER, WANTED_SPEED, WANTED_START_MS = 3.0, 0.6, 20.0
 
 
 def load_chats() -> list[Sample]:
-    """The chats as samples in memory. Raises SourceError where they are absent."""
+    """The chats as samples in memory. Raises SourceError if they are missing."""
     file = DATA / "chat" / "chat.jsonl"
     if not file.exists():
-        raise SourceError(f"{file}: the real chats are not here, there is nothing to measure")
+        raise SourceError(f"{file}: the real chats are missing, so there is nothing to measure")
     source = JsonlSource(file, None)
     return [sample for _, sample in source.rows(0, source.count()) if isinstance(sample, Sample)]
 
 
 @dataclass(frozen=True)
 class Set:
-    """One way the chats were written."""
+    """The chats as one shard set, with what it took to write it."""
 
     name: str
     folder: Path
@@ -58,7 +58,7 @@ class Set:
 
 
 def write_set(folder: Path, samples: Sequence[Sample], frames: ZstdOptions | None) -> Set:
-    """Write all shards; `frames` None gives plain tars."""
+    """Write all shards: plain tars if `frames` is None, else compressed ones."""
     folder.mkdir()
     began, total = time.process_time(), 0
     for number, start in enumerate(range(0, len(samples), SHARD_SAMPLES)):
@@ -104,7 +104,7 @@ def measure(folder: Path, runs: int) -> dict[str, object]:
                 "start worst ms": max(starts[one.name]) * 1e3,
             }
         )
-    print(f"{len(samples):,} chats, {runs} runs in turns, {STARTS} starts\n")
+    print(f"{len(samples):,} chats, {runs} runs in turns, {STARTS} random starts\n")
     print(table(rows))
     name = f"{FRAME_BYTES >> 10} KiB, level {LEVEL}"
     ours = next(row for row in rows if row["case"] == name)
@@ -124,7 +124,7 @@ def measure(folder: Path, runs: int) -> dict[str, object]:
 
 
 def through(one: Set, count: int) -> Callable[[], None]:
-    """Read every member of a set in order."""
+    """A function that reads every member of a set in order."""
 
     def read() -> None:
         assert sum(1 for _ in open_shards(str(one.folder)).iter_members()) == count
@@ -133,7 +133,7 @@ def through(one: Set, count: int) -> Callable[[], None]:
 
 
 def all_starts(sets: Sequence[Set], count: int) -> dict[str, list[float]]:
-    """Seconds from nothing opened to one sample, at the same random positions for each set."""
+    """Seconds from nothing opened to one sample, by set; random positions, the same for each."""
     positions = random.Random(0).choices(range(count), k=STARTS)
     seconds: dict[str, list[float]] = {one.name: [] for one in sets}
     for at in positions:

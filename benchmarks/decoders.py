@@ -1,14 +1,16 @@
-"""The floor of pixels: decoders side by side on real charts and receipts, and threads or processes.
+"""Image decoders side by side on real charts and receipts; and threads against processes.
 
     python -m benchmarks.decoders [--runs 5] [--limit N]
 
-From the bytes of a file to uint8 RGB [H, W, 3], by kind of file; CPU milliseconds an image, one
-thread. "same" is how many images have the very pixels of Pillow by our rules. Decoders that are not
-installed are left out (`benchmarks/requirements-peers.txt` has them). The fastest that has the same
-pixels for all images of a kind is the floor; the mix of real charts is ours over that floor.
+From the bytes of a file to uint8 RGB [H, W, 3], for each kind of file; CPU milliseconds per image,
+one thread. "same" is the number of images with exactly the pixels that Pillow gives under our
+rules. Decoders that are not installed are left out (`benchmarks/requirements-peers.txt` lists
+them). The floor is the fastest decoder that has the same pixels for all images of a kind; the last
+line compares ours with that floor over all real charts.
 
-Then the whole mix through two workers, by the clock: threads; processes that keep what they decode;
-processes that send it, as training needs. Writes benchmarks/results/decoders-DATE.json.
+Then all real charts are decoded by two workers, in wall time: threads; processes that keep what
+they decode; processes that send it back, as training needs. Writes
+benchmarks/results/decoders-DATE.json.
 """
 
 from __future__ import annotations
@@ -39,14 +41,14 @@ COLOURS = {0: "grey", 2: "RGB", 3: "palette", 4: "grey with alpha", 6: "RGBA"}
 
 
 def pillow(data: bytes) -> Pixels:
-    """Our rules by Pillow alone: what `decode_rgb` does where the quick way is not open."""
+    """Our rules with Pillow alone: what `decode_rgb` does if the fast decoder cannot be used."""
     name, opened = decode._open(data, decode.MAX_PIXELS)
     decode._load(name, opened)
     return decode._to_rgb(opened, sixteen_bit=False)
 
 
 def decoders() -> dict[str, Decoder]:
-    """Those that are installed. Each drops alpha, which is right for opaque images."""
+    """The installed decoders, by name. Each drops alpha, which is correct for opaque images."""
     found: dict[str, Decoder] = {"ours": decode_rgb, "Pillow": pillow}
     with contextlib.suppress(ImportError):
         import cv2
@@ -83,7 +85,7 @@ def decoders() -> dict[str, Decoder]:
 
 
 def rgb(pixels: Pixels) -> Pixels:
-    """Three channels of what a decoder gave."""
+    """The pixels of a decoder with three channels: alpha is dropped."""
     if pixels.ndim == 3 and pixels.shape[2] == 4:
         opaque = png.without_alpha(pixels)
         return pixels[..., :3] if opaque is None else opaque
@@ -91,7 +93,7 @@ def rgb(pixels: Pixels) -> Pixels:
 
 
 def kinds(limit: int | None) -> dict[str, list[bytes]]:
-    """Files by set and kind."""
+    """The files, by data set and kind; of each kind the first `limit`."""
     found: dict[str, list[bytes]] = {}
     for folder, title in (("charts", "chart"), ("docs", "receipt, page")):
         for path in sorted((DATA / folder / "images").glob("*")):
@@ -103,15 +105,15 @@ def kinds(limit: int | None) -> dict[str, list[bytes]]:
 
 
 def same(decode: Decoder, files: Sequence[bytes]) -> int | None:
-    """How many images have Pillow's pixels; None where a decoder refuses such files."""
+    """How many images have Pillow's pixels; None if the decoder cannot read such files."""
     try:
         return sum(np.array_equal(decode(data), pillow(data)) for data in files)
-    except Exception:  # each has errors of its own for formats it does not read
+    except Exception:  # each decoder has its own errors for formats it cannot read
         return None
 
 
 def measure_kind(files: list[bytes], runs: int) -> dict[str, dict[str, Any]]:
-    """Decoder to milliseconds and number of same images."""
+    """For each decoder: milliseconds per image, and how many images have Pillow's pixels."""
     able = {name: (decode, same(decode, files)) for name, decode in decoders().items()}
     cases = {
         name: each(decode, files) for name, (decode, equal) in able.items() if equal is not None
@@ -132,7 +134,7 @@ def each(decode: Decoder, files: Sequence[bytes]) -> Callable[[], None]:
 
 
 def mix(found: Mapping[str, Mapping[str, Mapping[str, Any]]], decoder: str) -> float:
-    """Milliseconds a chart over all kinds of chart; "floor" takes each kind's fastest right one."""
+    """Mean milliseconds per chart; "floor" takes the fastest correct decoder of each kind."""
     total = count = 0.0
     for kind, by_decoder in found.items():
         if not kind.startswith("chart"):
@@ -157,7 +159,7 @@ def pillow_all(files: list[bytes]) -> list[Pixels]:
 
 
 def measure_workers(files: list[bytes], runs: int) -> dict[str, float]:
-    """Images a second by the clock, medians; parts of ten images, pools started before."""
+    """Images per second of wall time, medians. Tasks are ten images; pools are started before."""
     parts = [files[at : at + 10] for at in range(0, len(files), 10)]
     seconds: dict[str, list[float]] = {}
     with pools() as (threads, processes):
@@ -205,9 +207,9 @@ def main(arguments: Sequence[str]) -> int:
             note = "" if one is None or one["same"] == one["n"] else f" ({one['same']} same)"
             row[name] = "-" if one is None else f"{one['ms']:.2f}{note}"
         rows.append(row)
-    print(f"CPU ms an image, {asked.runs} runs in turns, medians\n\n{table(rows)}\n")
+    print(f"CPU ms per image, {asked.runs} rounds in turns, medians\n\n{table(rows)}\n")
     mixes = {name: mix(found, name) for name in ("ours", "Pillow", "floor")}
-    print(f"the charts' mix: {', '.join(f'{name} {ms:.2f} ms' for name, ms in mixes.items())}; "
+    print(f"all charts: {', '.join(f'{name} {ms:.2f} ms' for name, ms in mixes.items())}; "
           f"ours is {mixes['ours'] / mixes['floor']:.2f} times the floor\n")  # fmt: skip
     print(table([{"charts": name, "images/s": rate} for name, rate in workers.items()]))
     result = {

@@ -2,11 +2,10 @@
 
     python -m benchmarks.pixels [--runs 5] [--limit N]
 
-The original decoded with Pillow, letterboxed to 1,024 px (bicubic), and normalised to float32, all
-in the loading worker. Here the worker only decodes (and shrinks pages of over 4 megapixels);
-letterbox and normalisation are the device's. That part is not free, so it is timed too, with this
-CPU as the device, and the result is compared with Pillow's pixel by pixel. One thread each; CPU
-seconds.
+The original decodes with Pillow, letterboxes to 1,024 px (bicubic) and normalises to float32, all
+in the data-loading worker. Here the worker only decodes (and shrinks pages of over 4 megapixels);
+the device letterboxes and normalises. That part is not free, so it is timed too, with this CPU as
+the device, and the result is compared with Pillow's pixel by pixel. One thread; CPU seconds.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ PACKAGES = ("torch", "pillow", "numpy")
 
 
 def original(data: bytes, size: int) -> torch.Tensor:
-    """The experiment's way: float32 [3, size, size]."""
+    """What the original recipe sends to the device: float32 [3, size, size]."""
     with Image.open(io.BytesIO(data)) as image:
         padded = ImageOps.pad(
             image.convert("RGB"), (size, size), Image.Resampling.BICUBIC, color=(FILL,) * 3
@@ -39,14 +38,14 @@ def original(data: bytes, size: int) -> torch.Tensor:
 
 
 def shipped(data: bytes, size: int) -> torch.Tensor:
-    """Ours: uint8 [H, W, 3]."""
+    """What this project sends to the device: uint8 [H, W, 3]."""
     return torch.from_numpy(shrink_to_fit(decode_rgb(data), size))
 
 
 def difference(images: list[bytes], size: int) -> dict[str, float]:
-    """In grey levels (of 255) to Pillow's letterbox of the same decoded pixels.
+    """Difference to Pillow's letterbox of the same decoded pixels, in grey levels (of 255).
 
-    Of the CPU's path, and of the float path that CUDA takes, run on CPU.
+    For the CPU's path, and for the float path that CUDA uses (computed on the CPU here).
     """
     means, floats, most, most_float = [], [], 0.0, 0.0
     for data in images:

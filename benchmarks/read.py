@@ -3,12 +3,12 @@
     python -m benchmarks.read
 
 The 753 real charts, repeated under other keys to 12,048 samples in 12 tars, are read in one
-process, from a warm cache, by `open_shards` (every digest verified) and by webdataset from the very
-same tars; `cat` and bare `preadv` loops show the floor. Each case begins with nothing opened, but
-those "opened before": their indexes are in memory, as in every epoch after the first. Cases run in
-turns; medians are printed, and the least CPU time, which a busy machine disturbs least. Then
-the first sample at position 90 % from a set that was opened for it. Writes
-benchmarks/results/read-DATE.json.
+process, with a warm page cache, by `open_shards` (every digest verified) and by webdataset from the
+same tars; `cat` and bare `preadv` loops show how fast reading can be at all. Each case starts with
+nothing opened, except those "opened before", whose indexes are in memory, as in every epoch after
+the first. Cases run in turns. The table has medians, and the least CPU time, which other load
+affects least. Then the time from nothing opened to the sample at 90 %, and the memory of two
+workers. Writes benchmarks/results/read-DATE.json.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def measure(folder: Path, size: int, count: int, runs: int) -> dict[str, object]
     for case, timing in first.items():
         print(
             f"first sample at 90 %, {case}: {timing.median_wall * 1e3:.1f} ms, "
-            f"of them {timing.median_cpu * 1e3:.1f} ms CPU"
+            f"{timing.median_cpu * 1e3:.1f} ms of CPU"
         )
     print(f"(wanted: under {WANTED_FIRST_MS:.0f} ms)")
     print(
@@ -130,7 +130,7 @@ def cases(files: Sequence[Path], count: int) -> dict[str, Callable[[], None]]:
         drain((shards.members(at) for at in order), count)
 
     def theirs() -> Iterable[dict[str, bytes]]:
-        import webdataset  # here, so that it is not in the memory of our workers
+        import webdataset  # here, so that our workers do not load it: their memory is measured
 
         return webdataset.WebDataset(names, shardshuffle=False)  # type: ignore[no-any-return]  # no types
 
@@ -156,14 +156,14 @@ def quietly(
     samples: Iterable[dict[str, bytes]],
     count: int,
 ) -> None:
-    """webdataset leaves files to be closed by the collector."""
+    """Ignore the warnings about files that webdataset leaves for the garbage collector to close."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         through(samples, count)
 
 
 def drain(samples: Iterable[object], count: int) -> None:
-    """Take every sample; its bytes are in memory then."""
+    """Read every sample into memory. Raises AssertionError unless there are `count`."""
     seen = 0
     for _ in samples:
         seen += 1
@@ -172,7 +172,7 @@ def drain(samples: Iterable[object], count: int) -> None:
 
 
 def parse(samples: Iterable[dict[str, bytes]], count: int) -> None:
-    """Parse each sample's JSON; its other members are bytes already."""
+    """As `drain`, and parse each sample's JSON."""
     seen = 0
     for members in samples:
         for name, data in members.items():
@@ -184,7 +184,7 @@ def parse(samples: Iterable[dict[str, bytes]], count: int) -> None:
 
 
 def first_samples(folder: Path, files: Sequence[Path], count: int, runs: int) -> dict[str, Timing]:
-    """From nothing opened to one sample's members and JSON."""
+    """Time from nothing opened to the members and parsed JSON of the sample at 90 %."""
     at = count * 9 // 10
 
     def ours() -> None:
@@ -204,9 +204,9 @@ def first_samples(folder: Path, files: Sequence[Path], count: int, runs: int) ->
 
 
 def peak_memory(spec: list[str], count: int) -> int:
-    """The most bytes this many worker processes and their parent have in memory at any time, a
-    page that several share counted once (PSS). Parent and workers open the set; each worker reads
-    its part of the samples."""
+    """Peak memory in bytes of `WORKERS` processes and their parent; a page that several share is
+    counted once (PSS). Parent and workers open the set; each worker reads its part of the samples.
+    """
     code = (
         "import sys\n"
         "from benchmarks.read import parent\n"
@@ -218,7 +218,7 @@ def peak_memory(spec: list[str], count: int) -> int:
 
 
 def parent(words: Sequence[str]) -> None:
-    """The parent of `peak_memory`: prints the bytes."""
+    """The parent process of `peak_memory`. Prints the number of bytes."""
     count, spec = int(words[0]), list(words[1:])
     shards = open_shards(spec)
     assert len(shards) == count
@@ -238,13 +238,13 @@ def parent(words: Sequence[str]) -> None:
 
 
 def worker(spec: list[str], start: int, stop: int) -> None:
-    """Read a part several times over, so that what grows has time to."""
+    """Read a part several times, to give memory that grows the time to do so."""
     for _ in range(5):
         drain(open_shards(spec)[start:stop].iter_members(), stop - start)
 
 
 def pss(process: int) -> int:
-    """Bytes of a process in memory, shared pages by its share in them; 0 where it is gone."""
+    """Memory of a process in bytes, shared pages divided by their users; 0 if it has ended."""
     try:
         text = Path(f"/proc/{process}/smaps_rollup").read_text()
     except (FileNotFoundError, ProcessLookupError):

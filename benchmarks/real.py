@@ -1,10 +1,11 @@
-"""The main job on 753 real charts and 12,000 real chats: does the loss fall, does a resume hold?
+"""The main job on 753 real charts and 12,000 real chats: does the loss fall, does resuming work?
 
     python -m benchmarks.real [--steps 300]
 
-Shards and a tokenizer by the tools, both stages with --preset tiny, each stopped in the middle and
-resumed. Writes the validation losses; fails where one does not fall, or where a step is missing or
-repeated. No claim of reading is made: 700 charts are too few for that from random weights.
+The tools make shards and a tokenizer; both stages train with --preset tiny, each stopped halfway
+and resumed. Writes the validation losses. Fails if one of them does not fall, or if a step is
+missing or repeated. It does not show that the model reads: from random weights, 700 charts are too
+few.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def main() -> None:
 
 
 def train(stage: str, folder: Path, inputs: dict[str, str], *, steps: int) -> dict[str, Any]:
-    """One stage, stopped in the middle and resumed. Raises SystemExit where it did not go well."""
+    """Train one stage, stopped halfway and resumed. Raises SystemExit if a check fails."""
     run = folder / stage
     words = ["-m", f"ocrtrain.{stage}", "--preset", "tiny", "--init", "random",
              "--tokenizer", inputs["tokenizer"], "--shards", inputs["charts"] + "[:700]",

@@ -2,14 +2,13 @@
 
     python -m benchmarks.scale [--runs 5]
 
-The indexes are simulated: sizes of sources as uneven as the real ones (a few with millions, many
-with thousands), shards of 1,024, token lengths and images drawn from seeds. What is planned with
-them is real: `Plan`, its order, its mix and its packing. Each run of each case is a process of its
-own, in turns, and says how long it planned, how long it took to locate the samples of one rank at a
-random step (down to the shard and the place in it), and its peak memory, libraries included.
-Packed, the whole run's totals are computed too (`ocrdata.planning.totals`), as `tools/plan.py`
-does; the simulated lengths are made before the clock starts. Writes
-benchmarks/results/scale-DATE.json.
+The indexes are simulated: source sizes as uneven as the real ones (a few with millions of samples,
+many with thousands), shards of 1,024, token lengths and images drawn with seeds. The planning is
+real: `Plan` with its order, mixture and packing. Each round of each case is a process of its own,
+in turns. It measures the planning time, the time to locate the samples of one rank at a random step
+(down to the shard and the position in it), and its peak memory including libraries. If rows are
+packed, planning includes the totals of the whole training run (`ocrdata.planning.totals`), as in
+`tools/plan.py`; simulating the lengths is not timed. Writes benchmarks/results/scale-DATE.json.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 def sizes() -> list[int]:
-    """Samples of each source: log-normal, as FineVision's are, and SAMPLES in all."""
+    """Samples of each source: log-normal like FineVision's, with the sum SAMPLES."""
     drawn = np.random.default_rng(0).lognormal(0, 2.0, SOURCES)
     whole = np.maximum(1000, drawn / drawn.sum() * SAMPLES).astype(int)
     whole[np.argmax(whole)] += SAMPLES - int(whole.sum())
@@ -54,7 +53,7 @@ def sizes() -> list[int]:
 
 
 def simulated(size: int, seed: int) -> SampleLengths:
-    """Samples of an image and a few turns: 330 to 8,192 ids, 600 in the mean."""
+    """Lengths of samples with one image and a few turns: 330 to 8,192 ids, 600 on average."""
     drawn = np.random.default_rng(seed)
     lengths = np.minimum(290 + drawn.lognormal(5.3, 0.9, size), SEQ_LEN).astype(np.int32)
     return SampleLengths(
@@ -70,7 +69,7 @@ def simulated(size: int, seed: int) -> SampleLengths:
 
 
 def one(case: str) -> dict[str, float]:
-    """Plan once in this process."""
+    """Plan one case once, in this process. Returns what was measured."""
     options = CASES[case]
     sources = [
         PlanSource(f"source-{number:03d}", size, Fraction(size))
@@ -91,7 +90,7 @@ def one(case: str) -> dict[str, float]:
         began = time.perf_counter()
         for row in plan.rows(step, range(rank * each, (rank + 1) * each)):
             for place in row:
-                divmod(place.position, SHARD)  # shards here are all full: shard, place in it
+                divmod(place.position, SHARD)  # (shard, position in it): all shards are full
         spent.append(time.perf_counter() - began)
     return {
         "plan_s": planned,
@@ -106,7 +105,7 @@ def one(case: str) -> dict[str, float]:
 def main(arguments: Sequence[str]) -> int:
     parser = Parser(prog="python -m benchmarks.scale", description=__doc__ or "")
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--case", choices=CASES, help="one run of one case, as JSON")
+    parser.add_argument("--case", choices=CASES, help="measure this case once and print JSON")
     asked = parser.parse_args(list(arguments))
     if asked.case:
         print(json.dumps(one(asked.case)))

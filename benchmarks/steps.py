@@ -1,11 +1,12 @@
-"""Training steps: real tokens a second and peak memory of both stages, and the loss head.
+"""Training steps: real tokens per second and peak memory of both stages, and the loss head.
 
     python -m benchmarks.steps [--runs 5] [--steps 30]
 
-Both stages run with --preset tiny on the real charts and chats, each run in a process of its own,
-in turns. The head is measured at the full model's size: 2,048 positions of width 1,280, 65,537
-tokens, an eighth of the positions supervised; "plain" makes all logits at once, as the original
-did, "ours" is `OcrModel.head_loss`. Peak memory is the process's, less what it had before.
+Both stages train with --preset tiny on the real charts and chats, each in its own process, in
+turns. The head is measured at the full model's size: 2,048 positions of width 1,280, a vocabulary
+of 65,537, an eighth of the positions supervised. "plain" computes all logits at once, as the
+original does; "ours" is `OcrModel.head_loss`. The peak memory of the head is that of its process,
+minus what the process used before.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ def main() -> None:
 
 
 def one_head(kind: str) -> dict[str, float]:
-    """One forward and backward pass of the head in this process."""
+    """One forward and backward pass of the head, in this process."""
     import torch
     from torch.nn import functional as F
 
@@ -75,7 +76,7 @@ def one_head(kind: str) -> dict[str, float]:
 
 
 def peak_rss() -> float:
-    """Peak resident memory of this process so far, bytes."""
+    """Peak resident memory of this process so far, in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024.0
 
 
@@ -98,7 +99,7 @@ def measure_heads(runs: int) -> list[dict[str, Any]]:
 
 
 def measure_stages(folder: Path, runs: int, steps: int) -> list[dict[str, Any]]:
-    """Real tokens a second (median step after the first few) and peak memory of each stage."""
+    """Real tokens per second (after WARM_UP steps) and peak memory of each stage, medians."""
     inputs = make_inputs(folder)
     found: dict[str, list[dict[str, float]]] = {"stage1": [], "stage2": []}
     encoder = ""
@@ -115,7 +116,7 @@ def measure_stages(folder: Path, runs: int, steps: int) -> list[dict[str, Any]]:
 
 
 def make_inputs(folder: Path) -> dict[str, str]:
-    """Shards of the real charts and chats, and a tokenizer of them, by the tools."""
+    """Make shards of the real charts and chats and train a tokenizer on them, with the tools."""
     shards = folder / "shards"
     tool("make_shards", "jsonl", "--path", DATA / "charts" / "charts.jsonl", "--images",
          DATA / "charts", "--name", "charts", "--out", shards)  # fmt: skip
@@ -148,7 +149,7 @@ def one_run(
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
-        raise SystemExit(f"{stage} ended with status {process.returncode}")
+        raise SystemExit(f"{stage} failed with status {process.returncode}")
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     trained = [line for line in lines if "train/loss" in line][WARM_UP:]
     seconds = sum(line["train/dt"] for line in trained)

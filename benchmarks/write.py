@@ -2,10 +2,11 @@
 
     python -m benchmarks.write
 
-Ours looks into every image for its format and size, digests every member and the tar, writes an
-index and syncs all of it before the final name is given; webdataset's `TarWriter` does none of
-that and opens the final name. Both turn the same messages into JSON. Bare writes of the same bytes
-show the floor. Cases run in turns; medians. Writes benchmarks/results/write-DATE.json.
+Ours reads the format and size of every image, digests every member and the tar, writes an index,
+and syncs everything before renaming it to its final name. webdataset's `TarWriter` does none of
+that and writes to the final name directly. Both serialise the same messages as JSON. Bare writes of
+the same number of bytes show how fast writing can be at all. Cases run in turns; the table has
+medians. Writes benchmarks/results/write-DATE.json.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def emptied(folder: Path) -> Path:
-    """The folder without what an earlier run left in it."""
+    """The folder, emptied of what an earlier round left in it."""
     shutil.rmtree(folder)
     folder.mkdir()
     return folder

@@ -1,1 +1,1 @@
-"""Our loader and the field's, side by side; `python -m benchmarks.peers --help`."""
+"""This project's loader beside six others; see `python -m benchmarks.peers --help`."""

@@ -1,26 +1,28 @@
-"""Loaders side by side on the same real samples, each in its own format and by its own rules.
+"""Loaders side by side on the same real samples, each with its own format and recommended usage.
 
     python -m pip install torch==2.13.0
     python -m pip install --no-deps -r benchmarks/requirements-peers.txt
     python -m benchmarks.peers [--runs 5] [--samples 12000] [--only ours --only litdata]
 
-The 753 real charts, repeated under other keys to 12,000 samples, and as many real chats, are
-written and read by each loader; in every round each loader's parts run in processes of their own,
-loaders in turn and each round begun by another one. Page caches are warm. Times leave imports out.
+Each loader writes and reads the 753 real charts, repeated under other keys to 12,000 samples, and
+as many real chats. In every round each loader's parts run in their own processes, the loaders take
+turns, and another loader goes first. Page caches are warm. Times do not include imports.
 
-write      samples in memory to files: JSON made, files closed (ours also synced, digested, indexed)
-raw        every byte of JSON and image delivered, counted; ours with digests verified, none of the
-           others verifies but ArrayRecord; "ours, views" gives views of what was read in place of
-           bytes of their own, the one difference to "ours"; with 2 workers in batches
-           of 64, workers' start included (ours: threads; grain: spawned processes; the others:
-           forked ones)
+write      from samples in memory to closed files, including making the JSON (ours also syncs,
+           digests and indexes)
+raw        every byte of JSON and image is delivered and counted. Ours verifies digests, of the
+           others only ArrayRecord does. "ours, views" returns views of the read buffer instead of
+           copies, and is otherwise the same as "ours". With 2 workers: batches of 64, including
+           the start of the workers (ours: threads; grain: spawned processes; others: forked ones)
 memory     peak PSS of all processes while half of that is read
 first      from nothing opened to sample 10,800
-resume     from nothing opened to the first batch of 64 after the half, 2 workers; the state each
-           loader has, else replayed
-Pillow     to uint8 1,024 x 1,024 with Pillow's pad, in the workers, batches of 10, stacked
-our decode decoded in the workers as we do, letterboxed later on the device: the loader alone counts
-silent     one flipped bit in each of 200 images: how many were served changed without an error
+resume     from nothing opened to the first batch of 64 after one half, 2 workers; from the loader's
+           saved state, or by replaying if it has none
+Pillow     uint8 1,024 x 1,024 with Pillow's pad, made by the workers, batches of 10, stacked
+our decode every loader's workers decode as ours do (letterboxing is left to the device), so that
+           only the loaders differ
+silent     one flipped bit in each of 200 images: how many were served changed, or left out, without
+           an error
 
 Writes benchmarks/results/peers-DATE.json.
 """
@@ -45,10 +47,10 @@ from ocrdata.runtime.cli import Parser, run
 from ocrdata.runtime.units import human_time
 
 OWN = ("pillow", "numpy", "xxhash", "pyarrow", "torch")
-"""Packages whose versions count for every loader."""
+"""Packages whose versions affect every loader."""
 
 TOGETHER = (("write",), ("read", "pixels"), ("resume",), ("flips",))
-"""Parts that share a process, so that its imports are paid for once."""
+"""Parts that run in one process, which imports its packages once."""
 
 FLOOR = "cat"
 HEADINGS = tuple(COLUMNS)
@@ -58,16 +60,20 @@ def main(arguments: Sequence[str]) -> int:
     parser = Parser(prog="python -m benchmarks.peers", description=__doc__ or "")
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--samples", type=int, default=12_000)
-    parser.add_argument("--only", action="append", choices=PEERS, help="this loader; repeat")
-    parser.add_argument("--parts", action="append", choices=PARTS, help="this part; repeat")
-    parser.add_argument("--no-result", action="store_true", help="print the table only")
+    parser.add_argument(
+        "--only", action="append", choices=PEERS, help="only this loader; may be repeated"
+    )
+    parser.add_argument(
+        "--parts", action="append", choices=PARTS, help="only this part; may be repeated"
+    )
+    parser.add_argument("--no-result", action="store_true", help="print the table, write no file")
     asked = parser.parse_args(list(arguments))
     parts = [part for part in PARTS if part in (asked.parts or PARTS) or part == "write"]
     began = time.perf_counter()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name:
         rounds = measure(Path(name), asked.only or list(PEERS), parts, asked=asked)
     found = medians(rounds)
-    print(f"\n{asked.samples:,} charts and as many chats, {asked.runs} runs in turns, medians\n")
+    print(f"\n{asked.samples:,} charts and as many chats, {asked.runs} rounds in turns, medians\n")
     for headings in (HEADINGS[:6], HEADINGS[6:]):
         shown = {
             loader: {heading: row[heading] for heading in headings if heading in row}
@@ -86,7 +92,7 @@ def main(arguments: Sequence[str]) -> int:
 def measure(
     folder: Path, loaders: Sequence[str], parts: Sequence[str], *, asked: Any
 ) -> dict[str, list[Outcome]]:
-    """All rounds: in each, every loader does its parts. Flipped bits need one round only."""
+    """Run all rounds. In each, every loader runs its parts; flips run in the first round only."""
     rounds: dict[str, list[Outcome]] = {loader: [] for loader in loaders}
     floor: list[Outcome] = []
     for number in range(asked.runs):
@@ -100,7 +106,8 @@ def measure(
                 outcome = run_parts(loader, some, folder, samples=asked.samples)
                 rounds[loader].append(outcome)
                 took = time.perf_counter() - began
-                note(f"run {number + 1}: {loader}: {' '.join(some)}: {took:.1f} s {outcome.error}")
+                what = f"round {number + 1}: {loader}: {' '.join(some)}"
+                note(f"{what}: {took:.1f} s {outcome.error}")
             if loader == "ours":
                 floor.append(cat(folder, asked.samples))
     return {**rounds, FLOOR: floor} if floor else rounds
@@ -111,7 +118,7 @@ def note(text: str) -> None:
 
 
 def cat(folder: Path, samples: int) -> Outcome:
-    """The floor: our tars to nowhere, and into one other file."""
+    """The floor: `cat` of our tars to /dev/null, and to another file."""
     names = sorted(map(str, (folder / "ours" / "charts").glob("*.tar")))
     size = sum(os.path.getsize(name) for name in names)
     rows = {}
@@ -129,7 +136,7 @@ def cat(folder: Path, samples: int) -> Outcome:
 def describe(
     rounds: dict[str, list[Outcome]], found: dict[str, dict[str, float]], asked: Any
 ) -> dict[str, Any]:
-    """Versions, medians, and every run's number."""
+    """The result file: versions, medians, and the numbers of every round."""
     packages = {name for loader in rounds for name in PEERS.get(loader, ("", ()))[1]}
     return {
         **machine(sorted(name for name in packages.union(OWN) if installed(name))),

@@ -1,6 +1,6 @@
-"""grain: ArrayRecord files, uncompressed, one record a group; MapDataset, mp_prefetch, its state.
+"""grain: uncompressed ArrayRecord files, one record per group; MapDataset, mp_prefetch, its state.
 
-A record is one string of bytes, so the JSON's length stands before it, in four bytes.
+A record is a single byte string: the length of the JSON in four bytes, the JSON, the image.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ class Grain:
     def write(self, source: Source, folder: Path) -> None:
         for number, keys in enumerate(source.shards()):
             path = folder / f"data-{number:03d}.array_record"
-            # group_size:1 is what its documentation asks for where records are read at random.
+            # Its documentation recommends group_size:1 for random access.
             writer = ArrayRecordWriter(str(path), "group_size:1,uncompressed")
             for key in keys:
                 text, image = source.pair(key)
@@ -26,20 +26,20 @@ class Grain:
             writer.close()
 
     def samples(self, folder: Path) -> Iterator[Pair]:
-        # Without read threads, as its documentation advises where data lies in memory already.
+        # No read threads, as its documentation advises for data already in memory.
         options = grain.ReadOptions(num_threads=0, prefetch_buffer_size=0)
         rows = grain.MapDataset.source(open_files(folder)).map(pair).to_iter_dataset(options)
         return iter(rows)
 
     def batches(self, folder: Path, job: Job) -> Iterator[Batch]:
-        # Arrays travel through shared memory, tensors would be pickled; they become tensors here.
+        # Convert to tensors here: arrays are sent through shared memory, tensors would be pickled.
         return map(tensors, dataset(folder, job))
 
     def first(self, folder: Path, at: int) -> Pair:
         return pair(open_files(folder)[at])
 
     def pause(self, folder: Path, job: Job, batches: int) -> tuple[Callable[[], Batch], Batch]:
-        # Kept, never closed: closing waits for its processes, 25 s at times. They idle.
+        # Kept and never closed: closing waits for its processes, for up to 25 s. They are idle.
         reading = iter(dataset(folder, job))
         running = [reading]
         for _ in range(batches):

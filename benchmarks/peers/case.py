@@ -1,14 +1,14 @@
-"""One loader's part of one round, in a process of its own.
+"""Runs some parts of one loader for one round, in a process of its own.
 
     python -m benchmarks.peers.case LOADER FOLDER PART ... --samples N --workers 2
 
-Prints one JSON object a line: {"row": ..., ...}; after "memory begins" and "memory ends" it waits
-for a line of standard input, so that who measures memory never does so while it is timed. What the
-loader itself prints goes to standard error.
+Prints one JSON object per line: {"row": ..., ...}. After "memory begins" and "memory ends" it waits
+for a line on standard input, so that the parent never measures memory while something is timed.
+Whatever the loader itself prints goes to standard error.
 
-Seconds are by the clock. They exclude imports and what a first use costs a process: 64 samples are
-read or written before anything is timed. Every sample that is read is counted, with its bytes; a
-number that is not what was written ends the process.
+Seconds are wall time. They exclude imports and one-time costs of the process: 64 samples are read
+or written before anything is timed. Samples and bytes read are counted; if they differ from what
+was written, the process fails.
 """
 
 from __future__ import annotations
@@ -48,21 +48,21 @@ PEERS: dict[str, tuple[str, tuple[str, ...]]] = {
     "datasets, Arrow": ("hub:Arrow", ("datasets",)),
     "plain files, DataLoader": ("plain:Plain", ("torch",)),
 }
-"""Name: module and class of the adapter; the packages it stands for."""
+"""Name -> module and class of the adapter, and the packages it measures."""
 
 RAW_BATCH, PIXEL_BATCH = 64, 10
 PIXELS, SIDE, FILL = 200, 1024, 127
 FLIPPED = 200
 
 CHANNEL = [sys.stdout]
-"""Where results go."""
+"""The stream that results are printed to."""
 
 KEPT: list[object] = []
-"""What is not let go before the process ends: some loaders wait half a minute for their workers."""
+"""Objects kept alive until the process ends: some loaders take half a minute to stop workers."""
 
 
 def load(name: str) -> Peer:
-    """The adapter of a loader. Raises ImportError where the loader is not installed."""
+    """The adapter of a loader. Raises ImportError if the loader is not installed."""
     module, kind = PEERS[name][0].split(":")
     peer: Peer = getattr(importlib.import_module(f"benchmarks.peers.{module}"), kind)()
     return peer
@@ -73,14 +73,14 @@ def raw(text: bytes, image: bytes) -> Pair:
 
 
 def usual(_: bytes, image: bytes) -> npt.NDArray[np.uint8]:
-    """What users write: Pillow, padded to the square, bicubic; uint8 [1024, 1024, 3]."""
+    """What users usually write: Pillow, padded to a square, bicubic; uint8 [1024, 1024, 3]."""
     opened = Image.open(io.BytesIO(image)).convert("RGB")
     padded = ImageOps.pad(opened, (SIDE, SIDE), Image.Resampling.BICUBIC, color=(FILL,) * 3)
     return np.array(padded)
 
 
 def shipped(_: bytes, image: bytes) -> npt.NDArray[np.uint8]:
-    """Ours: decoded, letterboxed on the device; uint8 [H, W, 3]."""
+    """Ours: decoded only, since the device letterboxes; uint8 [H, W, 3]."""
     return shrink_to_fit(decode_rgb(image), SIDE)
 
 
@@ -89,13 +89,13 @@ def say(row: str, **numbers: object) -> None:
 
 
 def meet(row: str) -> None:
-    """Say it, and go on when it was heard."""
+    """Print a row and wait until the parent has answered."""
     say(row)
     sys.stdin.readline()
 
 
 def timed(rows: Iterable[Batch | Pair], count: Callable[[Any], int]) -> tuple[int, float, float]:
-    """What all rows count to, seconds to the first, seconds to the end."""
+    """(sum of `count` over all rows, seconds to the first row, seconds to the end)."""
     total, first, began = 0, 0.0, time.perf_counter()
     for row in rows:
         first = first or time.perf_counter() - began
@@ -104,7 +104,7 @@ def timed(rows: Iterable[Batch | Pair], count: Callable[[Any], int]) -> tuple[in
 
 
 def weigh(pair: Any) -> int:
-    """Bytes, and a sample in the upper digits: one number tells both."""
+    """Bytes, plus 2^40 per sample: one sum checks the number of both."""
     return len(pair[0]) + len(pair[1]) + (1 << 40)
 
 
@@ -118,7 +118,7 @@ def wanted(source: Source) -> int:
 
 def expect(found: object, right: object, what: str) -> None:
     if found != right:
-        raise SystemExit(f"{what}: {str(found)[:200]} was read, {str(right)[:200]} was written")
+        raise SystemExit(f"{what}: read {str(found)[:200]}, but {str(right)[:200]} was written")
 
 
 def part_write(peer: Peer, folder: Path, asked: argparse.Namespace) -> None:
@@ -223,7 +223,7 @@ def main() -> None:
     for part in asked.parts:
         PARTS[part](peer, asked.folder, asked)
     say("end")
-    # Nobody's threads, workers or caches are waited for: what is measured has been said.
+    # Exit without waiting for threads, workers or caches: all results have been printed.
     os._exit(0)
 
 

@@ -1,4 +1,4 @@
-"""megatron-energon: tars, indexed as by `energon prepare`, CrudeWebdataset, its savable loader."""
+"""megatron-energon: tars indexed like `energon prepare` does, CrudeWebdataset, savable loader."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Made(Sample):
 
 
 class Encoder(DefaultTaskEncoder):  # type: ignore[misc]  # energon has no types
-    """Members as bytes, made and collated by the job."""
+    """Passes members on as bytes; the job converts and collates them."""
 
     decoder = None
 
@@ -56,7 +56,7 @@ class Encoder(DefaultTaskEncoder):  # type: ignore[misc]  # energon has no types
 class Energon:
     def write(self, source: Source, folder: Path) -> None:
         Webdataset().write(source, folder)
-        # What the command `energon prepare` calls; the command itself would import torch again.
+        # The function behind `energon prepare`; the command itself would import torch again.
         BaseWebdatasetFactory.prepare_dataset(
             folder,
             sorted(path.name for path in folder.glob("*.tar")),
@@ -74,7 +74,7 @@ class Energon:
         return iter(get_loader(dataset(folder, job)))
 
     def first(self, folder: Path, at: int) -> Pair:
-        # By key through its SQLite index, which is how it reads media of other data sets.
+        # By key through its SQLite index, as it reads media of other data sets.
         found: Pair = pair(SqliteITarEntryReader(EPath(folder))[make_key(at)])
         return found
 

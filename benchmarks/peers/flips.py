@@ -1,8 +1,8 @@
-"""Silent corruption: how many flipped bits of payload a loader hands out as if nothing were wrong.
+"""Silent corruption: how many flipped bits a loader serves without an error.
 
-One bit in each of 200 images, in the files the loader wrote. All at once first: most loaders read
-on to the end, and what differs is counted. One that stops with an error is asked again, one bit at
-a time: an error or a sample left out loudly is a bit that was caught.
+One bit is flipped in each of 200 images, in the files that the loader wrote. First all at once:
+most loaders read to the end, and the samples that differ are counted. A loader that stops with an
+error reads again with one flipped bit at a time; every error then counts as a bit that was caught.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from pathlib import Path
 from benchmarks.peers.peer import Pair, Peer, Source
 
 NEEDLE = 24
-"""Bytes by which a place in an image is found again in a file."""
+"""Length in bytes of the part of an image that is searched for in the files."""
 
 
 def count(peer: Peer, folder: Path, source: Source) -> dict[str, int]:
     """{"silent": served changed, "lost": left out without an error, "caught": an error}."""
     right = [source.pair(key) for key in range(source.count)]
     if sorted(read(peer, folder) or []) != sorted(right):
-        raise SystemExit(f"{folder}: the undamaged samples are not read as they were written")
+        raise SystemExit(f"{folder}: undamaged samples are not read back as they were written")
     places = [find(folder, image) for _, image in right]
     bits = random.Random(0)
     logging.disable(logging.CRITICAL)
@@ -50,15 +50,15 @@ def count(peer: Peer, folder: Path, source: Source) -> dict[str, int]:
 
 
 def find(folder: Path, image: bytes) -> tuple[Path, int]:
-    """Where some bytes of an image lie in the files; from its middle on, as a compressed format
-    may have broken up one place or the other. Raises SystemExit where they are nowhere."""
+    """Find some bytes of an image in the files: (file, offset). Tries one part after the other from
+    the middle of the image on, since a format may split it. Raises SystemExit if none is found."""
     files = {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
     for start in range(len(image) // 2, len(image) - NEEDLE, NEEDLE):
         needle = image[start : start + NEEDLE]
         for path, data in files.items():
             if (at := data.find(needle)) >= 0:
                 return path, at
-    raise SystemExit(f"{folder}: the bytes of an image are not in it as they are")
+    raise SystemExit(f"{folder}: no file contains the original bytes of an image")
 
 
 def turn(path: Path, at: int, bit: int) -> None:
@@ -70,10 +70,10 @@ def turn(path: Path, at: int, bit: int) -> None:
 
 
 def read(peer: Peer, folder: Path) -> list[Pair] | None:
-    """Everything, or None where an error was raised."""
+    """All samples, or None if an error was raised."""
     try:
         return [(bytes(text), bytes(image)) for text, image in peer.samples(folder)]
-    except Exception:  # whatever a loader raises, it has noticed
+    except Exception:  # any error means that the loader noticed
         return None
 
 

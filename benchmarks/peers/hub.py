@@ -1,7 +1,7 @@
-"""datasets: Parquet files streamed, and Arrow files on disk; torchdata's loader keeps the state.
+"""datasets: streamed Parquet files, and Arrow files on disk; torchdata's loader keeps the state.
 
-The documentation has two ways: `load_dataset(streaming=True)` over Parquet, which is how data sets
-lie on the hub, and `load_from_disk` over Arrow, memory-mapped, any row at once.
+Its documentation describes both: `load_dataset(streaming=True)` over Parquet, the format of data
+sets on the hub, and `load_from_disk` over memory-mapped Arrow files, with random access to rows.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Arrow:
 
     def pause(self, folder: Path, job: Job, batches: int) -> tuple[Callable[[], Batch], Batch]:
         following = next(itertools.islice(self.batches(folder, job), batches, None))
-        # Rows are read by position: the state is how many were read.
+        # Rows are read by position, so the state is the number of rows read.
         return lambda: next(self._from(folder, job, batches * job.batch)), following
 
     def _from(self, folder: Path, job: Job, at: int) -> Iterator[Batch]:

@@ -1,7 +1,8 @@
 """litdata: optimize() into chunks of 64 MB, StreamingDataset, StreamingDataLoader with its state.
 
-Its caches must be set to a folder of ours before it is imported (DATA_OPTIMIZER_CACHE_FOLDER and
-DATA_OPTIMIZER_DATA_CACHE_FOLDER, done by `benchmarks.peers.run`): it deletes the default ones.
+Before it is imported, its caches must be set to a folder of our own (DATA_OPTIMIZER_CACHE_FOLDER
+and DATA_OPTIMIZER_DATA_CACHE_FOLDER; `benchmarks.peers.run` does it), because it deletes the
+defaults.
 """
 
 from __future__ import annotations

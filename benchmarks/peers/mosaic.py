@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-# Its classes for CIFAR and ImageNet are all that needs torchvision, which has no build beside a
-# torch for CPUs on the package index; they are not used here.
+# Replace its vision classes (CIFAR, ImageNet), which are not used here. Only they need torchvision,
+# and the package index has no torchvision build that works with torch for CPUs.
 sys.modules.setdefault("streaming.vision", types.ModuleType("streaming.vision"))
 
-# After the stand-in above: importing streaming imports its vision part.
+# After the replacement above, because importing streaming imports its vision classes.
 from streaming import MDSWriter, StreamingDataLoader, StreamingDataset  # noqa: E402
 from streaming.base.util import clean_stale_shared_memory  # noqa: E402
 
@@ -32,7 +32,7 @@ class Mosaic:
                 writer.write({"json": text, "image": image})
 
     def samples(self, folder: Path) -> Iterator[Pair]:
-        # The batch size is a hint here: it reads eight batches ahead, then sleeps for 7 ms.
+        # The batch size is only a hint here: it reads eight batches ahead, then sleeps for 7 ms.
         return ((row["json"], row["image"]) for row in dataset(folder, 64))
 
     def batches(self, folder: Path, job: Job) -> Iterator[Batch]:
@@ -67,7 +67,7 @@ def dataset(folder: Path, batch: int = 1) -> StreamingDataset:
 
 def loader(folder: Path, job: Job) -> StreamingDataLoader:
     def collate(rows: list[dict[str, bytes]]) -> dict[str, Any]:
-        # A dict of columns: of a list its state would count the length of the first row.
+        # A dict, because for a list its state would count the length of the first row.
         made = job.collate([job.make(row["json"], row["image"]) for row in rows])
         return {"made": tensors(made)}
 

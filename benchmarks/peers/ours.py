@@ -1,4 +1,4 @@
-"""This project: tar shards with an index, digests verified, threads as workers."""
+"""This project: indexed tar shards, verified digests, threads as workers."""
 
 from __future__ import annotations
 
@@ -49,26 +49,26 @@ class Ours:
 
 
 class Views(Ours):
-    """Raw reading without the last copy: read-only views, verified all the same."""
+    """Raw reading without the last copy: read-only views, verified like copies."""
 
     def samples(self, folder: Path) -> Iterator[AnyPair]:
         return map(views, open_shards(str(folder / MANIFEST)).iter_views())
 
 
 def views(members: dict[str, memoryview[int]]) -> AnyPair:
-    """As `pair`."""
+    """The same as `pair`, for views."""
     data = tuple(members.values())
     return data[0], data[1] if len(data) > 1 else b""
 
 
 def pair(members: Members) -> Pair:
-    """The JSON is the first member, the image the second."""
+    """A sample's first member, the JSON, and its second, the image."""
     data = tuple(members.values())
     return data[0], data[1] if len(data) > 1 else b""
 
 
 def loader(shards: Shards, job: Job, start: int) -> Prefetcher[Batch]:
-    """A step is a batch of neighbours; the state is the number of the step."""
+    """Step n makes the n-th batch of consecutive samples; the state is the number of the step."""
 
     def make(step: int) -> Batch:
         rows = shards[step * job.batch : (step + 1) * job.batch].iter_members()

@@ -1,7 +1,7 @@
-"""What the benchmark asks of a loader, and the samples it gives to each.
+"""The interface of a loader in this benchmark, and the samples that all loaders get.
 
 A sample is the same for all: the bytes of its JSON (made by `Sample.to_json` while writing, so that
-the time to make them counts for all alike) and the original bytes of its image, `b""` for a chat.
+every loader is charged for making them) and the original bytes of its image, `b""` for a chat.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
     import torch
 
 Pair = tuple[bytes, bytes]
-"""JSON, image."""
+"""The bytes of a JSON and of an image."""
 
 AnyPair = tuple[bytes | memoryview, bytes | memoryview]
 
 Batch = Any
-"""A list of what was made, or one stacked array or tensor of it."""
+"""A list of what `Job.make` returned, or these stacked as one array or tensor."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """`count` samples: those there are, again and again under other keys."""
+    """`count` samples: `samples`, repeated under other keys."""
 
     samples: list[Sample]
     count: int
@@ -48,7 +48,7 @@ class Source:
         return sample.to_json(), sample.images[0] if sample.images else b""
 
     def shards(self) -> list[range]:
-        """The keys of each shard, for formats that are written shard by shard."""
+        """The keys of each shard, for formats written shard by shard."""
         starts = range(0, self.count, self.shard)
         return [range(start, min(self.count, start + self.shard)) for start in starts]
 
@@ -73,8 +73,8 @@ def chats(count: int) -> Source:
 
 @dataclass(frozen=True)
 class Job:
-    """Reading with workers: `make` turns a sample into what is wanted, in the worker; `collate`
-    makes one batch of `batch` of those. Pixels are arrays so far, `tensors` is each loader's."""
+    """Reading with workers. In the worker, `make` converts a sample and `collate` turns `batch` of
+    those into a batch. Pixels are still arrays then; each loader calls `tensors` itself."""
 
     workers: int
     batch: int
@@ -83,37 +83,37 @@ class Job:
 
 
 def tensors(batch: Batch) -> Batch:
-    """A batch whose arrays are torch's, without a copy; JSON and image bytes stay as they are."""
+    """A batch with its arrays as tensors, not copied; JSON and image bytes are left as they are."""
     if isinstance(batch, np.ndarray):
         return as_tensor(batch)
     return [as_tensor(row) if isinstance(row, np.ndarray) else row for row in batch]
 
 
 def as_tensor(array: npt.NDArray[np.uint8]) -> torch.Tensor:
-    # Not at the top: raw reading needs no torch, and its memory is measured.
+    # Not imported at the top: raw reading needs no torch, and its memory is measured.
     import torch
 
     return torch.from_numpy(array)
 
 
 class Peer(Protocol):
-    """A loader, used as its documentation recommends. Every method opens the data set anew."""
+    """A loader, used as its documentation recommends. Every method reopens the data set."""
 
     def write(self, source: Source, folder: Path) -> None:
-        """All samples, in its own format, in one go."""
+        """Write all samples in the loader's own format."""
 
     def samples(self, folder: Path) -> Iterator[AnyPair]:
-        """Every sample in order, in this process."""
+        """Every sample in order, read in this process."""
 
     def batches(self, folder: Path, job: Job) -> Iterator[Batch]:
         """Every sample once, in batches made by workers."""
 
     def first(self, folder: Path, at: int) -> Pair:
-        """The sample at a position, by the fastest way there is."""
+        """The sample at a position, by the fastest way the loader has."""
 
     def pause(self, folder: Path, job: Job, batches: int) -> tuple[Callable[[], Batch], Batch]:
-        """Read so many batches with workers and stop.
+        """Read this many batches with workers, then stop.
 
-        Returns what opens the data set anew and gives the next batch, and the batch that came
-        next without a stop.
+        Returns a function that reopens the data set and resumes with the next batch, and the batch
+        that comes next if reading simply goes on.
         """

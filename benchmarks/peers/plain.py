@@ -1,4 +1,4 @@
-"""The floor that needs no library: a file for each member, and torch's DataLoader."""
+"""The baseline without a library: one file per member, and torch's DataLoader."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from benchmarks.peers.peer import Batch, Job, Pair, Source, tensors
 
 
 class Files(Dataset[Pair]):
-    """`KEY.json` and `KEY.image`, 1,024 samples a folder."""
+    """`KEY.json` and `KEY.image`, 1,024 samples per folder."""
 
     def __init__(self, folder: Path) -> None:
         self.texts = sorted(map(str, folder.rglob("*.json")))

@@ -1,4 +1,4 @@
-"""From the outcomes of all rounds to the tables: medians, one line a loader."""
+"""The outcomes of all rounds as tables: medians, one line per loader."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.peers.run import Outcome
 
 Rounds = Mapping[str, Sequence[Outcome]]
-"""The outcomes of every part of a loader, by loader."""
+"""Loader -> the outcomes of all its processes, over all rounds."""
 
 Numbers = dict[str, Any]
 
@@ -43,19 +43,19 @@ COLUMNS: dict[str, tuple[str, Callable[[Numbers], float], str]] = {
     "our decode, images/s": ("pixels shipped", rate, ",.0f"),
     "silent of 200": ("flips", lambda row: float(row["silent"] + row["lost"]), ".0f"),
 }
-"""Heading: the row it comes from, the number it takes of it, how it is printed."""
+"""Heading -> the row it comes from, how to compute the number from it, and its format."""
 
 LESS_IS_BETTER = ("memory, MB", "first at 90 %, ms", "resume, ms", "silent of 200")
 
 
 def values(outcomes: Sequence[Outcome], heading: str) -> list[float]:
-    """The numbers of all runs for one column."""
+    """The numbers of all rounds for one column."""
     name, number, _ = COLUMNS[heading]
     return [number(outcome.rows[name]) for outcome in outcomes if name in outcome.rows]
 
 
 def medians(rounds: Rounds) -> dict[str, dict[str, float]]:
-    """Loader to heading to median, where there is a number."""
+    """Loader -> heading -> median; headings without numbers are left out."""
     return {
         loader: {
             heading: statistics.median(found)
@@ -67,7 +67,7 @@ def medians(rounds: Rounds) -> dict[str, dict[str, float]]:
 
 
 def lines(found: Mapping[str, Mapping[str, float]]) -> list[dict[str, object]]:
-    """For `benchmarks.common.table`; what is missing is '-'. The best of a column has a star."""
+    """Rows for `benchmarks.common.table`: '-' for a missing number, a star at a column's best."""
     best = {}
     for heading in COLUMNS:
         numbers = [row[heading] for row in found.values() if heading in row]
@@ -88,11 +88,11 @@ def lines(found: Mapping[str, Mapping[str, float]]) -> list[dict[str, object]]:
 
 
 def remarks(rounds: Rounds) -> list[str]:
-    """What the table does not say: failures, and resumes that went on elsewhere."""
+    """What the table does not show: failures, and resumes at the wrong batch."""
     said = []
     for loader, outcomes in rounds.items():
         said += sorted({f"{loader}: {outcome.error}" for outcome in outcomes if outcome.error})
         resumed = [o.rows["resume"]["exact"] for o in outcomes if "resume" in o.rows]
         if not all(resumed):
-            said.append(f"{loader}: resumed with another batch than the one that came next")
+            said.append(f"{loader}: resumed at another batch than the next one")
     return said

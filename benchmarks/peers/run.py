@@ -1,8 +1,7 @@
-"""Runs parts of one loader in a process of its own, and watches its memory where it asks.
+"""Runs parts of one loader in a process of its own, and measures its memory when it asks for it.
 
-Memory is PSS, the share of every page that belongs to this process tree (proc(5)): a page that
-three processes map counts once. Owner of the environment the loaders run in; all they write, caches
-and temporary files too, lies in one folder.
+Memory is PSS (proc(5)), summed over the process tree: a page that three of its processes map counts
+once. Everything the loaders write, including caches and temporary files, goes into one folder.
 """
 
 from __future__ import annotations
@@ -23,23 +22,23 @@ from typing import IO, Any
 from benchmarks.common import ROOT
 
 PERIOD = 0.05
-"""Seconds between two looks at the memory."""
+"""Seconds between two measurements of memory."""
 
 LIMIT = 180.0
-"""Seconds after which a part is given up."""
+"""Seconds without output after which a part is stopped."""
 
 
 @dataclass
 class Outcome:
-    """What a part said, by row; `error` is the last line of what it wrote where it failed."""
+    """The results of some parts, by row; `error` says why they failed, if they did."""
 
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)
     error: str = ""
 
 
 def environment(folder: Path) -> dict[str, str]:
-    """One thread for numerical libraries, no hub, every cache in `folder`."""
-    # litdata deletes its cache folders, by default some under the system's temporary folder.
+    """Environment variables: one thread for numerical libraries, no hub, all caches in `folder`."""
+    # litdata deletes its cache folders; by default these are in the system's temporary folder.
     own = {
         "DATA_OPTIMIZER_CACHE_FOLDER": "cache-litdata",
         "DATA_OPTIMIZER_DATA_CACHE_FOLDER": "cache-litdata-data",
@@ -60,7 +59,7 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 def run_parts(loader: str, parts: Sequence[str], folder: Path, *, samples: int) -> Outcome:
-    """Run them, one after the other. A failure is an outcome too: the other loaders go on."""
+    """Run parts one after the other. A failure is returned as an outcome, not raised."""
     words = [sys.executable, "-m", "benchmarks.peers.case", loader,
              str(folder / loader.replace(", ", "-").replace(" ", "-")), *parts,
              "--samples", str(samples)]  # fmt: skip
@@ -73,12 +72,12 @@ def run_parts(loader: str, parts: Sequence[str], folder: Path, *, samples: int) 
         try:
             listen(process, outcome)
         finally:
-            # Also the workers of a process that has ended: they are of its session.
+            # Also ends workers that outlived the process, since they belong to its session.
             end_session(process)
         errors.seek(0)
         lines = [line.strip() for line in errors if line.strip()]
-        if process.returncode:  # of a part that ran its time out it is the signal that ended it
-            said = lines[-1] if lines else "it said nothing"
+        if process.returncode:  # after a timeout, minus the number of the signal that stopped it
+            said = lines[-1] if lines else "no error output"
             outcome.error = (
                 outcome.error or f"{' '.join(parts)}: status {process.returncode}: {said[:300]}"
             )
@@ -86,7 +85,7 @@ def run_parts(loader: str, parts: Sequence[str], folder: Path, *, samples: int) 
 
 
 def listen(process: subprocess.Popen[str], outcome: Outcome) -> None:
-    """Take in what the process says until it ends or has had its time."""
+    """Collect the rows that the process prints, until it ends or its time is up."""
     said: queue.SimpleQueue[str] = queue.SimpleQueue()
     assert process.stdin is not None and process.stdout is not None
     reader = threading.Thread(target=forward, args=(process.stdout, said), daemon=True)
@@ -109,13 +108,13 @@ def listen(process: subprocess.Popen[str], outcome: Outcome) -> None:
 
 
 def hear(process: subprocess.Popen[str], said: queue.SimpleQueue[str]) -> str:
-    """The next line; empty where the process has ended without one, or is silent for too long."""
+    """The next line; "" if the process has ended, or has printed nothing for `LIMIT` seconds."""
     until = time.monotonic() + LIMIT
     while time.monotonic() < until:
         try:
             return said.get(timeout=1)
         except queue.Empty:
-            # Its workers may hold the pipe open: its end is no sign.
+            # End of file is no sign: workers may keep the pipe open after the process ends.
             if process.poll() is not None:
                 break
     return ""
@@ -133,7 +132,7 @@ def answer(stream: IO[str]) -> None:
 
 
 def watch(process: subprocess.Popen[str], said: queue.SimpleQueue[str]) -> dict[str, int]:
-    """Peak memory until the process says the next thing."""
+    """Peak memory until the process prints its next row."""
     peak, peak_anonymous = 0, 0
     while process.poll() is None:
         pss, anonymous = memory(process.pid)
@@ -147,12 +146,12 @@ def watch(process: subprocess.Popen[str], said: queue.SimpleQueue[str]) -> dict[
 
 
 def memory(root: int) -> tuple[int, int]:
-    """Bytes of a process and its descendants: PSS, and of it what no file backs."""
+    """Memory of a process and its descendants in bytes: PSS, and the part no file backs."""
     pss = anonymous = 0
     for pid in tree(root):
         try:
             lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
-        except OSError:  # it has ended meanwhile
+        except OSError:  # it has ended in the meantime
             continue
         kilobytes = {line.split()[0]: int(line.split()[1]) for line in lines}
         pss += kilobytes.get("Pss:", 0) * 1024

@@ -1,4 +1,4 @@
-"""webdataset: TarWriter, WebDataset, WebLoader. It keeps no state: resuming replays."""
+"""webdataset: TarWriter, WebDataset, WebLoader. It saves no state, so resuming means replaying."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from benchmarks.peers.peer import Batch, Job, Pair, Source, tensors
 from ocrdata.images.decode import sniff
 from ocrdata.shards.names import make_key
 
-# It leaves closing the tars to the collector.
+# It leaves tars open for the garbage collector to close.
 warnings.simplefilter("ignore", ResourceWarning)
 
 
