@@ -1,12 +1,13 @@
-"""What every file beside a shard shares: the format version and the digests.
+"""Format versions, canonical JSON and checksums, the same for every file that is not a tar.
 
-All digests are xxh3_128, written as 32 hexadecimal digits. A JSON document carries its own digest
-under "digest": that of the same document without it, in canonical form.
+A sealed JSON document has its own checksum under "digest": that of the document without this key,
+in canonical form. Checksums are xxh3_128, written as 32 hexadecimal digits.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import xxhash
@@ -15,19 +16,19 @@ from ocrdata.errors import ShardError
 
 FORMAT = "ocr-shards"
 VERSION = "1.0"
-"""major.minor: a reader reads any minor version of its own major version and of older ones."""
+"""major.minor. A reader reads any minor version of its own major version and of older ones."""
 
 COMPRESSED_VERSION = "1.1"
-"""What the index of a compressed shard says, and the newest this reader knows: 1.1 added them."""
+"""In the index of a compressed shard, and the newest version this reader knows."""
 
 
 LARGEST_COUNT = 1 << 42
-"""The most of anything that a file of ours claims to hold: bytes of a shard, its samples. The sum
-over a million shards fits in 64 bits."""
+"""The largest valid size or count in our files: bytes of a shard, its samples. The sum over a
+million shards fits in 64 bits."""
 
 
 def is_count(value: object) -> bool:
-    """Whether a JSON value is a number of things that there can be."""
+    """Whether a JSON value is a valid size or count."""
     return type(value) is int and 0 <= value <= LARGEST_COUNT
 
 
@@ -36,48 +37,78 @@ def digest_of(data: bytes | bytearray | memoryview) -> str:
     return str(xxhash.xxh3_128_hexdigest(data))
 
 
-def check_version(file: str, version: object) -> None:
-    """Raise ShardError where `version` is of a newer major version than this reader's, or none."""
-    major = str(version).partition(".")[0]
-    if not (major.isascii() and major.isdigit()):
-        raise ShardError(file, f"{version!r} is no format version")
-    if int(major) > int(VERSION.partition(".")[0]):
-        raise ShardError(
-            file,
-            f"format version {version} is newer than this reader's {COMPRESSED_VERSION}",
-            remedy="update this software to read it",
+def version_problem(version: object, newest: str | int) -> str:
+    """Why this reader cannot read a file of format `version`; "" if it can.
+
+    Both versions are 'major' or 'major.minor'; a reader of `newest` reads any minor version of the
+    same major version and of older ones. The caller adds the file and raises its own error.
+    """
+    major = re.fullmatch(r"([0-9]{1,9})(\..*)?", str(version), re.DOTALL)
+    if major is None:
+        return f"invalid format version {version!r}"
+    if int(major[1]) > int(str(newest).partition(".")[0]):
+        return (
+            f"format version {version} is newer than {newest}, the newest that can be read; "
+            "update this software"
         )
+    return ""
+
+
+def check_version(file: str, version: object) -> None:
+    """Raise ShardError if the version of a shard's file is malformed, or too new for this reader.
+
+    Example: "2.0" is too new for a reader of "1.1"; "1.7" is not.
+    """
+    problem = version_problem(version, COMPRESSED_VERSION)
+    if problem:
+        raise ShardError(file, problem)
 
 
 def seal(document: dict[str, Any]) -> dict[str, Any]:
-    """The document with its own digest in it."""
+    """The document with its own checksum under "digest"."""
     body = {name: value for name, value in document.items() if name != "digest"}
     return {**body, "digest": digest_of(canonical(body))}
 
 
 def check_seal(file: str, document: dict[str, Any]) -> None:
-    """Raise ShardError where a document is not the one its digest was made of."""
+    """Raise ShardError if a sealed document does not match its checksum."""
     try:
         digest = seal(document)["digest"]
-    except (ValueError, RecursionError):  # a number that is none, nested beyond all measure
+    except (ValueError, RecursionError):  # NaN or infinity, or nested too deeply
         digest = None
     if digest is None or digest != document.get("digest"):
-        raise ShardError(file, "its own digest differs: it was changed or damaged after writing")
+        raise ShardError(
+            file, "checksum mismatch: the file was modified or corrupted after it was written"
+        )
 
 
 def canonical(value: object) -> bytes:
-    """One byte string for one JSON value: sorted names, no spaces, UTF-8."""
+    """One byte string for one JSON value: sorted keys, no spaces, UTF-8.
+
+    For the checksums of sealed documents, views, plans and skipped samples; the lines of rejects.
+    """
     return json.dumps(
         value, ensure_ascii=False, sort_keys=True, separators=(",", ":"), allow_nan=False
     ).encode("utf-8", "surrogatepass")
 
 
+def canonical_ascii(value: object) -> bytes:
+    """As `canonical`, with characters beyond ASCII escaped. For a tokenizer's fingerprint."""
+    return json.dumps(value, ensure_ascii=True, sort_keys=True, separators=(",", ":")).encode()
+
+
+def canonical_spaced(value: object) -> bytes:
+    """As `canonical_ascii`, with a space after ',' and ':'. For the file list of a checkpoint, and
+    the header of an encoder file."""
+    return json.dumps(value, ensure_ascii=True, sort_keys=True, allow_nan=False).encode()
+
+
 def parse_object(file: str, data: bytes | str) -> dict[str, Any]:
-    """The JSON object in `data`. Raises ShardError where it is none."""
+    """Parse a JSON object. Raises ShardError for invalid JSON and for any other JSON value."""
     try:
         value = json.loads(data)
     except (ValueError, RecursionError) as exc:
         raise ShardError(file, f"not readable as JSON: {str(exc)[:200]}") from exc
     if not isinstance(value, dict):
-        raise ShardError(file, "the JSON is no object")
+        raise ShardError(file, "the JSON is not an object")
     return value

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from ocrdata.errors import WeightsError, first_line
 from ocrdata.storage.files import atomic_file, explain_disk
+from ocrdata.storage.sealed import canonical_spaced, version_problem
 from ocrtrain.model.tensor_names import Tensors, assign, from_deepencoder, to_deepencoder
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ VERSION = 1
 
 def tensors_digest(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> str:
     """xxh3_128 over the header's JSON values and the tensors: names, types, shapes and bytes."""
-    digest = xxhash.xxh3_128(_canonical(header).encode())
+    digest = xxhash.xxh3_128(canonical_spaced(header))
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
@@ -61,7 +62,7 @@ def save_deepencoder(model: OcrModel, path: Path, meta: Mapping[str, Any]) -> No
     header["digest"] = tensors_digest(tensors, header)
     with atomic_file(path) as file:
         # One entry: safetensors writes several in any order, and the same encoder is the same file.
-        file.write(save(tensors, {FORMAT: _canonical(header)}))
+        file.write(save(tensors, {FORMAT: canonical_spaced(header).decode()}))
 
 
 def load_deepencoder(model: OcrModel, path: Path) -> dict[str, Any]:
@@ -106,20 +107,13 @@ def _read(path: Path) -> tuple[Tensors, dict[str, Any]]:
         raise WeightsError(f"{path}: cannot be read as safetensors: {exc}") from exc
     if not header:
         raise WeightsError(f"{path}: is no {FORMAT} file; stage 1 writes deepencoder_*.safetensors")
-    version, digest = header.get("version"), header.pop("digest", None)
-    if isinstance(version, int) and version > VERSION:
-        raise WeightsError(
-            f"{path}: format version {version} is newer than {VERSION}; "
-            "use a newer release to read it"
-        )
+    problem, digest = version_problem(header.get("version"), VERSION), header.pop("digest", None)
+    if problem:
+        raise WeightsError(f"{path}: {problem}")
     if tensors_digest(tensors, header) != digest:
         raise WeightsError(f"{path}: digest differs: the file was damaged after it was written")
     meta: dict[str, Any] = header["meta"]
     return tensors, meta
-
-
-def _canonical(value: Mapping[str, Any]) -> str:
-    return json.dumps(dict(value), sort_keys=True, allow_nan=False)
 
 
 def _is_torch_file(path: Path) -> bool:
