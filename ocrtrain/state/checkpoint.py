@@ -1,20 +1,21 @@
-"""Checkpoints: all that a run needs to go on, complete or absent, verified when read.
+"""Checkpoints: everything a run needs to resume, written completely or not at all.
 
-Owner of `checkpoints/step_001000/`:
+A checkpoint is a folder `checkpoints/step_001000/`:
 
     model.safetensors        weights
-    optimizer.safetensors    momenta, by parameter name
+    optimizer.safetensors    AdamW moments, by parameter name
     random.safetensors       torch's random state
     state.json               step, totals, versions, thread count, W&B's run id
     config.json, tokenizer.json
-    complete                 size and xxh3_128 of every file above, and of itself
+    complete                 size and xxh3_128 of every file above, and its own xxh3_128
 
-The folder is written under a temporary name and renamed; `complete` is its last file. safetensors
-notices no flipped bit, so digests are compared before a byte is believed.
+The folder is written under a temporary name and then renamed; `complete` is written last. Every
+file is verified before it is parsed, because safetensors does not detect flipped bits.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
@@ -31,9 +32,9 @@ from torch import nn
 
 from ocrdata.errors import ShardError, TrainError
 from ocrdata.images.png import decoder_version
-from ocrdata.storage.files import explain_disk, fsync_folder, make_folder, publish, temporary_name
 from ocrdata.storage.local import LocalFile
-from ocrdata.storage.sealed import digest_of, parse_object
+from ocrdata.storage.files import explain_disk, fsync_folder, make_folder, publish, temporary_name
+from ocrdata.storage.sealed import canonical_spaced, digest_of, parse_object
 from ocrdata.tokens.tokenizer import Tokenizer, load_tokenizer
 from ocrtrain.settings.config import Config, from_json, to_json
 
@@ -44,8 +45,11 @@ _STEP_NAME = re.compile(r"step_(\d{6,})")
 
 @dataclass
 class State:
-    """Where a run stands: `step` optimiser steps are done, which is the loader's position too.
-    `identity` is that of the last batch, `skipped` how many samples were in all."""
+    """Progress of a run after `step` optimiser steps; the loader continues at the same step.
+
+    `identity` is the digest of the last batch, `skipped` the number of samples skipped so far,
+    `seconds` the training time so far.
+    """
 
     step: int = 0
     identity: str = ""
@@ -62,7 +66,7 @@ def step_folder(run: Path, step: int) -> Path:
 
 
 def versions() -> dict[str, Any]:
-    """What bit-identical losses depend on beside the config."""
+    """Library versions, machine type and thread count, on which bit-identical losses depend."""
     import numpy
     import PIL.features
     import transformers
@@ -84,8 +88,10 @@ def save(
     run: Path, state: State, *, config: Config, model: nn.Module,
     optimizer: torch.optim.Optimizer, tokenizer: Tokenizer,
 ) -> Path:  # fmt: skip
-    """Write the checkpoint of `state` and return its folder. A full disk is a DiskError and
-    leaves the earlier checkpoints as they were."""
+    """Write the checkpoint of step `state.step` and return its folder.
+
+    Raises DiskError where it cannot be written; earlier checkpoints are left unchanged.
+    """
     final = step_folder(run, state.step)
     make_folder(final.parent)
     temporary = temporary_name(final)
@@ -94,15 +100,15 @@ def save(
         with explain_disk(final):
             temporary.mkdir()
             weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-            _save_tensors(weights, temporary / "model.safetensors", final)
-            _save_tensors(_momenta(model, optimizer), temporary / "optimizer.safetensors", final)
-            _save_tensors(_random_state(), temporary / "random.safetensors", final)
+            _save_tensors(weights, temporary / "model.safetensors")
+            _save_tensors(_moments(model, optimizer), temporary / "optimizer.safetensors")
+            _save_tensors(_random_state(), temporary / "random.safetensors")
             tokenizer.save(temporary / "tokenizer.json")
-            _dump(temporary / "config.json", to_json(config))
-            _dump(temporary / "state.json", {"state": vars(state), "versions": versions()})
-            _complete(temporary)
+            _write_json(temporary / "config.json", to_json(config))
+            _write_json(temporary / "state.json", {"state": vars(state), "versions": versions()})
+            write_completion_marker(temporary)
         if final.exists():
-            # The same step again (a run resumed from before it): the new one replaces it.
+            # A run resumed from an earlier step reaches this step again: the new one replaces it.
             _remove(final)
         publish(temporary, final)
     except BaseException:
@@ -112,156 +118,179 @@ def save(
 
 
 def prune(run: Path, keep: int) -> None:
-    """Remove all but the newest `keep` checkpoints; 0 keeps all."""
+    """Remove all but the newest `keep` checkpoints; 0 keeps all. Raises DiskError."""
     if keep:
         for folder in complete_checkpoints(run)[:-keep]:
             _remove(folder)
 
 
 def _remove(folder: Path) -> None:
-    """Remove a checkpoint. It loses its final name first: a kill in the middle leaves no half of
-    one under that name, and `clean` finds the rest."""
-    going = folder.with_name(f".{folder.name}.old.tmp")
-    shutil.rmtree(going, ignore_errors=True)
-    publish(folder, going)
-    with explain_disk(going):
-        shutil.rmtree(going)
+    """Remove a checkpoint.
+
+    It is renamed first, so that a process killed here never leaves part of a checkpoint under its
+    final name; `clean` removes the rest.
+    """
+    renamed = folder.with_name(f".{folder.name}.old.tmp")
+    shutil.rmtree(renamed, ignore_errors=True)
+    publish(folder, renamed)
+    with explain_disk(renamed):
+        shutil.rmtree(renamed)
 
 
 def clean(run: Path) -> None:
-    """Remove what a killed writer left. Only for the holder of the run's lock."""
+    """Remove temporary folders of a killed process. The caller must hold the run's lock."""
     with explain_disk(run / FOLDER):
-        for left in (run / FOLDER).glob(".step_*.tmp"):
-            shutil.rmtree(left)
+        for folder in (run / FOLDER).glob(".step_*.tmp"):
+            shutil.rmtree(folder)
 
 
 def complete_checkpoints(run: Path) -> list[Path]:
-    """Complete checkpoints of a run folder, oldest first."""
+    """Folders of the complete checkpoints in a run folder, oldest first."""
     found = (run / FOLDER).glob("step_*")
     complete = [f for f in found if _STEP_NAME.fullmatch(f.name) and (f / COMPLETE).is_file()]
     return sorted(complete, key=lambda folder: int(folder.name.removeprefix("step_")))
 
 
 def newest(path: Path) -> Path:
-    """The checkpoint `path` means: itself, or a run folder's newest. Raises TrainError."""
+    """`path` if it is a complete checkpoint, else the newest one in the run folder `path`.
+
+    Raises TrainError where there is none.
+    """
     with explain_disk(path):
         if (path / COMPLETE).is_file():
             return path
         found = complete_checkpoints(path)
     if not found:
         raise TrainError(
-            f"{path}: no complete checkpoint here; give a run folder or a checkpoints/step_N in one"
+            f"{path}: no complete checkpoint found; give a run folder, or one of its "
+            "checkpoints/step_N"
         )
     return found[-1]
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A verified checkpoint. Files are parsed from the bytes that were checked; the tokenizer,
-    which carries a digest of its own, is read once more."""
+    """A complete checkpoint. Every read verifies the file and parses the bytes that were verified.
+
+    The tokenizer file is read a second time to be parsed; it holds a digest of its own.
+    """
 
     folder: Path
     files: dict[str, dict[str, Any]]
+    """Size ("bytes") and digest ("xxh3_128") by file name."""
 
     @staticmethod
     def open(folder: Path) -> Checkpoint:
-        """Read `complete`. Raises TrainError where it is damaged."""
+        """Read and verify the file `complete`. Raises TrainError where it is corrupted."""
         try:
             value = json.loads((folder / COMPLETE).read_bytes())
             files = dict(value["files"])
-            good = value["digest"] == digest_of(_canonical(files))
+            intact = value["digest"] == digest_of(canonical_spaced(files))
         except (OSError, ValueError, KeyError, TypeError, RecursionError) as exc:
-            raise TrainError(f"{folder}: the completion marker cannot be read: {exc}") from exc
-        if not good:
-            raise TrainError(f"{folder}: the completion marker is damaged; use an earlier one")
+            raise TrainError(f"{folder / COMPLETE}: cannot be read: {exc}") from exc
+        if not intact:
+            raise TrainError(
+                f"{folder / COMPLETE}: checksum mismatch: corrupted after it was written; "
+                "resume from an earlier checkpoint"
+            )
         return Checkpoint(folder, files)
 
     def read(self, name: str) -> bytes:
-        """A file's bytes, verified. Raises TrainError naming the file."""
+        """The verified bytes of a file. Raises TrainError naming the file."""
         path = self.folder / name
         try:
             data = path.read_bytes()
         except OSError as exc:
             raise TrainError(f"{path}: cannot be read: {exc.strerror}") from exc
-        told = self.files.get(name)
-        if told is None or told["bytes"] != len(data) or told["xxh3_128"] != digest_of(data):
+        saved = self.files.get(name)
+        if saved is None or saved["bytes"] != len(data) or saved["xxh3_128"] != digest_of(data):
             raise TrainError(
-                f"{path}: digest differs: damaged after it was written; "
+                f"{path}: checksum mismatch: corrupted after it was written; "
                 "remove this folder and resume from an earlier checkpoint"
             )
         return data
 
     @property
     def config(self) -> Config:
-        """The run's config."""
+        """The config of the run. Raises TrainError, or UsageError for another release's."""
         return from_json(self._object("config.json"))
 
     @property
     def state(self) -> State:
-        """Where the run stood."""
+        """Progress of the run. Raises TrainError where the file is invalid or of another step."""
         try:
             state = State(**self._object("state.json")["state"])
             if type(state.step) is not int or state.step < 0:
-                raise ValueError(f"step {state.step!r}")
+                raise ValueError(f"invalid step {state.step!r}")
             if self.folder.name != step_folder(self.folder, state.step).name:
-                raise ValueError(f"it is of step {state.step}")
+                raise ValueError(f"it holds step {state.step}, not the step in the folder's name")
         except (KeyError, TypeError, ValueError) as exc:
-            raise self._foreign("state.json", exc) from exc
+            raise self._invalid("state.json", exc) from exc
         return state
 
     def changed_versions(self) -> list[str]:
-        """What differs here from the machine that wrote it, as 'torch: 2.11 then, 2.13 now'."""
+        """Versions that differ from those of this process, as 'torch: 2.11 then, 2.13 now'.
+
+        Raises TrainError where the file is invalid.
+        """
         then, now = self._object("state.json").get("versions"), versions()
         if not isinstance(then, dict):
-            raise self._foreign("state.json", "no versions")
+            raise self._invalid("state.json", "versions are missing")
         return [f"{k}: {then.get(k)} then, {now[k]} now" for k in now if then.get(k) != now[k]]
 
     def _object(self, name: str) -> dict[str, Any]:
-        """The JSON object in a file, verified."""
+        """The JSON object in a verified file."""
         try:
             return parse_object(str(self.folder / name), self.read(name))
         except ShardError as exc:
-            raise self._foreign(name, exc.detail) from exc
+            raise self._invalid(name, exc.detail) from exc
 
     def _tensors(self, name: str) -> dict[str, torch.Tensor]:
-        """The tensors in a file, verified."""
+        """The tensors in a verified file."""
         try:
             tensors: dict[str, torch.Tensor] = load(self.read(name))
         except SafetensorError as exc:
-            raise self._foreign(name, exc) from exc
+            raise self._invalid(name, exc) from exc
         return tensors
 
-    def _foreign(self, name: str, why: object) -> TrainError:
-        """What its digest vouches for and this release cannot read."""
-        return TrainError(f"{self.folder / name}: not what this release writes: {why}")
+    def _invalid(self, name: str, reason: object) -> TrainError:
+        """The error for a file that is intact, but not in the format of this release."""
+        return TrainError(f"{self.folder / name}: not in the format of this release: {reason}")
 
     def tokenizer(self) -> Tokenizer:
-        """The run's tokenizer."""
+        """The tokenizer of the run. Raises TrainError where the file is corrupted."""
         self.read("tokenizer.json")
         return load_tokenizer(self.folder / "tokenizer.json")
 
     def load_weights(self, model: nn.Module) -> None:
-        """Fill `model`. Raises TrainError where names or shapes differ."""
+        """Copy the weights into `model`. Raises TrainError where names or shapes differ."""
         try:
             model.load_state_dict(self._tensors("model.safetensors"), strict=True)
         except RuntimeError as exc:
-            raise TrainError(f"{self.folder}: weights do not fit the model: {exc}") from exc
+            raise TrainError(
+                f"{self.folder / 'model.safetensors'}: does not fit the model: {exc}"
+            ) from exc
 
     def load_optimizer(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        """Fill the optimiser's momenta. Parameters that never had a gradient have none."""
+        """Copy the moments into `optimizer`. A parameter that never had a gradient has none.
+
+        Raises TrainError where the file is corrupted or names an unknown parameter.
+        """
         tensors = self._tensors("optimizer.safetensors")
         names = dict(model.named_parameters())
         for key, tensor in tensors.items():
             kind, name = key.split("/", 1)
             parameter = names.get(name)
             if parameter is None:
-                raise TrainError(f"{self.folder}: momenta of an unknown parameter {name}")
-            # AdamW counts steps on the host unless it is fused; there the count is on the device.
+                raise TrainError(
+                    f"{self.folder / 'optimizer.safetensors'}: unknown parameter {name}"
+                )
+            # AdamW keeps its step count on the CPU, but on the parameter's device if it is fused.
             device = parameter.device if kind != "step" or _fused(optimizer) else "cpu"
             optimizer.state[parameter][kind] = tensor.to(device)
 
     def load_random_state(self) -> None:
-        """Set torch's generators."""
+        """Restore torch's random state. Raises TrainError where the file is corrupted."""
         tensors = self._tensors("random.safetensors")
         torch.set_rng_state(tensors["cpu"])
         if "cuda" in tensors and torch.cuda.is_available():
@@ -272,7 +301,7 @@ def _fused(optimizer: torch.optim.Optimizer) -> bool:
     return any(group.get("fused") for group in optimizer.param_groups)
 
 
-def _momenta(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+def _moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
     return {
         f"{kind}/{name}": value.contiguous()
         for name, parameter in model.named_parameters()
@@ -287,41 +316,38 @@ def _random_state() -> dict[str, torch.Tensor]:
     return states
 
 
-def _save_tensors(tensors: dict[str, torch.Tensor], path: Path, final: Path) -> None:
-    """safetensors reports a full disk in its own way; say it in ours."""
+def _save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    """Write tensors; an error of the operating system is raised as OSError."""
     try:
         save_file(tensors, path)
     except Exception as exc:
         if "os error" in str(exc).lower() or "I/O error" in str(exc):
             raise _as_os_error(str(exc)) from exc
         raise
-    _sync(path)
+    _fsync(path)
 
 
 def _as_os_error(text: str) -> OSError:
-    """'... No space left on device (os error 28)' -> OSError(28)."""
+    """Message of safetensors, '... (os error 28)' -> OSError(28)."""
     number = re.search(r"os error (\d+)", text)
-    code = int(number.group(1)) if number else 5
+    code = int(number.group(1)) if number else errno.EIO
     return OSError(code, os.strerror(code))
 
 
-def _dump(path: Path, value: object) -> None:
+def _write_json(path: Path, value: object) -> None:
     path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n")
-    _sync(path)
+    _fsync(path)
 
 
-def _sync(path: Path) -> None:
+def _fsync(path: Path) -> None:
     with open(path, "rb") as file:
         os.fsync(file.fileno())
 
 
-def _complete(folder: Path) -> None:
+def write_completion_marker(folder: Path) -> None:
+    """Write `complete`: sizes and digests of all files in `folder`, durably. Raises OSError."""
     files = {}
     for path in sorted(folder.iterdir()):
         files[path.name] = {"bytes": path.stat().st_size, "xxh3_128": LocalFile(path).digest()}
-    _dump(folder / COMPLETE, {"files": files, "digest": digest_of(_canonical(files))})
+    _write_json(folder / COMPLETE, {"files": files, "digest": digest_of(canonical_spaced(files))})
     fsync_folder(folder)
-
-
-def _canonical(files: dict[str, Any]) -> bytes:
-    return json.dumps(files, sort_keys=True).encode()

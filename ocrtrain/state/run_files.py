@@ -1,7 +1,8 @@
-"""Files of a run folder: JSON objects line by line, and sealed JSON documents.
+"""Files of a run folder: JSON lines, and JSON documents with a digest.
 
-An incomplete last line (killed process) is ignored: nothing was done on its account. Any other line
-that cannot be parsed was damaged after it was written, and is an error.
+A line is one JSON object with an integer `step`. An incomplete last line (killed process) is
+ignored: the run did not act on it. Any other malformed line was corrupted after it was written, and
+is an error.
 """
 
 from __future__ import annotations
@@ -21,17 +22,17 @@ Line = dict[str, Any]
 
 
 def parse_line(line: bytes) -> Line | None:
-    """The object in one line with its newline and an integer `step`; None for anything else."""
+    """The object in `line`; None unless it ends with a newline and has an integer `step`."""
     try:
         value = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    good = isinstance(value, dict) and type(value.get("step")) is int and line.endswith(b"\n")
-    return value if good else None
+    valid = isinstance(value, dict) and type(value.get("step")) is int and line.endswith(b"\n")
+    return value if valid else None
 
 
 class LineWriter:
-    """Appends to a file, each line flushed when it is written."""
+    """Appends JSON lines to a file and flushes each. Raises DiskError where it cannot be opened."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -45,65 +46,71 @@ class LineWriter:
             self._file.flush()
 
     def sync(self) -> None:
-        """Make the lines so far durable."""
+        """Fsync the lines written so far. Raises DiskError."""
         with explain_disk(self._path):
             os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """End the file. What a full disk did not take was reported when it was written, and is not
-        reported again in place of that."""
+        """Close the file. An OSError is ignored: `write` has reported it, and a second one from
+        here would hide the first."""
         with suppress(OSError):
             self._file.close()
 
 
 def read_lines(path: Path) -> Iterator[Line]:
-    """Every line of a file, up to a torn end. Raises TrainError naming a damaged one."""
+    """Every line of a file. An incomplete last one is ignored.
+
+    Raises TrainError with the number of a corrupted line, DiskError where the file cannot be read.
+    """
     with explain_disk(path), path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             value = parse_line(line)
             if value is not None:
                 yield value
             elif line.endswith(b"\n"):
-                raise _damaged(path, number)
+                raise _corrupted(path, number)
 
 
 def cut_lines(path: Path, keep: Callable[[Line], bool]) -> None:
-    """Keep the lines that `keep` wants; a file that is not there stays so.
+    """Rewrite a file with only the lines for which `keep` is true. A missing file stays missing.
 
-    Raises TrainError where a line is damaged that stands before one to be kept: what follows the
-    last line that was made durable may be anything after a power cut, what stands before may not.
+    Raises TrainError where a corrupted line precedes one to keep. After the last line that was
+    fsynced, a power failure may leave anything; such lines are dropped.
     """
     if not path.exists():
         return
-    kept, damaged = [], 0
+    kept, corrupted = [], 0
     with explain_disk(path), path.open("rb") as file:
         for number, line in enumerate(file, start=1):
             value = parse_line(line)
             if value is None:
-                damaged = damaged or number
+                corrupted = corrupted or number
             elif keep(value):
-                if damaged:
-                    raise _damaged(path, damaged)
+                if corrupted:
+                    raise _corrupted(path, corrupted)
                 kept.append(line)
     with atomic_file(path) as file:
         file.writelines(kept)
 
 
-def _damaged(path: Path, number: int) -> TrainError:
+def _corrupted(path: Path, number: int) -> TrainError:
     return TrainError(
-        f"{path}: line {number} was damaged after it was written; put the original back, or remove "
-        "the line to go on without it"
+        f"{path}: line {number} is corrupted; restore the original file, or delete the line to "
+        "continue without it"
     )
 
 
 def write_sealed(path: Path, value: dict[str, Any]) -> None:
-    """Write an object with its digest, atomically."""
+    """Write an object with its digest, atomically. Raises DiskError."""
     write_json(path, seal(value))
 
 
 def read_sealed(path: Path) -> dict[str, Any]:
-    """The object in a file of the run, without its digest. Raises TrainError where it cannot be
-    read or was changed."""
+    """The object in a file that `write_sealed` wrote, without its digest.
+
+    Raises TrainError where the file is missing, malformed or was changed; DiskError where it cannot
+    be read.
+    """
     try:
         with explain_disk(path):
             data = path.read_bytes()
@@ -113,7 +120,7 @@ def read_sealed(path: Path) -> dict[str, Any]:
         raise TrainError(f"{path}: the file is missing") from exc
     except ShardError as exc:
         raise TrainError(
-            f"{path}: cannot be read: {exc.detail}; put the original back (every checkpoint has a "
+            f"{path}: cannot be read: {exc.detail}; restore the original (every checkpoint has a "
             "copy of the config), or start a new run"
         ) from exc
     del value["digest"]

@@ -83,7 +83,7 @@ def test_its_full_preset_is_what_stands_without_one(
     with pytest.raises(UsageError, match="--shards is missing"):
         main(["--out", str(tmp_path / "run")])
     assert Config().batch != presets.stage2().batch  # so that the next line can tell
-    with pytest.raises(UsageError, match="--batch 2 .*multiple of --micro-batch 3"):
+    with pytest.raises(UsageError, match=r"--batch 2 .*multiple of --micro-batch 3"):
         main(["--micro-batch", "3"])
     with pytest.raises(SystemExit) as caught:
         main(["--text-ratio", "some"])

@@ -31,7 +31,7 @@ from ocrdata.tokens.counts import read_counts
 from ocrdata.tokens.tokenizer import load_tokenizer
 from ocrtrain.model.encoder_file import load_deepencoder
 from ocrtrain.model.pretrained import Pretrained, load_pretrained
-from ocrtrain.state.checkpoint import COMPLETE, _complete
+from ocrtrain.state.checkpoint import COMPLETE, write_completion_marker
 from ocrtrain.state.run_files import read_lines, read_sealed
 from tests.support import small
 from tests.support.faulttargets import RUN_FILES, STEP, make_run, read_run
@@ -161,7 +161,7 @@ def _checkpoint(name: str, sealed: bool, folder: Path, mark: Path) -> None:
     (step / name).write_bytes(plain(mark))
     if sealed and name != COMPLETE:
         (step / COMPLETE).unlink()
-        _complete(step)
+        write_completion_marker(step)
 
 
 def _beside_checkpoint(folder: Path, mark: Path) -> None:

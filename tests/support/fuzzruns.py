@@ -14,7 +14,7 @@ from ocrtrain.data.skipped import FILE, SkippedSamples
 from ocrtrain.run import batch_log, run_log
 from ocrtrain.run.run_log import RunLog
 from ocrtrain.settings.config import Config, from_json, to_json
-from ocrtrain.state.checkpoint import Checkpoint, _complete
+from ocrtrain.state.checkpoint import Checkpoint, write_completion_marker
 from ocrtrain.state.run_files import read_sealed, write_sealed
 from tests.support import small
 from tests.support.batches import batch
@@ -117,7 +117,7 @@ def resealed(name: str) -> Callable[[Path], Check]:
             data = json.dumps(document).encode()
             (step / name).write_bytes(mutated(data, edits) if edits else data)
             (step / "complete").unlink()
-            _complete(step)
+            write_completion_marker(step)
             try:
                 found = Checkpoint.open(step)
                 found.config, found.state, found.changed_versions()

@@ -50,7 +50,7 @@ GUARDS = (
     Guard("seal of the manifest", "ocrdata/shards/manifest.py",
           "    check_seal(name, document)\n", "", "ocrdata/shards/test_manifest"),
     Guard("digest of a checkpoint's file", "ocrtrain/state/checkpoint.py",
-          'told["xxh3_128"] != digest_of(data)', "False", "ocrtrain/state/test_checkpoint"),
+          'saved["xxh3_128"] != digest_of(data)', "False", "ocrtrain/state/test_checkpoint"),
     Guard("end mark of a tar", "ocrdata/shards/tar.py",
           "if self.size < offset + len(END):", "if False:",
           "ocrdata/shards/test_tar ocrdata/reading/test_index_tar"),

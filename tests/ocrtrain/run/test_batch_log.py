@@ -81,9 +81,9 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
     data = bytearray(path.read_bytes())
     data[data.index(b"identity") - 3] = 0xFF
     path.write_bytes(data)
-    with pytest.raises(TrainError, match=r"batches\.jsonl: line 1 was damaged"):
+    with pytest.raises(TrainError, match=r"batches\.jsonl: line 1\b"):
         identity_at(tmp_path, 2)
-    with pytest.raises(TrainError, match=r"batches\.jsonl: line 1 was damaged"):
+    with pytest.raises(TrainError, match=r"batches\.jsonl: line 1\b"):
         cut_back(tmp_path, 2)
 
 
@@ -95,5 +95,5 @@ def test_a_damaged_line_is_an_error_and_a_torn_one_is_not(tmp_path: Path) -> Non
     assert identity_at(tmp_path, 2) == ""
     path.write_text(whole.replace('"step": 1', '"step": x'))
     assert identity_at(tmp_path, 0) == batch(0).identity
-    with pytest.raises(TrainError, match=r"batches\.jsonl: line 2 was damaged"):
+    with pytest.raises(TrainError, match=r"batches\.jsonl: line 2\b"):
         identity_at(tmp_path, 2)
