@@ -29,7 +29,7 @@ from ocrtrain.cost.forecast import (
     figures,
     forecast,
 )
-from ocrtrain.cost.gpus import describe as describe_model
+from ocrtrain.cost.gpus import model_summary
 from ocrtrain.data.run_plan import measure_sources, plan_measured
 from ocrtrain.data.sources import describe_shared, open_sources, shared_samples
 from ocrtrain.model.factory import find_tokenizer, with_vocabulary
@@ -63,7 +63,7 @@ def main(arguments: Sequence[str]) -> int:
     if shared := shared_samples(sources):
         print(describe_shared(shared))
     print(describe_rows(ways))
-    print(describe_model(config))
+    print(model_summary(config))
     print(describe_gpus(found, mfu))
     if lacks_encoder(config):
         print("the run will need --deepencoder FILE, which stage 1 writes at its end")

@@ -1,7 +1,7 @@
-"""How large a model is: parameters and FLOPs by part, from its config alone.
+"""Parameters and FLOPs of a model by part, computed from its config; no model is built.
 
-Owner of the arithmetic; nothing is built. A FLOP is half a multiply-add of a matrix product or a
-convolution, as in torch's counter; element-wise work and recomputed work are not counted.
+Only matrix products and convolutions are counted, a multiply-add as two FLOPs, as torch's counter
+does. Element-wise operations and recomputed activations are not counted.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ _PATCH_PIXELS = 3 * PATCH * PATCH
 
 
 def parameters(config: ModelConfig) -> dict[str, int]:
-    """Parameters by part. At full size SAM has 95,569,152 with its two strided convolutions, CLIP
-    302,575,616 (303,177,728 with a patch embedding that is never used), the decoder 560,990,720.
+    """Number of parameters by part; the newline and the separator count as the projector's.
 
-    The newline and the separator are the projector's.
+    At full size SAM has 95,569,152 with its two strided convolutions, CLIP 302,575,616 (303,177,728
+    with the patch embedding, which is never used), and the decoder 560,990,720.
     """
     return {
         "sam": _sam(config),
@@ -49,24 +49,27 @@ def _clip(config: ModelConfig) -> int:
 
 
 def _block(width: int, mlp: int) -> int:
-    """qkv and output with biases, MLP with biases, two norms."""
+    """Parameters of a block: qkv and output with biases, MLP with biases, two norms."""
     return 4 * width * (width + 1) + 2 * width * mlp + mlp + width + 4 * width
 
 
 def _gpt(config: ModelConfig) -> int:
-    """Blocks, embedding and head."""
+    """Parameters of blocks, embedding and head."""
     blocks = config.gpt_layers * (4 * config.gpt_width**2 + 2 * config.gpt_width * config.gpt_mlp)
     return blocks + 2 * embedding(config)
 
 
 def embedding(config: ModelConfig) -> int:
-    """Parameters of the token embedding, which no product is made with."""
+    """Number of parameters of the token embedding, a lookup that takes no FLOPs."""
     return config.vocab_size * config.gpt_width
 
 
 def image_flops(config: ModelConfig, image_size: int) -> dict[str, float]:
-    """Forward FLOPs of one image by part of the encoder: 1024 px -> SAM 977 G, CLIP 162 G."""
-    image_slots(image_size)  # raises where 64 does not divide it
+    """Forward FLOPs of one image of `image_size` px, by part of the encoder.
+
+    1024 px -> SAM 977 G, CLIP 162 G. Raises UsageError unless the size is a multiple of 64.
+    """
+    image_slots(image_size)  # raises for a wrong size
     features = (image_size // PATCH // SHRINK) ** 2
     both = config.clip_width + config.sam_out
     return {
@@ -77,13 +80,13 @@ def image_flops(config: ModelConfig, image_size: int) -> dict[str, float]:
 
 
 def _sam_flops(config: ModelConfig, side: int) -> float:
-    """One image of side x side patches."""
+    """Forward FLOPs of SAM on one image of side x side patches."""
     width, window, patches = config.sam_width, config.sam_window, side * side
-    full = sum(layer < config.sam_layers for layer in set(config.sam_global_layers))
-    padded = (-(-side // window) * window) ** 2  # windows are filled up with zeros
+    full = len(set(config.sam_global_layers))
+    padded = (-(-side // window) * window) ** 2  # the last attention windows are zero-padded
 
     def attention(positions: int, reach: int) -> float:
-        """qkv and output, scores and values over reach^2 keys, two relative-position products."""
+        """qkv and output; scores and values for reach^2 keys; two relative-position products."""
         products = 4 * width * width + 2 * reach * reach * width + 2 * reach * width
         return 2.0 * positions * products
 
@@ -111,11 +114,11 @@ def _clip_attention(config: ModelConfig, positions: int) -> float:
 
 
 def decoder_flops(config: ModelConfig, tokens: int, squares: int) -> float:
-    """Forward FLOPs of the decoder's blocks on documents of `tokens` ids in all, whose lengths'
-    squares sum to `squares`.
+    """Forward FLOPs of the decoder's blocks on samples with `tokens` token ids in total.
 
-    A position attends to itself and what is before it in its document: length * (length + 1) / 2
-    pairs, half of what a kernel without a causal mask does.
+    `squares` is the sum of the squared sample lengths. A position attends to itself and to the
+    earlier positions of its sample: length * (length + 1) / 2 pairs, half of what a kernel without
+    a causal mask computes.
     """
     width = config.gpt_width
     products = config.gpt_layers * (4 * width * width + 2 * width * config.gpt_mlp)
@@ -127,53 +130,52 @@ def _decoder_attention(config: ModelConfig, tokens: int, squares: int) -> float:
 
 
 def head_flops(config: ModelConfig, positions: int) -> float:
-    """Forward FLOPs of the output head; the embedding is a look-up and costs none."""
+    """Forward FLOPs of the output head on `positions` hidden states."""
     return 2.0 * positions * config.gpt_width * config.vocab_size
 
 
-class Documents(NamedTuple):
-    """The samples a step, or a run, trains on, as FLOPs see them: images, ids, the sum of the
-    squares of the samples' lengths, and positions whose loss is computed."""
+class Workload(NamedTuple):
+    """What a step or a run trains on, as far as FLOPs depend on it."""
 
     images: int
     tokens: int
-    squares: int
-    supervised: int
+    squares: int  # sum of the squared sample lengths
+    supervised: int  # positions whose loss is computed
 
 
 class Flops(NamedTuple):
-    """FLOPs of SAM, CLIP and projector, and of the decoder."""
+    """FLOPs of the vision encoder (SAM, CLIP and projector) and of the decoder."""
 
     vision: float
     text: float
 
     @property
     def total(self) -> float:
-        """Both."""
+        """FLOPs of the whole model."""
         return self.vision + self.text
 
 
 def training_flops(
-    config: ModelConfig, documents: Documents, *, image_size: int, frozen: Collection[str] = ()
+    config: ModelConfig, workload: Workload, *, image_size: int, frozen: Collection[str] = ()
 ) -> Flops:
-    """FLOPs the model needs to train on documents, each by itself, however they are batched.
+    """FLOPs to train on the workload, independent of how samples are batched.
 
-    A trained part costs its forward pass three times (values, gradients of the weights, gradients
-    of the inputs), but for the inputs of the first product of all. A frozen one costs it twice
-    where something before it is trained, its attention (which multiplies two inputs) three times;
-    else once.
+    A trained part costs three times its forward pass: outputs, gradients of the weights, gradients
+    of the inputs. The first product of the model needs no gradient of its inputs. A frozen part
+    costs once its forward pass, or twice where an earlier part is trained; its attention, which
+    multiplies two inputs, then costs three times.
     """
-    images = documents.images
+    images = workload.images
     forward = {name: images * cost for name, cost in image_flops(config, image_size).items()}
-    forward["gpt"] = decoder_flops(config, documents.tokens, documents.squares)
-    forward["gpt"] += head_flops(config, documents.supervised)
-    # CLIP and decoder begin with trained embeddings, not with a product.
+    forward["gpt"] = decoder_flops(config, workload.tokens, workload.squares)
+    forward["gpt"] += head_flops(config, workload.supervised)
+    # CLIP and the decoder begin with trained embeddings, not with a product.
     stem = images * _stem_flops(config, image_size // PATCH)
     first = {"sam": stem, "projector": forward["projector"]}
     positions = (image_size // PATCH // SHRINK) ** 2 + 1
     attention = {
         "clip": images * _clip_attention(config, positions),
-        "gpt": _decoder_attention(config, documents.tokens, documents.squares),
+        "gpt": _decoder_attention(config, workload.tokens, workload.squares),
     }
     costs, before = dict.fromkeys(PARTS, 0.0), False
     for part in PARTS:
@@ -196,15 +198,16 @@ def step_flops(
     supervised: int | None = None,
     frozen: Collection[str] = (),
 ) -> float:
-    """`training_flops` of `images` and documents of `row_lengths`, both together.
+    """FLOPs to train on `images` and on samples of `row_lengths` token ids: vision and decoder.
 
-    `supervised` None counts the head on every position, which makes the usual 6 N a token.
+    `supervised` is the number of positions whose loss is computed; None counts all of them, which
+    gives the usual 6 N FLOPs per token.
     """
     tokens = sum(row_lengths)
-    documents = Documents(
+    workload = Workload(
         images,
         tokens,
         sum(length * length for length in row_lengths),
         tokens if supervised is None else supervised,
     )
-    return training_flops(config, documents, image_size=image_size, frozen=frozen).total
+    return training_flops(config, workload, image_size=image_size, frozen=frozen).total

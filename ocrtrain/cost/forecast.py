@@ -1,8 +1,8 @@
-"""The forecast: what a run will take, from its plan alone, before a GPU is rented.
+"""Forecast of a run's cost, computed from its plan before a GPU is rented.
 
-Owner of the figures and of how they are shown; `plan.json` holds them, `tools/plan.py` and the
-start of every run print them, and the logs of the run come to the same sums. GPU hours are
-arithmetic at an MFU that the reader chooses: nothing here was measured on the GPUs named.
+`plan.json` holds the figures; `tools/plan.py` and the start of every run print them; the metrics
+logged by the run add up to the same totals. GPU hours are computed for an assumed MFU: nothing here
+was measured on the GPUs listed.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 from ocrdata.planning.totals import PlanTotals, SampleSums, SourceTotals
 from ocrdata.runtime.units import human_bytes, human_time
-from ocrtrain.cost.flops import Documents, Flops, training_flops
+from ocrtrain.cost.flops import Flops, Workload, training_flops
 from ocrtrain.cost.gpus import peak_of
 from ocrtrain.cost.memory import OVERHEAD, USABLE, MicroBatch, estimate_memory
 from ocrtrain.data.run_plan import LongSample, RunPlan
@@ -25,15 +25,15 @@ GPUS = (
     ("NVIDIA A100-SXM4-80GB", 80), ("NVIDIA H100 80GB HBM3", 80), ("NVIDIA H200", 141),
     ("NVIDIA B200", 192),
 )  # fmt: skip
-"""Names as torch gives them, and GB of memory, from NVIDIA's data sheets."""
+"""Names as torch reports them, and memory in GB, from NVIDIA's data sheets."""
 
 MFU = 0.3
-"""Assumed where nobody says otherwise: what nanochat-size models reach without tuning."""
+"""Default model FLOPs utilization: what models of nanochat's size reach without tuning."""
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """A run's totals with what they cost: FLOPs by source, and bytes at the peak of a step."""
+    """Totals of a run, FLOPs by source, and peak memory of a step in bytes."""
 
     config: Config
     totals: PlanTotals
@@ -43,26 +43,26 @@ class Forecast:
 
     @property
     def vision_flops(self) -> float:
-        """SAM, CLIP and projector, over the run."""
+        """FLOPs of SAM, CLIP and projector over the run."""
         return sum(flops.vision for flops in self.flops)
 
     @property
     def text_flops(self) -> float:
-        """The decoder, over the run."""
+        """FLOPs of the decoder over the run."""
         return sum(flops.text for flops in self.flops)
 
     def hours(self, peak: float, mfu: float) -> float:
-        """Hours at `mfu` of `peak` FLOP/s."""
+        """Hours on a device of `peak` FLOP/s of which the fraction `mfu` is reached."""
         return (self.vision_flops + self.text_flops) / (peak * mfu) / 3600
 
 
 def forecast(config: Config, planned: RunPlan) -> Forecast:
-    """What a planned run costs. `config` has its vocabulary by now."""
+    """FLOPs and memory of a planned run. `config.model.vocab_size` must be set, not 0."""
     totals = planned.totals
     flops = tuple(
         training_flops(
             config.model,
-            documents(source.sums),
+            workload(source.sums),
             image_size=config.image_size,
             frozen=config.freeze,
         )
@@ -80,14 +80,14 @@ def forecast(config: Config, planned: RunPlan) -> Forecast:
     return Forecast(config, totals, planned.longest, flops, memory)
 
 
-def documents(sums: SampleSums) -> Documents:
-    """Sums of samples as FLOPs see them."""
-    return Documents(sums.images, sums.tokens, sums.squares, sums.supervised)
+def workload(sums: SampleSums) -> Workload:
+    """The part of `sums` that FLOPs depend on."""
+    return Workload(sums.images, sums.tokens, sums.squares, sums.supervised)
 
 
-def figures(found: Forecast) -> dict[str, Any]:
-    """Every figure as JSON values."""
-    totals, slots = found.totals, image_slots(found.config.image_size)
+def figures(result: Forecast) -> dict[str, Any]:
+    """All figures as JSON values, for `plan.json`."""
+    totals, slots = result.totals, image_slots(result.config.image_size)
     return {
         "steps": totals.steps,
         "rows": totals.rows,
@@ -96,10 +96,10 @@ def figures(found: Forecast) -> dict[str, Any]:
         "padding": totals.padding,
         "longest_row": totals.longest,
         "most_images_in_a_pass": totals.most_images,
-        "vision_flops": found.vision_flops,
-        "text_flops": found.text_flops,
-        "memory_bytes": found.memory,
-        "longest_samples": [sample._asdict() for sample in found.longest],
+        "vision_flops": result.vision_flops,
+        "text_flops": result.text_flops,
+        "memory_bytes": result.memory,
+        "longest_samples": [sample._asdict() for sample in result.longest],
         "sources": [
             {
                 "name": source.name,
@@ -114,7 +114,7 @@ def figures(found: Forecast) -> dict[str, Any]:
                 "vision_flops": flops.vision,
                 "text_flops": flops.text,
             }
-            for source, flops in zip(totals.sources, found.flops, strict=True)
+            for source, flops in zip(totals.sources, result.flops, strict=True)
         ],
     }
 
@@ -137,22 +137,22 @@ def _sums(sums: SampleSums, slots: int) -> dict[str, int]:
 
 
 def steps_per_epoch(totals: PlanTotals, source: SourceTotals) -> float:
-    """Steps of the run in which a source is gone through once; 0 where it is never drawn."""
+    """Steps of the run per epoch of a source; 0 if no sample of it is drawn."""
     return totals.steps / source.epochs if source.sums.samples else 0.0
 
 
-def describe(found: Forecast) -> str:
-    """The figures as a table for a terminal."""
-    totals, slots = found.totals, image_slots(found.config.image_size)
+def describe(result: Forecast) -> str:
+    """The figures as text for a terminal, with a table of the sources."""
+    totals, slots = result.totals, image_slots(result.config.image_size)
     head = ("source", "samples", "drawn", "epochs", "image tok", "text tok", "supervised",
-            "asked", "got", "read", "cut")  # fmt: skip
+            "planned", "achieved", "read", "truncated")  # fmt: skip
     lines = [head, *(_line(source, slots) for source in totals.sources)]
     if len(totals.sources) > 1:
         sums, size = totals.sums, sum(source.size for source in totals.sources)
         lines.append(("all", f"{size:,}", f"{sums.samples:,}", "", *_tokens(sums, slots), "", "",
                       human_bytes(sums.bytes), f"{sums.truncated_samples:,}"))  # fmt: skip
-    total = found.vision_flops + found.text_flops
-    vision = found.vision_flops / total if total else 0.0
+    total = result.vision_flops + result.text_flops
+    vision = result.vision_flops / total if total else 0.0
     return "\n".join(
         [
             _table(lines),
@@ -164,15 +164,19 @@ def describe(found: Forecast) -> str:
                 for source in totals.sources
                 if source.sums.samples
             ),
-            f"what --seq-len {found.config.seq_len} cuts ({found.config.too_long}): "
-            f"{totals.sums.truncated_samples:,} samples by "
+            f"--seq-len {result.config.seq_len} --too-long {result.config.too_long}: "
+            f"{totals.sums.truncated_samples:,} samples truncated by "
             f"{totals.sums.truncated_tokens:,} tokens, {totals.sums.truncated_turns:,} whole turns"
-            + (f"; {dropped:,} samples are dropped" if (dropped := _dropped(totals)) else "")
-            + (f"; {empty:,} leave nothing to learn" if (empty := totals.sums.empty) else ""),
+            + (f"; {dropped:,} samples dropped" if (dropped := _dropped(totals)) else "")
+            + (
+                f"; {empty:,} samples have no supervised token"
+                if (empty := totals.sums.empty)
+                else ""
+            ),
             "longest samples:",
-            *(f"  {one.tokens:,} tokens in {one.shard}:{one.key}" for one in found.longest),
-            f"{total / 1e15:,.4g} PFLOP, {vision:.0%} vision and {1 - vision:.0%} text; memory of "
-            f"a step about {found.memory / 1e9:.3g} GB at its peak",
+            *(f"  {one.tokens:,} tokens in {one.shard}:{one.key}" for one in result.longest),
+            f"{total / 1e15:,.4g} PFLOP, {vision:.0%} vision and {1 - vision:.0%} text; peak "
+            f"memory of a step about {result.memory / 1e9:.3g} GB",
         ]
     )
 
@@ -196,35 +200,37 @@ def _tokens(sums: SampleSums, slots: int) -> tuple[str, str, str]:
 
 
 def describe_rows(ways: Mapping[bool, PlanTotals | str]) -> str:
-    """Packed and unpacked rows side by side, the planned way first: `ways[pack]`, or why that way
-    cannot be planned."""
+    """A table that compares packed and unpacked rows.
+
+    `ways` maps --pack to the totals of its plan, or to the reason why it cannot be planned.
+    """
     lines: list[tuple[str, ...]] = [("rows", "steps", "samples", "tokens", "positions", "padding")]
-    refused = []
+    impossible = []
     for pack, totals in ways.items():
-        name = "packed (--pack)" if pack else "one sample a row"
+        name = "packed (--pack)" if pack else "one sample per row"
         if isinstance(totals, str):
-            refused.append(f"{name}: {totals}")
+            impossible.append(f"{name}: {totals}")
             continue
         sums = totals.sums
         lines.append((name, f"{totals.steps:,}", f"{sums.samples:,}", f"{sums.tokens:,}",
                       f"{totals.positions:,}", f"{totals.padding:.2%}"))  # fmt: skip
-    return "\n".join([_table(lines), *refused])
+    return "\n".join([_table(lines), *impossible])
 
 
-def describe_gpus(found: Forecast, mfu: float) -> str:
-    """Hours on GPUs at an MFU, and which of them hold the run."""
+def describe_gpus(result: Forecast, mfu: float) -> str:
+    """A table of GPUs: whether the run fits in memory, and its time at an MFU."""
     lines: list[tuple[str, ...]] = [("GPU", "memory", "fits", f"at {mfu:.0%} MFU")]
     for name, size in GPUS:
         peak = peak_of(name)
         assert peak is not None
-        fits = found.memory <= size * 1e9 * USABLE
-        time = human_time(3600 * found.hours(peak, mfu))
+        fits = result.memory <= size * 1e9 * USABLE
+        time = human_time(3600 * result.hours(peak, mfu))
         lines.append((name, f"{size} GB", "yes" if fits else "no", time))
     return _table(lines)
 
 
 def _table(lines: list[tuple[str, ...]]) -> str:
-    """Lines of equal length, aligned; the first column to the left."""
+    """Cells aligned in columns: the first to the left, the others to the right."""
     widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]))]
     return "\n".join(
         "  ".join(

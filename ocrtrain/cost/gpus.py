@@ -1,8 +1,6 @@
-"""What a model costs: parameters, FLOPs, and the peaks of devices.
+"""Peak FLOP/s of GPUs, FLOPs of a batch, and a one-line summary of a model's size.
 
-Owner of the numbers a run shows: FLOPs of a batch, peaks for MFU, the line before the start. The
-arithmetic is in `ocrtrain.cost.flops`; memory, and whether this machine can do a run, in
-`ocrtrain.cost.memory`. Nothing is built or loaded.
+The formulae are in `ocrtrain.cost.flops`.
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ from ocrtrain.settings.config import Config
 
 
 def batch_flops(config: Config, batch: Batch) -> float:
-    """FLOPs of training on a batch: real tokens and images only, not the padding."""
+    """FLOPs to train on a batch; padding is not counted."""
     return step_flops(
         config.model,
         images=len(batch.images),
@@ -28,8 +26,8 @@ def batch_flops(config: Config, batch: Batch) -> float:
     )
 
 
-# Dense bf16 with fp32 accumulation, TFLOP/s, from NVIDIA's data sheets (half of what they print
-# for structured sparsity). First match wins. Cards without bf16 units (V100, T4) are not here.
+# Dense bf16 with fp32 accumulation, in TFLOP/s, from NVIDIA's data sheets (half of the figure for
+# structured sparsity). The first match counts. GPUs without bf16 units (V100, T4) are left out.
 _PEAKS = (
     (r"\bGB?200\b|\bB200\b", 2250.0),
     (r"\bH200 NVL\b", 835.0),
@@ -56,9 +54,9 @@ _PEAKS = (
 
 
 def peak_of(name: str) -> float | None:
-    """Dense bf16 FLOP/s of a device by the name torch gives it; None where it is not known.
+    """Dense bf16 FLOP/s of the GPU that torch calls `name`; None if unknown.
 
-    Slices of a GPU (MIG) are not known: their names do not say what they can do.
+    MIG slices are unknown: their names do not tell their share of the GPU.
     """
     if "MIG" in name or "Laptop" in name:
         return None
@@ -68,12 +66,12 @@ def peak_of(name: str) -> float | None:
 
 
 def peak_flops(device: torch.device) -> float | None:
-    """The same of a torch device. CPUs have no such number."""
+    """Dense bf16 FLOP/s of a torch device; None for a CPU or an unknown GPU."""
     return peak_of(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
 
 
-def describe(config: Config) -> str:
-    """One line before a run: parameters and FLOPs. (Memory is forecast from the plan.)"""
+def model_summary(config: Config) -> str:
+    """One line: parameters, and training FLOPs per image and per supervised token."""
     model = config.model
     counts = parameters(model)
     trained = sum(count for part, count in counts.items() if part not in config.freeze)
@@ -85,6 +83,6 @@ def describe(config: Config) -> str:
     )
     return (
         f"{sum(counts.values()) / 1e6:,.1f} M parameters, {trained / 1e6:,.1f} M trained; "
-        f"training costs {image / 1e12:.3g} TFLOP an image of {config.image_size} px and "
-        f"{token / 1e9:.3g} GFLOP a supervised token"
+        f"training takes {image / 1e12:.3g} TFLOP per image of {config.image_size} px and "
+        f"{token / 1e9:.3g} GFLOP per supervised token"
     )

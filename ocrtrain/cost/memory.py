@@ -1,9 +1,9 @@
-"""How much memory a run takes at its peak, and whether the machine at hand can do it.
+"""Estimate of a run's peak memory, and the check whether this machine can do the run.
 
-Owner of the estimate and of the one line that says no before anything is loaded. Bytes kept for the
-backward pass were measured with torch's saved-tensor hooks (sdpa attention, fp32 parameters, with
-and without bf16 autocast) and are linear in the widths; `tests/ocrtrain/cost/test_memory.py`
-compares them with what torch keeps. Allocator and library overhead are a flat addition.
+The bytes saved for the backward pass were measured with torch's saved-tensor hooks (sdpa attention,
+fp32 parameters, with and without bf16 autocast) and are linear in the widths;
+`tests/ocrtrain/cost/test_memory.py` compares them with torch. The overhead of allocator and
+libraries is a constant.
 """
 
 from __future__ import annotations
@@ -22,41 +22,41 @@ from ocrtrain.model.ocr_model import HEAD_CHUNK
 from ocrtrain.settings.config import Config, ModelConfig
 from ocrtrain.settings.image_slots import PATCH, SHRINK, image_slots
 
-SHORT_TEXT = 128  # tokens of text beside an image in the shortest row worth planning for
-OVERHEAD = 1.5e9  # bytes: CUDA context, libraries, fragments
+SHORT_TEXT = 128  # tokens of text with an image in a short row
+OVERHEAD = 1.5e9  # bytes: CUDA context, libraries, fragmentation
 CPU_OVERHEAD = 0.6e9  # the same without CUDA: Python, torch, transformers
-GPU_SIZES = (16, 24, 32, 40, 48, 80, 94, 141, 192)  # GB that GPUs are sold with
-USABLE = 0.94  # of a device's memory
-CORE_FLOPS = 50e9  # fp32 FLOP/s of a fast CPU core: optimistic, so that a refusal is safe
-PATIENCE = 6 * 3600.0  # seconds, at best, above which a CPU run is refused: it would take days
+GPU_SIZES = (16, 24, 32, 40, 48, 80, 94, 141, 192)  # memory of GPUs on the market, in GB
+USABLE = 0.94  # fraction of a GPU's memory
+CORE_FLOPS = 50e9  # fp32 FLOP/s of a fast CPU core: optimistic, so that no feasible run is refused
+MAX_CPU_SECONDS = 6 * 3600.0  # a CPU run with a longer lower bound is refused: it would take days
 
 
 @dataclass(frozen=True)
 class MicroBatch:
-    """One forward pass, as memory sees it."""
+    """The size of one forward pass, as far as memory depends on it."""
 
     rows: int
-    row_length: int
+    row_length: int  # positions, padding included
     images: int
-    image_size: int
+    image_size: int  # px
     bf16: bool = False
     checkpointing: bool = False
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Peak bytes of training, by what holds them."""
+    """Peak memory of training in bytes, by use."""
 
     weights: float
     gradients: float
     adam: float
-    copies: float  # bf16 copies of the weights, which autocast keeps for the backward pass
-    activations: float  # kept for the backward pass
-    working: float  # of the block and of the logits at work
+    copies: float  # bf16 copies of the weights that autocast saves for the backward pass
+    activations: float  # saved for the backward pass
+    working: float  # temporaries: the largest block, or the logits of one chunk
 
     @property
     def total(self) -> float:
-        """Everything together, without the device's own overhead."""
+        """The sum, without the overhead of CUDA and libraries."""
         states = self.weights + self.gradients + self.adam
         return states + self.copies + self.activations + self.working
 
@@ -64,20 +64,20 @@ class Memory:
 def estimate_memory(
     config: ModelConfig, batch: MicroBatch, *, frozen: Collection[str] = ()
 ) -> Memory:
-    """Peak memory of a training step in bytes, all micro-batches being like `batch`."""
+    """Peak memory of a training step whose largest micro-batch is `batch`."""
     counts = parameters(config)
     total = sum(counts.values())
     trained = sum(count for part, count in counts.items() if part not in frozen)
-    kept, block = _activations(config, batch, frozen)
+    saved, block = _activations(config, batch, frozen)
     logits = min(HEAD_CHUNK, batch.rows * batch.row_length) * config.vocab_size
-    # The cap's two steps, the softmax and their gradients; then the gradient of the head.
+    # The two operations of the soft cap, the softmax, and their gradients; the head's gradient.
     head = logits * (16.0 + 2 * (2 if batch.bf16 else 4)) + embedding(config) * 4.0
     return Memory(
         weights=4.0 * total,
         gradients=4.0 * trained,
         adam=8.0 * trained,
         copies=2.0 * (total - embedding(config)) if batch.bf16 else 0.0,
-        activations=kept,
+        activations=saved,
         working=max(block, head),
     )
 
@@ -85,63 +85,68 @@ def estimate_memory(
 def _activations(
     config: ModelConfig, batch: MicroBatch, frozen: Collection[str]
 ) -> tuple[float, float]:
-    """Bytes kept for the backward pass, and those of the largest block at work."""
-    kept, largest = 0.0, 0.0
-    upstream = False  # whether something trained comes before the part
+    """Bytes saved for the backward pass, and bytes of the largest block while it runs."""
+    saved, largest = 0.0, 0.0
+    upstream = False  # whether this part or one before it is trained
     for part, layers in (("sam", _sam_layers), ("clip", _clip_layers), ("gpt", _gpt_layers)):
         if part == "gpt" and batch.images:
             upstream = upstream or "projector" not in frozen
         upstream = upstream or part not in frozen
-        blocks, inputs, beside = layers(config, batch)
-        largest = max(largest, *blocks, 0.0)
+        blocks, block_input, outside = layers(config, batch)
+        largest = max(largest, *blocks)
         if upstream:
-            kept += beside + (len(blocks) * inputs if batch.checkpointing else sum(blocks))
+            saved += outside + (len(blocks) * block_input if batch.checkpointing else sum(blocks))
         upstream = upstream and batch.images > 0
-    return kept, largest
+    return saved, largest
 
 
-class _Kept(NamedTuple):
-    """Bytes a part keeps: in each block, as a block's input, and beside its blocks."""
+class _SavedBytes(NamedTuple):
+    """Bytes that a part of the model saves for the backward pass."""
 
-    blocks: list[float]
-    inputs: float
-    beside: float
+    blocks: list[float]  # in each block
+    block_input: float  # the input of one block: all that is saved of it with checkpointing
+    outside: float  # outside the blocks
 
 
-def _sam_layers(config: ModelConfig, batch: MicroBatch) -> _Kept:
+def _sam_layers(config: ModelConfig, batch: MicroBatch) -> _SavedBytes:
     side, window, width = batch.image_size // PATCH, config.sam_window, config.sam_width
     padded = (-(-side // window) * window) ** 2
     plain = (34 if batch.bf16 else 44) * width + (4 if batch.bf16 else 8) * config.sam_mlp
-    mask = (2 if batch.bf16 else 4) * config.sam_heads  # the relative positions, written out
+    bias = (2 if batch.bf16 else 4) * config.sam_heads  # relative positions, one per query and key
     layers = []
     for layer in range(config.sam_layers):
         full = layer in config.sam_global_layers
         positions, keys = (side * side, side * side) if full else (padded, window * window)
-        layers.append(float(batch.images * positions * (plain + mask * keys)))
+        layers.append(float(batch.images * positions * (plain + bias * keys)))
     patches = batch.images * side * side
-    beside = 4.0 * patches * (3 * PATCH * PATCH + width + 5 * config.sam_neck)
-    return _Kept(layers, 4.0 * patches * width, beside)
+    outside = 4.0 * patches * (3 * PATCH * PATCH + width + 5 * config.sam_neck)
+    return _SavedBytes(layers, 4.0 * patches * width, outside)
 
 
-def _clip_layers(config: ModelConfig, batch: MicroBatch) -> _Kept:
+def _clip_layers(config: ModelConfig, batch: MicroBatch) -> _SavedBytes:
     positions = batch.images * ((batch.image_size // PATCH // SHRINK) ** 2 + 1)
     each = (24 if batch.bf16 else 32) * config.clip_width
     each += (6 if batch.bf16 else 12) * config.clip_mlp
-    inputs = 4.0 * positions * config.clip_width
-    return _Kept([float(positions * each)] * config.clip_layers, inputs, 3 * inputs)
+    block_input = 4.0 * positions * config.clip_width
+    blocks = [float(positions * each)] * config.clip_layers
+    return _SavedBytes(blocks, block_input, 3 * block_input)
 
 
-def _gpt_layers(config: ModelConfig, batch: MicroBatch) -> _Kept:
+def _gpt_layers(config: ModelConfig, batch: MicroBatch) -> _SavedBytes:
     positions = batch.rows * batch.row_length
     each = (32 if batch.bf16 else 40) * config.gpt_width
     each += (4 if batch.bf16 else 8) * config.gpt_mlp
-    inputs = 4.0 * positions * config.gpt_width
-    return _Kept([float(positions * each)] * config.gpt_layers, inputs, 2 * inputs)
+    block_input = 4.0 * positions * config.gpt_width
+    blocks = [float(positions * each)] * config.gpt_layers
+    return _SavedBytes(blocks, block_input, 2 * block_input)
 
 
 def run_memory(config: Config, *, short: bool, bf16: bool | None = None) -> Memory:
-    """The memory of a run with rows of an image and a little text (`short`), or rows that fill
-    --seq-len. `bf16` None: as on CUDA."""
+    """Peak memory of a run before its plan is known, each row with one image.
+
+    `short`: rows have `SHORT_TEXT` tokens of text; otherwise they fill --seq-len. `bf16`: whether
+    autocast is on; None as --precision has it on CUDA.
+    """
     slots = image_slots(config.image_size)
     length = min(config.seq_len, slots + SHORT_TEXT) if short else config.seq_len
     batch = MicroBatch(
@@ -153,24 +158,24 @@ def run_memory(config: Config, *, short: bool, bf16: bool | None = None) -> Memo
         checkpointing=config.checkpointing,
     )
     model = config.model
-    if not model.vocab_size:  # the tokenizer's, which is not open yet: nanochat's is the largest
+    if not model.vocab_size:  # the tokenizer is not loaded yet; assume nanochat's, the largest
         model = replace(model, vocab_size=65_537)
     return estimate_memory(model, batch, frozen=config.freeze)
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What a run would have: "cpu" or "cuda", its name, free bytes, CPU cores."""
+    """The device a run would train on."""
 
-    kind: str
+    kind: str  # "cpu" or "cuda"
     name: str
-    memory: float
-    cores: int
+    memory: float  # free bytes
+    cores: int  # of the CPU
 
 
 def this_machine(device: torch.device) -> Machine:
-    """The machine at hand, as far as `device` reaches."""
-    cores = torch.get_num_threads()  # those torch will use: containers and settings included
+    """Free memory of `device`, and the CPU cores of this process."""
+    cores = torch.get_num_threads()  # respects limits of the container and the environment
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return Machine("cuda", torch.cuda.get_device_name(device), float(free), cores)
@@ -178,17 +183,16 @@ def this_machine(device: torch.device) -> Machine:
 
 
 def _available_memory() -> float:
-    """Bytes of RAM a new process can have: what the system has left, or the container's limit
-    (cgroup v2) if that is less."""
+    """Available RAM in bytes, or the container's limit (cgroup v2) if that is smaller."""
     available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for line in _read("/proc/meminfo").splitlines():
+    for line in _read_text("/proc/meminfo").splitlines():
         if line.startswith("MemAvailable:"):
             available = int(line.split()[1]) * 1024
-    limit = _read("/sys/fs/cgroup/memory.max").strip()
+    limit = _read_text("/sys/fs/cgroup/memory.max").strip()
     return float(min(available, int(limit))) if limit.isdecimal() else float(available)
 
 
-def _read(path: str) -> str:
+def _read_text(path: str) -> str:
     try:
         return Path(path).read_text(encoding="ascii")
     except OSError:
@@ -196,44 +200,48 @@ def _read(path: str) -> str:
 
 
 def preflight(config: Config, device: torch.device) -> None:
-    """Raise TrainError, before anything is loaded, where this machine cannot do the run: one line
-    that says what it would take, and the two ways on."""
-    refused = refusal(config, this_machine(device))
-    if refused:
-        raise TrainError(refused)
+    """Check, before anything is loaded, that this machine can do the run.
+
+    Raises TrainError with one line: what the run needs, what is there, and two remedies.
+    """
+    reason = refusal(config, this_machine(device))
+    if reason:
+        raise TrainError(reason)
 
 
 def refusal(config: Config, machine: Machine) -> str:
-    """Why `machine` cannot do the run, or ""; only what is certain is refused: rows are taken to
-    be short, a CPU to be fast."""
+    """Why `machine` cannot do the run; "" if it can.
+
+    Both estimates are optimistic (short rows, a fast CPU), so that no feasible run is refused.
+    """
     cuda = machine.kind == "cuda"
     bf16 = config.precision == "bf16" or (config.precision == "auto" and cuda)
     needs = run_memory(config, short=True, bf16=bf16).total + (OVERHEAD if cuda else CPU_OVERHEAD)
     fits = needs <= machine.memory * (USABLE if cuda else 1.0)
     hours = 0.0 if cuda else _cpu_seconds(config, machine.cores) / 3600
-    if fits and hours * 3600 <= PATIENCE:
+    if fits and hours * 3600 <= MAX_CPU_SECONDS:
         return ""
     elsewhere = run_memory(config, short=True, bf16=config.precision != "fp32").total + OVERHEAD
     gpu = next((size for size in GPU_SIZES if elsewhere <= size * 1e9 * USABLE), None)
-    rent = f"a GPU of {gpu} GB" if gpu else "a smaller --micro-batch on a GPU of 192 GB"
-    have = f"this {machine.name} has {machine.memory / 1e9:.1f} GB free"
-    takes = f"this run takes about {needs / 1e9:.0f} GB of memory"
+    rent = f"a GPU with {gpu} GB" if gpu else "a smaller --micro-batch on a GPU with 192 GB"
+    free = f"this {machine.name} has {machine.memory / 1e9:.1f} GB free"
+    need = f"this run needs about {needs / 1e9:.0f} GB of memory"
     if not cuda:
-        takes += f" and at best {hours:,.0f} hours on {machine.cores} cores"
-    return f"{takes}, {have}; go on with {_here(config, machine, cuda=cuda)}, or with {rent}"
+        need += f" and at least {hours:,.0f} hours on {machine.cores} cores"
+    return f"{need}; {free}; use {_local_remedy(config, machine, cuda=cuda)} here, or {rent}"
 
 
-def _here(config: Config, machine: Machine, *, cuda: bool) -> str:
-    """What would work on this machine: the same run in smaller pieces, else the tiny model."""
+def _local_remedy(config: Config, machine: Machine, *, cuda: bool) -> str:
+    """Flags that work on `machine`: smaller forward passes if they fit, else the tiny model."""
     small = replace(config, micro_batch=1, checkpointing=True)
     least = run_memory(small, short=True).total + OVERHEAD
     if cuda and least <= machine.memory * USABLE:
-        return "--micro-batch 1 --checkpointing here"
-    return "--preset tiny --init random here"
+        return "--micro-batch 1 --checkpointing"
+    return "--preset tiny --init random"
 
 
 def _cpu_seconds(config: Config, cores: int) -> float:
-    """The run's time on a CPU, if every core were fast: images alone, without their text."""
+    """Lower bound of the run's time on a CPU in seconds: fast cores, images without their text."""
     model = config.model
     flops = step_flops(
         model,

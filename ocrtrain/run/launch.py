@@ -206,7 +206,7 @@ def _introduce(
     shared = shared_samples(sources)
     if shared:
         print(describe_shared(shared))
-    print(gpus.describe(config))
+    print(gpus.model_summary(config))
     print(f"run folder: {run}", flush=True)
 
 

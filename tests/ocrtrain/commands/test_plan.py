@@ -64,7 +64,7 @@ def test_it_needs_neither_weights_nor_a_gpu_and_reads_no_image(
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    for text in ("source", "one sample a row", "packed (--pack)", "NVIDIA H100", "at 50% MFU"):
+    for text in ("source", "one sample per row", "packed (--pack)", "NVIDIA H100", "at 50% MFU"):
         assert text in done.stdout
 
 
@@ -95,7 +95,7 @@ def test_the_way_that_was_not_asked_for_may_be_impossible(
     words = command(inputs, tmp_path / "run", at_end="stop", seq_len=2000, steps=100)
     assert plan.main(words) == 0
     printed = capsys.readouterr().out
-    assert "one sample a row" in printed
+    assert "one sample per row" in printed
     assert "packed (--pack): source " in printed and "ends before the first batch" in printed
 
 

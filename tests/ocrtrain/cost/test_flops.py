@@ -1,4 +1,4 @@
-"""Parameters against the model itself, FLOPs against torch's counter and the published figures."""
+"""Parameters are compared with the model, FLOPs with torch's counter and published figures."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ FULL = ModelConfig()
 
 
 @pytest.mark.parametrize("config", [FULL, SMALL, REAL_HEADS])
-def test_parameters_are_those_of_the_model(config: ModelConfig) -> None:
+def test_parameter_counts_equal_the_model(config: ModelConfig) -> None:
     with torch.device("meta"):
         model = OcrModel(config, image_size=1024, image_token=0)
     counted = dict.fromkeys(PARTS, 0)
@@ -37,7 +37,7 @@ def test_parameters_are_those_of_the_model(config: ModelConfig) -> None:
     assert embedding(config) == model.gpt.model.embed_tokens.weight.numel()
 
 
-def test_the_full_model_has_962_million() -> None:
+def test_the_full_model_has_962_million_parameters() -> None:
     counts = parameters(FULL)
     assert counts["sam"] == 95_569_152
     assert counts["clip"] == 302_575_616
@@ -45,7 +45,7 @@ def test_the_full_model_has_962_million() -> None:
     assert sum(counts.values()) == 961_760_768
 
 
-def test_published_costs_of_an_image_of_1024_px() -> None:
+def test_flops_of_an_image_of_1024_px_equal_the_published_ones() -> None:
     forward = image_flops(FULL, 1024)
     assert round(forward["sam"] / 1e9) == 977
     assert round(forward["clip"] / 1e9) == 162
@@ -59,31 +59,31 @@ def test_published_costs_of_an_image_of_1024_px() -> None:
 
 @pytest.mark.parametrize("config", [SMALL, REAL_HEADS])
 @pytest.mark.parametrize("size", [128, 320])
-def test_image_flops_are_those_torch_counts(config: ModelConfig, size: int) -> None:
+def test_image_flops_equal_torchs_counter(config: ModelConfig, size: int) -> None:
     encoder = DeepEncoder(config).requires_grad_(False)
-    # The plain kernel: the counter knows the products it is made of.
+    # The counter sees the products inside the math kernel only.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         encoder(pixels(size, count=3))
     assert counter.get_total_flops() == 3 * sum(image_flops(config, size).values())
 
 
-def test_decoder_flops_are_those_torch_counts() -> None:
+def test_decoder_flops_equal_torchs_counter() -> None:
     model = OcrModel(SMALL, image_size=128, image_token=0).requires_grad_(False)
     length = 37
     embeds = torch.randn(1, length, SMALL.gpt_width)
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         model.logits(model.hidden(embeds, torch.arange(length)[None]))
-    # The kernel computes all pairs; half of them are masked and not needed.
-    unneeded = length * length - length * (length + 1) // 2
-    counted = counter.get_total_flops() - 4 * unneeded * SMALL.gpt_width * SMALL.gpt_layers
+    # The kernel computes all pairs of positions; ours leaves out the masked ones.
+    masked = length * length - length * (length + 1) // 2
+    counted = counter.get_total_flops() - 4 * masked * SMALL.gpt_width * SMALL.gpt_layers
     assert counted == decoder_flops(SMALL, length, length**2) + head_flops(SMALL, length)
 
 
 @pytest.mark.parametrize(
     "frozen", [(), ("sam",), ("gpt",), ("sam", "clip"), ("sam", "clip", "projector"), ("clip",)]
 )
-def test_training_flops_are_those_torch_counts(frozen: tuple[str, ...]) -> None:
-    """Forward and backward through the whole model, parts frozen in different places."""
+def test_training_flops_equal_torchs_counter(frozen: tuple[str, ...]) -> None:
+    """Forward and backward pass of the whole model, with different parts frozen."""
     config = replace(SMALL, vocab_size=1000)
     model = OcrModel(config, image_size=128, image_token=0)
     model.freeze(frozen)
@@ -93,11 +93,11 @@ def test_training_flops_are_those_torch_counts(frozen: tuple[str, ...]) -> None:
         embeds = model.embed(ids, pixels(128, count=1))
         logits = model.logits(model.hidden(embeds, torch.arange(length)[None]))
         logits.sum().backward()
-    # The kernel computes all pairs of positions; those that are masked are not needed.
+    # The kernel computes all pairs of positions; ours leaves out the masked ones.
     masked = length * length - length * (length + 1) // 2
-    unneeded = 4 * masked * config.gpt_width * config.gpt_layers * 3
+    extra = 4 * masked * config.gpt_width * config.gpt_layers * 3
     ours = step_flops(config, images=1, image_size=128, row_lengths=[length], frozen=frozen)
-    assert counter.get_total_flops() == ours + unneeded
+    assert counter.get_total_flops() == ours + extra
 
 
 def test_flops_of_text_rows_and_of_the_head() -> None:
@@ -107,7 +107,7 @@ def test_flops_of_text_rows_and_of_the_head() -> None:
     blocks = decoder_flops(FULL, 100, 100**2) + decoder_flops(FULL, 50, 50**2)
     assert text() == 3 * (blocks + head_flops(FULL, 150))
     assert text(supervised=7) == 3 * (blocks + head_flops(FULL, 7))
-    # Without images nothing stands before the decoder that a gradient is needed for.
+    # Without images nothing before the decoder needs a gradient.
     assert text(frozen=("gpt",)) == blocks + head_flops(FULL, 150)
     six_n = 6 * (parameters(FULL)["gpt"] - embedding(FULL))
     one = step_flops(FULL, images=0, image_size=1024, row_lengths=[1])

@@ -1,4 +1,4 @@
-"""The figures' arithmetic and how they are shown."""
+"""The figures of a forecast and their tables."""
 
 from __future__ import annotations
 
@@ -33,42 +33,45 @@ def planned(**values: object) -> RunPlan:
     return RunPlan(plan, compute(plan, rows_per_pass=4), [], longest)
 
 
-def found(**values: object) -> Forecast:
+def small_forecast(**values: object) -> Forecast:
     config = replace(stage1(), batch=4, seq_len=100, image_size=64)
     return forecast(config, planned(**values))
 
 
 def test_hours_are_flops_over_peak_and_mfu() -> None:
-    one = found()
-    total = one.vision_flops + one.text_flops
-    assert one.hours(1e12, 0.5) == pytest.approx(total / 5e11 / 3600)
+    result = small_forecast()
+    total = result.vision_flops + result.text_flops
+    assert result.hours(1e12, 0.5) == pytest.approx(total / 5e11 / 3600)
     assert total > 0
 
 
 def test_every_gpu_has_a_peak_and_its_hours() -> None:
-    shown = describe_gpus(found(), 0.4).splitlines()
+    shown = describe_gpus(small_forecast(), 0.4).splitlines()
     assert shown[0].split() == ["GPU", "memory", "fits", "at", "40%", "MFU"]
     assert len(shown) == len(GPUS) + 1
     assert all(peak_of(name) for name, _ in GPUS)
 
 
-def test_a_table_of_the_sources_and_what_is_cut() -> None:
-    one = found()
-    shown = describe(one)
+def test_the_table_of_sources_and_truncated_samples() -> None:
+    result = small_forecast()
+    shown = describe(result)
     lines = shown.splitlines()
     assert lines[0].split()[0] == "source"
     assert [line.split()[0] for line in lines[1:4]] == ["charts", "chats", "all"]
-    charts = one.totals.sources[0]
+    charts = result.totals.sources[0]
     assert f"{charts.sums.samples:,}" in lines[1] and "75.0%" in lines[1]
     assert "  190 tokens in charts-000.tar:000000007" in shown
-    cut = one.totals.sums
-    assert f"{cut.truncated_samples:,} samples by {cut.truncated_tokens:,} tokens" in shown
+    sums = result.totals.sums
+    (line,) = (line for line in lines if "--seq-len 100" in line)
+    assert sums.truncated_samples > 0
+    for count in (sums.truncated_samples, sums.truncated_tokens, sums.truncated_turns):
+        assert f" {count:,} " in line
 
 
-def test_both_ways_of_rows_in_one_table() -> None:
+def test_packed_and_unpacked_rows_in_one_table() -> None:
     ways = {pack: planned(pack_window=30 if pack else 0).totals for pack in (True, False)}
     lines = describe_rows(ways).splitlines()
-    assert lines[1].startswith("packed (--pack)") and lines[2].startswith("one sample a row")
+    assert lines[1].startswith("packed (--pack)") and lines[2].startswith("one sample per row")
     assert ways[True].padding < ways[False].padding
 
 
@@ -77,4 +80,4 @@ def test_steps_per_epoch() -> None:
     charts = totals.sources[0]
     assert charts.rows == 120 and charts.epochs == 2
     assert steps_per_epoch(totals, charts) == 20
-    assert figures(found())["sources"][0]["steps_per_epoch"] == 20
+    assert figures(small_forecast())["sources"][0]["steps_per_epoch"] == 20

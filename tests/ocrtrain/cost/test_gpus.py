@@ -1,4 +1,4 @@
-"""Peaks by the names devices have, and the numbers of a batch."""
+"""Peaks by the names of GPUs, FLOPs of a batch, and the summary of a model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ocrtrain.cost.flops import step_flops
-from ocrtrain.cost.gpus import batch_flops, describe, peak_flops, peak_of
+from ocrtrain.cost.gpus import batch_flops, model_summary, peak_flops, peak_of
 from ocrtrain.settings.presets import stage1, stage2
 from tests.support.models import make_batch
 
@@ -37,7 +37,7 @@ from tests.support.models import make_batch
         ("NVIDIA GeForce RTX 3090 Ti", 80),
     ],
 )
-def test_peak_of_a_known_device(name: str, tera: float) -> None:
+def test_peak_of_a_known_gpu(name: str, tera: float) -> None:
     assert peak_of(name) == tera * 1e12
 
 
@@ -47,7 +47,7 @@ def test_peak_of_a_known_device(name: str, tera: float) -> None:
      "NVIDIA GeForce RTX 4080 SUPER", "NVIDIA GeForce RTX 4090 Laptop GPU", "NVIDIA A1000",
      "NVIDIA A100-SXM4-40GB MIG 1g.5gb", "AMD Instinct MI300X", "NVIDIA L400", ""],
 )  # fmt: skip
-def test_an_unknown_device_has_no_peak(name: str) -> None:
+def test_an_unknown_gpu_has_no_peak(name: str) -> None:
     assert peak_of(name) is None
 
 
@@ -55,7 +55,7 @@ def test_a_cpu_has_no_peak() -> None:
     assert peak_flops(torch.device("cpu")) is None
 
 
-def test_a_batch_costs_its_images_and_real_tokens_not_its_padding() -> None:
+def test_flops_of_a_batch_leave_out_its_padding() -> None:
     batch = make_batch([40, 25, 9], [1, 0, 1])
     config = replace(stage1(), image_size=128)
     wanted = step_flops(
@@ -69,9 +69,10 @@ def test_a_batch_costs_its_images_and_real_tokens_not_its_padding() -> None:
     assert batch_flops(replace(config, freeze=("sam",)), batch) < wanted
 
 
-def test_the_line_before_the_start() -> None:
-    line = describe(stage1())
+def test_model_summary_is_one_line() -> None:
+    line = model_summary(stage1())
     assert "961.8 M parameters, 961.8 M trained" in line
-    assert "3.42 TFLOP an image of 1024 px" in line
+    assert "3.42 TFLOP per image of 1024 px" in line
     assert "\n" not in line
-    assert "866.2 M trained; training costs 1.47 TFLOP an image" in describe(stage2())
+    frozen = model_summary(stage2())
+    assert "866.2 M trained" in frozen and "1.47 TFLOP per image" in frozen
