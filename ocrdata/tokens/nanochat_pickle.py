@@ -1,94 +1,109 @@
-"""nanochat's `tokenizer.pkl`, read without executing it.
+"""Reads nanochat's `tokenizer.pkl`, a pickled `tiktoken.Encoding`, without executing it.
 
-A pickle is a program. The one here may name `tiktoken.core.Encoding` and nothing else, and even
-that name gives an inert stand-in which only keeps the state it is handed. Before it is run it is
-walked: only the steps that make such an object are admitted, in numbers that cost no more than
-some times the file's own size.
+A pickle is a program. This one may be a few MiB long, may use only the opcodes that such an object
+consists of, and may name only the class `tiktoken.Encoding`, for which it gets a stand-in that
+stores its state and does nothing. Anything else raises UsageError.
 """
 
 from __future__ import annotations
 
 import pickle
-import pickletools
-from collections import Counter
-from contextlib import suppress
+from collections.abc import Callable
 from io import BytesIO
 from typing import Any
 
 from ocrdata.errors import UsageError
 from ocrdata.tokens.vocabulary import Ranks
 
+LARGEST_PICKLE = 4_000_000
+"""Bytes: nanochat's 65,536 tokens take 0.8 to 1.1 MB, 262,144 tokens 3.6 MB. In memory the objects
+take up to 18 times as much."""
 
-class _State:
-    """Stands in for `tiktoken.Encoding` while unpickling: it keeps the state and does nothing."""
+MOST_COUNTED = 1 << 12
+"""Strings, dicts and marks (each begins up to 1,000 items of a dict). An Encoding has one string
+per special token, three dicts and one mark per 1,000 tokens. A dict or a mark is one byte in the
+file and 72 in memory."""
 
-    def __init__(self) -> None:
-        self.value: Any = None
+REMEDY = "save its ranks as a .tiktoken file and pass that instead"
+
+
+class _EncodingState:
+    """Stands in for `tiktoken.Encoding` while unpickling: stores the state and does nothing."""
+
+    value: Any = None  # of the class, because unpickling does not call __init__
 
     def __setstate__(self, value: Any) -> None:
         self.value = value
 
 
-class _Unpickler(pickle.Unpickler):
-    """Admits the name `tiktoken.core.Encoding` and nothing else, and gives `_State` for it."""
+class _Opcodes(dict[int, Callable[[Any], None]]):
+    """The method for each allowed opcode."""
 
-    def find_class(self, module: str, name: str) -> type[_State]:
-        if (module, name) in (("tiktoken.core", "Encoding"), ("tiktoken", "Encoding")):
-            return _State
+    def __missing__(self, opcode: int) -> Callable[[Any], None]:
         raise UsageError(
-            f"this pickle asks for {module}.{name}; only a pickled tiktoken.Encoding is read, "
-            "and nothing in it was executed"
+            f"this pickle contains the opcode {bytes([opcode])!r}, which a pickled "
+            f"tiktoken.Encoding (protocol 3 or newer) does not; {REMEDY}"
         )
 
 
-_STEPS = frozenset(
-    (
-        *("PROTO", "FRAME", "STOP", "MARK", "NONE", "BUILD"),
-        *("GLOBAL", "STACK_GLOBAL", "EMPTY_TUPLE", "NEWOBJ", "EMPTY_DICT", "SETITEM", "SETITEMS"),
-        *("BININT", "BININT1", "BININT2", "BINBYTES", "SHORT_BINBYTES", "BINUNICODE"),
-        *("SHORT_BINUNICODE", "BINPUT", "LONG_BINPUT", "MEMOIZE", "BINGET", "LONG_BINGET"),
+def _counted(opcode: bytes) -> Callable[[Any], None]:
+    """The method for an opcode of which few are needed; refuses one too many."""
+    method: Callable[[Any], None] = pickle._Unpickler.dispatch[opcode[0]]
+
+    def counted(self: _EncodingUnpickler) -> None:
+        self.counted += 1
+        if self.counted > MOST_COUNTED:
+            raise UsageError(
+                f"this pickle contains more than {MOST_COUNTED:,} strings, dicts and marks; "
+                f"{REMEDY}"
+            )
+        method(self)
+
+    return counted
+
+
+class _EncodingUnpickler(pickle._Unpickler):
+    """Unpickles one `tiktoken.Encoding`.
+
+    Python's own implementation, because its opcodes can be restricted. No tuple but the empty one:
+    n of them, nested and shared, take 2^n steps to hash. Nothing is memoized, because nothing in an
+    Encoding is shared: an entry is one byte in the file and 80 in memory.
+    """
+
+    dispatch = _Opcodes(
+        {
+            opcode[0]: pickle._Unpickler.dispatch[opcode[0]]
+            for opcode in (
+                *(pickle.PROTO, pickle.FRAME, pickle.STOP, pickle.NONE, pickle.BUILD),
+                *(pickle.GLOBAL, pickle.STACK_GLOBAL, pickle.EMPTY_TUPLE, pickle.NEWOBJ),
+                *(pickle.SETITEM, pickle.SETITEMS, pickle.BININT, pickle.BININT1, pickle.BININT2),
+                *(pickle.BINBYTES, pickle.SHORT_BINBYTES),
+            )
+        }
+        | {
+            opcode[0]: _counted(opcode)
+            for opcode in (
+                *(pickle.EMPTY_DICT, pickle.MARK, pickle.BINUNICODE, pickle.SHORT_BINUNICODE),
+            )
+        }
+        | {
+            pickle.MEMOIZE[0]: lambda self: None,
+            pickle.BINPUT[0]: lambda self: self.read(1),
+            pickle.LONG_BINPUT[0]: lambda self: self.read(4),
+        }
     )
-)
-"""All that a pickled `tiktoken.Encoding` has, of protocol 3 to 5 (pickletools names them). Tuples
-are not among them: nested and shared, as a key of a dict, n of them take 2^n steps to hash."""
 
-_FEW = frozenset(("GLOBAL", "STACK_GLOBAL", "NEWOBJ", "EMPTY_DICT"))
-MOST_OBJECTS = 16
-"""Of each of these a pickle may have so many: one object of three dicts needs no more, and an empty
-dict takes a byte in the file and 64 in memory."""
+    def __init__(self, data: bytes) -> None:
+        super().__init__(BytesIO(data))
+        self.counted = 0
 
-
-def _refused_step(data: bytes) -> tuple[int, str]:
-    """Where the first step of a pickle is that is not admitted, in bytes, and why; `(len(data),
-    "")` where all are. Raises ValueError, and others, for what is no pickle."""
-    memos, seen = 0, Counter[str]()
-    for step, argument, at in pickletools.genops(data):
-        name = step.name
-        place = at or 0
-        if name not in _STEPS:
-            return place, f"it holds the step {name} at byte {place:,}, which no such object needs"
-        if name in ("BINPUT", "LONG_BINPUT", "MEMOIZE"):
-            # Python numbers them in order, and makes room for all numbers up to one it is told.
-            if argument is not None and argument > memos:
-                return place, f"it numbers its value {memos:,} as {argument:,} at byte {place:,}"
-            memos += 1
-        elif name in _FEW:
-            seen[name] += 1
-            if seen[name] > MOST_OBJECTS:
-                return place, f"it holds more than {MOST_OBJECTS} steps {name}, at byte {place:,}"
-    return len(data), ""
-
-
-def _load(data: bytes) -> Any:
-    """What a pickle of admitted steps gives. Raises UsageError, and nearly anything."""
-    stop, why = _refused_step(data)
-    if not why:
-        return _Unpickler(BytesIO(data)).load()
-    # What stands before is admitted: run up to there (a "." stops), it tells of a name that it
-    # asks for.
-    with suppress(pickle.UnpicklingError):
-        _Unpickler(BytesIO(data[:stop].ljust(len(data), b"."))).load()
-    raise UsageError(f"this pickle is not one of a tiktoken.Encoding: {why}")
+    def find_class(self, module: str, name: str) -> type[_EncodingState]:
+        if (module, name) in (("tiktoken.core", "Encoding"), ("tiktoken", "Encoding")):
+            return _EncodingState
+        raise UsageError(
+            f"this pickle names {module}.{name}; only a pickled tiktoken.Encoding is accepted, "
+            "and nothing in it was executed"
+        )
 
 
 def read_pickled_encoding(data: bytes) -> tuple[Ranks, dict[str, int]]:
@@ -96,19 +111,23 @@ def read_pickled_encoding(data: bytes) -> tuple[Ranks, dict[str, int]]:
 
     Raises UsageError for any other pickle; nothing in it is executed.
     """
+    if len(data) > LARGEST_PICKLE:
+        raise UsageError(
+            f"this pickle has {len(data):,} bytes, above the limit of {LARGEST_PICKLE:,}; {REMEDY}"
+        )
     try:
-        value = _load(data)
+        value = _EncodingUnpickler(data).load()
     except UsageError:
         raise
-    except Exception as exc:  # a damaged pickle raises nearly anything
+    except Exception as exc:  # a corrupted pickle raises nearly anything
         raise UsageError(f"not a readable pickle: {type(exc).__name__}: {exc}") from exc
-    state = value.value if isinstance(value, _State) else None
+    state = value.value if isinstance(value, _EncodingState) else None
     if isinstance(state, str):
         raise UsageError(
-            f"this pickle holds only the name of an encoding ({state}), which tiktoken would "
-            "download; save its ranks as a .tiktoken file and give that"
+            f"this pickle contains only the name of an encoding ({state}), which tiktoken would "
+            f"download; {REMEDY}"
         )
-    # Not indexed by what mypy could know: whatever it is, the errors below say so.
+    # mypy cannot know the type of the state; whatever it is, the errors below report it.
     try:
         ranks, specials, pattern = (
             dict(state["mergeable_ranks"]),  # type: ignore[index]
