@@ -1,14 +1,15 @@
-"""Rows of a text file reached by number: lines of JSON Lines, or elements of one JSON array.
+"""Rows of a text file, reached by number: lines of JSON Lines, or elements of one JSON array.
 
-Owner of telling the two apart and of where each row begins. One pass counts the rows, takes the
-file's digest, and keeps the position of every 1,024th row (8 bytes each), which is all the memory
-it needs whatever the file's size.
+One pass counts the rows, hashes the file, and keeps the position of every 1,024th row (8 bytes
+each). Memory does not grow with the file: it holds one row and one read buffer. Elements are found
+by the standard library's JSON decoder, so a row is what `json.loads` makes of it.
 """
 
 from __future__ import annotations
 
 import codecs
 import json
+import re
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,11 @@ from ocrdata.storage.files import open_regular
 
 STRIDE = 1_024
 CHUNK_BYTES = 1 << 16
+_LINE_BYTES = 1 << 16
+"""Read of the first line, which may be a whole array, to see what it begins with."""
+
+_SEPARATORS = re.compile(r"[ \t\r\n,]*")
+_LONGEST_WORD = len("-Infinity")
 
 
 class RowFile:
@@ -32,15 +38,16 @@ class RowFile:
         self.count = 0
         try:
             with open(open_regular(path), "rb") as file:
-                self.is_array = _is_array(file)
+                start = _array_start(path, file)
+                self.is_array = start is not None
                 file.seek(0)
-                hashed = _Hashed(file)
-                for number, (position, row) in enumerate(self._walk(hashed, 0)):
+                hashed = _HashedFile(file)
+                hashed.read(start or 0)
+                for number, (position, row) in enumerate(self._walk(hashed, start or 0)):
                     if number % STRIDE == 0:
                         self._positions.append(position)
-                    if not row.isspace():  # empty lines at the end are no rows
+                    if not row.isspace():  # blank lines at the end are not rows
                         self.count = number + 1
-                hashed.finish()
         except OSError as exc:
             raise SourceError(f"{path}: {exc.strerror}") from exc
         except ShardError as exc:  # a folder, a pipe
@@ -48,7 +55,7 @@ class RowFile:
         self.size, self.digest = hashed.size, hashed.hasher.hexdigest()
 
     def rows(self, start: int, stop: int) -> Iterator[tuple[int, bytes]]:
-        """Rows `[start, stop)`: number and bytes. Reading begins at most 1,023 rows before."""
+        """Number and bytes of rows `[start, stop)`. Reading begins at most 1,023 rows before."""
         stop = min(stop, self.count)
         if start >= stop:
             return
@@ -65,7 +72,7 @@ class RowFile:
                     yield number, row
                 number += 1
 
-    def _walk(self, file: BinaryIO | _Hashed, position: int) -> Iterator[tuple[int, bytes]]:
+    def _walk(self, file: BinaryIO | _HashedFile, position: int) -> Iterator[tuple[int, bytes]]:
         """Each row from `position` on, with its own position in bytes."""
         if self.is_array:
             yield from _elements(self.path, file, position)
@@ -75,80 +82,110 @@ class RowFile:
             position += len(line)
 
 
-class _Hashed:
+class _HashedFile:
     """A file whose bytes are hashed as they are read."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file, self.hasher, self.size = file, xxhash.xxh3_128(), 0
 
     def read(self, size: int) -> bytes:
-        return self._seen(self._file.read(size))
+        return self._add(self._file.read(size))
 
     def readline(self) -> bytes:
-        return self._seen(self._file.readline())
+        return self._add(self._file.readline())
 
-    def _seen(self, data: bytes) -> bytes:
+    def _add(self, data: bytes) -> bytes:
         self.hasher.update(data)
         self.size += len(data)
         return data
 
-    def finish(self) -> None:
-        """Hash what the walk left unread."""
-        while self.read(CHUNK_BYTES):
-            pass
 
-
-def _is_array(file: BinaryIO) -> bool:
-    """Whether the file is one JSON array of records, and not lines.
+def _array_start(path: Path, file: BinaryIO) -> int | None:
+    """The position after the `[` of a file that is one JSON array of records; None for lines.
 
     Lines may begin with `[` too: nanochat's bare lists of messages, whose first element has a role.
     """
     line = b"\n"
     while line and not line.strip():
-        line = file.readline()
-    line = line.removeprefix(b"\xef\xbb\xbf").strip()
-    if not line.startswith(b"["):
-        return False
+        begin = file.tell()
+        line = file.readline(_LINE_BYTES)
+    if not line.removeprefix(b"\xef\xbb\xbf").strip().startswith(b"["):
+        return None
+    start = begin + line.index(b"[") + 1
+    # The first element is enough where it is a record: an array on one line may be the whole file.
+    file.seek(start)
     try:
-        value = json.loads(line)
+        if _is_record(json.loads(next(_elements(path, file, start))[1])):
+            return start
+    except (StopIteration, SourceError):
+        pass
+    file.seek(start - 1)
+    try:
+        value = json.loads(file.readline().strip())
     except (ValueError, RecursionError):
-        return True
-    return bool(value) and isinstance(value[0], dict) and "role" not in value[0]
+        return start
+    return start if value and _is_record(value[0]) else None
 
 
-def _elements(path: Path, file: BinaryIO | _Hashed, position: int) -> Iterator[tuple[int, bytes]]:
-    """The elements of an array, from its beginning or from the beginning of an element.
+def _is_record(value: object) -> bool:
+    return isinstance(value, dict) and "role" not in value
 
-    `position` is that of the file in bytes. Raises SourceError where the array is broken: unlike a
+
+def _elements(
+    path: Path, file: BinaryIO | _HashedFile, position: int
+) -> Iterator[tuple[int, bytes]]:
+    """(position, bytes) of each element of an array.
+
+    `position` is that of the file in bytes: after the array's `[`, or where an element begins. Too
+    many or too few commas are tolerated. Raises SourceError where the array is broken: unlike a
     line, nothing after a broken element can be trusted.
     """
-    decoder = json.JSONDecoder()
-    buffer, ended, within = b"", False, position > 0
+    scan = json.JSONDecoder().raw_decode
+    utf8 = codecs.getincrementaldecoder("utf-8")()
+    text, at, ended = "", 0, False
     while True:
-        stripped = buffer.lstrip(b" \t\r\n," if within else b" \t\r\n\xef\xbb\xbf")
-        position += len(buffer) - len(stripped)
-        buffer = stripped
-        if buffer and not within:
-            buffer, position, within = buffer[1:], position + 1, True
-            continue
-        if buffer.startswith(b"]"):
-            return
+        start, at = at, _SEPARATORS.match(text, at).end()  # type: ignore[union-attr]
+        position += at - start
+        if text.startswith("]", at):
+            break
         try:
-            text, _ = codecs.utf_8_decode(buffer, "strict", False)
-            end = decoder.raw_decode(text)[1]
+            end = scan(text, at)[1]
         except RecursionError as exc:
             raise SourceError(
                 f"{path}: the element at byte {position:,} is nested too deeply"
             ) from exc
-        except ValueError as exc:
-            if ended:
-                raise SourceError(f"{path}: no JSON array at byte {position:,}: {exc}") from exc
-            end = None
-        # A number or word that touches the end of what was read may go on in what follows.
-        if end is None or (end == len(text) and not ended):
-            more = file.read(max(CHUNK_BYTES, len(buffer)))
-            ended, buffer = not more, buffer + more
+        except json.JSONDecodeError as exc:
+            # What is cut off by the end of the buffer fails near that end, but for a string.
+            near_end = len(text) - exc.pos <= _LONGEST_WORD or exc.msg.startswith("Unterminated")
+            if ended or not near_end:
+                place = position + len(text[at : exc.pos].encode())
+                raise SourceError(
+                    f"{path}: invalid JSON array at byte {place:,}: {exc.msg}"
+                ) from exc
+            end = len(text)
+        except ValueError as exc:  # an integer of too many digits
+            raise SourceError(f"{path}: invalid JSON array at byte {position:,}: {exc}") from exc
+        if not ended and len(text) - end < 3:  # a number may go on, `1.5` or `1e+5`
+            # At least as much again as is kept, so that a long element is decoded a few times only.
+            data = file.read(max(CHUNK_BYTES, len(text) - at))
+            text, at, ended = text[at:], 0, not data
+            try:
+                text += utf8.decode(data, ended)
+            except UnicodeDecodeError as exc:
+                place = position + len(text.encode()) + exc.start
+                raise SourceError(
+                    f"{path}: invalid JSON array at byte {place:,}: not UTF-8"
+                ) from exc
             continue
-        row = text[:end].encode()
+        row = text[at:end].encode()
         yield position, row
-        buffer, position = buffer[len(row) :], position + len(row)
+        position += len(row)
+        at = end
+    rest = text[at + 1 :].encode()
+    while not rest.strip():
+        position += len(rest)
+        rest = file.read(CHUNK_BYTES)
+        if not rest:
+            return
+    place = position + 1 + len(rest) - len(rest.lstrip())
+    raise SourceError(f"{path}: invalid JSON array: text after its end at byte {place:,}")

@@ -1,6 +1,10 @@
+"""Rows by number: `json.loads` of the whole file is the oracle."""
+
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocrdata.errors import SourceError
+from ocrdata.sources import json_rows
 from ocrdata.sources.json_rows import STRIDE, RowFile
 
 JSON = st.recursive(
@@ -69,10 +74,79 @@ def test_a_row_far_in_is_reached_without_what_comes_before(tmp_path: Path, array
     assert values(file, 2 * STRIDE + 7, 2 * STRIDE + 9) == records[2 * STRIDE + 7 :][:2]
 
 
-def test_an_element_longer_than_a_chunk(tmp_path: Path) -> None:
-    records = [{"text": "x" * 300_000}, {"n": 1}, 123456, {"text": "ü" * 200_000}]
-    file = RowFile(write(tmp_path / "a.json", json.dumps(records, indent=1, ensure_ascii=False)))
-    assert values(file, 0, 4) == records
+@pytest.mark.parametrize("array", [False, True])
+def test_a_long_row_among_short_ones(tmp_path: Path, array: bool) -> None:
+    records = [{"text": "x" * 300_000}, {"n": 1}, {"text": "ü\\\ud800" * 200_000}, {"n": 2}]
+    text = json.dumps(records, indent=1)
+    if not array:
+        text = "".join(json.dumps(record) + "\n" for record in records)
+    assert values(RowFile(write(tmp_path / "rows", text)), 0, 4) == records
+
+
+ELEMENTS = [
+    '{"text": "\\ud800"}', '{"text": "\\ud800\\ud800\\udc00 \\ud83d\\ude00 😀"}', '"\\udc00x"',
+    '{"n": 123456789012345678901234567890}', "-9223372036854775809", "0.1", "-0.0", "1E+5",
+    "1.5e-7", "1e400", '{"n": 0.30000000000000004}', '{"a": 1, "a": 2}', '{"a": true , "b": null}',
+    "false", '{"escaped": "\\\\\\"\\u0000\\n]"}', '"é"', "[ ]", "{}", '[[1], {"a": [2]}]',
+]  # fmt: skip
+EXACT = {"parse_constant": str, "object_pairs_hook": tuple}
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    elements=st.lists(st.sampled_from(ELEMENTS) | JSON.map(json.dumps), min_size=1, max_size=12),
+    space=SPACE,
+    mark=st.sampled_from([b"", b"\xef\xbb\xbf"]),
+    chunk=st.integers(1, 40),
+)
+def test_an_element_is_what_json_loads_makes_of_the_whole_file(
+    tmp_path_factory: pytest.TempPathFactory,
+    elements: list[str],
+    space: str,
+    mark: bytes,
+    chunk: int,
+) -> None:
+    text = "[" + f"{space},{space}".join(["{}", *elements]) + f"{space}]{space}"
+    path = write(tmp_path_factory.mktemp("rows") / "a.json", mark + text.encode())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_rows, "CHUNK_BYTES", chunk)  # cut off at every place
+        patch.setattr(json_rows, "STRIDE", 3)
+        file = RowFile(path)
+        start = len(elements) // 2
+        found = [row.decode() for _, row in file.rows(0, file.count)]
+        assert [row for _, row in file.rows(start, file.count)] == [
+            row.encode() for row in found[start:]
+        ]
+    for hooks in ({}, EXACT):  # of equal keys the last wins; all are still there
+        whole = json.loads(text, **hooks)
+        assert repr([json.loads(row, **hooks) for row in found]) == repr(whole)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    elements=st.lists(st.sampled_from(ELEMENTS), min_size=1, max_size=6),
+    at=st.integers(0, 200),
+    byte=st.sampled_from([*b'x"{}[]:\\', 0, 0xFF]),
+    chunk=st.integers(1, 40),
+)
+def test_a_broken_array_is_an_error_or_has_the_elements_of_the_whole_file(
+    tmp_path_factory: pytest.TempPathFactory, elements: list[str], at: int, byte: int, chunk: int
+) -> None:
+    data = bytearray(('[{"a": 1},' + ",\n".join(elements) + "]").encode())
+    data[10 + at % (len(data) - 10)] = byte
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_rows, "CHUNK_BYTES", chunk)
+        try:
+            file = RowFile(write(tmp_path_factory.mktemp("rows") / "a.json", bytes(data)))
+        except SourceError as exc:
+            assert re.search(r"a\.json: .* byte [\d,]+", str(exc))
+            with pytest.raises(ValueError):
+                json.loads(bytes(data))
+            return
+        found = values(file, 0, file.count)
+    # Too many or too few commas are tolerated.
+    with contextlib.suppress(ValueError):
+        assert repr(found) == repr(json.loads(bytes(data)))
 
 
 def test_bare_lists_of_messages_are_lines(tmp_path: Path) -> None:
@@ -88,10 +162,57 @@ def test_an_array_on_one_line_and_a_byte_order_mark(tmp_path: Path) -> None:
     assert marked.is_array and marked.count == 1
 
 
-@pytest.mark.parametrize("text", ['[\n{"a": 1},', '[\n{"a": 1} {"b": }]', '[\n"\xff"'])
-def test_a_broken_array_is_an_error_with_its_place(tmp_path: Path, text: str) -> None:
-    with pytest.raises(SourceError, match=r"a\.json: no JSON array at byte \d+"):
-        RowFile(write(tmp_path / "a.json", text.encode("latin-1")))
+DIGITS = b"1" * 5_000
+"""More than Python turns into an integer: as in a line, `json.loads` refuses it."""
+
+
+@pytest.mark.parametrize(
+    ("data", "place"),
+    [
+        (b'[\n{"a": 1},', 11),
+        (b'[\n{"a": 1} {"b": }]', 17),
+        (b'[\n"\xff"', 3),
+        (b'[\n{"a": "\xc3', 9),
+        (b'[\n{"a": "b', 8),
+        ('[\n{"ä": 1}, {"ü": nul}]'.encode(), 20),
+        (b'[\n{"a": 1}] {"b": 2}', 12),
+        (b'[\n{"a": 1}]\n[{"b": 2}]', 12),
+        (b"[\n{}, " + DIGITS + b"]", 6),
+        (b"[\n{}, " + b"[" * 100_000, 6),
+    ],
+)
+def test_a_broken_array_is_an_error_with_its_place(tmp_path: Path, data: bytes, place: int) -> None:
+    with pytest.raises(SourceError, match=rf"a\.json: .*byte {place:,}\b"):
+        RowFile(write(tmp_path / "a.json", data))
+
+
+def test_a_broken_element_is_found_before_the_rest_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "a.json", b'[\n{"a": nul},\n' + b'{"b": 1},\n' * 100_000 + b"{}]")
+    sizes = []
+    read = json_rows._HashedFile.read
+
+    def record(file: json_rows._HashedFile, size: int) -> bytes:
+        data = read(file, size)
+        sizes.append(len(data))
+        return data
+
+    monkeypatch.setattr(json_rows._HashedFile, "read", record)
+    with pytest.raises(SourceError, match="byte 8:"):
+        RowFile(path)
+    assert sum(sizes) < 3 * json_rows.CHUNK_BYTES
+
+
+def test_an_array_on_one_line_is_not_read_whole_to_tell_it_from_lines(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path / "a.json", json.dumps([{"n": n} for n in range(50_000)]))
+    seen = []
+    loads = json.loads
+    monkeypatch.setattr(json, "loads", lambda text: seen.append(len(text)) or loads(text))
+    assert RowFile(path).count == 50_000
+    assert sum(seen) < 100
 
 
 def test_a_file_that_has_changed_or_cannot_be_read(tmp_path: Path) -> None:
