@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 
-from ocrdata.planning.jit import WORTH, jit_if_large
+from ocrdata.planning.jit import jit_if_large
 from ocrdata.shards.arrow import Int64
 
 ALGORITHM = "feistel-1"
@@ -63,10 +63,10 @@ class EpochPermutation:
     def many(self, places: npt.ArrayLike) -> Int64:
         """The samples at many places, each in `[0, size)`. Shapes: [n] -> [n]."""
         values = np.asarray(places, dtype=np.uint64)
-        if len(values) >= MANY and self.size >= WORTH:
+        # Uncompiled, the arrays below are faster than a loop.
+        if len(values) >= MANY and (walk := jit_if_large(_walk, work=self.size)) is not _walk:
             found = np.empty(len(values), np.int64)
             keys = np.array(self._keys, np.uint64)
-            walk = jit_if_large(_walk, work=self.size)
             walk(values, found, keys, self._half, self._mask, np.uint64(self.size))
             return found
         values = self._permute(values)

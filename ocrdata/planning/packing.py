@@ -42,9 +42,8 @@ def pack(
     """
     if len(lengths) and int(lengths.max()) > capacity:
         raise ValueError(f"a sample of {int(lengths.max())} ids does not fit a row of {capacity}")
-    if compiled:
+    if compiled and (loop := jit_if_large(_best_fit, work=WORTH)) is not _best_fit:
         row_of = np.empty(len(lengths), np.int64)
-        loop = jit_if_large(_best_fit, work=WORTH)
         rows = loop(lengths.astype(np.int64), images.astype(np.int64), capacity, max_images, row_of)
         return Packing(row_of, int(rows))
     # Lists are several times faster than arrays where nothing is compiled.
