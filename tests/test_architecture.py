@@ -60,6 +60,13 @@ ROOT_FILES = {
 PICKLE_READERS = {"ocrdata/tokens/nanochat_pickle", "ocrtrain/model/encoder_file"}
 """The one unpickler, and who catches what torch raises when it refuses a pickle."""
 
+WRAPPED = {
+    "tqdm": "ocrdata/runtime/progress",
+    "numba": "ocrdata/planning/jit",
+    "filelock": "ocrdata/storage/locks",
+}
+"""Library -> the one file that imports it."""
+
 
 def imports(path: Path) -> set[str]:
     """Every module and name a file imports, wherever in it, with dots."""
@@ -163,6 +170,12 @@ def test_nothing_imports_what_it_must_not(path: Path) -> None:
     else:
         assert not tops & {"tarfile", "webdataset"}
         assert "ocrdata.shards.tar" not in imports(path)
+
+
+@pytest.mark.parametrize("library", WRAPPED)
+def test_a_wrapped_library_is_imported_in_one_place(library: str) -> None:
+    tops = {name_of(path): {name.split(".")[0] for name in imports(path)} for path in MODULES}
+    assert [file for file in tops if library in tops[file]] == [WRAPPED[library]]
 
 
 def test_torch_refusing_a_pickle_is_all_that_the_encoder_file_knows_of_pickles() -> None:
