@@ -1,52 +1,53 @@
-"""Every error of the project; what a caller in Python does wrong may also be a ValueError.
+"""Every error of the project. Invalid calls from Python may also raise a plain ValueError.
 
     OcrError                    exit status 1: something failed
-    ├── UsageError              exit status 2: the request is not valid (also a ValueError)
-    │   └── SpecError           a shard spec that names nothing, or too little
-    ├── ShardError              bytes are not what was written; knows shard, sample and member
-    │   ├── DigestError         the bytes read differ from the digest stored for them
+    ├── UsageError              exit status 2: the request is invalid (also a ValueError)
+    │   └── SpecError           a shard spec that matches no shards, or too few
+    ├── ShardError              corrupted or malformed data; knows shard, sample and member
+    │   ├── DigestError         checksum mismatch
     │   ├── TruncatedError      a shard is truncated
-    │   └── TransportError      the bytes cannot be reached now: never a reason to skip a sample
-    ├── ImageError              an image cannot be decoded, or is larger than is allowed
+    │   └── TransportError      the bytes cannot be read now: never a reason to skip a sample
+    ├── ImageError              an image cannot be decoded, or is too large
     ├── RejectedRow             an origin row that cannot become a sample; carries the reason
-    ├── SourceError             a hub, a file or a server that rows come from does not deliver
-    ├── DiskError               no room, no permission, not a folder
-    ├── WeightsError            weights that do not fit the model, or are not what was written
-    └── TrainError              a run that cannot start or cannot go on
+    ├── SourceError             rows cannot be read from the hub, server or file they come from
+    ├── DiskError               no space, no permission, not a folder
+    ├── WeightsError            weights do not fit the model, or are corrupted
+    └── TrainError              a run cannot start or cannot continue
 
-A message says what, where, the rule and the remedy. Command lines print it and nothing else
-(`ocrdata.runtime.cli.run`); a bug still shows its traceback.
+A message says what is wrong, where, the rule and the remedy. Commands print only the message
+(`ocrdata.runtime.cli.run`); any other exception is a bug and shows its traceback.
 """
 
 from __future__ import annotations
 
 
 def first_line(exc: BaseException) -> str:
-    """What a library's exception says, at most 200 characters of its first line; its type where it
-    says nothing."""
+    """The first line of a library's exception, at most 200 characters; its type if the message is
+    empty."""
     return (str(exc).strip().splitlines() or [type(exc).__name__])[0][:200]
 
 
 class OcrError(Exception):
-    """Base of all errors here. `exit_status` is what a command line ends with."""
+    """Base of all errors here. `exit_status` is that of a command that fails with it."""
 
     exit_status = 1
 
 
 class UsageError(OcrError, ValueError):
-    """A mistake in what was asked: a flag, a value, a combination."""
+    """An invalid request: a flag, a value, or a combination of them."""
 
     exit_status = 2
 
 
 class SpecError(UsageError):
-    """A shard spec that cannot be resolved to existing shards."""
+    """A shard spec that does not resolve to existing shards."""
 
 
 class ShardError(OcrError):
-    """Damage or a format that is not ours, with its place.
+    """Corrupted data, or data in another format, and where it is.
 
-    `shard` is a file name, `key` a sample's key and `member` a name in the tar; both may be "".
+    `shard` is a file name, `key` a sample's key and `member` a name in the tar; the last two may
+    be "".
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class ShardError(OcrError):
         super().__init__(f"{message}\n  {remedy}" if remedy else message)
 
     def __reduce__(self) -> tuple[object, ...]:
-        # Keyword-only arguments do not survive the default way across a process boundary.
+        # By default, pickling an exception loses its keyword-only arguments.
         return _rebuild, (type(self), self.shard, self.detail, self.key, self.member, self.remedy)
 
 
@@ -74,7 +75,7 @@ def _rebuild(
 
 
 class DigestError(ShardError):
-    """Bytes whose digest is not the stored one."""
+    """Bytes that do not match the checksum stored for them."""
 
 
 class TruncatedError(ShardError):
@@ -82,11 +83,11 @@ class TruncatedError(ShardError):
 
 
 class TransportError(ShardError):
-    """Bytes that may be sound but cannot be had: a file that is gone, a disk that cannot read."""
+    """Bytes that cannot be read now but may be intact: a missing file, a failing disk."""
 
 
 class ImageError(OcrError):
-    """An image that cannot be decoded."""
+    """An image that cannot be decoded, or is too large."""
 
 
 class RejectedRow(OcrError):
@@ -94,16 +95,16 @@ class RejectedRow(OcrError):
 
 
 class SourceError(OcrError):
-    """Rows cannot be had from where they should come from."""
+    """Rows cannot be read from the hub, server or file they come from."""
 
 
 class DiskError(OcrError):
-    """The disk refuses: full, read-only, no permission."""
+    """A file or folder cannot be written: disk full, read-only, no permission."""
 
 
 class TrainError(OcrError):
-    """A run that cannot start, or must not go on."""
+    """A run that cannot start, or must not continue."""
 
 
 class WeightsError(OcrError):
-    """Weights that do not fit the model, are damaged, or are of an unknown layout."""
+    """Weights that do not fit the model, are corrupted, or have an unknown layout."""

@@ -1,9 +1,10 @@
-"""Complete or absent: how files and folders get their final names, and how files are opened.
+"""Atomic writing of files and folders, safe opening, and errors of the disk in plain words.
 
-A file is written under a temporary name beside its final one, synced, renamed, and its folder
-synced. Temporaries begin with a dot and end in `.tmp`; only the holder of a lock
-(`ocrdata.storage.locks`) may remove somebody's left-over temporaries. What else lies at a file's
-name is not trusted: no pipe is waited for, and nothing is written through a link.
+A file is written under a temporary name in the same folder, synced and renamed, and the folder is
+synced: it is complete or absent. Temporary names begin with a dot and end in `.tmp`; only the
+holder of a lock (`ocrdata.storage.locks`) may remove those that another process left. Whatever
+else exists under a file's name is not trusted: opening never blocks on a pipe, and writing never
+follows a symbolic link.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ TEMPORARY_SUFFIX = ".tmp"
 
 
 def temporary_name(path: Path) -> Path:
-    """The name `path` is written under until it is complete."""
+    """The name of `path` while it is being written."""
     return path.with_name(f".{path.name}{TEMPORARY_SUFFIX}")
 
 
@@ -38,24 +39,22 @@ def fsync_folder(path: Path) -> None:
 
 
 def publish(temporary: Path, final: Path) -> None:
-    """Give a complete, synced file or folder its final name, durably. A refusal is a
-    `DiskError`."""
+    """Rename a complete, synced file or folder to its final name, durably. Raises DiskError."""
     with explain_disk(final):
         os.rename(temporary, final)
         fsync_folder(final.parent)
 
 
 def discard(path: Path) -> None:
-    """Remove a file that nobody needs; where that is refused it stays, and what is already being
-    reported is not hidden by it."""
+    """Delete a file if possible. Never raises, so that it cannot hide an error being handled."""
     with suppress(OSError):
         path.unlink(missing_ok=True)
 
 
 def open_regular(path: Path, name: str = "") -> int:
-    """The handle of a regular file, open for reading. Raises OSError, and TransportError of `name`
-    for anything else: a pipe is not waited for."""
-    # Without O_NONBLOCK the opening of a pipe waits for one who writes to it.
+    """Open a regular file for reading; returns its handle. Raises OSError, and TransportError
+    naming `name` (default: the path) for anything else, such as a pipe."""
+    # Without O_NONBLOCK, opening a pipe blocks until another process opens it for writing.
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
@@ -64,15 +63,16 @@ def open_regular(path: Path, name: str = "") -> int:
 
 
 def read_file(path: Path) -> bytes:
-    """All bytes of a regular file. Raises as `open_regular`."""
+    """All bytes of a regular file. Raises like `open_regular`."""
     with open(open_regular(path), "rb") as file:
         return file.read()
 
 
 def create_file(path: Path, mode: int = 0o666) -> int:
-    """The handle of a new file, open for writing; what lay at its name is removed. Raises OSError.
+    """Create a file for writing, replacing what exists; returns its handle. Raises OSError.
 
-    Never through a link: who may write to a folder could have somebody else's file emptied.
+    Symbolic links are not followed: anyone who may write to the folder could have us overwrite a
+    file elsewhere.
     """
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     try:
@@ -84,9 +84,10 @@ def create_file(path: Path, mode: int = 0o666) -> int:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """Write `path` whole or not at all.
+    """Write `path` completely or not at all. Raises DiskError.
 
-    Yields a binary file. On a normal end it is synced and renamed; on an exception it is removed.
+    Yields a binary file. At the end of the block it is synced and renamed; on an exception it is
+    deleted.
     """
     temporary = temporary_name(path)
     with explain_disk(path), open(create_file(temporary), "wb") as file:
@@ -113,23 +114,22 @@ def write_json(path: Path, value: object) -> None:
 
 
 _DISK_REASONS = {
-    errno.ENOSPC: "no space left on the disk; free some, or choose another folder, and run again",
-    errno.EDQUOT: "the disk quota is used up; free some, or choose another folder, and run again",
-    errno.EFBIG: "the file would pass the size limit set for this process or file system",
-    errno.EACCES: "no permission; get the right to it, or choose another place",
-    errno.EPERM: "no permission; get the right to it, or choose another place",
+    errno.ENOSPC: "no space left on the disk; free some space or choose another folder, then rerun",
+    errno.EDQUOT: "the disk quota is used up; free some space or choose another folder, then rerun",
+    errno.EFBIG: "the file would exceed the size limit of this process or file system",
+    errno.EACCES: "no permission; change the permissions or choose another place",
+    errno.EPERM: "no permission; change the permissions or choose another place",
     errno.EROFS: "the file system is read-only; choose another folder",
     errno.ENOTDIR: "a part of this path is a file, not a folder",
-    errno.EISDIR: "a folder stands where a file is to be written",
-    errno.ELOOP: "a symbolic link stands where a file is to be written, or links lead in a circle; "
-    "remove it",
+    errno.EISDIR: "exists but is a folder, not a file",
+    errno.ELOOP: "is a symbolic link, which is never followed here, or a loop of links; remove it",
     errno.ENAMETOOLONG: "the name is too long for this file system",
 }
 
 
 @contextmanager
 def explain_disk(path: Path) -> Iterator[None]:
-    """Turn the disk's refusals below into a `DiskError` that names `path` and the remedy."""
+    """Turn errors of the disk inside the block into a `DiskError` naming `path` and the remedy."""
     try:
         yield
     except OSError as exc:
@@ -140,32 +140,32 @@ def explain_disk(path: Path) -> Iterator[None]:
 
 
 def make_folder(path: Path) -> Path:
-    """Create a folder with its parents, durably; a refusal is a `DiskError`."""
+    """Create a folder and its parents, durably. Raises DiskError."""
     with explain_disk(path):
         missing = [folder for folder in (path, *path.parents) if not folder.exists()]
         try:
             path.mkdir(parents=True, exist_ok=True)
         except FileExistsError as exc:
-            raise DiskError(f"{path}: a file stands where a folder is needed") from exc
-        except FileNotFoundError as exc:  # of a file system that takes no new folders, as /proc
-            raise DiskError(f"{path}: no folder can be made there; choose another") from exc
+            raise DiskError(f"{path}: exists but is a file, not a folder") from exc
+        except FileNotFoundError as exc:  # a file system that creates no folders, as /proc
+            raise DiskError(f"{path}: cannot create a folder there; choose another place") from exc
         for folder in missing:
-            # A parent that may be written to and not be read cannot be synced.
+            # A parent that may be written but not read cannot be synced.
             with suppress(PermissionError):
                 fsync_folder(folder.parent)
     return path
 
 
 def free_bytes(path: Path) -> int:
-    """Free bytes on the disk that holds `path`, or would hold it."""
+    """Free bytes on the disk that holds `path`, or will hold it once it exists."""
     while not path.exists() and path != path.parent:
         path = path.parent
     return shutil.disk_usage(path).free
 
 
 def can_be_a_path(text: str) -> bool:
-    """False for what the system has no name for: a NUL, or half a surrogate pair that stands for
-    no byte."""
+    """False for text that cannot be a file name: with a NUL, or a surrogate that encodes no
+    byte."""
     try:
         return b"\0" not in os.fsencode(text)
     except UnicodeEncodeError:
@@ -173,15 +173,15 @@ def can_be_a_path(text: str) -> bool:
 
 
 def exists(text: str) -> bool:
-    """Whether anything has this name; False also for a name that none can have."""
+    """Whether a file or folder of this name exists; False also for impossible names."""
     try:
         return Path(text).exists()
-    except (OSError, ValueError):  # a name that is too long, or that no file can have
+    except (OSError, ValueError):  # a name that is too long, or cannot be a file name
         return False
 
 
 def is_file(path: Path) -> bool:
-    """Whether a file is there; False also for a name that is too long, or that none can have."""
+    """Whether a regular file of this name exists; False also for impossible names."""
     try:
         return path.is_file()
     except (OSError, ValueError):

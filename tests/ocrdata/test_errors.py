@@ -5,7 +5,7 @@ import pytest
 from ocrdata.errors import ShardError, first_line
 
 
-def test_a_shard_error_keeps_its_place_across_processes() -> None:
+def test_a_shard_error_can_be_pickled_with_its_place() -> None:
     error = ShardError("a.tar", "bad", key="1", member="1.png", remedy="make it again")
     assert str(error) == "a.tar: sample 1: member 1.png: bad\n  make it again"
     again = copy.copy(error)
@@ -16,5 +16,5 @@ def test_a_shard_error_keeps_its_place_across_processes() -> None:
     ("said", "line"),
     [("one\ntwo", "one"), ("\n one", "one"), ("", "ValueError"), ("x" * 900, "x" * 200)],
 )
-def test_a_librarys_exception_in_one_line(said: str, line: str) -> None:
+def test_the_first_line_of_a_librarys_exception(said: str, line: str) -> None:
     assert first_line(ValueError(said)) == line

@@ -171,7 +171,7 @@ def test_a_disk_that_refuses(tmp_path: Path, size: int) -> None:
     rows = [sample(n, ["BMP"] * 30) for n in range(60)]
     with (
         file_size_limit(size),
-        pytest.raises(DiskError, match=r"x-000.tar: the file would pass the size limit"),
+        pytest.raises(DiskError, match=r"x-000\.tar: .*size limit"),
     ):
         write_shard(tmp_path / "x-000.tar", rows)
     assert shard_info(tmp_path / "x-000.tar") == old
