@@ -1,4 +1,4 @@
-"""Verify shards to the last byte: `ocrdata/commands/check_shards.py`."""
+"""Verify every byte of shards: `ocrdata/commands/check_shards.py`."""
 
 from ocrdata.runtime.cli import run
 

@@ -1,4 +1,4 @@
-"""Make shards of a data set: `ocrdata/commands/make_shards.py`."""
+"""Convert a data set to shards: `ocrdata/commands/make_shards.py`."""
 
 from ocrdata.runtime.cli import run
 

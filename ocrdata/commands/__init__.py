@@ -1,4 +1,4 @@
-"""What the scripts in `tools/` run that need no torch: making shards, checking them, training a
-tokenizer. Each module has a `main(arguments)` and runs with `python -m` too. Nothing imports this
-room.
+"""The commands that need no torch: they make shards, check them, and train a tokenizer. Each module
+has a `main(arguments)`; the scripts in `tools/` call it, and `python -m` runs it too. No other room
+imports this one.
 """

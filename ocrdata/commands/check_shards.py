@@ -1,11 +1,11 @@
-"""Verify shards to the last byte, and say what is in them.
+"""Verify every byte of shards, and summarize what is in them.
 
     python tools/check_shards.py 'shards/chartqa-<000..017>.tar'
     python tools/check_shards.py shards/chartqa.json shards/smoltalk.json
 
-Each SPEC is a set of its own: a tar, a range, a glob, a folder or a manifest; tars of one set that
-are named one by one, as a shell does with unquoted braces, are taken together. Exit status 0: all
-sound. 1: damage, with a line for every damaged sample on standard output. 2: no such shards.
+Each SPEC is one set: a tar, a range, a glob, a folder or a manifest. Tars of the same set that are
+given one by one, as a shell expands unquoted braces, are checked together. Exit status 0: no
+errors. 1: damage, with one line for each damaged sample on standard output. 2: no such shards.
 """
 
 from __future__ import annotations
@@ -25,21 +25,21 @@ from ocrdata.shards.names import is_shard, set_path
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Check every set in turn."""
+    """Check every set; returns the exit status."""
     specs: list[str] = build_parser().parse_args(arguments).specs
     found = [find(group) for group in together(specs)]
     return 1 if sum([check_set(resolved) for resolved in found]) else 0
 
 
 def build_parser() -> Parser:
-    """The command line."""
+    """Build the command-line parser."""
     parser = Parser(prog="check_shards.py", description=__doc__ or "")
     parser.add_argument("specs", nargs="+", metavar="SPEC", help="shards to verify")
     return parser
 
 
 def together(specs: Sequence[str]) -> list[list[str]]:
-    """The specs of each set: tars of one folder and name side by side."""
+    """Group the specs by set: tars in the same folder with the same set name go together."""
     groups: dict[str, list[str]] = {}
     for spec in specs:
         path = Path(spec)
@@ -49,7 +49,7 @@ def together(specs: Sequence[str]) -> list[list[str]]:
 
 
 def check_set(found: Resolved) -> int:
-    """Check one set, print what is wrong and what is in it; the number of errors."""
+    """Check one set, print its errors and a summary; returns the number of errors."""
     contents, errors = ShardStatistics(), 0
     started = time.perf_counter()
     total = sum(path.stat().st_size for path in found.files)
@@ -60,14 +60,14 @@ def check_set(found: Resolved) -> int:
             print(shown(str(error).splitlines()[0]), flush=True)
     seconds = time.perf_counter() - started
     print(describe(found, contents))
-    verdict = "all sound" if not errors else f"{errors:,} errors, each named above"
+    verdict = "no errors" if not errors else f"{errors:,} errors, each listed above"
     rate = human_bytes(total / max(seconds, 1e-9))
     print(f"  {verdict}; {human_bytes(total)} in {human_time(seconds)}, {rate}/s")
     return errors
 
 
 def describe(found: Resolved, contents: ShardStatistics) -> str:
-    """A few lines about what is in a set."""
+    """A few lines that summarize a set."""
     about = f"manifest {found.manifest.name}" if found.manifest else "no manifest"
     if found.manifest and found.manifest.licence:
         about += f", licence {found.manifest.licence}"
@@ -82,7 +82,7 @@ def describe(found: Resolved, contents: ShardStatistics) -> str:
             + _spread(contents.long_sides, lambda value: f"{value:,} px")
         )
     if contents.samples:
-        lines.append("  bytes a sample: " + _spread(contents.sample_bytes, human_bytes))
+        lines.append("  bytes per sample: " + _spread(contents.sample_bytes, human_bytes))
         lines.append(f"  sources: {_shares(contents.sources)}")
     return "\n".join(lines)
 
@@ -94,7 +94,7 @@ def _shares(counts: Counter[str]) -> str:
 
 def _spread(bins: Counter[int], show: Callable[[int], str]) -> str:
     values = [show(quantile(bins, share)) for share in (0.05, 0.5, 0.95, 1.0)]
-    return "5 % under about {}, half under {}, 95 % under {}, all under {}".format(*values)
+    return "5 % up to about {}, half up to {}, 95 % up to {}, all up to {}".format(*values)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Make shards of a data set, without ever holding the data set on the disk.
+"""Convert a data set to shards, streaming it: the data set itself is never stored on disk.
 
     python tools/make_shards.py chartqa                          # FineVision's chartqa, 18,265 rows
     python tools/make_shards.py finevision --subset docvqa       # any of its 185 subsets
@@ -6,10 +6,10 @@
     python tools/make_shards.py jsonl --path my.jsonl --images my-images
     python tools/make_shards.py sums --limit 2000                # synthetic, needs nothing
 
-What comes out is shards/NAME-000.tar, ... with an index beside each, NAME.rejects.jsonl where rows
-were rejected, and, last of all, the manifest NAME.json; with --compress zstd the shards are
-NAME-000.tar.zst. Stopped or killed, the same command goes on
-where it was, and the result is the same to the byte.
+Writes shards/NAME-000.tar, ... with an index beside each, NAME.rejects.jsonl if rows were rejected,
+and, last, the manifest NAME.json; with --compress zstd the shards are NAME-000.tar.zst. If it was
+stopped or killed, repeat the command: it continues with the missing shards, and the result is the
+same, byte for byte.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ PROGRAM = "tools/make_shards.py"
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Parse, convert, print. Raises OcrError."""
+    """Convert and print a summary; returns the exit status. Raises OcrError."""
     values = vars(build_parser().parse_args(list(arguments)))
     kind = REGISTRY[values["kind"]]
     out, name = Path(values["out"]), values["name"] or kind.default_name(values)
@@ -66,7 +66,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def count_with(tokenizer: Tokenizer, workers: int, progress: Progress) -> OnShards:
-    """What counts the tokens of finished shards that have no counts yet."""
+    """A function that counts the tokens of finished shards that have no counts yet."""
 
     def count(shards: Sequence[Path]) -> None:
         count_anew(shards, tokenizer, workers=workers, progress=Progress(progress.stream))
@@ -77,7 +77,7 @@ def count_with(tokenizer: Tokenizer, workers: int, progress: Progress) -> OnShar
 def summary(
     manifest: Manifest, options: ConversionOptions, progress: Progress, tokenizer: Tokenizer | None
 ) -> str:
-    """What there is now, and what it cost."""
+    """A few lines: what the set contains, and how long it took to make."""
     totals, place = manifest.totals, options.out / manifest.name
     first, last = manifest.shards[0].file, manifest.shards[-1].file
     lines = [
@@ -89,7 +89,7 @@ def summary(
     if "tar_bytes" in totals:
         ratio = totals["tar_bytes"] / totals["bytes"]
         lines.append(
-            f"  zstd      {ratio:.1f} times smaller than {human_bytes(totals['tar_bytes'])} of tar"
+            f"  zstd      {ratio:.1f} times smaller than {human_bytes(totals['tar_bytes'])} as tar"
         )
     if "commit" in manifest.provenance:
         pinned = manifest.provenance
@@ -109,13 +109,13 @@ def summary(
             f"{progress.rates}"
         )
     else:
-        lines.append("  it was complete already; nothing was done")
+        lines.append("  already complete; nothing was changed")
     return "\n".join(lines)
 
 
 def command(values: Values) -> str:
-    """The command that makes the set again, for the manifest: no folder of this machine in it, and
-    nothing that another machine may set differently with the same result."""
+    """The command that recreates the set, for the manifest. It has no folders of this machine and
+    no flags that do not change the result."""
     words = ["python", PROGRAM, values["kind"]]
     for flag in (*_IN_COMMAND, *REGISTRY[values["kind"]].flags):
         value = values[flag.name]
@@ -127,24 +127,24 @@ def command(values: Values) -> str:
 
 
 _IN_COMMAND = (
-    Flag("name", "name of the shards (default: after the data set)"),
+    Flag("name", "name of the shards (default: derived from the data set)"),
     Flag(
         "shard_samples",
-        "origin rows a shard: shard K holds rows [K*N, (K+1)*N) (default: 1024)",
+        "origin rows per shard: shard K holds rows [K*N, (K+1)*N) (default: 1024)",
         "N",
         int,
         1024,
     ),
     Flag("start", "first origin row (default: 0)", "ROW", int, 0),
     Flag("stop", "origin row to stop before (default: the end)", "ROW", int),
-    Flag("limit", "at most so many rows from --start on", "N", int),
+    Flag("limit", "convert at most N rows, from --start on", "N", int),
     Flag(
         "compress",
-        "write .tar.zst for text: a fifth to a seventh of the size, still any sample at once",
+        "write .tar.zst, for text: a fifth to a seventh of the size, still with random access",
         choices=("zstd",),
     ),
 )
-"""Flags of all kinds that the result depends on."""
+"""The flags of all kinds that change the result."""
 
 
 def _dashed(name: str) -> str:
@@ -152,10 +152,13 @@ def _dashed(name: str) -> str:
 
 
 def build_parser() -> Parser:
-    """The command line."""
+    """Build the command-line parser."""
     parser = Parser(prog=PROGRAM, description=__doc__ or "")
     kinds = parser.add_subparsers(
-        dest="kind", required=True, metavar="KIND", title="kinds (each has its own --help)"
+        dest="kind",
+        required=True,
+        metavar="KIND",
+        title="kinds of data set (each has its own --help)",
     )
     for name, kind in REGISTRY.items():
         one = kinds.add_parser(name, help=kind.text, description=f"Make shards of {kind.text}.")
@@ -164,11 +167,11 @@ def build_parser() -> Parser:
 
 
 def _add_flags(parser: argparse.ArgumentParser, kind: SourceKind) -> None:
-    """The kind's own flags, then those of all kinds."""
+    """Add the flags of one kind, then those of all kinds."""
     add, workers = parser.add_argument, min(4, os.cpu_count() or 1)
     for flag in kind.flags:
         _add(parser, flag)
-    add("--out", default="shards", metavar="DIR", help="where to (default: shards)")
+    add("--out", default="shards", metavar="DIR", help="output folder (default: shards)")
     for flag in _IN_COMMAND:
         _add(parser, flag)
     add(
@@ -176,26 +179,27 @@ def _add_flags(parser: argparse.ArgumentParser, kind: SourceKind) -> None:
         type=int,
         default=workers,
         metavar="N",
-        help=f"processes; the result does not depend on them (default here: {workers})",
+        help=f"worker processes; any number gives the same result (default here: {workers})",
     )
     add(
         "--only",
         type=int,
         metavar="K",
-        help="make shard K alone: a part of a set to come, or the repair of a damaged one",
+        help="make only shard K: part of an unfinished set, or the repair of a damaged shard",
     )
     add(
         "--tokenizer",
         metavar="FILE",
-        help="count the tokens of every sample with this tokenizer, beside each shard, so that no "
-        "plan has to (nanochat's folder or tokenizer.pkl, tokenizer.json, a .tiktoken file)",
+        help="count the tokens of every sample with this tokenizer, in a file beside each shard, "
+        "so that no plan has to (nanochat's folder or tokenizer.pkl, tokenizer.json, or a "
+        ".tiktoken file)",
     )
     add(
         "--max-reject-fraction",
         type=float,
         default=0.01,
         metavar="F",
-        help="fail where more of the rows cannot become samples (default: 0.01)",
+        help="fail if a larger fraction of the rows is rejected (default: 0.01)",
     )
 
 

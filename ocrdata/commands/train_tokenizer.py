@@ -1,10 +1,11 @@
-"""Train a tokenizer of one's own on the texts of shards.
+"""Train a tokenizer on the texts of shards.
 
     python tools/train_tokenizer.py --shards shards/charts.json shards/sums.json \\
         --vocab-size 2048 --out tokenizer.json
 
-A byte-level BPE with nanochat's split pattern. All texts of the conversations count, questions and
-answers alike. The same texts give the same file. A run takes it with --tokenizer tokenizer.json.
+A byte-level BPE with nanochat's split pattern, trained on all texts of the conversations, questions
+and answers. The same texts give the same file. To train a model with it, pass
+--tokenizer tokenizer.json.
 """
 
 from __future__ import annotations
@@ -26,56 +27,68 @@ from ocrdata.tokens.tokenizer import load_tokenizer, train_tokenizer
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Train, save, and say what came out."""
-    asked = build_parser().parse_args(arguments)
-    if asked.limit is not None and asked.limit < 1:
-        raise UsageError(f"--limit {asked.limit}: at least one sample is needed")
-    if asked.out.suffix != ".json":
-        raise UsageError(f"--out {asked.out}: the file is JSON, name it so, such as tokenizer.json")
-    sets = [open_shards(spec)[: asked.limit] for spec in asked.shards]
-    for typed, shards in zip(asked.shards, sets, strict=True):
+    """Train, save, print a summary; returns the exit status."""
+    flags = build_parser().parse_args(arguments)
+    if flags.limit is not None and flags.limit < 1:
+        raise UsageError(f"--limit {flags.limit}: at least one sample is needed")
+    if flags.out.suffix != ".json":
+        raise UsageError(f"--out {flags.out}: the file is JSON; its name must end in .json")
+    sets = [open_shards(spec)[: flags.limit] for spec in flags.shards]
+    for typed, shards in zip(flags.shards, sets, strict=True):
         if not len(shards):
             raise UsageError(f"--shards {typed} holds no samples")
-    _refuse_other(asked.out)
+    _check_replaceable(flags.out)
     started, texts = time.perf_counter(), _Texts(sets)
-    tokenizer = train_tokenizer(iter(texts), asked.vocab_size)
-    make_folder(asked.out.parent)
-    with Lock(asked.out.with_name(f".{asked.out.name}.lock"), str(asked.out)):
-        _refuse_other(asked.out)  # one may have been written since
-        tokenizer.save(asked.out)
+    tokenizer = train_tokenizer(iter(texts), flags.vocab_size)
+    make_folder(flags.out.parent)
+    with Lock(flags.out.with_name(f".{flags.out.name}.lock"), str(flags.out)):
+        _check_replaceable(flags.out)  # it may have been written in the meantime
+        tokenizer.save(flags.out)
     print(
-        f"{asked.out}: {tokenizer.vocab_size:,} ids, fingerprint {tokenizer.fingerprint}, from "
+        f"{flags.out}: {tokenizer.vocab_size:,} ids, fingerprint {tokenizer.fingerprint}, from "
         f"{human_bytes(texts.bytes)} of text in {texts.samples:,} samples, "
         f"{human_time(time.perf_counter() - started)}"
     )
-    if tokenizer.vocab_size < asked.vocab_size:
-        print(f"the texts are too few for {asked.vocab_size:,}: nothing is left to merge")
+    if tokenizer.vocab_size < flags.vocab_size:
+        print(f"too little text for {flags.vocab_size:,} ids: no pairs are left to merge")
     return 0
 
 
-def _refuse_other(path: Path) -> None:
-    """Whether a file is there that is no tokenizer. Raises UsageError."""
+def _check_replaceable(path: Path) -> None:
+    """Raises UsageError if the file exists and is not a tokenizer."""
     if path.exists():
         try:
             load_tokenizer(path)
         except OcrError as exc:
-            raise UsageError(f"--out {path} is there and is no tokenizer; name another") from exc
+            raise UsageError(
+                f"--out {path} exists but is not a tokenizer; choose another file"
+            ) from exc
 
 
 def build_parser() -> Parser:
-    """The command line."""
+    """Build the command-line parser."""
     parser = Parser(prog="train_tokenizer.py", description=__doc__ or "")
-    parser.add_argument("--shards", nargs="+", required=True, metavar="SPEC", help="texts to learn")
     parser.add_argument(
-        "--vocab-size", type=int, default=8192, metavar="N", help="256 bytes and 10 specials too"
+        "--shards", nargs="+", required=True, metavar="SPEC", help="shards to train on"
     )
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="FILE.json")
-    parser.add_argument("--limit", type=int, metavar="N", help="first N samples of each SPEC only")
+    parser.add_argument(
+        "--vocab-size",
+        type=int,
+        default=8192,
+        metavar="N",
+        help="number of ids, with 256 bytes and 10 special tokens (default: 8192)",
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, metavar="FILE", help="output file, .json"
+    )
+    parser.add_argument(
+        "--limit", type=int, metavar="N", help="only the first N samples of each SPEC"
+    )
     return parser
 
 
 class _Texts:
-    """All texts of all sets, counted while they are read."""
+    """All texts of all sets; counts samples and bytes as they are read."""
 
     def __init__(self, sets: Sequence[Shards]) -> None:
         self.sets, self.samples, self.bytes = sets, 0, 0

@@ -1,9 +1,7 @@
-"""The conversion: a source's rows become shards, resumably and with the same bytes every time.
+"""Converts the rows of a source to a shard set; resumable, and with the same bytes every time.
 
-Owner of the way from rows to a complete shard set: what is done already, how many rows may be
-rejected, and that the manifest comes last. What it was doing when it was killed is in
-`ocrdata.conversion.work_folder`; the processes are in `ocrdata.runtime.processes`. It knows nothing
-of where rows come from.
+It makes the missing shards, stops if too many rows are rejected, and writes the manifest last.
+Finished shards are remembered in `ocrdata.conversion.work_folder`.
 """
 
 from __future__ import annotations
@@ -17,7 +15,7 @@ from typing import Any
 from ocrdata.conversion.options import ConversionOptions
 from ocrdata.conversion.rejects import Reject, examples, reasons, rejects_path, write_rejects
 from ocrdata.conversion.work_folder import ShardRecord, WorkFolder, differences, recorded_provenance
-from ocrdata.conversion.worker import ConversionReport, ConversionTask, neighbours
+from ocrdata.conversion.worker import ConversionReport, ConversionTask, consecutive
 from ocrdata.errors import DiskError, OcrError, ShardError, UsageError
 from ocrdata.runtime.processes import run_in_processes
 from ocrdata.runtime.progress import Progress
@@ -39,12 +37,11 @@ def convert(
     *,
     on_shards: OnShards | None = None,
 ) -> Manifest:
-    """Make the whole shard set, or what is missing of it, and its manifest.
+    """Make the missing shards of a set and its manifest; in a complete set, replace lost files.
 
-    Of a complete set what was lost since is made again, the rest left alone. Raises UsageError
-    where shards of that name were made of something else or another process is at it, SourceError,
-    DiskError, and OcrError where too many rows are rejected; whatever it raises, the same call goes
-    on from there.
+    Raises UsageError if the output has shards of another conversion or another process is writing
+    it, SourceError, DiskError, and OcrError if too many rows are rejected. After any of these, the
+    same call continues with the shards that are still missing.
     """
     with _Conversion(source, options, progress or Progress(), on_shards) as conversion:
         if conversion.finished is not None:
@@ -60,14 +57,16 @@ def convert_one(
     *,
     on_shards: OnShards | None = None,
 ) -> ShardInfo:
-    """Make one shard alone: anew in a complete set, where it must be what the manifest says, or as
-    a part of a set to come. Raises as `convert` does, and OcrError where it is not."""
+    """Make one shard: a part of an unfinished set, or a replacement in a complete one.
+
+    Raises as `convert` does, and OcrError if a replacement does not match the manifest.
+    """
     with _Conversion(source, options, progress or Progress(), on_shards) as conversion:
         return conversion.make_one(shard)
 
 
 class _Conversion:
-    """One run, while it holds the output's lock."""
+    """A conversion in progress; holds the lock of its output."""
 
     def __init__(
         self,
@@ -106,24 +105,24 @@ class _Conversion:
             self.work.remove()
 
     def _compare(self) -> None:
-        """Fix the layout, and refuse to mix with shards that were made otherwise."""
+        """Set the layout. Raises UsageError if existing shards were made with other settings."""
         options = self.options
         known = recorded_provenance(self.out, options.name)
-        other = self._lay_out(known)
-        if other and self.work.made_nothing():  # it binds nobody
+        changed = self._set_layout(known)
+        if changed and self.work.has_no_shards():  # nothing to mix with: start over
             self.work.remove()
-            other = self._lay_out(None)
-        if other:
+            changed = self._set_layout(None)
+        if changed:
             raise UsageError(
-                f"{self.out / options.name}: the shards there are of another conversion: "
-                f"{'; '.join(other)}; remove them with {self.work.path}, or choose another "
+                f"{self.out / options.name}: existing shards were made with other settings: "
+                f"{'; '.join(changed)}; remove them and {self.work.path}, or choose another "
                 "--name or --out"
             )
         if self.manifest_path.exists():
             self.finished = read_manifest(self.manifest_path)
 
-    def _lay_out(self, known: Mapping[str, Any] | None) -> list[str]:
-        """Fix layout and provenance; what the latter differs in from what is known."""
+    def _set_layout(self, known: Mapping[str, Any] | None) -> list[str]:
+        """Set layout and provenance; returns how the provenance differs from the known one."""
         options = self.options
         rows = None if known is None else known.get("rows")
         self.layout = options.layout(rows if isinstance(rows, int) else self.source.count())
@@ -139,20 +138,20 @@ class _Conversion:
         return [] if known is None else differences(known, self.provenance)
 
     def make_all(self) -> Manifest:
-        """Make the shards that are missing, then rejects and manifest."""
+        """Make the missing shards, then write rejects and manifest."""
         if self.work.provenance() is None:
             self._begin()
         records = {shard: self.work.read_record(shard) for shard in self.layout.shards}
         pending = [shard for shard, record in records.items() if record is None]
         for record in records.values():
             self.rejects += record.rejects if record else ()
-        self._check_room(pending)
+        self._check_free_space(pending)
         total = self.layout.stop - self.layout.start
         missing = sum(len(self.layout.span(shard)) for shard in pending)
         self.progress.start(self.options.name, total, total - missing)
         self._check_rejects()
         run_in_processes(self._task(self.out), pending, self.options.workers, self._report)
-        self._hand_over(self.layout.shards)
+        self._announce(self.layout.shards)
         self.finished = self._finish()
         return self.finished
 
@@ -164,8 +163,10 @@ class _Conversion:
         """Make one shard, see `convert_one`."""
         shards = self.layout.shards
         if shard not in shards:
-            raise UsageError(f"--only {shard}: the shards are {shards[0]} to {shards[-1]}")
-        self._check_room([shard])
+            raise UsageError(
+                f"--only {shard}: out of range; the shards are {shards[0]} to {shards[-1]}"
+            )
+        self._check_free_space([shard])
         self.progress.start(self.options.name, len(self.layout.span(shard)), 0)
         if self.finished is not None:
             made = self._repair(shard, self.finished)
@@ -176,45 +177,45 @@ class _Conversion:
             record = self.work.read_record(shard)
             assert record is not None
             made = record.shard
-        self._hand_over([shard])
+        self._announce([shard])
         return made
 
     def repair_all(self, manifest: Manifest) -> Manifest:
-        """Make again the shards of a complete set that are gone, or not those of its manifest by
-        size and index; payloads are not read (tools/check_shards.py does)."""
+        """Replace the shards of a complete set that are missing, or whose size or index does not
+        match the manifest. Payloads are not read: that is what tools/check_shards.py is for."""
         broken = [shard for shard in self.layout.shards if not self._is_whole(shard, manifest)]
         if broken:
-            self._check_room(broken)
+            self._check_free_space(broken)
             rows = sum(len(self.layout.span(shard)) for shard in broken)
             self.progress.start(self.options.name, rows, 0)
         for shard in broken:
             self._repair(shard, read_manifest(self.manifest_path))
-        self._hand_over(self.layout.shards)
+        self._announce(self.layout.shards)
         return read_manifest(self.manifest_path)
 
     def _is_whole(self, shard: int, manifest: Manifest) -> bool:
         file = self.layout.file(shard)
-        said = next(entry for entry in manifest.shards if entry.file == file)
+        expected = next(entry for entry in manifest.shards if entry.file == file)
         try:
             found = shard_info(self.out / file)
         except ShardError:
             return False
-        # An index made again by another version of the Parquet library has other bytes.
-        return replace(found, index_digest=said.index_digest) == said
+        # An index recreated by another version of the Parquet library has other bytes.
+        return replace(found, index_digest=expected.index_digest) == expected
 
     def _repair(self, shard: int, manifest: Manifest) -> ShardInfo:
-        """Make a shard of a complete set aside, and put it in place if it is the same again."""
+        """Recreate a shard in the work folder; move it into place if it matches the manifest."""
         make_folder(self.work.path)
         run_in_processes(self._task(self.work.path), [shard], 1, self._report)
         file = self.layout.file(shard)
         made = self.work.path / file
         new = shard_info(made)
         old = next(entry for entry in manifest.shards if entry.file == file)
-        # Rows that are the same may be compressed to other bytes by another version of zstd.
+        # Another version of zstd may compress the same rows to other bytes.
         same_file = self.options.compress or new.digest == old.digest
         if new.rows_digest != old.rows_digest or not same_file:
             raise OcrError(
-                f"{self.out / file}: made again it is not what the manifest says (digest "
+                f"{self.out / file}: the recreated shard does not match the manifest (digest "
                 f"{new.digest}, the manifest has {old.digest}): the source has changed; nothing "
                 "was replaced"
             )
@@ -223,14 +224,14 @@ class _Conversion:
             made.rename(self.out / file)
             index_path(made).rename(index_path(self.out / file))
             fsync_folder(self.out)
-        if new != old:  # the same rows, made by another version of zstd or the Parquet library
+        if new != old:  # the same rows, written by another version of zstd or the Parquet library
             shards = tuple(new if entry == old else entry for entry in manifest.shards)
             totals = {**manifest.totals, "bytes": sum(shard.bytes for shard in shards)}
             write_manifest(self.manifest_path, replace(manifest, shards=shards, totals=totals))
         return new
 
-    def _hand_over(self, shards: Sequence[int]) -> None:
-        """Tell the caller which shards are finished."""
+    def _announce(self, shards: Sequence[int]) -> None:
+        """Pass the paths of finished shards to `on_shards`."""
         if self.on_shards is not None:
             self.progress.close()
             self.on_shards([self.out / self.layout.file(shard) for shard in shards])
@@ -238,17 +239,17 @@ class _Conversion:
     def _task(self, folder: Path) -> ConversionTask:
         return ConversionTask(self.source, self.layout, self.work, folder)
 
-    def _check_room(self, pending: Sequence[int]) -> None:
-        """Refuse before the start what the disk cannot hold. Raises DiskError."""
+    def _check_free_space(self, pending: Sequence[int]) -> None:
+        """Raises DiskError if the disk cannot hold the pending shards."""
         if not isinstance(self.source, SizedSource):
             return
         spans = [self.layout.span(shard) for shard in pending]
-        need = sum(self.source.size(first.start, last.stop) for first, last in neighbours(spans))
+        need = sum(self.source.size(first.start, last.stop) for first, last in consecutive(spans))
         free = free_bytes(self.out)
         if need > free:
             raise DiskError(
                 f"{self.out}: about {human_bytes(need)} are needed, {human_bytes(free)} are free; "
-                "free some, choose another --out, or take fewer rows with --limit"
+                "free some space, choose another --out, or convert fewer rows with --limit"
             )
 
     def _report(self, value: ConversionReport) -> None:
@@ -262,25 +263,25 @@ class _Conversion:
         self._check_rejects()
 
     def _check_rejects(self) -> None:
-        """Raises OcrError as soon as it is certain that too many rows are rejected."""
+        """Raises OcrError as soon as more rows are rejected than the whole set may have."""
         rows = self.layout.stop - self.layout.start
         if len(self.rejects) > self.options.max_reject_fraction * rows:
             raise OcrError(
-                f"{self.options.name}: {len(self.rejects):,} of {rows:,} rows are rejected by now, "
-                f"more than --max-reject-fraction {self.options.max_reject_fraction:g}: "
-                f"{'; '.join(examples(self.rejects))}; no manifest is written, finished shards "
-                "are kept for a run with a larger fraction"
+                f"{self.options.name}: {len(self.rejects):,} of {rows:,} rows are rejected so far, "
+                f"more than --max-reject-fraction {self.options.max_reject_fraction:g} allows: "
+                f"{'; '.join(examples(self.rejects))}; no manifest was written; finished shards "
+                "are kept: repeat the command with a larger fraction to continue"
             )
 
     def _finish(self) -> Manifest:
-        """Rejects first, the manifest last."""
+        """Write the rejects, then the manifest."""
         records = []
         for shard in self.layout.shards:
             record = self.work.read_record(shard)
             if record is None:
                 raise DiskError(
-                    f"{self.out / self.layout.file(shard)} was changed while the others were "
-                    "being made; run again to make it anew"
+                    f"{self.out / self.layout.file(shard)} was changed while other shards were "
+                    "being made; run the command again to recreate it"
                 )
             records.append(record)
         rejects = [reject for record in records for reject in record.rejects]
@@ -306,7 +307,7 @@ class _Conversion:
         return manifest
 
     def _tar_bytes(self, records: Sequence[ShardRecord]) -> dict[str, int]:
-        """What compressed shards are uncompressed; of plain ones "bytes" says it."""
+        """The uncompressed size, for compressed shards only."""
         if not self.options.compress:
             return {}
         return {"tar_bytes": sum(record.tar_bytes for record in records)}

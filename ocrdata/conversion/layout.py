@@ -1,4 +1,4 @@
-"""Which origin rows lie in which shard of a conversion."""
+"""Which origin rows are in which shard of a conversion."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from ocrdata.shards.names import PLAIN
 
 @dataclass(frozen=True)
 class Layout:
-    """Which origin rows lie in which shard, for rows `[start, stop)` of `rows`.
+    """Maps shard numbers to origin rows, for the slice `[start, stop)` of `rows` rows.
 
-    Shard K holds rows `[K * shard_samples, (K + 1) * shard_samples)` of the origin, cut to the
-    slice: its name and content depend neither on the slice's beginning nor on rejects elsewhere.
+    Shard K holds the rows `[K * shard_samples, (K + 1) * shard_samples)` that are in the slice. Its
+    name and content depend neither on where the slice starts nor on rejects in other shards.
     """
 
     name: str
@@ -28,7 +28,7 @@ class Layout:
         return range(self.start // self.shard_samples, -(-self.stop // self.shard_samples))
 
     def file(self, shard: int) -> str:
-        """NAME-000.tar or .tar.zst; three digits, more where all rows need them."""
+        """NAME-000.tar or .tar.zst; three digits, or as many as the last of all rows needs."""
         last = max(0, -(-self.rows // self.shard_samples) - 1)
         return f"{self.name}-{shard:0{max(3, len(str(last)))}d}{self.ending}"
 

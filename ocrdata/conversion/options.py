@@ -1,7 +1,4 @@
-"""How a source is made into shards: what a conversion is asked for, and whether it can be meant.
-
-Owner of the rules for the values; it makes nothing and reads no file.
-"""
+"""The settings of a conversion, validated on construction."""
 
 from __future__ import annotations
 
@@ -16,8 +13,8 @@ from ocrdata.shards.names import COMPRESSED, PLAIN
 
 @dataclass(frozen=True)
 class ConversionOptions:
-    """How a source is made into shards. `start` and `stop` are origin rows, `limit` counts from
-    `start`; `compress` is None or "zstd"; `command` makes the set again, for error messages."""
+    """How a source is converted to shards. `start` and `stop` are origin rows, `limit` counts from
+    `start`; `compress` is None or "zstd"; `command` recreates the set, for error messages."""
 
     out: Path
     name: str
@@ -32,7 +29,9 @@ class ConversionOptions:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]*", self.name):
-            raise UsageError(f"--name {self.name!r}: letters, digits, _ and - only")
+            raise UsageError(
+                f"--name {self.name!r}: only letters, digits, _ and - are allowed, and no - first"
+            )
         for flag, value, least in (
             ("--shard-samples", self.shard_samples, 1),
             ("--workers", self.workers, 1),
@@ -43,18 +42,22 @@ class ConversionOptions:
             if value is not None and value < least:
                 raise UsageError(f"{flag} {value}: must be {least} or more")
         if self.stop is not None and self.limit is not None:
-            raise UsageError("--stop and --limit both say where to end; give one of them")
+            raise UsageError("--stop and --limit both set the end; give only one of them")
         if self.compress not in (None, "zstd"):
-            raise UsageError(f"--compress {self.compress}: only zstd is known")
+            raise UsageError(f"--compress {self.compress}: only zstd is supported")
         if not 0 <= self.max_reject_fraction <= 1:
-            raise UsageError(f"--max-reject-fraction {self.max_reject_fraction}: from 0 to 1")
+            raise UsageError(
+                f"--max-reject-fraction {self.max_reject_fraction}: must be between 0 and 1"
+            )
 
     def layout(self, rows: int) -> Layout:
-        """Which shards there will be, for a source of `rows` rows. Raises UsageError."""
+        """The shards of a source with `rows` rows. Raises UsageError if the slice is empty."""
         stop = rows if self.stop is None else self.stop
         if self.limit is not None:
             stop = min(rows, self.start + self.limit)
         if not self.start < stop <= rows:
-            raise UsageError(f"rows [{self.start}:{stop}]: the data set has {rows:,} rows")
+            raise UsageError(
+                f"rows [{self.start}:{stop}]: empty or out of range; the data set has {rows:,} rows"
+            )
         ending = COMPRESSED if self.compress else PLAIN
         return Layout(self.name, rows, self.start, stop, self.shard_samples, ending)

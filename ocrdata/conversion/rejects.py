@@ -1,4 +1,4 @@
-"""Rejected rows: what is written of them, and what is said."""
+"""Rejected rows: the file that lists them, and summaries of their reasons."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def rejects_path(out: Path, name: str) -> Path:
 
 
 def write_rejects(path: Path, rejects: Sequence[Reject]) -> None:
-    """Write them in the order of their rows, atomically."""
+    """Write rejects in row order, atomically; without any, remove the file."""
     if not rejects:
         with explain_disk(path):
             path.unlink(missing_ok=True)
@@ -35,7 +35,7 @@ def _kind(reason: str) -> str:
 
 
 def reasons(rejects: Sequence[Reject]) -> dict[str, int]:
-    """How many rows have each reason, its numbers replaced by N; the most frequent first."""
+    """Reason (numbers replaced by N) -> number of rows, the most frequent first."""
     return dict(Counter(_kind(reason) for _, reason in rejects).most_common())
 
 

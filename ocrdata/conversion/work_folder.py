@@ -1,9 +1,8 @@
-"""The record of an unfinished conversion, kept beside its output in `.NAME.making/`.
+"""The state of an unfinished conversion, in the folder `.NAME.making/` beside its output.
 
-Owner of which shard holds which rows (`Layout`), of what makes two conversions the same
-(`differences`), and of the work folder: `recipe.json` says what is being made, `000.json` what
-came of shard 0, its rejected rows included. A shard is done when its record, its tar and its index
-agree. The folder is removed once the manifest is written.
+`recipe.json` has the settings that decide which rows are in which shard; `000.json` has the totals
+and rejected rows of shard 0. A shard is finished when its record, tar and index agree. The folder
+is removed once the manifest is written.
 """
 
 from __future__ import annotations
@@ -27,8 +26,8 @@ from ocrdata.storage.sealed import FORMAT, VERSION, check_version, parse_object
 
 @dataclass(frozen=True)
 class ShardRecord:
-    """What came of one shard. `tar_bytes` is its size uncompressed; `rejects` are (origin row,
-    reason)."""
+    """Totals of one finished shard. `tar_bytes` is its uncompressed size; `rejects` are (origin
+    row, reason)."""
 
     shard: ShardInfo
     images: int = 0
@@ -39,7 +38,7 @@ class ShardRecord:
 
 
 class WorkFolder:
-    """`.NAME.making/` in the output folder; used by the holder of the output's lock alone."""
+    """`.NAME.making/` in the output folder; only for the holder of the output's lock."""
 
     def __init__(self, out: Path, name: str) -> None:
         self.out, self.name = out, name
@@ -47,7 +46,7 @@ class WorkFolder:
         self._recipe = self.path / "recipe.json"
 
     def begin(self, provenance: Mapping[str, Any]) -> None:
-        """Write down what is being made, durably, before the first shard."""
+        """Record the conversion's settings, durably, before the first shard."""
         make_folder(self.path)
         write_json(
             self._recipe,
@@ -55,7 +54,7 @@ class WorkFolder:
         )
 
     def provenance(self) -> dict[str, Any] | None:
-        """What an earlier run was making, or None."""
+        """The recorded settings of an unfinished conversion, or None."""
         try:
             with explain_disk(self._recipe):
                 data = self._recipe.read_bytes()
@@ -65,18 +64,20 @@ class WorkFolder:
         check_version(str(self._recipe), document.get("version"))
         found = document.get("provenance")
         if not isinstance(found, dict):
-            raise ShardError(str(self._recipe), "not the record of a conversion; delete its folder")
+            raise ShardError(
+                str(self._recipe), "not the settings of a conversion; delete the folder it is in"
+            )
         return found
 
     def _record_path(self, shard: int) -> Path:
         return self.path / f"{shard:03d}.json"
 
     def write_record(self, shard: int, record: ShardRecord) -> None:
-        """Say durably that a shard is done; its tar and index are complete by now."""
+        """Record a finished shard, durably; its tar and index must be complete."""
         write_json(self._record_path(shard), asdict(record))
 
     def read_record(self, shard: int) -> ShardRecord | None:
-        """What came of a shard; None where it is not done, or its files are not those recorded."""
+        """The record of a shard; None if it is not finished or its files do not match."""
         try:
             value = json.loads(self._record_path(shard).read_bytes())
             record = ShardRecord(
@@ -92,7 +93,7 @@ class WorkFolder:
         return record if found == record.shard else None
 
     def wait_for_orphans(self) -> None:
-        """Return when no worker of a killed conversion lives any more (they end by themselves)."""
+        """Wait until the workers of a killed conversion have exited (they do so on their own)."""
         if self.path.is_dir():
             with explain_disk(self.path):
                 handle = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY)
@@ -102,13 +103,13 @@ class WorkFolder:
                     os.close(handle)
 
     def hold(self) -> int:
-        """Mark this process as a worker for as long as it lives, see `wait_for_orphans`."""
+        """Mark this process as a worker until it exits; see `wait_for_orphans`."""
         handle = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         fcntl.flock(handle, fcntl.LOCK_SH)
         return handle
 
     def remove_leftovers(self) -> None:
-        """Remove the half-written files of processes that were killed."""
+        """Remove the incomplete files of killed processes."""
         with explain_disk(self.out):
             shard = rf"{self.name}-\d+\.(tar|tar\.zst|index\.parquet)"
             _unlink(self.out, rf"\.({shard}|{self.name}\.json|{self.name}\.rejects\.jsonl)\.tmp")
@@ -117,13 +118,13 @@ class WorkFolder:
                 remove_abandoned(self.out / match[1])
             _unlink(self.path, rf"\.({shard}|recipe\.json|\d+\.json)\.tmp")
 
-    def made_nothing(self) -> bool:
-        """Whether a conversion began here and no shard of it, nor a manifest, has its name yet."""
+    def has_no_shards(self) -> bool:
+        """Whether a conversion was started here but has no finished shard or manifest yet."""
         shard = rf"{re.escape(self.name)}-\d+\.tar(\.zst)?|{re.escape(self.name)}\.json"
         return self.path.is_dir() and not _matching(self.out, shard)
 
     def remove(self) -> None:
-        """Remove the folder; the recipe last, so that a half-removed one still says what it is."""
+        """Remove the folder; the settings last, so that a partly removed one is still valid."""
         if self.path.is_dir():
             with explain_disk(self.path):
                 for path in sorted(self.path.iterdir(), key=lambda path: path == self._recipe):
@@ -142,19 +143,21 @@ def _matching(folder: Path, pattern: str) -> list[re.Match[str]]:
 
 
 def recorded_provenance(out: Path, name: str) -> dict[str, Any] | None:
-    """What the shards of that name in `out` are, or are going to be, made of; None where there
-    are none. Raises UsageError for shards that nobody can account for."""
+    """The settings that the shards of that name in `out` were made with, or None without any.
+
+    Raises UsageError if there are shards but no record of how they were made.
+    """
     if (out / f"{name}.json").exists():
         manifest = read_manifest(out / f"{name}.json")
         return {**manifest.provenance, "licence": manifest.licence}
     found = WorkFolder(out, name).provenance()
     if found is None and out.is_dir():
         pattern = re.compile(rf"{re.escape(name)}-\d+\.tar(\.zst)?")
-        strange = sorted(path.name for path in out.iterdir() if pattern.fullmatch(path.name))
-        if strange:
+        unknown = sorted(path.name for path in out.iterdir() if pattern.fullmatch(path.name))
+        if unknown:
             raise UsageError(
-                f"{out / strange[0]} is there, but no manifest and no unfinished conversion says "
-                "what it is made of; remove such shards, or choose another --name"
+                f"{out / unknown[0]} exists, but neither a manifest nor an unfinished conversion "
+                "records how it was made; remove such shards, or choose another --name"
             )
     return found
 
@@ -163,8 +166,8 @@ NOT_COMPARED = ("command", "licence")
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """What two provenances differ in: ['shard_samples was 1024, now 512']. Empty: the same rows
-    in the same shards."""
+    """How two provenances differ, such as ['shard_samples was 1024, now 512']; empty if they give
+    the same rows in the same shards."""
     return [
         f"{key} was {old.get(key)!r}, now {new.get(key)!r}"
         for key in sorted(old.keys() | new.keys())

@@ -1,7 +1,5 @@
-"""A stretch of neighbouring shards, made in one go over a source.
-
-Owner of the way of one row: from the source through the checks into a shard, or to the rejects.
-This is what the worker processes of a conversion run.
+"""The work of one process of a conversion: reads rows from the source, checks them, and writes
+each into its shard or to the rejects. Consecutive shards are made in one pass over the source.
 """
 
 from __future__ import annotations
@@ -25,11 +23,12 @@ from ocrdata.sources.base import Source
 from ocrdata.storage.files import explain_disk
 
 REPORT_ROWS = 32
+"""Most rows between two reports."""
 
 
 @dataclass(frozen=True)
 class ConversionReport:
-    """What was done since the last report; `shard` is the one that became complete, if any."""
+    """Progress since the last report; `shard` is the one just finished, if any."""
 
     rows: int
     bytes: int
@@ -47,12 +46,12 @@ class ConversionTask:
     folder: Path
 
     def begin(self) -> None:
-        """See `WorkFolder.hold`; the handle is closed by the end of the process."""
+        """See `WorkFolder.hold`; the handle is closed when the process exits."""
         self.work.hold()
 
     def make(self, shards: Sequence[int], report: Report) -> None:
-        """Make shards; neighbours in one go over the source. Raises SourceError, DiskError."""
-        for first, last in neighbours([range(shard, shard + 1) for shard in shards]):
+        """Make shards, consecutive ones in one pass. Raises SourceError, DiskError."""
+        for first, last in consecutive([range(shard, shard + 1) for shard in shards]):
             start = self.layout.span(first.start).start
             stop = self.layout.span(last.start).stop
             with closing(_checked(self.source, start, stop)) as rows:
@@ -64,7 +63,7 @@ class ConversionTask:
     ) -> None:
         images = turns = image_bytes = 0
         rejects: list[Reject] = []
-        since = _Since(report)
+        progress = _Reporter(report)
         path = self.folder / self.layout.file(shard)
         span = self.layout.span(shard)
         with explain_disk(path), ShardWriter(path) as writer:
@@ -77,20 +76,20 @@ class ConversionTask:
                     images += len(result.images)
                     turns += result.turns
                     image_bytes += sum(map(len, result.images))
-                    since.add(size, None)
+                    progress.add(size, None)
                 except (RejectedRow, ImageError) as exc:
                     rejects.append((row, str(exc)))
-                    since.add(0, rejects[-1])
+                    progress.add(0, rejects[-1])
                 if row == span[-1]:
                     break
             info = writer.close()
         record = ShardRecord(info, images, turns, image_bytes, tuple(rejects), writer.tar_size)
         self.work.write_record(shard, record)
-        since.flush(info)
+        progress.flush(info)
 
 
-class _Since:
-    """Gathers what is to be reported, and reports it every `REPORT_ROWS` rows."""
+class _Reporter:
+    """Sends a report every `REPORT_ROWS` rows."""
 
     def __init__(self, report: Report) -> None:
         self._report = report
@@ -112,19 +111,19 @@ class _Since:
 
 
 def _checked(source: Source, start: int, stop: int) -> Generator[tuple[int, Sample | RejectedRow]]:
-    """The source's rows; a source that leaves one out, or ends early, is an error."""
+    """The source's rows. Raises SourceError if one is out of order, repeated or missing."""
     expected = start
     for row, result in source.rows(start, stop):
         if row != expected or row >= stop:
-            raise SourceError(f"{source.name}: row {row} came where row {expected} was due")
+            raise SourceError(f"{source.name}: got row {row}, expected row {expected}")
         yield row, result
         expected += 1
     if expected != stop:
-        raise SourceError(f"{source.name}: the rows end at {expected:,}, {stop:,} were counted")
+        raise SourceError(f"{source.name}: the rows end at {expected:,}, expected {stop:,}")
 
 
-def neighbours(spans: Sequence[range]) -> Iterator[tuple[range, range]]:
-    """First and last of each stretch of spans that touch."""
+def consecutive(spans: Sequence[range]) -> Iterator[tuple[range, range]]:
+    """First and last of each group of spans without a gap between them."""
     breaks = [n + 1 for n, (a, b) in enumerate(pairwise(spans)) if a.stop != b.start]
     for begin, end in pairwise([0, *breaks, len(spans)]):
         if begin < end:

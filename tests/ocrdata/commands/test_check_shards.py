@@ -19,26 +19,26 @@ def check_shards(*words: object, cwd: Path) -> subprocess.CompletedProcess[str]:
     )  # fmt: skip
 
 
-def test_sound_shards(tmp_path: Path) -> None:
+def test_undamaged_shards_are_summarized(tmp_path: Path) -> None:
     write_set(tmp_path, "one", [5, 5], ("PNG", "GIF"))
     write_set(tmp_path, "two", [3], ())
     done = check_shards("one.json", "two-000.tar", cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
     assert "one.json (manifest one)" in done.stdout
     assert "2 shards, 10 samples, 10 turns, 20 images" in done.stdout
-    assert "images: png 10, gif 10; longer side 5 % under about" in done.stdout
+    assert "images: png 10, gif 10; longer side 5 % " in done.stdout
     assert "sources: numbers 3" in done.stdout
-    assert done.stdout.count("all sound") == 2
+    assert done.stdout.count("no errors") == 2
 
 
-def test_tars_named_one_by_one_are_one_set(tmp_path: Path) -> None:
+def test_tars_given_one_by_one_are_one_set(tmp_path: Path) -> None:
     write_set(tmp_path, "one", [5, 5])
     done = check_shards("one-000.tar", "one-001.tar", cwd=tmp_path)
-    assert done.stdout.count("all sound") == 1
+    assert done.stdout.count("no errors") == 1
     assert "one-00{0,1}.tar (manifest one)\n  2 shards, 10 samples" in done.stdout
 
 
-def test_damage_is_named_line_by_line(tmp_path: Path) -> None:
+def test_each_damaged_sample_has_a_line(tmp_path: Path) -> None:
     write_set(tmp_path, "one", [9, 9])
     index = read_index(index_path(tmp_path / "one-001.tar"))
     for position in (2, 5):
@@ -48,26 +48,26 @@ def test_damage_is_named_line_by_line(tmp_path: Path) -> None:
     lines = done.stdout.splitlines()
     for line, position in zip(lines, (2, 5), strict=False):
         key = f"{9 + position:09d}"
-        assert line.startswith(
-            f"one-001.tar: sample {key}: member {key}.png: digest differs at byte "
-        )
-    assert "2 errors, each named above" in done.stdout
+        assert line.startswith(f"one-001.tar: sample {key}: member {key}.png: ")
+        assert " at byte " in line
+    assert "2 errors" in done.stdout and "no errors" not in done.stdout
 
 
-def test_what_is_not_there(tmp_path: Path) -> None:
+def test_missing_shards_and_an_invalid_manifest(tmp_path: Path) -> None:
     done = check_shards("absent.json", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "error: absent.json: no such file or folder\n"
+    assert done.stderr.startswith("error: absent.json: ") and done.stderr.count("\n") == 1
     done = check_shards(cwd=tmp_path)
     assert done.returncode == 2
     write_set(tmp_path, "one", [1])
     (tmp_path / "one.json").write_text("{}")
     done = check_shards("one.json", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "error: one.json: not a manifest of shards\n"
+    assert done.stderr.startswith("error: one.json: ") and done.stderr.count("\n") == 1
+    assert "manifest" in done.stderr
 
 
-def test_compressed_shards_made_damaged_and_repaired(tmp_path: Path) -> None:
+def test_compressed_shards_are_made_damaged_and_repaired(tmp_path: Path) -> None:
     rows = [{"prompt": f"question {n}", "answer": f"answer {n} " * 20} for n in range(90)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     words = ["jsonl", "--path", tmp_path / "rows.jsonl", "--out", tmp_path, "--compress", "zstd"]
@@ -77,12 +77,12 @@ def test_compressed_shards_made_damaged_and_repaired(tmp_path: Path) -> None:
     assert "times smaller than" in done.stdout
     before = (tmp_path / "rows-001.tar.zst").read_bytes()
     sound = check_shards(*(f"rows-00{n}.tar.zst" for n in range(3)), cwd=tmp_path)
-    assert sound.stdout.count("all sound") == 1 and "3 shards, 90 samples" in sound.stdout
+    assert sound.stdout.count("no errors") == 1 and "3 shards, 90 samples" in sound.stdout
     flip(tmp_path / "rows-001.tar.zst", 300)
     found = check_shards("rows.json", cwd=tmp_path)
-    named = [line for line in found.stdout.splitlines() if "the zstd frame at byte 0" in line]
+    named = [line for line in found.stdout.splitlines() if "zstd frame at byte 0" in line]
     assert found.returncode == 1 and len(named) == 40
-    assert all("and with it samples 000000040 to 000000079 (40 of them)" in line for line in named)
+    assert all("samples 000000040 to 000000079" in line for line in named)
     with pytest.raises(ShardError) as caught:
         open_shards(str(tmp_path / "rows.json"))[40]
     command = caught.value.remedy

@@ -1,4 +1,4 @@
-"""`tools/make_shards.py` as people run it, against a hub on loopback."""
+"""`tools/make_shards.py` as users run it, against a hub on this machine."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def repository(rows: list[dict[str, Any]]) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def whole(repository: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory) -> Whole:
-    """The files of an unbroken conversion, and what the hub served for it."""
+    """The files of an undisturbed conversion, and what the hub served for it."""
     home = tmp_path_factory.mktemp("whole")
     with Hub({FINEVISION: repository}) as hub:
         done = chartqa(home, hub.url)
@@ -65,7 +65,7 @@ def chartqa(
     return make_shards(*words, env=environment(home, endpoint, **env))
 
 
-def test_every_image_every_turn_and_the_ratings(
+def test_images_turns_and_ratings_are_kept(
     whole: Whole, rows: list[dict[str, Any]], tmp_path: Path
 ) -> None:
     for name, data in whole[0].items():
@@ -82,7 +82,7 @@ def test_every_image_every_turn_and_the_ratings(
         assert sample.source == row["source"]
 
 
-def test_two_workers_and_a_hub_that_fails_every_third_range_request(
+def test_two_workers_and_a_hub_that_fails_every_third_request(
     whole: Whole, repository: dict[str, bytes], tmp_path: Path
 ) -> None:
     with Hub({FINEVISION: repository}, fail_every=3) as hub:
@@ -92,7 +92,7 @@ def test_two_workers_and_a_hub_that_fails_every_third_range_request(
     assert made(tmp_path / "out") == whole[0]
 
 
-def test_a_hub_that_dies_half_way_and_is_back_with_a_newer_commit(
+def test_a_hub_that_goes_down_and_returns_with_a_newer_commit(
     whole: Whole, repository: dict[str, bytes], tmp_path: Path
 ) -> None:
     with Hub({FINEVISION: repository}, die_after=whole[1].range_requests * 3 // 4) as hub:
@@ -100,9 +100,7 @@ def test_a_hub_that_dies_half_way_and_is_back_with_a_newer_commit(
         done = chartqa(tmp_path, hub.url)
         assert time.monotonic() - began < 60
     assert done.returncode == 1
-    assert re.search(
-        r"the hub http://\S+ is not responding \(.+\); run the same command again", one_line(done)
-    )
+    assert re.search(r"http://\S+ .*\(.+\).* again", one_line(done))
     files = made(tmp_path / "out")
     tars = [name for name in files if name.endswith(".tar")]
     assert tars and len(tars) < 4 and "chartqa.json" not in files
@@ -114,7 +112,7 @@ def test_a_hub_that_dies_half_way_and_is_back_with_a_newer_commit(
     assert made(tmp_path / "out") == whole[0]
     kept = sum(len(files[name]) for name in tars)
     assert hub.served.bytes < whole[1].bytes - kept // 2
-    assert "rows are there, going on" in done.stderr
+    assert re.search(r"\d+ of \d+ rows", done.stderr)
 
 
 @pytest.mark.parametrize("whom", ["parent", "group"])
@@ -150,15 +148,16 @@ def _killer(process: list[subprocess.Popen[bytes]], at: int, whom: str) -> Calla
 
 
 @pytest.fixture
-def heard() -> Iterator[None]:
-    """SIGINT is heard: what a shell starts in the background ignores it, and so do its children."""
+def ctrl_c_enabled() -> Iterator[None]:
+    """Restore the default SIGINT handler: a shell's background jobs, and their children, ignore
+    SIGINT."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.usefixtures("heard")
-def test_ctrl_c_leaves_nothing_half_written(
+@pytest.mark.usefixtures("ctrl_c_enabled")
+def test_ctrl_c_leaves_no_incomplete_files(
     whole: Whole, repository: dict[str, bytes], tmp_path: Path
 ) -> None:
     process: list[subprocess.Popen[str]] = []
@@ -178,9 +177,9 @@ def test_ctrl_c_leaves_nothing_half_written(
                 start_new_session=True,
             )
         )
-        _, said = process[0].communicate(timeout=60)
-    assert process[0].returncode == 130, said
-    assert said.splitlines()[-1] == "stopped by Ctrl-C"
+        _, errors = process[0].communicate(timeout=60)
+    assert process[0].returncode == 130, errors
+    assert "Ctrl-C" in errors.splitlines()[-1]
     assert not [name for name in made(tmp_path / "out") if name.endswith((".tmp", ".lock"))]
 
 
@@ -190,16 +189,18 @@ def test_a_complete_set_needs_no_hub(whole: Whole, tmp_path: Path) -> None:
         (tmp_path / "out" / name).write_bytes(data)
     done = chartqa(tmp_path, "http://127.0.0.1:9")
     assert done.returncode == 0, done.stderr
-    assert "it was complete already; nothing was done" in done.stdout
+    assert "already complete" in done.stdout
     other = chartqa(tmp_path, "http://127.0.0.1:9", "--shard-samples", 64)
     assert other.returncode == 2 and "shard_samples was 32, now 64" in one_line(other)
     assert made(tmp_path / "out") == whole[0]
 
 
-def test_only_one_shard(whole: Whole, repository: dict[str, bytes], tmp_path: Path) -> None:
+def test_one_shard_alone_needs_only_its_rows(
+    whole: Whole, repository: dict[str, bytes], tmp_path: Path
+) -> None:
     with Hub({FINEVISION: repository}) as hub:
         done = chartqa(tmp_path, hub.url, "--only", 3)
-        # Rows 96 to 119 lie in the second file, from its second row group on.
+        # Rows 96 to 119 are in the second file, from its second row group on.
         assert all(start > 0 for path, start, _ in hub.served.ranges)
         data = [path for path, start, stop in hub.served.ranges if stop - start > 1_000_000]
     assert done.returncode == 0, done.stderr
@@ -210,32 +211,31 @@ def test_only_one_shard(whole: Whole, repository: dict[str, bytes], tmp_path: Pa
     assert "chartqa.json" not in files
 
 
-def test_a_hub_that_is_not_there(tmp_path: Path) -> None:
+def test_an_unreachable_hub(tmp_path: Path) -> None:
     began = time.monotonic()
     done = chartqa(tmp_path, "http://127.0.0.1:9", HF_TOKEN="hf_secret")
     assert time.monotonic() - began < 60
     assert done.returncode == 1
-    assert "is not responding (Connection refused)" in one_line(done)
+    assert "Connection refused" in one_line(done)
     assert "hf_secret" not in done.stderr + done.stdout
     assert not (tmp_path / "out").exists()
 
 
-def test_other_subsets_and_wrong_ones(repository: dict[str, bytes], tmp_path: Path) -> None:
+def test_other_subsets_and_a_misspelled_one(repository: dict[str, bytes], tmp_path: Path) -> None:
     with Hub({FINEVISION: repository}) as hub:
         env = environment(tmp_path, hub.url)
         out = ["--out", tmp_path / "out"]
         wrong = make_shards("finevision", "--subset", "chart2txt", *out, env=env)
         right = make_shards("finevision", "--subset", "chart2text(cauldron)", *out, env=env)
     assert wrong.returncode == 2
-    assert "no subset 'chart2txt'; near names: " in one_line(wrong)
-    assert "chart2text(cauldron)" in one_line(wrong)
+    assert "'chart2txt'" in one_line(wrong) and "chart2text(cauldron)" in one_line(wrong)
     assert right.returncode == 0, right.stderr
     manifest = read_manifest(tmp_path / "out" / "chart2text-cauldron.json")
     assert manifest.provenance["config"] == "chart2text(cauldron)"
     assert manifest.totals["samples"] == 20 and manifest.licence == "cc-by-4.0"
 
 
-def test_chats_train_and_test(tmp_path: Path) -> None:
+def test_both_splits_of_the_chats(tmp_path: Path) -> None:
     with Hub({SMOLTALK: smoltalk_repository(300, 40)}) as hub:
         env = environment(tmp_path, hub.url)
         out = ["--out", tmp_path / "out"]

@@ -1,10 +1,11 @@
-"""What a disk can refuse, told in one line and with nothing half-written."""
+"""Full disks, missing permissions and size limits: a one-line error, and no incomplete files."""
 
 from __future__ import annotations
 
 import io
 import os
 import random
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -29,13 +30,13 @@ def file(tmp_path: Path) -> Path:
 
 @contextmanager
 def mounted(folder: Path, *options: str) -> Iterator[Path]:
-    """A small file system of its own, where the system lets us have one."""
+    """A small file system of its own; skips where none can be mounted."""
     folder.mkdir()
     command = ["mount", "-t", "tmpfs", "-o", ",".join(options), "none", str(folder)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
     except FileNotFoundError:
-        pytest.skip("there is no `mount` here")
+        pytest.skip("the command `mount` is missing")
     if done.returncode:
         pytest.skip(f"no file system can be mounted here: {done.stderr.strip()}")
     try:
@@ -56,21 +57,21 @@ def error(done: subprocess.CompletedProcess[str]) -> str:
     return lines[0]
 
 
-def test_a_full_disk_is_seen_before_the_start(file: Path, tmp_path: Path) -> None:
+def test_a_full_disk_is_detected_before_the_start(file: Path, tmp_path: Path) -> None:
     with mounted(tmp_path / "small", "size=600k") as out:
-        said = error(run(file, out))
-        assert "are needed" in said and "free some, choose another --out" in said
+        message = error(run(file, out))
+        assert "needed" in message and "--out" in message and "--limit" in message
         assert not list(out.glob("*.tar"))
 
 
 def noise(seed: int) -> bytes:
-    """A PNG of 120 KB, which no compression makes smaller."""
+    """A PNG of 120 KB, which does not compress further."""
     buffer = io.BytesIO()
     Image.frombytes("RGB", (200, 200), random.Random(seed).randbytes(120_000)).save(buffer, "PNG")
     return buffer.getvalue()
 
 
-def test_a_disk_that_fills_up_on_the_way(tmp_path: Path) -> None:
+def test_a_disk_that_fills_up_during_the_conversion(tmp_path: Path) -> None:
     rows = [
         {**row, "images": [{"bytes": noise(number), "path": None}]}
         for number, row in enumerate(made_up_rows(60))
@@ -86,8 +87,7 @@ def test_a_disk_that_fills_up_on_the_way(tmp_path: Path) -> None:
         with Hub({FINEVISION: repository}, on_range=fill) as hub:
             words = ["chartqa", "--out", out, "--shard-samples", 10, "--workers", 1]
             env = environment(tmp_path, hub.url)
-            said = error(make_shards(*words, env=env))
-            assert "no space left on the disk; free some, or choose another folder" in said
+            assert "no space left" in error(make_shards(*words, env=env))
             assert not [name for name in made(out) if name.endswith(".tmp")]
             (out / "ballast").unlink()
             assert make_shards(*words, env=env).returncode == 0
@@ -96,9 +96,9 @@ def test_a_disk_that_fills_up_on_the_way(tmp_path: Path) -> None:
 
 def test_a_read_only_disk(file: Path, tmp_path: Path) -> None:
     with mounted(tmp_path / "small", "ro") as out:
-        assert "the file system is read-only; choose another folder" in error(run(file, out))
-        said = error(run(file, out / "deeper"))
-        assert "the file system is read-only; choose another folder" in said
+        for folder in (out, out / "deeper"):
+            message = error(run(file, folder))
+            assert str(folder) in message and "read-only" in message
 
 
 def test_a_folder_without_permission(file: Path, tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_a_folder_without_permission(file: Path, tmp_path: Path) -> None:
     out.mkdir(mode=0o500)
     if os.access(out, os.W_OK):
         pytest.skip("this user may write anywhere")
-    assert "no permission; get the right to it" in error(run(file, out))
+    assert "permission" in error(run(file, out))
 
 
 def test_a_limit_on_file_sizes(file: Path, tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_a_limit_on_file_sizes(file: Path, tmp_path: Path) -> None:
         text=True,
         check=False,
     )
-    assert "rows-000.tar: the file would pass the size limit" in error(done)
+    assert re.search(r"rows-000\.tar: .*size limit", error(done))
     assert sorted(made(tmp_path / "out")) == [".rows.making/recipe.json"]
     assert run(file, tmp_path / "out", "--shard-samples", 1024).returncode == 0
     assert sorted(made(tmp_path / "out")) == ["rows-000.index.parquet", "rows-000.tar", "rows.json"]
@@ -127,5 +127,5 @@ def test_a_limit_on_file_sizes(file: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("deeper", ["", "deeper"])
 def test_a_file_where_a_folder_should_be(file: Path, tmp_path: Path, deeper: str) -> None:
     (tmp_path / "out").write_text("")
-    said = error(run(file, tmp_path / "out" / deeper))
-    assert ("a file" in said and "not a folder" in said) or "where a folder is needed" in said
+    message = error(run(file, tmp_path / "out" / deeper))
+    assert str(tmp_path / "out") in message and "file" in message and "folder" in message

@@ -1,7 +1,8 @@
-"""`tools/make_shards.py` without a hub: files, synthetic rows, and what is typed wrongly."""
+"""`tools/make_shards.py` without a hub: files, synthetic rows, and invalid command lines."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -16,14 +17,14 @@ from tests.support.shardcommand import environment, made, make_shards, one_line
 
 
 @pytest.mark.parametrize("kind", ["charts", "sums"])
-def test_synthetic_rows_need_nothing(tmp_path: Path, kind: str) -> None:
+def test_synthetic_rows_need_no_input(tmp_path: Path, kind: str) -> None:
     words = [kind, "--shard-samples", 16]
     for out, more in (("a", ["--limit", 40]), ("b", ["--stop", 40, "--workers", 1])):
         done = make_shards(*words, "--out", tmp_path / out, *more, env=environment(tmp_path))
         assert done.returncode == 0, done.stderr
         assert "40 samples of 40 rows" in done.stdout
     first, second = made(tmp_path / "a"), made(tmp_path / "b")
-    for name in first.keys() - {f"{kind}.json"}:  # which names the command
+    for name in first.keys() - {f"{kind}.json"}:  # it contains the command
         assert first[name] == second[name]
     seeded = make_shards(
         *words, "--limit", 40, "--seed", 5, "--out", tmp_path / "a", env=environment(tmp_path)
@@ -52,40 +53,41 @@ def test_too_many_rejected_rows(tmp_path: Path) -> None:
     words = ["jsonl", "--path", file, "--out", tmp_path / "out"]
     done = make_shards(*words, env=environment(tmp_path))
     assert done.returncode == 1
-    assert "1 of 21 rows are rejected" in one_line(done) and "row 20)" in done.stderr
+    assert "1 of 21 rows" in one_line(done) and "row 20)" in done.stderr
     done = make_shards(*words, "--max-reject-fraction", 0.1, env=environment(tmp_path))
     assert done.returncode == 0, done.stderr
-    assert "rejected  1 rows, see" in done.stdout and "1 x the line is no JSON" in done.stdout
+    assert "rejected  1 rows" in done.stdout and "rows.rejects.jsonl" in done.stdout
+    assert re.search("1 x .*JSON", done.stdout)
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
-        ([], "the following arguments are required: KIND"),
+        ([], "required: KIND"),
         (["chart"], "invalid choice: 'chart'"),
         (["finevision"], "required: --subset"),
-        (["jsonl", "--path", "none.jsonl"], "none.jsonl: no such file"),
+        (["jsonl", "--path", "none.jsonl"], "none.jsonl: "),
         (["chartqa", "--workers", "many"], "invalid int value: 'many'"),
-        (["chartqa", "--limit", "0"], "--limit 0: must be 1 or more"),
-        (["chartqa", "--name", "a b"], "--name 'a b': letters"),
-        (["chartqa", "--repo", "FineVision"], "written as OWNER/NAME"),
+        (["chartqa", "--limit", "0"], "--limit 0: "),
+        (["chartqa", "--name", "a b"], "--name 'a b': "),
+        (["chartqa", "--repo", "FineVision"], "OWNER/NAME"),
         (["chartqa", "--lim", "3"], "unrecognized arguments: --lim 3"),
     ],
 )
-def test_what_cannot_be_meant(
-    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+def test_invalid_command_lines(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises((SystemExit, UsageError)) as caught:
         tool.main(words)
     if isinstance(caught.value, SystemExit):
         assert caught.value.code == 2
         error = capsys.readouterr().err
-        assert error.count("\n") == 1 and said in error
+        assert error.count("\n") == 1 and message in error
     else:
-        assert said in str(caught.value)
+        assert message in str(caught.value)
 
 
-def test_help_is_there_for_everything(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_kind_has_its_help(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         tool.main(["--help"])
     whole_help = capsys.readouterr().out

@@ -62,7 +62,7 @@ def test_every_row_is_a_sample_or_a_reject(options: ConversionOptions, source: N
     }  # fmt: skip
 
 
-def test_nothing_but_the_set_is_left(options: ConversionOptions) -> None:
+def test_only_the_set_is_left_behind(options: ConversionOptions) -> None:
     convert(Numbered(45), options)
     assert sorted(made(options.out)) == sorted(
         [f"set-{n:03d}{end}" for n in range(5) for end in (".tar", ".index.parquet")] + ["set.json"]
@@ -70,14 +70,16 @@ def test_nothing_but_the_set_is_left(options: ConversionOptions) -> None:
 
 
 @pytest.mark.parametrize("workers", [2, 3])
-def test_workers_change_nothing(options: ConversionOptions, source: Numbered, workers: int) -> None:
+def test_any_number_of_workers_gives_the_same_files(
+    options: ConversionOptions, source: Numbered, workers: int
+) -> None:
     convert(source, options)
     many = replace(options, out=options.out.parent / "many", workers=workers)
     convert(source, many)
     assert made(many.out) == made(options.out)
 
 
-def test_rejects_elsewhere_never_move_a_shard(options: ConversionOptions) -> None:
+def test_rejects_do_not_change_other_shards(options: ConversionOptions) -> None:
     convert(Numbered(45, BAD), options)
     other = replace(options, out=options.out.parent / "other")
     convert(Numbered(45, BAD - {3, 6}), other)
@@ -87,7 +89,7 @@ def test_rejects_elsewhere_never_move_a_shard(options: ConversionOptions) -> Non
         assert first[f"set-{number:03d}.tar"] == second[f"set-{number:03d}.tar"]
 
 
-def test_a_slice_has_the_same_shards_where_it_covers_them(options: ConversionOptions) -> None:
+def test_a_slice_has_the_same_whole_shards(options: ConversionOptions) -> None:
     convert(Numbered(45), options)
     part = replace(options, out=options.out.parent / "part", start=15, stop=35)
     manifest = convert(Numbered(45), part)
@@ -103,7 +105,7 @@ def test_a_slice_has_the_same_shards_where_it_covers_them(options: ConversionOpt
     assert convert(Numbered(45), more).provenance["stop"] == 45
 
 
-def test_a_broken_source_is_gone_on_from(
+def test_a_conversion_resumes_after_the_source_failed(
     options: ConversionOptions, source: Numbered, tmp_path: Path
 ) -> None:
     convert(source, replace(options, out=tmp_path / "whole"))
@@ -118,11 +120,11 @@ def test_a_broken_source_is_gone_on_from(
     shown = io.StringIO()
     convert(source, options, Progress(shown))
     assert reads(tmp_path / "log") == [(30, 45)]
-    assert "set: 30 of 45 rows are there, going on" in shown.getvalue()
+    assert "30 of 45 rows" in shown.getvalue()
     assert made(options.out) == made(tmp_path / "whole")
 
 
-def test_what_is_missing_in_the_middle_is_made_again(
+def test_lost_shards_of_an_unfinished_set_are_recreated(
     options: ConversionOptions, source: Numbered, tmp_path: Path
 ) -> None:
     convert(source, replace(options, out=tmp_path / "whole"))
@@ -136,7 +138,7 @@ def test_what_is_missing_in_the_middle_is_made_again(
     assert made(options.out) == made(tmp_path / "whole")
 
 
-def test_a_complete_set_is_left_alone(
+def test_a_complete_set_is_not_touched(
     options: ConversionOptions, source: Numbered, tmp_path: Path
 ) -> None:
     manifest = convert(source, options)
@@ -149,7 +151,7 @@ def test_a_complete_set_is_left_alone(
     assert {path: path.stat().st_mtime_ns for path in options.out.iterdir()} == before
 
 
-def test_what_a_complete_set_has_lost_is_made_again(
+def test_lost_shards_of_a_complete_set_are_recreated(
     options: ConversionOptions, source: Numbered
 ) -> None:
     manifest = convert(source, options)
@@ -165,7 +167,7 @@ def test_what_a_complete_set_has_lost_is_made_again(
 
 @pytest.mark.parametrize("complete", [True, False])
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "difference"),
     [
         ({"shard_samples": 20}, "shard_samples was 10, now 20"),
         ({"start": 5}, "start was 0, now 5"),
@@ -175,7 +177,11 @@ def test_what_a_complete_set_has_lost_is_made_again(
     ],
 )
 def test_shards_of_another_conversion_are_not_mixed_in(
-    options: ConversionOptions, source: Numbered, complete: bool, changed: dict[str, Any], said: str
+    options: ConversionOptions,
+    source: Numbered,
+    complete: bool,
+    changed: dict[str, Any],
+    difference: str,
 ) -> None:
     if complete:
         convert(source, options)
@@ -183,15 +189,15 @@ def test_shards_of_another_conversion_are_not_mixed_in(
         with pytest.raises(SourceError):
             convert(replace(source, breaks_at=25), options)
     before = made(options.out)
-    mine = {key: value for key, value in changed.items() if key in ("salt", "extra")}
-    rest = {key: value for key, value in changed.items() if key not in mine}
-    with pytest.raises(UsageError, match=said) as caught:
-        convert(replace(source, **mine), replace(options, **rest))
+    of_source = {key: value for key, value in changed.items() if key in ("salt", "extra")}
+    of_options = {key: value for key, value in changed.items() if key not in of_source}
+    with pytest.raises(UsageError, match=difference) as caught:
+        convert(replace(source, **of_source), replace(options, **of_options))
     assert "\n" not in str(caught.value)
     assert made(options.out) == before
 
 
-def test_a_conversion_that_made_nothing_binds_nobody(
+def test_a_conversion_without_a_finished_shard_may_be_replaced(
     options: ConversionOptions, source: Numbered
 ) -> None:
     with pytest.raises(SourceError):
@@ -201,31 +207,30 @@ def test_a_conversion_that_made_nothing_binds_nobody(
     assert again == convert(replace(source, salt=9), replace(options, out=options.out / "fresh"))
 
 
-def test_shards_nobody_accounts_for_are_refused(
+def test_shards_of_unknown_origin_are_an_error(
     options: ConversionOptions, source: Numbered
 ) -> None:
     convert(source, options)
     (options.out / "set.json").unlink()
-    with pytest.raises(UsageError, match=r"set-000\.tar is there, but no manifest"):
+    with pytest.raises(UsageError, match=r"set-000\.tar .*manifest.*--name"):
         convert(source, options)
 
 
-def test_too_many_rejects_fail_as_soon_as_it_is_certain(
+def test_too_many_rejects_stop_the_conversion_at_once(
     options: ConversionOptions, tmp_path: Path
 ) -> None:
     source = Numbered(400, frozenset(range(0, 200, 5)), log=tmp_path / "log")
     strict = replace(options, max_reject_fraction=0.05)
     with pytest.raises(OcrError) as caught:
         convert(source, strict)
-    assert str(caught.value).startswith("set: 22 of 400 rows are rejected by now, more than")
-    assert "image 0: not an image" in str(caught.value) and "the first is row 0)" in str(
-        caught.value
-    )
+    message = str(caught.value)
+    assert message.startswith("set: 22 of 400 rows") and "--max-reject-fraction 0.05" in message
+    assert "image 0: not an image" in message and "row 0)" in message
     assert caught.value.exit_status == 1
     assert not (options.out / "set.json").exists()
     assert not (options.out / "set.rejects.jsonl").exists()
     assert len(list(options.out.glob("*.tar"))) == 11
-    # Again: nothing is read to find out.
+    # The second time it fails without reading any rows.
     (tmp_path / "log").unlink()
     with pytest.raises(OcrError, match="rejected"):
         convert(source, strict)
@@ -233,12 +238,12 @@ def test_too_many_rejects_fail_as_soon_as_it_is_certain(
     assert convert(source, options).rejects["rows"] == 40
 
 
-def test_exactly_as_many_rejects_as_are_allowed(options: ConversionOptions) -> None:
+def test_the_largest_allowed_fraction_of_rejects(options: ConversionOptions) -> None:
     source = Numbered(100, frozenset({0, 50}))
     assert convert(source, replace(options, max_reject_fraction=0.02)).rejects["rows"] == 2
 
 
-def test_a_shard_of_rejects_alone_is_there_and_empty(options: ConversionOptions) -> None:
+def test_a_shard_whose_rows_are_all_rejected_is_empty(options: ConversionOptions) -> None:
     source = Numbered(30, frozenset(range(10, 20)))
     manifest = convert(source, replace(options, max_reject_fraction=0.5))
     assert [shard.samples for shard in manifest.shards] == [10, 0, 10]
@@ -246,7 +251,7 @@ def test_a_shard_of_rejects_alone_is_there_and_empty(options: ConversionOptions)
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_a_file_too_large_leaves_nothing(
+def test_a_file_over_the_size_limit_leaves_nothing(
     options: ConversionOptions, source: Numbered, workers: int
 ) -> None:
     import resource
@@ -254,7 +259,7 @@ def test_a_file_too_large_leaves_nothing(
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4_096, hard))
     try:
-        with pytest.raises(DiskError, match=r"set-00\d\.tar: the file would pass the size limit"):
+        with pytest.raises(DiskError, match=r"set-00\d\.tar: .*size limit"):
             convert(source, replace(options, workers=workers))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
@@ -262,30 +267,32 @@ def test_a_file_too_large_leaves_nothing(
     convert(source, options)
 
 
-def test_a_disk_that_is_too_small_is_told_before_the_start(options: ConversionOptions) -> None:
-    with pytest.raises(
-        DiskError, match=r"out: about \d+\.\d TB are needed, .* are free; free some"
-    ):
+def test_a_disk_that_is_too_small_is_an_error_before_anything_is_written(
+    options: ConversionOptions,
+) -> None:
+    with pytest.raises(DiskError, match=r"out: .*\d+\.\d TB .*needed.* free.*--out.*--limit"):
         convert(Numbered(45, bytes_each=1 << 55), options)
     assert not list(options.out.glob("*.tar"))
 
 
-def test_an_output_that_is_being_written(options: ConversionOptions, source: Numbered) -> None:
+def test_an_output_that_another_process_writes(
+    options: ConversionOptions, source: Numbered
+) -> None:
     options.out.mkdir()
     with (
         Lock(options.out / ".set.lock", "a set"),
-        pytest.raises(UsageError, match="being written by another process"),
+        pytest.raises(UsageError, match="another process"),
     ):
         convert(source, options)
 
 
 def test_a_file_where_the_folder_should_be(options: ConversionOptions, source: Numbered) -> None:
     options.out.write_text("")
-    with pytest.raises(DiskError, match="a file stands where a folder is needed"):
+    with pytest.raises(DiskError, match=r"out: .*file.* folder"):
         convert(source, options)
 
 
-def test_left_over_temporaries_go_and_those_of_others_stay(
+def test_old_temporary_files_of_this_set_alone_are_removed(
     options: ConversionOptions, source: Numbered
 ) -> None:
     options.out.mkdir()
@@ -301,30 +308,26 @@ def test_left_over_temporaries_go_and_those_of_others_stay(
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"name": "a.b"}, "--name 'a.b': letters, digits, _ and - only"),
+        ({"name": "a.b"}, "--name 'a.b': .*letters, digits, _ and -"),
         ({"name": ""}, "--name ''"),
         ({"name": "a/b"}, "--name 'a/b'"),
-        ({"shard_samples": 0}, "--shard-samples 0: must be 1 or more"),
-        ({"workers": 0}, "--workers 0: must be 1 or more"),
-        ({"start": -1}, "--start -1: must be 0 or more"),
-        ({"stop": 0}, "--stop 0: must be 1 or more"),
-        ({"limit": 0}, "--limit 0: must be 1 or more"),
-        ({"stop": 3, "limit": 3}, "--stop and --limit both say"),
-        ({"max_reject_fraction": 1.5}, "--max-reject-fraction 1.5: from 0 to 1"),
+        ({"shard_samples": 0}, "--shard-samples 0: .*1 or more"),
+        ({"workers": 0}, "--workers 0: .*1 or more"),
+        ({"start": -1}, "--start -1: .*0 or more"),
+        ({"stop": 0}, "--stop 0: .*1 or more"),
+        ({"limit": 0}, "--limit 0: .*1 or more"),
+        ({"stop": 3, "limit": 3}, "--stop and --limit"),
+        ({"max_reject_fraction": 1.5}, "--max-reject-fraction 1.5: .*0 .*1"),
     ],
 )
-def test_options_that_cannot_be_meant(
-    options: ConversionOptions, values: dict[str, Any], message: str
-) -> None:
+def test_invalid_options(options: ConversionOptions, values: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=f"^{message}"):
         replace(options, **values)
 
 
 @pytest.mark.parametrize("values", [{"start": 45}, {"stop": 46}, {"start": 9, "stop": 9}])
-def test_slices_with_nothing_in_them(
-    options: ConversionOptions, source: Numbered, values: dict[str, int]
-) -> None:
-    with pytest.raises(UsageError, match="the data set has 45 rows"):
+def test_empty_slices(options: ConversionOptions, source: Numbered, values: dict[str, int]) -> None:
+    with pytest.raises(UsageError, match=r"rows \[\d+:\d+\]: .*45 rows"):
         convert(source, replace(options, **values))
-    with pytest.raises(UsageError, match="the data set has 0 rows"):
+    with pytest.raises(UsageError, match=r"rows \[0:0\]: .* 0 rows"):
         convert(Numbered(0), options)

@@ -1,4 +1,4 @@
-"""`--compress zstd`: the same conversion, with shards that end in .tar.zst."""
+"""`--compress zstd`: the same conversion, with shards named .tar.zst."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def source(tmp_path: Path) -> Numbered:
     return Numbered(45, BAD, log=tmp_path / "log")
 
 
-def test_the_same_samples_as_plain(
+def test_compressed_shards_have_the_same_samples_as_plain_ones(
     options: ConversionOptions, source: Numbered, tmp_path: Path
 ) -> None:
     packed = convert(source, options)
@@ -55,7 +55,9 @@ def test_the_same_samples_as_plain(
     )
 
 
-def test_workers_and_a_break_change_nothing(options: ConversionOptions, tmp_path: Path) -> None:
+def test_workers_and_a_failed_source_do_not_change_the_files(
+    options: ConversionOptions, tmp_path: Path
+) -> None:
     convert(Numbered(45, BAD), replace(options, workers=3))
     broken = replace(options, out=tmp_path / "broken")
     with pytest.raises(OcrError):
@@ -69,7 +71,7 @@ def test_workers_and_a_break_change_nothing(options: ConversionOptions, tmp_path
 
 @pytest.mark.parametrize("lost", ["set-003.tar.zst", "set-003.index.parquet"])
 @pytest.mark.parametrize("alone", [True, False])
-def test_a_lost_file_is_made_again(
+def test_a_lost_file_is_recreated(
     options: ConversionOptions, source: Numbered, lost: str, alone: bool
 ) -> None:
     convert(source, options)
@@ -82,19 +84,22 @@ def test_a_lost_file_is_made_again(
     assert made(options.out) == before
 
 
-def test_one_kind_is_not_mixed_with_the_other(options: ConversionOptions, source: Numbered) -> None:
+def test_plain_and_compressed_shards_are_not_mixed(
+    options: ConversionOptions, source: Numbered
+) -> None:
     convert(source, options)
     with pytest.raises(UsageError, match="compress was 'zstd', now None"):
         convert(source, replace(options, compress=None))
     (options.out / "set.json").unlink()
-    with pytest.raises(UsageError, match=r"set-000.tar.zst is there, but no manifest"):
+    with pytest.raises(UsageError, match=r"set-000\.tar\.zst .*manifest.*--name"):
         convert(source, options)
-    with pytest.raises(UsageError, match="--compress gzip: only zstd is known"):
+    with pytest.raises(UsageError, match=r"--compress gzip: .*zstd"):
         replace(options, compress="gzip")
 
 
 def other_zstd(options: ConversionOptions, shard: int) -> Manifest:
-    """The set as another version of zstd would have made one of its shards."""
+    """Rewrite one shard of the set with another compression level, as if by another zstd version;
+    returns the new manifest."""
     manifest = read_manifest(options.out / "set.json")
     path = options.out / manifest.shards[shard].file
     samples = list(open_shards(str(path)))
@@ -110,7 +115,9 @@ def other_zstd(options: ConversionOptions, shard: int) -> Manifest:
     return other
 
 
-def test_a_repair_by_another_version_of_zstd(options: ConversionOptions, source: Numbered) -> None:
+def test_a_repair_with_another_version_of_zstd(
+    options: ConversionOptions, source: Numbered
+) -> None:
     ours = convert(source, options)
     other = other_zstd(options, 2)
     assert other.shards[2].digest != ours.shards[2].digest
@@ -120,21 +127,21 @@ def test_a_repair_by_another_version_of_zstd(options: ConversionOptions, source:
     assert len(open_shards(str(options.out / "set.json"))) == 41
 
 
-def test_a_source_that_changed_is_not_taken_for_a_repair(options: ConversionOptions) -> None:
+def test_a_repair_from_a_changed_source_replaces_nothing(options: ConversionOptions) -> None:
     convert(Numbered(45, BAD), options)
     before = made(options.out)
     path = options.out / "set-002.tar.zst"
     path.unlink()
-    with pytest.raises(OcrError, match="the source has changed; nothing was replaced"):
+    with pytest.raises(OcrError, match=r"set-002\.tar\.zst: .*manifest.*source has changed"):
         convert_one(Numbered(45, BAD | {22}), options, 2)
     assert not path.exists() and index_path(path).exists()
     assert made(options.out) == {k: v for k, v in before.items() if k != path.name}
 
 
-def test_a_row_too_large_is_a_reject(options: ConversionOptions) -> None:
+def test_a_row_that_is_too_large_is_rejected(options: ConversionOptions) -> None:
     source = Numbered(45, salt="x" * (1 << 24))
     few = replace(options, start=0, limit=2, shard_samples=2, max_reject_fraction=1)
     manifest = convert(source, few)
     assert manifest.rejects["rows"] == 2
     (reason,) = manifest.rejects["reasons"]
-    assert "a compressed shard's samples have at most" in reason
+    assert "compressed shard" in reason and "at most" in reason

@@ -1,4 +1,4 @@
-"""The conversion killed with SIGKILL, run again, and compared with the unbroken one."""
+"""Conversions that are killed with SIGKILL, repeated, and compared with an undisturbed one."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_killed_at_eight_points(whole: tuple[dict[str, bytes], int], tmp_path: P
         kill_and_go_on(files, at, tmp_path)
 
 
-def test_a_compressed_one_killed_at_four_points(tmp_path: Path) -> None:
+def test_a_compressed_conversion_killed_at_four_points(tmp_path: Path) -> None:
     files, count = unbroken(tmp_path, ZSTD)
     assert [name for name in files if name.endswith(".tar.zst")]
     for at in spread(count, 4):

@@ -1,4 +1,4 @@
-"""Which rows lie in which shard."""
+"""Which rows are in which shard."""
 
 from __future__ import annotations
 
@@ -24,6 +24,6 @@ def test_shards_cover_the_slice_once(rows: int, size: int, data: st.DataObject) 
     ("rows", "file"),
     [(18_265, "a-007.tar"), (1_024_000, "a-007.tar"), (1_024_001, "a-0007.tar")],
 )
-def test_digits_depend_on_all_rows(rows: int, file: str) -> None:
+def test_the_number_of_digits_depends_on_all_rows(rows: int, file: str) -> None:
     assert Layout("a", rows, 0, 10, 1024).file(7) == file
     assert len(Layout("chartqa", 18_265, 0, 18_265, 1024).shards) == 18

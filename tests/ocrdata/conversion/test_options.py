@@ -10,22 +10,22 @@ OUT = Path("out")
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
-        ({"name": "a/b"}, "--name 'a/b': letters, digits, _ and - only"),
+        ({"name": "a/b"}, "--name 'a/b': .*letters, digits, _ and -"),
         ({"name": "-a"}, "--name '-a'"),
-        ({"shard_samples": 0}, "--shard-samples 0: must be 1 or more"),
+        ({"shard_samples": 0}, "--shard-samples 0: .*1 or more"),
         ({"workers": 0}, "--workers 0"),
-        ({"start": -1}, "--start -1: must be 0 or more"),
+        ({"start": -1}, "--start -1: .*0 or more"),
         ({"stop": 0}, "--stop 0"),
         ({"limit": 0}, "--limit 0"),
-        ({"stop": 5, "limit": 5}, "--stop and --limit both say where to end"),
-        ({"compress": "gzip"}, "--compress gzip: only zstd is known"),
-        ({"max_reject_fraction": 1.5}, "--max-reject-fraction 1.5: from 0 to 1"),
+        ({"stop": 5, "limit": 5}, "--stop and --limit"),
+        ({"compress": "gzip"}, "--compress gzip: .*zstd"),
+        ({"max_reject_fraction": 1.5}, "--max-reject-fraction 1.5: .*0 .*1"),
     ],
 )
-def test_what_cannot_be_meant(values: dict[str, Any], said: str) -> None:
-    with pytest.raises(UsageError, match=f"^{said}"):
+def test_invalid_values(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=f"^{message}"):
         ConversionOptions(OUT, **{"name": "x", **values})
 
 
@@ -40,13 +40,15 @@ def test_what_cannot_be_meant(values: dict[str, Any], said: str) -> None:
     ],
 )
 @pytest.mark.parametrize("compress", [None, "zstd"])
-def test_the_layout(values: dict[str, Any], rows: range, compress: str | None) -> None:
+def test_the_layout_covers_the_slice(
+    values: dict[str, Any], rows: range, compress: str | None
+) -> None:
     layout = ConversionOptions(OUT, "x", shard_samples=10, compress=compress, **values).layout(50)
     assert [row for shard in layout.shards for row in layout.span(shard)] == list(rows)
     assert layout.file(3) == ("x-003.tar.zst" if compress else "x-003.tar")
 
 
-def test_rows_that_are_not_there() -> None:
+def test_slices_out_of_range() -> None:
     for values in ({"stop": 51}, {"start": 50}, {"start": 60, "limit": 5}):
-        with pytest.raises(UsageError, match="the data set has 50 rows"):
+        with pytest.raises(UsageError, match=r"rows \[\d+:\d+\]: .*50 rows"):
             ConversionOptions(OUT, "x", **values).layout(50)

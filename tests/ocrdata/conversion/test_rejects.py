@@ -7,7 +7,7 @@ from ocrdata.conversion.rejects import examples, reasons, rejects_path, write_re
 REJECTS = [(3, "image 0: bad"), (5, "no turns"), (9, "image 12: bad")]
 
 
-def test_lines_and_none(tmp_path: Path) -> None:
+def test_the_file_has_a_line_per_reject_and_is_absent_without_any(tmp_path: Path) -> None:
     path = rejects_path(tmp_path, "set")
     write_rejects(path, REJECTS[:2])
     assert path.name == "set.rejects.jsonl"
@@ -19,7 +19,7 @@ def test_lines_and_none(tmp_path: Path) -> None:
     write_rejects(path, [])
 
 
-def test_reasons_are_counted_without_their_numbers() -> None:
+def test_reasons_that_differ_only_in_numbers_are_counted_together() -> None:
     assert reasons(REJECTS) == {"image N: bad": 2, "no turns": 1}
     assert examples(REJECTS) == [
         "image 0: bad (2 rows, the first is row 3)",

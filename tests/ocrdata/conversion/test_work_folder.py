@@ -25,7 +25,7 @@ def make_shard(folder: Path) -> ShardRecord:
         return ShardRecord(writer.close(), 3, 4, 5, ((7, "why"),))
 
 
-def test_a_record_is_that_of_the_files_it_was_made_of(tmp_path: Path) -> None:
+def test_a_record_is_valid_only_for_the_files_it_was_written_for(tmp_path: Path) -> None:
     folder = WorkFolder(tmp_path, "set")
     assert folder.provenance() is None and recorded_provenance(tmp_path, "set") is None
     folder.begin({"rows": 3})
@@ -48,12 +48,12 @@ def test_a_record_is_that_of_the_files_it_was_made_of(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("{", "not readable as JSON"),
-        ('{"version": "1.0"}', "not the record of a conversion"),
-        ('{"version": "2.0", "provenance": {}}', "format version 2.0 is newer"),
+        ("{", r"recipe\.json: .*JSON"),
+        ('{"version": "1.0"}', r"recipe\.json: .*conversion.*delete"),
+        ('{"version": "2.0", "provenance": {}}', r"recipe\.json: .*version 2\.0"),
     ],
 )
-def test_a_recipe_that_cannot_be_read(tmp_path: Path, text: str, message: str) -> None:
+def test_invalid_settings_of_a_conversion(tmp_path: Path, text: str, message: str) -> None:
     folder = WorkFolder(tmp_path, "set")
     folder.path.mkdir()
     (folder.path / "recipe.json").write_text(text)
@@ -61,7 +61,7 @@ def test_a_recipe_that_cannot_be_read(tmp_path: Path, text: str, message: str) -
         folder.provenance()
 
 
-def test_workers_hold_the_folder_until_they_end(tmp_path: Path) -> None:
+def test_workers_hold_the_folder_until_they_exit(tmp_path: Path) -> None:
     folder = WorkFolder(tmp_path, "set")
     folder.wait_for_orphans()
     folder.begin({})
@@ -75,7 +75,7 @@ def test_workers_hold_the_folder_until_they_end(tmp_path: Path) -> None:
     folder.wait_for_orphans()
 
 
-def test_who_waits_for_orphans_returns_when_the_last_has_ended(tmp_path: Path) -> None:
+def test_waiting_for_orphans_ends_when_the_last_has_exited(tmp_path: Path) -> None:
     folder = WorkFolder(tmp_path, "set")
     folder.begin({})
     code = (
@@ -95,7 +95,7 @@ def test_who_waits_for_orphans_returns_when_the_last_has_ended(tmp_path: Path) -
     waiter.start()
     for orphan in orphans:
         assert until(lambda: waits_on(handle) or not waiter.is_alive())
-        assert waiter.is_alive(), "an orphan lives"
+        assert waiter.is_alive(), "an orphan is still running"
         orphan.kill()
         orphan.communicate()
     waiter.join()
