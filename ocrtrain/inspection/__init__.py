@@ -1,5 +1,4 @@
-"""Any batch of any run, rebuilt and shown. In: a run folder and a step. Out: the batch with a
-verdict whether it is the one that was trained on, as text, as a picture and as a page. Read
-`rebuild.py` first. It may import every room, since it shows what all of them do; nothing imports it
-but commands.
+"""Rebuilds any batch of any run and shows it. In: a run folder and a step. Out: the batch, a
+verdict on whether it is the one trained on, and a report as terminal text, a picture and an HTML
+page. Read `rebuild.py` first. This room may import all others; only commands import it.
 """

@@ -1,8 +1,8 @@
-"""The batch of any step, rebuilt from a run folder: no GPU, no weights.
+"""Rebuilds the batch of any step of a run, without a GPU and without weights.
 
-Owner of what a batch is rebuilt from (`config.json`, `plan.json`, `tokenizer.json`, `bad.jsonl` and
-the shards, wherever they lie by now) and of the verdict whether it is the one that was trained on
-(`batches.jsonl`). It takes no lock and changes nothing in the run, which may be going on meanwhile.
+In: `config.json`, `plan.json`, `tokenizer.json` and `bad.jsonl` of the run folder, and the shards,
+which may have moved. Out: the batch and a verdict, by comparing its identity with the one recorded
+in `batches.jsonl`. Takes no lock and changes nothing, so training may continue meanwhile.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from ocrtrain.state import checkpoint
 from ocrtrain.state.checkpoint import Checkpoint
 from ocrtrain.state.run_files import read_sealed
 
-_NO_MATTER = ("threads:", "transformers:")
-"""Versions in a checkpoint that no batch depends on."""
+_IRRELEVANT_VERSIONS = ("threads:", "transformers:")
+"""Entries of a checkpoint's versions that no batch depends on."""
 
 
 @dataclass(frozen=True)
 class RebuildRequest:
-    """Which batch. `shards` and `text` say where the run's shards lie by now, where they moved;
+    """Which batch to rebuild. `shards` and `text` give the new paths of shards that have moved;
     `world` 0 asks for the rows of all ranks."""
 
     run: Path
@@ -48,8 +48,8 @@ class RebuildRequest:
 
 
 class RebuiltSample(NamedTuple):
-    """A sample of a batch: the number of its row in the global batch, where it lies in it, the
-    epoch of its source, and width and height of its images in px, as they were before loading."""
+    """A sample of a batch: its row in the global batch, its segment of that row, the epoch of its
+    source, and the original width and height of its images in px."""
 
     row: int
     segment: Segment
@@ -59,15 +59,15 @@ class RebuiltSample(NamedTuple):
 
 @dataclass(frozen=True)
 class RebuiltBatch:
-    """A batch as it was trained on, or will be.
+    """A batch as it was, or will be, trained on.
 
-    `batch` holds the rows asked for, which are `rows` of the global batch; `identity` is the global
-    batch's, and `recorded` what training wrote down for it ("" where it has not come so far).
-    `compared` is the step whose identity was compared: this one, else the last one recorded, else
-    -1. `problem` says what speaks against the batch; None where nothing does.
+    `batch` holds the requested rows, which are `rows` of the global batch. `identity` is that of
+    the global batch and `recorded` the one training logged ("" if it has not reached the step).
+    `compared` is the step whose identities were compared: this one, else the last one recorded,
+    else -1. `problem` is why the batch may differ from the one trained on, or None.
     """
 
-    asked: RebuildRequest
+    request: RebuildRequest
     config: Config
     tokenizer: Tokenizer
     steps: int
@@ -81,29 +81,27 @@ class RebuiltBatch:
 
     @property
     def verdict(self) -> str:
-        """The identity and how it stands to the record, in one line."""
-        whole = " of the whole batch" if self.asked.world else ""
+        """The identity and how it compares with the recorded one, in one line."""
+        scope = " of the global batch" if self.request.world else ""
+        identity = f"identity {self.identity}{scope}"
         if self.problem is not None:
-            return f"identity {self.identity}{whole} IS NOT KNOWN TO BE THE ONE TRAINED ON"
+            return f"{identity}: NOT VERIFIED AS THE BATCH TRAINED ON"
         if self.recorded:
-            return f"identity {self.identity}{whole} equals the one recorded"
-        last = f"; step {self.compared}, the last it has, is the same" if self.compared >= 0 else ""
-        return (
-            f"identity {self.identity}{whole}: training has not finished step {self.asked.step} "
-            f"yet{last}"
-        )
+            return f"{identity} matches the recorded one"
+        last = f"; step {self.compared}, the last recorded, matches" if self.compared >= 0 else ""
+        return f"{identity}: training has not finished step {self.request.step} yet{last}"
 
     @property
     def title(self) -> str:
-        """'step 12 of 400', with the rank where one was asked for."""
-        asked = self.asked
-        rank = f", rank {asked.rank} of {asked.world}" if asked.world else ""
-        return f"step {asked.step} of {self.steps:,}{rank}"
+        """'step 12 of 400', or 'step 12 of 400, rank 0 of 2' if a rank was requested."""
+        request = self.request
+        rank = f", rank {request.rank} of {request.world}" if request.world else ""
+        return f"step {request.step} of {self.steps:,}{rank}"
 
 
 @dataclass(frozen=True)
 class _OpenedRun:
-    """A run as its folder has it."""
+    """What a run folder holds, with its shards opened and its plan recomputed."""
 
     folder: Path
     config: Config
@@ -112,41 +110,41 @@ class _OpenedRun:
     plan: Plan
 
     def batch(self, step: int, *, skip: bool) -> Batch:
-        """The global batch of a step with the holes that are on record; with `skip` more of them,
-        where samples cannot be used."""
+        """The global batch of a step, in which samples recorded as skipped are masked. With
+        `skip`, others that cannot be used are masked too; otherwise they raise."""
         bad = SkippedSamples(skip=skip)
         bad.replay(self.folder)
-        stream = Stream(self.plan, self.sources, self.config, tokenizer=self.tokenizer, bad=bad)
+        stream = Stream(self.plan, self.sources, self.config, tokenizer=self.tokenizer, skipped=bad)
         return stream.batch(step)
 
 
-def rebuild(asked: RebuildRequest) -> RebuiltBatch:
-    """Rebuild a batch and compare it with what was recorded.
+def rebuild(request: RebuildRequest) -> RebuiltBatch:
+    """Rebuilds a batch and compares its identity with the recorded one.
 
-    Raises UsageError for a step or rank that is not there or shards that are not found, TrainError
-    for a run whose files are missing, damaged or not each other's, and what reading shards raises.
+    Raises UsageError if the step or rank is out of range or shards are not found, TrainError if
+    files of the run are missing, corrupted or inconsistent, and whatever reading shards raises.
     """
-    run = _open(asked)
+    run = _open(request)
     rows = range(run.plan.batch)
-    if asked.world:
-        rows = rank_rows(run.plan.batch, asked.rank, asked.world)
-    # Listed before the record is read: a checkpoint is never ahead of it.
-    saved = checkpoint.complete_checkpoints(asked.run)
-    recorded = batch_log.identity_at(asked.run, asked.step)
-    # What training has read without a complaint must be read again; what it has still to read may
-    # be skipped by it.
-    whole = run.batch(asked.step, skip=run.config.bad_samples == "skip" and not recorded)
-    newest = None if recorded else batch_log.newest(asked.run)
+    if request.world:
+        rows = rank_rows(run.plan.batch, request.rank, request.world)
+    # Listed before the log is read, since training logs a batch before it saves a checkpoint.
+    saved = checkpoint.complete_checkpoints(request.run)
+    recorded = batch_log.identity_at(request.run, request.step)
+    # Samples of a recorded batch were readable and must still be; in a step to come, training may
+    # skip those that are not.
+    whole = run.batch(request.step, skip=run.config.bad_samples == "skip" and not recorded)
+    newest = None if recorded else batch_log.newest(request.run)
     if recorded:
-        problem = _compare(run, asked.step, whole.identity, recorded)
-    elif newest is not None:  # then at least what was trained on last must be the same
+        problem = _compare(run, request.step, whole.identity, recorded)
+    elif newest is not None:  # verify the last batch that was recorded instead
         step, identity = newest
         problem = _compare(run, step, run.batch(step, skip=False).identity, identity)
     else:
         problem = None
     batch = whole.split(len(rows))[rows.start // len(rows)]
     return RebuiltBatch(
-        asked=asked,
+        request=request,
         config=run.config,
         tokenizer=run.tokenizer,
         steps=run.plan.steps,
@@ -155,86 +153,89 @@ def rebuild(asked: RebuildRequest) -> RebuiltBatch:
         samples=_samples(run, batch, rows),
         identity=whole.identity,
         recorded=recorded,
-        compared=asked.step if recorded else newest[0] if newest else -1,
-        problem=problem or (None if recorded else _lost(run, asked.step, saved)),
+        compared=request.step if recorded else newest[0] if newest else -1,
+        problem=problem or (None if recorded else _missing_record(run, request.step, saved)),
     )
 
 
-def _open(asked: RebuildRequest) -> _OpenedRun:
-    """Read the run's files and open its shards."""
-    if (asked.run / checkpoint.COMPLETE).is_file():
-        raise UsageError(f"{asked.run} is a checkpoint; name its run: {asked.run.parent.parent}")
-    began = _config(asked.run)
-    config = _with_places(began, asked)
-    tokenizer = _tokenizer(asked.run)
-    sources = _sources(config, began)
-    plan = plan_rows(config, sources, tokenizer)
-    remedy = "say where those lie by --shards and --text"
-    check_same(asked.run / "plan.json", plan.to_json(), remedy=remedy)
-    if not 0 <= asked.step < plan.steps:
+def _open(request: RebuildRequest) -> _OpenedRun:
+    """Reads the run's files, opens its shards and checks that its plan can be reproduced."""
+    if (request.run / checkpoint.COMPLETE).is_file():
         raise UsageError(
-            f"--step {asked.step}: the plan of {asked.run} has the steps 0 to {plan.steps - 1}"
+            f"--run {request.run} is a checkpoint, not a run folder; use --run "
+            f"{request.run.parent.parent}"
         )
-    return _OpenedRun(asked.run, config, tokenizer, sources, plan)
+    original = _config(request.run)
+    config = _with_moved_shards(original, request)
+    tokenizer = _tokenizer(request.run)
+    sources = _sources(config, original)
+    plan = plan_rows(config, sources, tokenizer)
+    remedy = "pass the paths of the run's own shards with --shards and --text"
+    check_same(request.run / "plan.json", plan.to_json(), remedy=remedy)
+    if not 0 <= request.step < plan.steps:
+        raise UsageError(
+            f"--step {request.step} is out of range: {request.run} has steps 0 to {plan.steps - 1}"
+        )
+    return _OpenedRun(request.run, config, tokenizer, sources, plan)
 
 
 def _config(run: Path) -> Config:
-    """The config a run was started with."""
+    """The config the run was started with."""
     path = run / "config.json"
     if not path.exists():
-        raise UsageError(f"--run {run} holds no run: there is no {path}")
+        raise UsageError(f"--run {run} is not a run folder: {path} is missing")
     return from_json(read_sealed(path))
 
 
-def _with_places(config: Config, asked: RebuildRequest) -> Config:
-    """A run's config with its shards where they are said to lie."""
-    if asked.text and not config.text:
-        raise UsageError(f"--text: the run in {asked.run} has no text-only shards")
+def _with_moved_shards(config: Config, request: RebuildRequest) -> Config:
+    """The run's config with the new paths of its shards."""
+    if request.text and not config.text:
+        raise UsageError(f"--text: the run {request.run} has no text-only shards")
     return replace(
         config,
-        shards=_moved(asked.shards, config.shards),
-        text=_moved(asked.text, config.text),
+        shards=_moved(request.shards, config.shards),
+        text=_moved(request.text, config.text),
     )
 
 
-def _moved(now: Sequence[str], then: tuple[str, ...]) -> tuple[str, ...]:
-    """A spec that says where shards lie now; the run's own slice holds where it has none."""
-    if not now:
-        return then
-    *others, last = now
-    taken = split_slice(then[-1])[1]
-    if taken is not None and split_slice(last)[1] is None:
-        last = f"{last}[{taken}]"
+def _moved(new: Sequence[str], original: tuple[str, ...]) -> tuple[str, ...]:
+    """The new specs, or the original ones if there are none; a missing slice is the original's."""
+    if not new:
+        return original
+    *others, last = new
+    original_slice = split_slice(original[-1])[1]
+    if original_slice is not None and split_slice(last)[1] is None:
+        last = f"{last}[{original_slice}]"
     return (*others, last)
 
 
 def _tokenizer(run: Path) -> Tokenizer:
-    """The run's tokenizer. Raises TrainError where its file is not what the run has written."""
+    """The run's tokenizer. Raises TrainError if its file is missing or corrupted."""
     path = run / "tokenizer.json"
-    remedy = "every checkpoint of the run has a copy to put there"
+    remedy = "restore it from any checkpoint of the run"
     if not path.exists():
-        raise TrainError(f"{path}: the file is missing; {remedy}")
+        raise TrainError(f"{path} is missing; {remedy}")
     try:
         return load_tokenizer(path)
     except OcrError as exc:
         raise TrainError(f"{exc}; {remedy}") from exc
 
 
-def _sources(config: Config, began: Config) -> Sources:
-    """The shards trained on. One that is not found may have been named from another folder by the
-    config the run began with."""
+def _sources(config: Config, original: Config) -> Sources:
+    """Opens the shards trained on. Raises UsageError if some are not found, perhaps since the run
+    gave their paths relative to another folder."""
     try:
         return open_training(config)
     except SpecError as exc:
-        named = shlex.join([*began.shards, *began.text])
+        specs = shlex.join([*original.shards, *original.text])
         raise UsageError(
-            f"{exc}; the run was started with {named}: go to the folder that was named from, or "
-            "say where they lie now by --shards and --text"
+            f"{exc}; the run was started with {specs}: run this command in the same folder as "
+            "training, or pass the new paths with --shards and --text"
         ) from exc
 
 
 def _samples(run: _OpenedRun, batch: Batch, rows: range) -> tuple[RebuiltSample, ...]:
-    """What the plan and the indexes know of each segment, beside the batch."""
+    """Adds to each segment of the batch what the plan and the shard indexes know about it."""
     views = list(run.sources.train.values())
     found = []
     planned = run.plan.rows(batch.step, rows)
@@ -247,34 +248,32 @@ def _samples(run: _OpenedRun, batch: Batch, rows: range) -> tuple[RebuiltSample,
 def _sizes(
     views: list[Shards], place: SampleIndex, segment: Segment
 ) -> tuple[tuple[int, int], ...]:
-    """Width and height of the images that are left of a sample, from the index."""
+    """Original width and height, from the index, of the images a sample has after truncation."""
     images = views[place.source].row(place.position).images[: segment.images]
     return tuple((image.width, image.height) for image in images)
 
 
 def _compare(run: _OpenedRun, step: int, identity: str, recorded: str) -> TrainError | None:
-    """What there is to say where a batch is not the one recorded for its step."""
+    """The error for a batch whose identity is not the one recorded for its step, else None."""
     if identity == recorded:
         return None
     return TrainError(
-        f"{run.folder / batch_log.FILE}: step {step} was trained on the batch with identity "
-        f"{recorded}, what is rebuilt has {identity}; {_reason(run)}"
+        f"{run.folder / batch_log.FILE}: step {step} was trained on a batch with identity "
+        f"{recorded}, but the rebuilt batch has {identity}; {_reason(run)}"
     )
 
 
-def _lost(run: _OpenedRun, step: int, saved: Sequence[Path]) -> TrainError | None:
-    """What there is to say where the record of a step should be, and is not: `saved` are the
-    run's checkpoints."""
+def _missing_record(run: _OpenedRun, step: int, saved: Sequence[Path]) -> TrainError | None:
+    """The error for a step that is not recorded although training has passed it, else None.
+    `saved` are the run's checkpoints."""
     path = run.folder / batch_log.FILE
-    remedy = "bring it back, or show the batch all the same by --anyway"
+    remedy = "restore it, or show the unverified batch with --anyway"
     if not path.exists():
-        return TrainError(
-            f"{path}: the file is missing, nothing says what step {step} was trained on; {remedy}"
-        )
+        return TrainError(f"{path} is missing, so step {step} cannot be verified; {remedy}")
     later = [folder for folder in saved if _step(folder) > step]
     if later:
         return TrainError(
-            f"{path}: it ends before step {step}, though {later[0]} is of a later one; {remedy}"
+            f"{path} ends before step {step}, but {later[0]} is of a later step; {remedy}"
         )
     return None
 
@@ -284,20 +283,22 @@ def _step(folder: Path) -> int:
 
 
 def _reason(run: _OpenedRun) -> str:
-    """What can have made the batch another, by the newest checkpoint."""
+    """Why the batch may differ: what has changed since the newest checkpoint."""
     found = checkpoint.complete_checkpoints(run.folder)
     if not found:
-        return "no checkpoint says under which library versions it was trained"
+        return "the cause is unknown, since the run has no checkpoint to compare with"
     folder = found[-1]
     try:
         saved = Checkpoint.open(folder)
-        # A checkpoint holds the steps that there are, config.json those that were asked for.
+        # A checkpoint has the planned number of steps, config.json the requested one.
         changed = differences(replace(saved.config, steps=run.config.steps), run.config)
         if saved.tokenizer().fingerprint != run.tokenizer.fingerprint:
-            changed.append("the tokenizer is another")
-        changed += [text for text in saved.changed_versions() if not text.startswith(_NO_MATTER)]
+            changed.append("the tokenizer differs")
+        changed += [
+            text for text in saved.changed_versions() if not text.startswith(_IRRELEVANT_VERSIONS)
+        ]
     except (OcrError, OSError, json.JSONDecodeError) as exc:
-        return f"{folder}, which could tell why, cannot be read: {exc}"
+        return f"the cause is unknown, since {folder} cannot be read: {exc}"
     if not changed:
-        return f"settings, tokenizer and library versions are those of {folder}"
-    return f"differing from {folder}: {'; '.join(changed)}"
+        return f"settings, tokenizer and library versions match {folder}"
+    return f"changed since {folder}: {'; '.join(changed)}"

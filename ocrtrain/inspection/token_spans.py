@@ -1,9 +1,8 @@
-"""Ids of a row as a person reads them: stretches of text, special tokens, images.
+"""Turns the token ids of a row back into what a person can read: text, special tokens, images.
 
-Owner of the way back from ids to what they stand for, and of making visible what nobody would see:
-control characters, odd spaces, marks that turn the direction of writing. It marks nothing up; the
-terminal (`ocrtrain.inspection.report`), the page (`ocrtrain.inspection.pages.batch`) and the sheet
-(`ocrtrain.inspection.contact_sheet`) do.
+`visible` replaces characters that would not show (control characters, odd spaces, marks that change
+the writing direction) by ones that do. No markup is added here: the terminal report, the page and
+the contact sheet each add their own.
 """
 
 from __future__ import annotations
@@ -22,19 +21,19 @@ TEXT, SPECIAL, IMAGE = "text", "special", "image"
 
 REPLACEMENT = "\ufffd"
 LONGEST_CHARACTER = 4
-"""Bytes of a character in UTF-8: it lies in as many tokens at most."""
+"""Bytes of a character in UTF-8, hence the most tokens it can be split into."""
 
-_NAMED = {"\n": "\u21b5", "\t": "\u21e5", "\x7f": "\u2421"}
-_UNSEEN = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs"}
-"""Unicode categories of what shows as nothing, or changes how its neighbours show."""
+_SYMBOLS = {"\n": "\u21b5", "\t": "\u21e5", "\x7f": "\u2421"}
+_INVISIBLE = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs"}
+"""Unicode categories of characters that do not show, or that change how others show."""
 
 
 class Span(NamedTuple):
-    """Neighbouring ids that are read as one: a token of text (or the few that share a character), a
-    special token, or all positions of an image.
+    """Consecutive ids shown as one unit: one text token (several where a character is split over
+    them), one special token, or all positions of an image.
 
-    `text` is the token's text, the special's name, or "image"; `start` is the position of the first
-    id in its sample.
+    `text` is the token's text, the special token's name, or "image"; `start` is the position of the
+    first id in its sample.
     """
 
     kind: str
@@ -45,8 +44,8 @@ class Span(NamedTuple):
 
 
 class PositionSpan(NamedTuple):
-    """Neighbouring positions of a row of one kind: "image", "supervised" or "context". `start` and
-    `stop` count from the row's beginning."""
+    """Consecutive positions of one kind: "image", "supervised" or "context". `start` and `stop` are
+    positions in the row."""
 
     kind: str
     start: int
@@ -54,15 +53,16 @@ class PositionSpan(NamedTuple):
 
 
 def supervised_ids(batch: Batch, row: int) -> list[bool]:
-    """For each id of a row whether it is predicted: whether the position before it carries loss."""
+    """Whether each id of a row is a training target, that is, whether the position before it
+    contributes to the loss."""
     return [False, *(batch.targets[row, :-1] != IGNORE).tolist()]
 
 
 def spans(batch: Batch, row: int, segment: Segment, tokenizer: Tokenizer) -> Iterator[Span]:
-    """The ids of one sample of row `row` of a batch, from its first to its last."""
+    """Splits the ids of one sample, which is in row `row` of the batch, into spans, in order."""
     first, last = segment.start, segment.start + segment.length
     ids = batch.input_ids[row, first:last].tolist()
-    wanted = supervised_ids(batch, row)[first:last]
+    supervised = supervised_ids(batch, row)[first:last]
     names = {number: name for name, number in tokenizer.specials.items()}
     slots, at = image_slots(batch.image_size), 0
     while at < len(ids):
@@ -75,13 +75,13 @@ def spans(batch: Batch, row: int, segment: Segment, tokenizer: Tokenizer) -> Ite
             following = list(takewhile(lambda number: number not in names, near))
             count, text = _characters(following, tokenizer)
             kind = TEXT
-        yield Span(kind, text, tuple(ids[at : at + count]), at, wanted[at])
+        yield Span(kind, text, tuple(ids[at : at + count]), at, supervised[at])
         at += count
 
 
 def _characters(ids: Sequence[int], tokenizer: Tokenizer) -> tuple[int, str]:
-    """How many of the ids it takes until all characters are whole, and their text; the first alone
-    where they never are."""
+    """The fewest leading ids that decode to whole characters, and their text; just the first id if
+    no number of them does."""
     for count in range(1, len(ids) + 1):
         text = tokenizer.decode(ids[:count])
         if REPLACEMENT not in text:
@@ -92,32 +92,32 @@ def _characters(ids: Sequence[int], tokenizer: Tokenizer) -> tuple[int, str]:
 def position_spans(
     batch: Batch, row: int, segment: Segment, tokenizer: Tokenizer
 ) -> Iterator[PositionSpan]:
-    """A sample's positions by what they are, neighbours of one kind together; each image alone."""
+    """Groups a sample's consecutive positions by kind; each image is a group of its own."""
     first, last = segment.start, segment.start + segment.length
     images = (batch.input_ids[row, first:last] == tokenizer.image).tolist()
-    wanted = supervised_ids(batch, row)[first:last]
+    supervised = supervised_ids(batch, row)[first:last]
     slots, at = image_slots(batch.image_size), first
-    for (image, supervised), group in groupby(zip(images, wanted, strict=True)):
+    for (image, is_target), group in groupby(zip(images, supervised, strict=True)):
         length = len(list(group))
-        kind = IMAGE if image else "supervised" if supervised else "context"
+        kind = IMAGE if image else "supervised" if is_target else "context"
         for start in range(at, at + length, slots if image else length):
             yield PositionSpan(kind, start, start + (slots if image else length))
         at += length
 
 
 def first_turn(batch: Batch, row: int, segment: Segment, tokenizer: Tokenizer) -> tuple[str, str]:
-    """What a sample has before its first supervised id, and the supervised ids from there on, as
-    text: images as '[image 273]', special tokens left out."""
+    """The text before a sample's first supervised id, and its first supervised stretch. Images
+    appear as '[image 273]'; special tokens are left out."""
     first, last = segment.start, segment.start + segment.length
     ids = batch.input_ids[row, first:last].tolist()
-    wanted = supervised_ids(batch, row)[first:last]
-    start = wanted.index(True) if True in wanted else len(ids)
-    stop = wanted.index(False, start) if False in wanted[start:] else len(ids)
+    supervised = supervised_ids(batch, row)[first:last]
+    start = supervised.index(True) if True in supervised else len(ids)
+    stop = supervised.index(False, start) if False in supervised[start:] else len(ids)
     slots = image_slots(batch.image_size)
-    return _words(ids[:start], tokenizer, slots), _words(ids[start:stop], tokenizer, slots)
+    return _text_of(ids[:start], tokenizer, slots), _text_of(ids[start:stop], tokenizer, slots)
 
 
-def _words(ids: Sequence[int], tokenizer: Tokenizer, slots: int) -> str:
+def _text_of(ids: Sequence[int], tokenizer: Tokenizer, slots: int) -> str:
     specials = set(tokenizer.specials.values()) - {tokenizer.image}
     text = []
     for image, group in groupby(ids, key=lambda number: number == tokenizer.image):
@@ -130,16 +130,16 @@ def _words(ids: Sequence[int], tokenizer: Tokenizer, slots: int) -> str:
 
 
 def visible(text: str) -> str:
-    """A text in which every character shows: line ends as an arrow, tabs as one with a bar, other
-    characters that would not be seen as their picture or their number."""
+    """Replaces every character that would not show: line ends and tabs by arrows, control
+    characters by their symbols, others by their code points such as ⟨U+202E⟩."""
     return "".join(_visible(character) for character in text)
 
 
 def _visible(character: str) -> str:
-    if character == " " or unicodedata.category(character) not in _UNSEEN:
+    if character == " " or unicodedata.category(character) not in _INVISIBLE:
         return character
-    if character in _NAMED:
-        return _NAMED[character]
+    if character in _SYMBOLS:
+        return _SYMBOLS[character]
     if character < " ":
-        return chr(0x2400 + ord(character))  # Unicode's pictures of control characters
+        return chr(0x2400 + ord(character))  # the Unicode block of control pictures
     return f"\u27e8U+{ord(character):04X}\u27e9"

@@ -1,9 +1,8 @@
-"""Batches to be shown: whole runs of a small model, and single ones made of any text."""
+"""Batches to inspect: from whole runs of a small model, or built from given texts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -33,7 +32,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 def config_of(inputs: dict[str, str], out: Path, **values: Any) -> Config:
-    """Squares with sums mixed in; 10 steps of 4 rows."""
+    """The squares data set mixed with sums: 10 steps of 4 rows."""
     base: dict[str, Any] = {
         "text": (inputs["text"] + "[:30]",), "val_text": (inputs["text"] + "[30:32]",),
         "val": (inputs["shards"] + "[48:50]",), "steps": 10, "save_every": 5, "eval_every": 0,
@@ -43,14 +42,14 @@ def config_of(inputs: dict[str, str], out: Path, **values: Any) -> Config:
 
 
 def trained_run(inputs: dict[str, str], out: Path, **values: Any) -> Path:
-    """A run folder after its training."""
+    """Trains a small model and returns its run folder."""
     torch.set_num_threads(1)
     train(config_of(inputs, out, **values))
     return out
 
 
 def break_images(spec: str, positions: Sequence[int]) -> None:
-    """Change a bit in the image of each of these samples; once more mends it."""
+    """Flips a bit in the image of each of these samples; a second call restores them."""
     shards = open_shards(spec)
     for position in positions:
         image = next(m for m in shards.row(position).members if not m.name.endswith(".json"))
@@ -58,10 +57,10 @@ def break_images(spec: str, positions: Sequence[int]) -> None:
         flip(Path(spec).parent / shard, image.offset + 9)
 
 
-def shown_of(
+def rebuilt_of(
     rows: Sequence[Sequence[Sample | str]], *, key: str = "k", source: str = "s", run: str = "run"
 ) -> RebuiltBatch:
-    """A batch of these samples, one group a row; a text stands for a skipped one, and is why."""
+    """A batch with one row per list of samples. A text is a skipped sample: the reason it was."""
     pieces, samples = [], []
     for number, row in enumerate(rows):
         group = []
@@ -78,12 +77,12 @@ def shown_of(
             )
         pieces.append(group)
     batch = collate(0, pieces, tokenizer=tokenizer(), image_size=64)
-    for number, made in enumerate(batch.rows):
-        for segment in made.segments:
+    for number, collated in enumerate(batch.rows):
+        for segment in collated.segments:
             sizes = tuple((12 + n, 8) for n in range(segment.images))
             samples.append(RebuiltSample(number, segment, 3, sizes))
     return RebuiltBatch(
-        asked=RebuildRequest(Path(run), 0), config=replace(CONFIG, seq_len=CONFIG.seq_len),
+        request=RebuildRequest(Path(run), 0), config=CONFIG,
         tokenizer=tokenizer(), steps=5, batch=batch, rows=range(len(rows)),
         samples=tuple(samples), identity=batch.identity, recorded=batch.identity, compared=0,
         problem=None,
@@ -91,12 +90,12 @@ def shown_of(
 
 
 def talk(question: str, answer: str, images: int = 0) -> Sample:
-    """A sample of one turn."""
+    """A sample with one question and one answer."""
     return from_turns([(question, answer)], [b""] * images, source="", meta={})
 
 
 class Page(HTMLParser):
-    """Reads a page and fails where it is not well-formed. Collects tags, attributes and text."""
+    """Parses a page, asserting that it is well-formed. Collects tags, attributes and text."""
 
     def __init__(self, text: str) -> None:
         super().__init__(convert_charrefs=True)
@@ -109,7 +108,7 @@ class Page(HTMLParser):
         assert self.open == []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        assert len({name for name, _ in attrs}) == len(attrs), "an attribute twice"
+        assert len({name for name, _ in attrs}) == len(attrs), "duplicate attribute"
         self.tags.append((tag, dict(attrs)))
         if tag not in VOID:
             self.open.append(tag)
@@ -124,10 +123,10 @@ class Page(HTMLParser):
             self.inside.setdefault(tag, []).append(data)
 
     def attributes(self, tag: str, name: str) -> list[str]:
-        """The values of an attribute of all tags of one name."""
+        """The values of one attribute in all tags of one name."""
         return [value or "" for found, values in self.tags if found == tag
                 for key, value in values.items() if key == name]  # fmt: skip
 
     def within(self, tag: str) -> str:
-        """All text inside tags of one name."""
+        """All text inside the tags of one name."""
         return "".join(self.inside.get(tag, []))

@@ -1,3 +1,3 @@
-"""HTML pages that need nothing else: no network, no script, no other file. `batch.py` fills the
-template of a batch; every text is escaped by the template engine.
+"""HTML pages that need no network, no script and no other file. `batch.py` renders the page of a
+batch from the template and the stylesheet in `templates/`.
 """

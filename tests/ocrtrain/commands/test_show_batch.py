@@ -1,9 +1,10 @@
-"""`tools/show_batch.py` as people type it."""
+"""`tools/show_batch.py` as run from a shell."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -27,8 +28,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return trained_run(inputs, folder / "charts-tiny", stop_at=6, pack=True, pack_window=16)
 
 
-def test_as_typed_without_a_gpu(run: Path, tmp_path: Path) -> None:
-    """In a process of its own that has no CUDA and must not warn."""
+def test_the_command_without_a_gpu(run: Path, tmp_path: Path) -> None:
+    """In a separate process without CUDA, with warnings as errors."""
     before = sorted(path.name for path in run.rglob("*"))
     words = ["--run", str(run), "--step", "3"]
     done = subprocess.run(
@@ -38,7 +39,7 @@ def test_as_typed_without_a_gpu(run: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     line = json.loads((run / "batches.jsonl").read_text().splitlines()[3])
-    assert f"identity {line['identity']} equals the one recorded" in done.stdout
+    assert f"identity {line['identity']} matches the recorded one" in done.stdout
     keys = [f"{shard}:{key}" for row in line["rows"] for _, shard, key in row]
     assert all(key in done.stdout for key in keys)
     page = Page((tmp_path / "shown" / "charts-tiny-step_000003.html").read_text())
@@ -50,7 +51,7 @@ def test_as_typed_without_a_gpu(run: Path, tmp_path: Path) -> None:
 
 
 def show(run: Path, out: Path, *words: object) -> list[str]:
-    """Run the command here; the names of what it wrote."""
+    """Runs the command in this process and returns the names of the files it wrote."""
     assert main(["--run", str(run), "--out", str(out), *map(str, words)]) == 0
     return sorted(path.name for path in out.iterdir())
 
@@ -62,16 +63,16 @@ def test_a_rank_and_a_step_to_come(
         "charts-tiny-step_000002-rank_1_of_2.html", "charts-tiny-step_000002-rank_1_of_2.png",
     ]  # fmt: skip
     printed = capsys.readouterr().out
-    assert "of the whole batch equals the one recorded\n2 rows, " in printed
+    assert "of the global batch matches the recorded one\n2 rows, " in printed
     show(run, tmp_path / "only", "--step", 2, "--rank", 0)
     assert "rank 0 of 1" in capsys.readouterr().out
     show(run, tmp_path / "b", "--step", 9, "--images", 0, "--samples", 1)
     printed = capsys.readouterr().out
-    assert "training has not finished step 9 yet" in printed
+    assert "not finished step 9" in printed
     assert " samples (--samples N)" in printed
 
 
-def refused(status: int, run: Path, out: Path, *words: object) -> str:
+def error_of(status: int, run: Path, out: Path, *words: object) -> str:
     with pytest.raises(OcrError) as caught:
         main(["--run", str(run), "--out", str(out), *map(str, words)])
     assert caught.value.exit_status == status
@@ -79,29 +80,34 @@ def refused(status: int, run: Path, out: Path, *words: object) -> str:
     return str(caught.value)
 
 
-def test_mistakes(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_arguments(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
-    assert "has the steps 0 to 9" in refused(2, run, out, "--step", 10)
-    assert "say with --rank" in refused(2, run, out, "--step", 1, "--world", 2)
-    assert "rank 1 of 1" in refused(2, run, out, "--step", 1, "--rank", 1)
-    assert "cannot be shared out" in refused(2, run, out, "--step", 1, "--rank", 0, "--world", 3)
-    assert "rank 2 of 2" in refused(2, run, out, "--step", 1, "--rank", 2, "--world", 2)
-    assert "holds no run" in refused(2, tmp_path, out, "--step", 1)
+    assert "steps 0 to 9" in error_of(2, run, out, "--step", 10)
+    text = error_of(2, run, out, "--step", 1, "--world", 2)
+    assert "--world 2" in text and "--rank" in text
+    assert "rank 1 of 1" in error_of(2, run, out, "--step", 1, "--rank", 1)
+    text = error_of(2, run, out, "--step", 1, "--rank", 0, "--world", 3)
+    assert re.search(r" 4 .* 3 ", text)
+    assert "rank 2 of 2" in error_of(2, run, out, "--step", 1, "--rank", 2, "--world", 2)
+    assert f"--run {tmp_path} " in error_of(2, tmp_path, out, "--step", 1)
     saved = next(run.glob("checkpoints/step_*"))
-    assert f"is a checkpoint; name its run: {run}" in refused(2, saved, out, "--step", 1)
-    assert "nowhere.json" in refused(2, run, out, "--step", 1, "--shards", "nowhere.json")
+    text = error_of(2, saved, out, "--step", 1)
+    assert f"{saved} is a checkpoint" in text and text.endswith(f"--run {run}")
+    assert "nowhere.json" in error_of(2, run, out, "--step", 1, "--shards", "nowhere.json")
     assert not out.exists()
-    once = ["--step", "1"]
-    wrong = (["--step", "x"], [], [*once, "--images", "-1"], [*once, "--world", "0"])
+    step = ["--step", "1"]
+    wrong = (["--step", "x"], [], [*step, "--images", "-1"], [*step, "--world", "0"])
     for words in wrong:
         with pytest.raises(SystemExit) as ended:
             main(["--run", str(run), *words])
         assert ended.value.code == 2
-    said = capsys.readouterr().err.splitlines()
-    assert len(said) == 4 and "'-1' is no number of 0 or more" in said[2]
+    errors = capsys.readouterr().err.splitlines()
+    assert len(errors) == 4
+    assert "--images" in errors[2] and "'-1'" in errors[2]
+    assert "--world" in errors[3] and "'0'" in errors[3]
 
 
-def test_a_batch_that_differs_is_shown_only_when_asked(
+def test_a_batch_that_differs_is_shown_only_with_anyway(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = run / "batches.jsonl"
@@ -109,31 +115,29 @@ def test_a_batch_that_differs_is_shown_only_when_asked(
     out = tmp_path / "out"
     try:
         path.write_text(whole.replace(json.loads(whole.splitlines()[1])["identity"], "0" * 32))
-        text = refused(1, run, out, "--step", 1)
-        assert f"was trained on the batch with identity {'0' * 32}, what is rebuilt has" in text
+        text = error_of(1, run, out, "--step", 1)
+        assert "step 1 " in text and "0" * 32 in text and str(path) in text
         assert not out.exists() and capsys.readouterr().out == ""
-        with pytest.raises(TrainError, match="was trained on the batch with identity"):
+        with pytest.raises(TrainError, match="0" * 32):
             main(["--run", str(run), "--out", str(out), "--step", "1", "--anyway"])
-        assert "IS NOT KNOWN TO BE THE ONE TRAINED ON" in capsys.readouterr().out
-        assert "IS NOT KNOWN" in "".join(Page(next(out.glob("*.html")).read_text()).text)
+        assert "NOT VERIFIED AS THE BATCH TRAINED ON" in capsys.readouterr().out
+        assert "NOT VERIFIED" in "".join(Page(next(out.glob("*.html")).read_text()).text)
         path.unlink()
-        assert "the file is missing" in refused(1, run, tmp_path / "none", "--step", 1)
+        assert f"{path} is missing" in error_of(1, run, tmp_path / "none", "--step", 1)
     finally:
         path.write_text(whole)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_a_folder_that_cannot_be_written(run: Path, tmp_path: Path) -> None:
+@pytest.mark.skipif(os.geteuid() == 0, reason="root can write everywhere")
+def test_an_output_folder_without_write_permission(run: Path, tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
-    assert "no permission" in refused(1, run, tmp_path / "out", "--step", 1)
+    assert "no permission" in error_of(1, run, tmp_path / "out", "--step", 1)
 
 
-def test_a_file_where_the_folder_should_be(run: Path, tmp_path: Path) -> None:
+def test_a_file_in_place_of_the_output_folder(run: Path, tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
-    assert "a file stands where a folder is needed" in refused(
-        1, run, tmp_path / "out", "--step", 1
-    )
+    assert str(tmp_path / "out") in error_of(1, run, tmp_path / "out", "--step", 1)
 
 
-def test_usage_is_a_mistake_not_a_failure() -> None:
+def test_exit_statuses() -> None:
     assert UsageError.exit_status == 2 and TrainError.exit_status == 1

@@ -1,4 +1,4 @@
-"""Ids and back: nothing is lost on the way to what a person reads, and everything shows."""
+"""Ids turned back into text: no id is lost, and every character is visible."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ocrtrain.inspection.token_spans import (
     visible,
 )
 from ocrtrain.settings.image_slots import image_slots
-from tests.support.showing import shown_of, talk
+from tests.support.showing import rebuilt_of, talk
 from tests.support.small import tokenizer
 
 texts = st.text(max_size=12)
@@ -30,15 +30,15 @@ rows_of_talks = st.lists(
 
 
 @given(rows_of_talks)
-def test_spans_are_all_ids_in_order(rows: list[list[tuple[str, str, int]]]) -> None:
-    shown = shown_of([[talk(*one) for one in row] for row in rows])
+def test_spans_cover_all_ids_in_order(rows: list[list[tuple[str, str, int]]]) -> None:
+    rebuilt = rebuilt_of([[talk(*one) for one in row] for row in rows])
     names = {number: name for name, number in tokenizer().specials.items()}
-    for number, row in enumerate(shown.batch.rows):
+    for number, row in enumerate(rebuilt.batch.rows):
         for segment, (question, answer, images) in zip(row.segments, rows[number], strict=True):
-            found = list(spans(shown.batch, number, segment, tokenizer()))
+            found = list(spans(rebuilt.batch, number, segment, tokenizer()))
             ids = [id_ for span in found for id_ in span.ids]
             first = segment.start
-            wanted = shown.batch.input_ids[number, first : first + segment.length].tolist()
+            wanted = rebuilt.batch.input_ids[number, first : first + segment.length].tolist()
             assert ids == wanted
             assert [span.start for span in found] == [
                 sum(len(span.ids) for span in found[:at]) for at in range(len(found))
@@ -60,7 +60,7 @@ def test_spans_are_all_ids_in_order(rows: list[list[tuple[str, str, int]]]) -> N
 
 @given(rows_of_talks)
 def test_supervised_ids_are_the_targets(rows: list[list[tuple[str, str, int]]]) -> None:
-    batch = shown_of([[talk(*one) for one in row] for row in rows]).batch
+    batch = rebuilt_of([[talk(*one) for one in row] for row in rows]).batch
     for row in range(len(rows)):
         flags = supervised_ids(batch, row)
         assert not flags[0] and sum(flags) == int((batch.targets[row] != IGNORE).sum())
@@ -71,35 +71,37 @@ def test_supervised_ids_are_the_targets(rows: list[list[tuple[str, str, int]]]) 
 
 
 @given(rows_of_talks)
-def test_runs_cover_a_row_and_tell_its_kinds(rows: list[list[tuple[str, str, int]]]) -> None:
-    shown = shown_of([[talk(*one) for one in row] for row in rows])
-    for number, row in enumerate(shown.batch.rows):
-        flags = supervised_ids(shown.batch, number)
+def test_position_spans_cover_a_row_and_tell_its_kinds(
+    rows: list[list[tuple[str, str, int]]],
+) -> None:
+    rebuilt = rebuilt_of([[talk(*one) for one in row] for row in rows])
+    for number, row in enumerate(rebuilt.batch.rows):
+        flags = supervised_ids(rebuilt.batch, number)
         at = 0
         for segment in row.segments:
             kinds: list[str] = []
-            for run in position_spans(shown.batch, number, segment, tokenizer()):
-                assert run.start == at < run.stop
-                at = run.stop
-                assert all(flag == (run.kind == "supervised") for flag in flags[run.start : at])
-                kinds.append(run.kind)
-                if run.kind == "image":
-                    assert run.stop - run.start == image_slots(64)
+            for span in position_spans(rebuilt.batch, number, segment, tokenizer()):
+                assert span.start == at < span.stop
+                at = span.stop
+                assert all(flag == (span.kind == "supervised") for flag in flags[span.start : at])
+                kinds.append(span.kind)
+                if span.kind == "image":
+                    assert span.stop - span.start == image_slots(64)
             assert kinds.count("image") == segment.images
             assert all(a != b or a == "image" for a, b in itertools.pairwise(kinds))
         assert at == row.length
 
 
 @given(st.text())
-def test_everything_shows_and_what_shows_is_as_it_was(text: str) -> None:
+def test_every_character_is_visible_and_printable_ones_are_unchanged(text: str) -> None:
     for character in text:
-        shown = visible(character)
+        drawn = visible(character)
         assert all(
             one == " " or unicodedata.category(one) not in
-            {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs"} for one in shown
+            {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp", "Zs"} for one in drawn
         )  # fmt: skip
         if character.isprintable():
-            assert shown == character
+            assert drawn == character
     assert visible(text) == "".join(visible(character) for character in text)
 
 
@@ -111,28 +113,28 @@ def test_everything_shows_and_what_shows_is_as_it_was(text: str) -> None:
         ("\ud800", "⟨U+D800⟩"), ("\x85", "⟨U+0085⟩"), ("a b", "a b"), ("é中🙂", "é中🙂"),
     ],
 )  # fmt: skip
-def test_what_would_not_be_seen(hidden: str, seen: str) -> None:
+def test_invisible_characters_are_replaced(hidden: str, seen: str) -> None:
     assert visible(hidden) == seen
 
 
 def test_a_character_of_several_tokens_is_one_span() -> None:
-    """This tokenizer has little but bytes; an answer may be cut in the middle of a character."""
-    shown = shown_of([[talk("中", "a🙂b\ufffd")]])
-    (segment,) = shown.batch.segments
-    found = [s for s in spans(shown.batch, 0, segment, tokenizer()) if s.kind == "text"]
+    """Most tokens of this tokenizer are single bytes, so truncation can split a character."""
+    rebuilt = rebuilt_of([[talk("中", "a🙂b\ufffd")]])
+    (segment,) = rebuilt.batch.segments
+    found = [s for s in spans(rebuilt.batch, 0, segment, tokenizer()) if s.kind == "text"]
     assert [(s.text, len(s.ids)) for s in found if s.text != "\ufffd"] == [
         ("中", 3), ("a", 1), ("🙂", 4), ("b", 1),
     ]  # fmt: skip
-    cut = shown_of([[talk("q", "x" * 117 + "🙂" * 9)]])
-    (segment,) = cut.batch.segments
+    truncated = rebuilt_of([[talk("q", "x" * 117 + "🙂" * 9)]])
+    (segment,) = truncated.batch.segments
     assert segment.truncated_tokens
-    assert list(spans(cut.batch, 0, segment, tokenizer()))[-1].text == "\ufffd"
+    assert list(spans(truncated.batch, 0, segment, tokenizer()))[-1].text == "\ufffd"
 
 
-def test_the_first_turn_in_words() -> None:
+def test_the_first_turn_as_text() -> None:
     sample = from_turns([("one?", "two"), ("three?", "four")], [b""], source="", meta={})
-    shown = shown_of([[talk("first", "one"), sample], ["gone"]])
-    first, second, hole = shown.batch.segments
-    assert first_turn(shown.batch, 0, first, tokenizer()) == ("first", "one")
-    assert first_turn(shown.batch, 0, second, tokenizer()) == ("[image 3]one?", "two")
-    assert first_turn(shown.batch, 1, hole, tokenizer()) == ("", "")
+    rebuilt = rebuilt_of([[talk("first", "one"), sample], ["skipped"]])
+    first, second, masked = rebuilt.batch.segments
+    assert first_turn(rebuilt.batch, 0, first, tokenizer()) == ("first", "one")
+    assert first_turn(rebuilt.batch, 0, second, tokenizer()) == ("[image 3]one?", "two")
+    assert first_turn(rebuilt.batch, 1, masked, tokenizer()) == ("", "")
