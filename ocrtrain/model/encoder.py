@@ -1,9 +1,9 @@
-"""The vision encoder: SAM, two strided convolutions, CLIP, and the projection to the decoder.
+"""The vision encoder: SAM, two strided convolutions, CLIP, and a projection to the decoder's width.
 
-Owner of what one image becomes: `image_slots(size)` vectors of the decoder's width. The layers
-are those of `transformers` (model `unlimited_ocr`, the very encoder of DeepSeek-OCR); what is
-written here is how they are put together, and every size comes from `ModelConfig`. It never
-decodes or letterboxes an image, and never initialises its own weights (`ocrtrain.model.init` does).
+It turns one image into `image_slots(size)` vectors. The layers come from `transformers` (model
+`unlimited_ocr`, the encoder of DeepSeek-OCR); this module connects them, with all sizes from
+`ModelConfig`. Images are decoded and letterboxed elsewhere, and weights are initialised by
+`ocrtrain.model.init`.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from ocrdata.errors import TrainError, UsageError
 from ocrtrain.settings.config import ModelConfig
 from ocrtrain.settings.image_slots import PATCH, SHRINK, image_slots
 
-CLIP_PATCH = 14  # names the position grid in CLIP's config only: its patch embedding is unused
+CLIP_PATCH = 14  # px; only sets the size of the position grid: the patch embedding is unused
 
 
-class VisionParts(NamedTuple):
-    """The classes of `transformers` the encoder is made of."""
+class VisionClasses(NamedTuple):
+    """The classes of `transformers` that make up the encoder."""
 
     sam: type[nn.Module]
     sam_config: type
@@ -30,11 +30,11 @@ class VisionParts(NamedTuple):
     clip_config: type
 
 
-def vision_parts() -> VisionParts:
-    """Import the encoder's classes; they came to `transformers` with 5.20.
+def import_vision_classes() -> VisionClasses:
+    """Import the encoder's classes, which `transformers` has since 5.20.
 
-    Imported here and not above, so that counting slots and costs needs no `transformers`.
-    Raises TrainError with the remedy where the installed version has none.
+    They are imported here and not at the top of the module, so that only building a model takes the
+    time to import `transformers`. Raises TrainError where the installed version lacks them.
     """
     try:
         from transformers.models.unlimited_ocr import (
@@ -42,7 +42,7 @@ def vision_parts() -> VisionParts:
         )
         from transformers.models.unlimited_ocr import modeling_unlimited_ocr as modeling
 
-        return VisionParts(
+        return VisionClasses(
             sam=modeling.UnlimitedOcrSamVisionEncoder,
             sam_config=configuration.UnlimitedOcrSamVisionConfig,
             clip=modeling.UnlimitedOcrVisionEncoder,
@@ -52,20 +52,20 @@ def vision_parts() -> VisionParts:
         import transformers
 
         raise TrainError(
-            f"transformers {transformers.__version__} has not the vision encoder this model is "
-            "made of (UnlimitedOcrSamVisionEncoder); install 5.20 or newer: "
+            f"transformers {transformers.__version__} lacks the vision encoder of this model "
+            "(UnlimitedOcrSamVisionEncoder); install 5.20 or newer: "
             "pip install 'transformers>=5.20'"
         ) from exc
 
 
 class DeepEncoder(nn.Module):
-    """pixels [N, 3, S, S] in [-1, 1] -> [N, image_slots(S), gpt_width], any S that 64 divides."""
+    """Pixels [N, 3, S, S] in [-1, 1] -> [N, image_slots(S), gpt_width], for S a multiple of 64."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        parts = vision_parts()
-        self.sam = parts.sam(
-            parts.sam_config(
+        classes = import_vision_classes()
+        self.sam = classes.sam(
+            classes.sam_config(
                 hidden_size=config.sam_width,
                 num_hidden_layers=config.sam_layers,
                 num_attention_heads=config.sam_heads,
@@ -79,8 +79,8 @@ class DeepEncoder(nn.Module):
                 attn_implementation="sdpa",
             )
         )
-        self.clip = parts.clip(
-            parts.clip_config(
+        self.clip = classes.clip(
+            classes.clip_config(
                 hidden_size=config.clip_width,
                 num_hidden_layers=config.clip_layers,
                 num_attention_heads=config.clip_heads,
@@ -95,30 +95,37 @@ class DeepEncoder(nn.Module):
         self.view_separator = nn.Parameter(torch.zeros(config.gpt_width))
 
     def sam_map(self, pixels: Tensor) -> Tensor:
-        """[N, 3, S, S] -> [N, sam_out, S/64, S/64].
+        """SAM and the strided convolutions: [N, 3, S, S] -> [N, sam_out, S/64, S/64].
 
-        A SAM of which nothing is trained runs without a graph: its activations are not kept.
+        If no parameter of SAM is trained, it runs without a graph and saves no activations. Raises
+        UsageError unless images are square, with a side that is a multiple of 64.
         """
         if pixels.dim() != 4 or pixels.shape[-1] != pixels.shape[-2]:
-            raise UsageError(f"pixels are [N, 3, S, S], not {list(pixels.shape)}")
-        image_slots(pixels.shape[-1])  # raises where 64 does not divide S
+            raise UsageError(f"pixels must be [N, 3, S, S], not {list(pixels.shape)}")
+        image_slots(pixels.shape[-1])  # raises for a wrong size
         frozen = not any(parameter.requires_grad for parameter in self.sam.parameters())
         with torch.no_grad() if frozen else nullcontext():
             features: Tensor = self.sam(pixels).last_hidden_state
         return features
 
     def features(self, pixels: Tensor) -> Tensor:
-        """[N, 3, S, S] -> [N, (S/64)^2, clip_width + sam_out]: CLIP's patches beside SAM's."""
+        """[N, 3, S, S] -> [N, (S/64)^2, clip_width + sam_out]: CLIP's features, then SAM's.
+
+        Raises UsageError as `sam_map` does.
+        """
         sam = self.sam_map(pixels)
         clip = self.clip(sam).last_hidden_state[:, 1:]  # without the class token
         return torch.cat([clip, sam.flatten(2).transpose(1, 2)], dim=-1)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """[N, 3, S, S] -> [N, image_slots(S), gpt_width]: rows, each ended by a newline, then the
-        separator."""
+        """[N, 3, S, S] -> [N, image_slots(S), gpt_width].
+
+        A newline vector follows each line of features; the separator comes last. Raises UsageError
+        as `sam_map` does.
+        """
         side = pixels.shape[-1] // (PATCH * SHRINK)
-        rows = self.projector(self.features(pixels)).unflatten(1, (side, side))
-        count, _, _, width = rows.shape
-        newline = self.image_newline.to(rows.dtype).expand(count, side, 1, width)
-        separator = self.view_separator.to(rows.dtype).expand(count, 1, width)
-        return torch.cat([torch.cat([rows, newline], dim=2).flatten(1, 2), separator], dim=1)
+        lines = self.projector(self.features(pixels)).unflatten(1, (side, side))
+        count, _, _, width = lines.shape
+        newline = self.image_newline.to(lines.dtype).expand(count, side, 1, width)
+        separator = self.view_separator.to(lines.dtype).expand(count, 1, width)
+        return torch.cat([torch.cat([lines, newline], dim=2).flatten(1, 2), separator], dim=1)

@@ -1,10 +1,9 @@
-"""Files that hold a vision encoder: everything but the decoder, from one stage to the next.
+"""Files of a trained vision encoder, `deepencoder_*.safetensors`: all weights but the decoder's.
 
-Owner of `deepencoder_*.safetensors`: tensors under the original's names
-(`ocrtrain.model.tensor_names`), and in the header the format version, the model config, what the
-writer wants to be known, and a digest over all of it, because safetensors notices no flipped bit.
-The original's `deepencoder_*.pt` is read too, by torch's reader of plain tensors, which runs no
-code; it has no digest to verify.
+Tensors have DeepSeek-OCR's names (`ocrtrain.model.tensor_names`). The header holds the format
+version, the model config, metadata of the writer, and a digest over all of it, because safetensors
+does not detect flipped bits. `deepencoder_*.pt` of the original project is read too, with torch's
+`weights_only` reader, which runs no code; it has no digest to verify.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ VERSION = 1
 
 
 def tensors_digest(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> str:
-    """xxh3_128 over the header's JSON values and the tensors: names, types, shapes and bytes."""
+    """xxh3_128 over the header's JSON values and the tensors' names, types, shapes and bytes."""
     digest = xxhash.xxh3_128(canonical_spaced(header))
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
@@ -46,9 +45,10 @@ def tensors_digest(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> 
 
 
 def save_deepencoder(model: OcrModel, path: Path, meta: Mapping[str, Any]) -> None:
-    """Write the encoder of `model` with `meta` (JSON values) in the header, complete or not at all.
+    """Write the encoder of `model` atomically, with `meta` (JSON values) in the header.
 
-    Raises DiskError where the disk refuses.
+    Raises DiskError where the file cannot be written, ValueError or TypeError where `meta` is not
+    JSON.
     """
     tensors = {
         name: value.cpu().contiguous() for name, value in to_deepencoder(model.encoder).items()
@@ -61,15 +61,16 @@ def save_deepencoder(model: OcrModel, path: Path, meta: Mapping[str, Any]) -> No
     }
     header["digest"] = tensors_digest(tensors, header)
     with atomic_file(path) as file:
-        # One entry: safetensors writes several in any order, and the same encoder is the same file.
+        # A single entry: safetensors writes several in random order, which would change the bytes.
         file.write(save(tensors, {FORMAT: canonical_spaced(header).decode()}))
 
 
 def load_deepencoder(model: OcrModel, path: Path) -> dict[str, Any]:
-    """Copy the encoder in `path` into `model`; returns the `meta` it was saved with ({} for .pt).
+    """Copy the encoder weights in `path` into `model`; returns the file's `meta` ({} for .pt).
 
-    The digest is verified first. Raises WeightsError where the file is missing, damaged, of a newer
-    version, or does not fit the model; the model is then unchanged.
+    The digest is verified first. Raises WeightsError where the file is missing, corrupted, of a
+    newer version, or does not fit the model, DiskError where it cannot be read; the model is then
+    unchanged.
     """
     if not path.is_file():
         raise WeightsError(f"{path}: no such file; stage 1 writes deepencoder_*.safetensors")
@@ -83,13 +84,13 @@ def load_deepencoder(model: OcrModel, path: Path) -> dict[str, Any]:
     parts = ("sam.", "clip.", "projector.", "image_newline", "view_separator")
     if not any(name.startswith(parts) for name in ours):
         first = next(iter(ours), "nothing")
-        raise WeightsError(f"{path}: holds no vision encoder; its first tensor is {first}")
+        raise WeightsError(f"{path}: contains no vision encoder; its first tensor is {first}")
     assign(model.encoder, ours, what=str(path))
     return meta
 
 
 def _read(path: Path) -> tuple[Tensors, dict[str, Any]]:
-    """Tensors and meta of one of our files, verified."""
+    """Verified tensors and `meta` of a file that `save_deepencoder` wrote."""
     data = path.read_bytes()
     try:
         (length,) = struct.unpack("<Q", data[:8])
@@ -106,37 +107,39 @@ def _read(path: Path) -> tuple[Tensors, dict[str, Any]]:
     ) as exc:
         raise WeightsError(f"{path}: cannot be read as safetensors: {exc}") from exc
     if not header:
-        raise WeightsError(f"{path}: is no {FORMAT} file; stage 1 writes deepencoder_*.safetensors")
+        raise WeightsError(f"{path}: not a {FORMAT} file; stage 1 writes deepencoder_*.safetensors")
     problem, digest = version_problem(header.get("version"), VERSION), header.pop("digest", None)
     if problem:
         raise WeightsError(f"{path}: {problem}")
     if tensors_digest(tensors, header) != digest:
-        raise WeightsError(f"{path}: digest differs: the file was damaged after it was written")
+        raise WeightsError(
+            f"{path}: checksum mismatch: the file was corrupted after it was written"
+        )
     meta: dict[str, Any] = header["meta"]
     return tensors, meta
 
 
 def _is_torch_file(path: Path) -> bool:
-    """Whether `path` is not safetensors, whose JSON header begins at byte 8."""
+    """Whether `path` is not a safetensors file, which has "{" at byte 8."""
     with open(path, "rb") as file:
         return file.read(9)[8:] != b"{"
 
 
 def read_torch_file(path: Path) -> Tensors:
-    """Tensors by name of a file of torch.save, executing nothing in it.
+    """Tensors by name in a file of `torch.save`; no code in it is executed.
 
-    Raises WeightsError where it is damaged, or asks for anything but plain tensors.
+    Raises WeightsError where it is corrupted or contains anything but a dict of tensors.
     """
     try:
-        # torch's reader of weights only admits tensors and plain containers, and calls nothing.
+        # `weights_only` accepts tensors and plain containers, and calls nothing.
         value = torch.load(path, map_location="cpu", weights_only=True)
     except UnpicklingError as exc:
         raise WeightsError(
-            f"{path}: holds more than tensors, or is damaged; refused, since reading it could run "
-            "code\n  save it again as a plain state dict"
+            f"{path}: contains objects other than tensors, or is corrupted; refused because "
+            "reading it could run code\n  Save it again as a plain state dict"
         ) from exc
-    except Exception as exc:  # on damaged bytes the reader fails in a dozen ways, none documented
+    except Exception as exc:  # what the reader raises on corrupted bytes is not documented
         raise WeightsError(f"{path}: cannot be read: {first_line(exc)}") from exc
     if not isinstance(value, dict) or not all(isinstance(v, Tensor) for v in value.values()):
-        raise WeightsError(f"{path}: is no state dict: a mapping of names to tensors is needed")
+        raise WeightsError(f"{path}: not a state dict, which maps names to tensors")
     return {str(name): tensor for name, tensor in value.items()}

@@ -1,8 +1,4 @@
-"""From a config to a model on a device: tokenizer, weights, what is frozen.
-
-Owner of the choices between hub, files and random weights. Used by training and by every command
-that loads a checkpoint.
-"""
+"""Builds the tokenizer and the model that a config describes: random, hub or file weights."""
 
 from __future__ import annotations
 
@@ -19,16 +15,17 @@ from ocrtrain.settings.config import Config
 
 
 def find_tokenizer(config: Config) -> Tokenizer:
-    """The tokenizer of a new run: the file given, else nanochat's from the hub.
+    """The tokenizer file that the config names, else nanochat's from `gpt_repo`.
 
-    Raises UsageError where weights are random and no tokenizer is given: one is never trained in
-    passing, since the shards' token counts and every checkpoint depend on it.
+    Raises UsageError where weights are random and no tokenizer is named: none is trained
+    implicitly, because token counts and checkpoints depend on it. Raises SourceError where
+    nanochat's cannot be fetched.
     """
     if config.tokenizer:
         return load_tokenizer(Path(config.tokenizer))
     if config.init == "random":
         raise UsageError(
-            "--init random needs --tokenizer FILE; make one of your shards with "
+            "--init random needs --tokenizer FILE; train one on your shards with "
             "python tools/train_tokenizer.py --shards SPEC --out FILE"
         )
     wanted = "tokenizer.pkl"
@@ -37,20 +34,24 @@ def find_tokenizer(config: Config) -> Tokenizer:
 
 
 def with_vocabulary(config: Config, tokenizer: Tokenizer) -> Config:
-    """The config with the tokenizer's vocabulary where it leaves that open (`--vocab-size 0`).
+    """The config with the tokenizer's vocabulary size filled in if it is 0.
 
-    Raises UsageError where both are given and differ.
+    Raises UsageError where it is neither 0 nor the tokenizer's.
     """
     if config.model.vocab_size in (0, tokenizer.vocab_size):
         return replace(config, model=replace(config.model, vocab_size=tokenizer.vocab_size))
     raise UsageError(
-        f"the tokenizer has {tokenizer.vocab_size} tokens, the model --vocab-size "
-        f"{config.model.vocab_size}; give --vocab-size 0 to take the tokenizer's"
+        f"the tokenizer has {tokenizer.vocab_size} tokens, but --vocab-size is "
+        f"{config.model.vocab_size}; give --vocab-size 0 to use the tokenizer's"
     )
 
 
 def new_model(config: Config, tokenizer: Tokenizer) -> OcrModel:
-    """The model a run starts from, on the CPU, with `requires_grad` as the config freezes it."""
+    """A model with the config's initial weights and frozen parts, on the CPU.
+
+    Raises UsageError or SourceError where weights cannot be found, WeightsError where they do not
+    fit.
+    """
     model = bare_model(config, tokenizer)
     hub = config.init == "pretrained"
     encoder = hub and not config.deepencoder
@@ -69,14 +70,14 @@ def new_model(config: Config, tokenizer: Tokenizer) -> OcrModel:
 
 
 def ready_to_train(model: OcrModel, config: Config) -> OcrModel:
-    """`model`, with `requires_grad` and block checkpointing as the config has them."""
+    """Freeze parts and enable activation checkpointing as the config says; returns `model`."""
     model.freeze(config.freeze)
     model.checkpoint_blocks(config.checkpointing)
     return model
 
 
 def bare_model(config: Config, tokenizer: Tokenizer) -> OcrModel:
-    """The model with random weights."""
+    """A model with random weights, on the CPU: a function of `config.seed`."""
     return build_model(
         config.model,
         image_size=config.image_size,

@@ -1,9 +1,8 @@
-"""The model: the vision encoder, the nanochat decoder, and what joins them.
+"""The model: a vision encoder and a nanochat decoder.
 
-Owner of the forward pass: images to the places of the image token, the loss on the supervised
-positions alone, one step of generation. Parameters are fp32; the caller wraps calls in autocast. It
-never loads weights (`ocrtrain.model.pretrained`), and never chooses what is trained: it only reads
-`requires_grad`.
+The encoder's features replace the embeddings of the image tokens; the loss is computed at
+supervised positions only. Parameters are fp32; the caller wraps calls in autocast. Weights are
+loaded by `ocrtrain.model.pretrained` and `ocrtrain.model.encoder_file`.
 """
 
 from __future__ import annotations
@@ -27,70 +26,76 @@ from ocrtrain.settings.config import PARTS, ModelConfig
 from ocrtrain.settings.image_slots import image_slots
 
 SOFTCAP = 15.0  # nanochat: logits = 15 * tanh(logits / 15)
-HEAD_CHUNK = 1024  # supervised positions whose logits exist at one time; x 65,537 x 4 B = 0.27 GB
-MAX_POSITIONS = 65_536  # written into the decoder's config; default rotary embeddings ignore it
+HEAD_CHUNK = 1024  # positions whose logits are in memory at a time: x 65,537 x 4 B = 0.27 GB
+MAX_POSITIONS = 65_536  # required by the decoder's config; default rotary embeddings ignore it
 
 
 class LossSum(NamedTuple):
-    """Cross-entropy summed over the supervised positions (fp32 scalar, nats), and their number."""
+    """Cross-entropy summed over supervised positions (fp32 scalar, in nats), and their number."""
 
     loss_sum: Tensor
     supervised: int
 
 
 class TokenLosses(NamedTuple):
-    """Loss of each supervised position, fp32 [K], in row-major order, and its row, int64 [K]."""
+    """Loss in nats (fp32 [K]) and row (int64 [K]) of each supervised position, row by row."""
 
     losses: Tensor
     rows: Tensor
 
 
 def soft_cap(logits: Tensor) -> Tensor:
-    """nanochat's cap: fp32 logits within (-15, 15)."""
+    """nanochat's soft cap: logits of any shape -> fp32 logits within (-15, 15)."""
     return SOFTCAP * torch.tanh(logits.float() / SOFTCAP)
 
 
 class OcrModel(nn.Module):
-    """Encoder and decoder. `image_size` is the side images are letterboxed to, in px."""
+    """Encoder and decoder.
+
+    `image_size` is the side in px of the square that images are letterboxed to; `image_token` is
+    the token id that marks an image's slots. Raises UsageError where one of them is out of range.
+    """
 
     def __init__(self, config: ModelConfig, *, image_size: int, image_token: int) -> None:
         super().__init__()
         if not 0 <= image_token < config.vocab_size:
-            raise UsageError(f"image token {image_token} is outside the {config.vocab_size} tokens")
+            raise UsageError(
+                f"image token {image_token} is out of range for {config.vocab_size} tokens"
+            )
         self.config, self.image_size, self.image_token = config, image_size, image_token
         self.slots = image_slots(image_size)
         self.encoder = DeepEncoder(config)
         self.gpt = build_decoder(config)
-        # Renamed within transformers 5: the old name is to go with 5.40.
-        takes = inspect.signature(self.gpt.model.forward).parameters
-        self._cache_argument = "cache" if "cache" in takes else "past_key_values"
+        # transformers 5 renamed the argument, and will remove the old name in 5.40.
+        arguments = inspect.signature(self.gpt.model.forward).parameters
+        self._cache_argument = "cache" if "cache" in arguments else "past_key_values"
 
     @property
     def device(self) -> torch.device:
-        """Where the parameters are."""
+        """Device of the parameters."""
         return self.encoder.image_newline.device
 
     def freeze(self, parts: Iterable[str]) -> None:
-        """Train nothing in the named parts (of "sam", "clip", "projector", "gpt").
+        """Clear `requires_grad` in the named parts: "sam", "clip", "projector", "gpt".
 
-        The newline and the separator belong to the projector. Raises UsageError on another name.
+        The newline and the separator belong to the projector. Raises UsageError for another name.
         """
         for part in parts:
             if part not in PARTS:
-                raise UsageError(f"no part {part!r} to freeze; parts are {', '.join(PARTS)}")
+                raise UsageError(f"unknown part {part!r} to freeze; choose from {', '.join(PARTS)}")
             for name, parameter in self.named_parameters():
                 if part_of(name) == part:
                     parameter.requires_grad_(False)
 
     def checkpoint_blocks(self, enabled: bool) -> None:
-        """Keep only each block's input for the backward pass, of SAM, CLIP and decoder.
+        """Save only each block's input for the backward pass, in SAM, CLIP and decoder.
 
-        The attributes are set directly: the method that does it was renamed within
-        transformers 5. Blocks obey in training mode only.
+        It takes effect in training mode only. Attributes are set directly because transformers 5
+        renamed the method that sets them.
         """
         from transformers.modeling_layers import GradientCheckpointingLayer
 
-        # Nothing here draws random numbers, so that no random state need be kept.
+        # No block draws random numbers, so that no random state need be saved.
         function = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
         for module in self.modules():
             if isinstance(module, GradientCheckpointingLayer):
@@ -98,61 +103,61 @@ class OcrModel(nn.Module):
                 module.gradient_checkpointing = enabled
 
     def pixels(self, images: Iterable[Tensor]) -> Tensor | None:
-        """uint8 [H, W, 3] images -> [N, 3, S, S] on the model's device; None where none are."""
-        here = [image.to(self.device) for image in images]
-        return letterbox(here, self.image_size) if here else None
+        """N uint8 [H, W, 3] images -> float32 [N, 3, S, S] on the model's device; None for none."""
+        moved = [image.to(self.device) for image in images]
+        return letterbox(moved, self.image_size) if moved else None
 
     def embed(self, input_ids: Tensor, pixels: Tensor | None) -> Tensor:
-        """ids [B, T] and pixels [N, 3, S, S] -> [B, T, D], images at the image token's places.
+        """ids [B, T] and pixels [N, 3, S, S] -> embeddings [B, T, D], images at the image tokens.
 
-        Images stand in the order of their places, row by row. Without images the encoder does
-        not run. Raises ValueError where places and images disagree.
+        Images are in the order of their slots, row by row. Without images the encoder does not run.
+        Raises ValueError where the number of image tokens in a row does not match the images.
         """
         embeds: Tensor = self.gpt.model.embed_tokens(input_ids)
-        places = input_ids == self.image_token
-        per_row = places.sum(dim=1).tolist()
+        is_slot = input_ids == self.image_token
+        per_row = is_slot.sum(dim=1).tolist()
         slots = image_slots(pixels.shape[-1]) if pixels is not None else self.slots
         images = 0 if pixels is None else pixels.shape[0]
         if sum(per_row) != images * slots or any(count % slots for count in per_row):
             raise ValueError(
-                f"{images} images of {slots} positions each, but the rows hold {per_row} places"
+                f"{images} images take {slots} slots each, but the rows have {per_row} image tokens"
             )
         if pixels is None:
             return embeds
         features = self.encoder(pixels).to(embeds.dtype).flatten(0, 1)
-        return embeds.masked_scatter(places.unsqueeze(-1), features)
+        return embeds.masked_scatter(is_slot.unsqueeze(-1), features)
 
     def hidden(self, embeds: Tensor, position_ids: Tensor) -> Tensor:
-        """[B, T, D], positions [B, T] -> final hidden states [B, T, D].
+        """Embeddings [B, T, D] and positions [B, T] -> final hidden states [B, T, D].
 
-        Positions that do not rise by one begin another sample: attention stays within a sample.
-        That holds only without a cache, so that none is ever used here.
+        A position that is not the previous one plus 1 begins a new sample; attention stays within a
+        sample. `transformers` does so only without a cache, so that none is used here.
         """
         output = self.gpt.model(inputs_embeds=embeds, position_ids=position_ids, use_cache=False)
         states: Tensor = output.last_hidden_state
         return states
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """[..., D] -> capped fp32 logits [..., V]."""
+        """Hidden states [..., D] -> soft-capped fp32 logits [..., V]."""
         return soft_cap(self.gpt.lm_head(hidden))
 
     def head_loss(self, hidden: Tensor, targets: Tensor) -> LossSum:
-        """Loss of [B, T, D] against targets [B, T] (IGNORE: no loss), head in chunks.
+        """Summed loss of hidden states [B, T, D] against targets [B, T] (IGNORE: no loss).
 
-        Logits exist for `HEAD_CHUNK` supervised positions at a time, in the forward pass and
-        again in the backward pass: 65,537 fp32 logits a position are by far the largest thing
-        in training.
+        Only the logits of `HEAD_CHUNK` supervised positions are in memory at a time, in the forward
+        pass and again in the backward pass: all logits (65,537 in fp32 per position) would be by
+        far the largest tensor in training.
         """
         at = (targets != IGNORE).flatten().nonzero().squeeze(1)
-        states, wanted = hidden.flatten(0, 1)[at], targets.flatten()[at]
+        states, labels = hidden.flatten(0, 1)[at], targets.flatten()[at]
         weight = self.gpt.lm_head.weight
-        total = states.float().sum() * 0.0  # a graph even where nothing is supervised
+        total = states.float().sum() * 0.0  # has a graph even if no position is supervised
         for start in range(0, at.numel(), HEAD_CHUNK):
-            piece = slice(start, start + HEAD_CHUNK)
+            chunk = slice(start, start + HEAD_CHUNK)
             total = total + checkpoint(
                 _chunk_loss,
-                states[piece],
-                wanted[piece],
+                states[chunk],
+                labels[chunk],
                 weight,
                 use_reentrant=False,
                 preserve_rng_state=False,
@@ -162,10 +167,11 @@ class OcrModel(nn.Module):
     def forward(
         self, input_ids: Tensor, position_ids: Tensor, targets: Tensor, images: Sequence[Tensor]
     ) -> LossSum:
-        """Summed loss of B rows of T positions on the model's device.
+        """Summed loss of B rows of T positions.
 
-        `input_ids`, `position_ids` and `targets` (IGNORE: no loss) are int64 [B, T]; `images` are
-        uint8 [H, W, 3], in the order of their places, row by row.
+        `input_ids`, `position_ids` and `targets` (IGNORE: no loss) are int64 [B, T] on the model's
+        device; `images` are uint8 [H, W, 3] on any device, in the order of their slots, row by row.
+        Raises ValueError where image tokens and images do not match.
         """
         embeds = self.embed(input_ids, self.pixels(images))
         return self.head_loss(self.hidden(embeds, position_ids), targets)
@@ -174,34 +180,34 @@ class OcrModel(nn.Module):
     def token_losses(
         self, input_ids: Tensor, position_ids: Tensor, targets: Tensor, images: Sequence[Tensor]
     ) -> TokenLosses:
-        """The loss of each supervised position by itself, for evaluation. Takes what `forward`
-        takes."""
+        """Loss of each supervised position, without gradients; arguments, errors as `forward`."""
         embeds = self.embed(input_ids, self.pixels(images))
         hidden = self.hidden(embeds, position_ids)
         rows, columns = (targets != IGNORE).nonzero(as_tuple=True)
-        states, wanted = hidden[rows, columns], targets[rows, columns]
+        states, labels = hidden[rows, columns], targets[rows, columns]
         losses = [torch.zeros(0, device=states.device)]
         for start in range(0, len(rows), HEAD_CHUNK):
-            piece = slice(start, start + HEAD_CHUNK)
-            logits = self.logits(states[piece])
-            losses.append(F.cross_entropy(logits, wanted[piece], reduction="none"))
+            chunk = slice(start, start + HEAD_CHUNK)
+            logits = self.logits(states[chunk])
+            losses.append(F.cross_entropy(logits, labels[chunk], reduction="none"))
         return TokenLosses(torch.cat(losses), rows)
 
     def new_cache(self) -> Any:
-        """An empty cache of keys and values for `step`."""
+        """An empty key-value cache for `step`."""
         from transformers import DynamicCache
 
         return DynamicCache(config=self.gpt.config)
 
     @torch.no_grad()
     def step(self, inputs_embeds: Tensor, cache: Any, position_ids: Tensor) -> Tensor:
-        """Append [B, T, D] at positions [B, T] to `cache`; fp32 logits [B, V] of the last one.
+        """One step of generation: fp32 logits [B, V] of the last position.
 
-        The image token's logit is -inf: it is never generated. Raises RuntimeError where block
-        checkpointing would drop the cache (call `eval()` first).
+        Embeddings [B, T, D] at positions [B, T] are appended to `cache`, which `new_cache` made.
+        The image token's logit is -inf, so that it is never generated. Raises RuntimeError in
+        training mode, in which checkpointed blocks ignore the cache.
         """
         if self.training:
-            raise RuntimeError("generation needs eval(): in training mode blocks drop their cache")
+            raise RuntimeError("call eval() first: in training mode blocks may ignore the cache")
         output = self.gpt.model(
             inputs_embeds=inputs_embeds,
             position_ids=position_ids,
@@ -219,7 +225,7 @@ def _chunk_loss(states: Tensor, targets: Tensor, weight: Tensor) -> Tensor:
 
 
 def part_of(name: str) -> str:
-    """The part (`PARTS`) a parameter of `OcrModel` belongs to, by its name."""
+    """The part, one of `PARTS`, to which the `OcrModel` parameter `name` belongs."""
     if name.startswith("gpt."):
         return "gpt"
     part = name.split(".")[1]
@@ -227,7 +233,7 @@ def part_of(name: str) -> str:
 
 
 def build_decoder(config: ModelConfig) -> Any:
-    """nanochat's GPT from `transformers`, its head count and sizes from `config`."""
+    """nanochat's GPT from `transformers`, with the sizes in `config`."""
     from transformers import NanoChatConfig, NanoChatForCausalLM
 
     return NanoChatForCausalLM(
@@ -243,8 +249,8 @@ def build_decoder(config: ModelConfig) -> Any:
             final_logit_softcapping=SOFTCAP,
             tie_word_embeddings=False,
             use_cache=False,
-            # The default, 1, is a real token here: as padding its embedding would be zeroed and
-            # would silently get no gradient.
+            # Token 1, the default, is a real token here: as padding, its embedding would be zero
+            # and would never get a gradient.
             pad_token_id=None,
             bos_token_id=None,
             eos_token_id=None,
@@ -254,13 +260,13 @@ def build_decoder(config: ModelConfig) -> Any:
 
 
 def build_model(config: ModelConfig, *, image_size: int, image_token: int, seed: int) -> OcrModel:
-    """A model with random weights that trains well from scratch: a function of the arguments.
+    """A model on the CPU with random weights (`ocrtrain.model.init`), a function of the arguments.
 
-    The global random state is left as it was.
+    torch's global random state is unchanged. Raises UsageError as `OcrModel` does.
     """
     from transformers.initialization import no_init_weights
 
-    # Every parameter is overwritten below: at full size the default start would take a minute.
+    # The default initialisation is skipped: it is overwritten, and takes a minute at full size.
     with torch.random.fork_rng(devices=[]), no_init_weights():
         model = OcrModel(config, image_size=image_size, image_token=image_token)
     initialise(model, config, seed=seed)

@@ -1,9 +1,9 @@
-"""Pretrained weights: SAM, CLIP and nanochat, from the hub or from local folders.
+"""Pretrained weights of SAM, CLIP and nanochat, from the hub or from local folders.
 
-Owner of what is fetched and of the checks that it fits. Every tensor is accounted for
-(`ocrtrain.model.tensor_names.assign`), and the decoder's head count is read from its checkpoint: a
-wrong one loads without a complaint and moves the logits by a third of their range. A source is a
-repository of the hub, `owner/name` or `owner/name@revision`, or a folder that holds the same files.
+A source is a hub repository, `owner/name` or `owner/name@revision`, or a folder with the same
+files. Missing and unknown tensors are errors (`ocrtrain.model.tensor_names.assign`). The decoder's
+head count is compared with the one in its checkpoint: tensors load with a wrong head count too,
+which moves the logits by a third of their range.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from ocrtrain.settings.config import ModelConfig
 
 @dataclass(frozen=True)
 class Pretrained:
-    """Where each part's weights come from; "" leaves a part as it is."""
+    """Source of each part's weights; "" leaves the part unchanged."""
 
     sam: str = "facebook/sam-vit-base"
     clip: str = "openai/clip-vit-large-patch14"
@@ -42,9 +42,10 @@ DEFAULT = Pretrained()
 def load_pretrained(model: OcrModel, config: ModelConfig, *, sources: Pretrained = DEFAULT) -> None:
     """Copy pretrained weights into SAM, CLIP and the decoder of `model`.
 
-    What no checkpoint has stays as it was: the two strided convolutions, the projector, newline
-    and separator. Raises SourceError where a source cannot be had, WeightsError where it does not
-    fit `config`; a source that fails leaves its part unchanged.
+    The two strided convolutions, the projector, the newline and the separator are in no checkpoint
+    and stay unchanged. Raises UsageError for an invalid source, SourceError where its files cannot
+    be fetched, WeightsError where they are corrupted or do not fit `config`; a part whose source
+    fails is unchanged.
     """
     if sources.sam:
         tensors = from_sam(_safetensors(sources.sam))
@@ -72,7 +73,7 @@ def _choose_safetensors(names: Sequence[str]) -> list[str]:
 
 
 def _choose_nanochat(names: Sequence[str]) -> list[str]:
-    """The newest `model_*.pt` with its `meta_*.json`, else `pytorch_model.bin` with a config."""
+    """The latest `model_*.pt` with its `meta_*.json`, else `pytorch_model.bin` with a config."""
     steps = sorted(
         name[6:-3]
         for name in names
@@ -94,29 +95,29 @@ def _load_nanochat(model: OcrModel, config: ModelConfig, source: str) -> None:
     what = f"nanochat from {source} ({weights.name})"
     newer = [name for name in tensors if any(word in name for word in _NEWER)]
     if newer:
-        raise WeightsError(
-            f"{what}: is of a newer nanochat with another architecture ({newer[0]}); "
-            "a checkpoint of before 2026 is needed, such as nanochat-students/base-d20"
-        )
+        raise _newer_architecture(what, newer[0])
     for name in ("model.embed_tokens.weight", "lm_head.weight"):
         if name in tensors:
             tensors[name] = _with_image_row(tensors[name], config.vocab_size)
     assign(model.gpt, tensors, what=what)
 
 
-# Parameters and settings of nanochat after 2025-12: value embeddings, residual scales, smearing,
-# backout, attention windows.
+# In names of parameters since 2026: value embeddings, residual scales, smearing, backout.
 _NEWER = ("value_embed", "ve_gate", "resid_lambda", "x0_lambda", "smear", "backout")
 
 
+def _newer_architecture(what: str, evidence: str) -> WeightsError:
+    return WeightsError(
+        f"{what}: made by a newer nanochat with another architecture ({evidence}); "
+        "use a checkpoint from before 2026, such as nanochat-students/base-d20"
+    )
+
+
 def _check_nanochat_config(meta: dict[str, Any], config: ModelConfig, *, what: str) -> None:
-    """Compare sizes; names are nanochat's or those of `transformers`."""
+    """Raise WeightsError unless the sizes in `meta` (nanochat's or transformers' names) fit."""
     sizes = meta.get("model_config", meta)
     if "window_pattern" in sizes:
-        raise WeightsError(
-            f"{what}: is of a newer nanochat with another architecture (window_pattern); "
-            "a checkpoint of before 2026 is needed, such as nanochat-students/base-d20"
-        )
+        raise _newer_architecture(what, "window_pattern")
     wanted = (
         ("n_head", "num_attention_heads", "gpt_heads", config.gpt_heads),
         ("n_kv_head", "num_key_value_heads", "gpt_heads", config.gpt_heads),
@@ -126,20 +127,22 @@ def _check_nanochat_config(meta: dict[str, Any], config: ModelConfig, *, what: s
     for name, other, field, value in wanted:
         found = sizes.get(name, sizes.get(other))
         if found is None:
-            raise WeightsError(f"{what}: says nothing of {name}, which tensors alone cannot tell")
+            raise WeightsError(
+                f"{what}: {name} is missing from its config and cannot be inferred from the tensors"
+            )
         if found != value:
             raise WeightsError(
-                f"{what}: {name} is {found}, but {field} of the model is {value}; "
+                f"{what}: {name} is {found}, but the model has {field} {value}; "
                 f"set --{field.replace('_', '-')} {found}"
             )
 
 
 def _with_image_row(table: Tensor, vocab: int) -> Tensor:
-    """[vocab - 1, D] -> [vocab, D]: the image token's row, the mean of the others.
+    """[vocab - 1, D] -> [vocab, D]: append a row for the image token, the mean of the others.
 
-    Its embedding is never seen (features stand in its place) and it is never a target, but its
-    logit is part of every softmax: the mean row is as likely as an average token, where zeros or
-    noise would first have to be unlearned.
+    Its embedding is never used (features replace it) and it is never a label, but its logit is part
+    of every softmax. With the mean row it starts as likely as an average token; zeros or noise
+    would first have to be unlearned. Other shapes are returned unchanged.
     """
     if len(table) != vocab - 1:
         return table
@@ -150,7 +153,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as exc:
-        raise WeightsError(f"{path}: is no JSON: {exc}") from exc
+        raise WeightsError(f"{path}: malformed JSON: {exc}") from exc
     if not isinstance(value, dict):
-        raise WeightsError(f"{path}: holds no JSON object")
+        raise WeightsError(f"{path}: not a JSON object")
     return value

@@ -1,12 +1,11 @@
-"""Names of tensors: how other people's checkpoints call what the model holds.
+"""Tensor names of other projects' checkpoints, converted to and from the model's own.
 
-Owner of the mappings, and of the rule that every tensor is accounted for: a name that is missing
-or unknown is an error, never a parameter that silently stays random. It opens no files.
+Four naming schemes are read. *DeepEncoder* is the one of DeepSeek-OCR (`sam_model.blocks...`,
+`vision_model...` with fused `qkv_proj`, `projector.layers`); our files use it too, because it does
+not change when `transformers` renames its modules. *SAM* and *CLIP* are those of the hub's
+checkpoints, *nanochat* that of its `model_*.pt` before the value embeddings.
 
-Four layouts are read. *DeepEncoder*, the original's (`sam_model.blocks...`, `vision_model...` with
-fused `qkv_proj`, `projector.layers`), is also what is written: it does not change when
-`transformers` renames its modules. *SAM* and *CLIP* are those of the hub's checkpoints, *nanochat*
-that of its `model_*.pt` before the value embeddings.
+A missing or unknown tensor is an error (`assign`), so that no parameter silently stays random.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from ocrdata.errors import WeightsError
 
 Tensors = dict[str, Tensor]
 
-# (ours, the original's), first match wins; {i} is a layer number.
+# (our prefix, the original's); the first match counts; {i} is a layer number.
 _SAM = (
     ("patch_embed.projection.", "patch_embed.proj."),
     ("neck.conv1.", "neck.0."),
@@ -46,7 +45,7 @@ _GPT = (
 )
 _QKV = re.compile(r"(.*\.self_attn\.)([qkv])_proj\.(weight|bias)")
 _FUSED = re.compile(r"(.*\.self_attn\.)qkv_proj\.(weight|bias)")
-_COMPILED = "_orig_mod."  # what torch.compile puts before every name
+_COMPILED = "_orig_mod."  # prefix that torch.compile adds to every name
 
 
 def _rename(name: str, rules: Iterable[tuple[str, str]], *, to_original: bool) -> str:
@@ -61,7 +60,7 @@ def _rename(name: str, rules: Iterable[tuple[str, str]], *, to_original: bool) -
 
 
 def to_deepencoder(encoder: nn.Module) -> Tensors:
-    """A `DeepEncoder`'s parameters under the original's names."""
+    """Parameters of a `DeepEncoder` under DeepSeek-OCR's names."""
     tensors: Tensors = {}
     for name, parameter in encoder.named_parameters():
         value = parameter.detach()
@@ -78,9 +77,9 @@ def to_deepencoder(encoder: nn.Module) -> Tensors:
 
 
 def from_deepencoder(tensors: Mapping[str, Tensor]) -> Tensors:
-    """The original's names -> a `DeepEncoder`'s. What belongs to none keeps its name.
+    """DeepSeek-OCR's names -> a `DeepEncoder`'s. Unknown tensors keep their names.
 
-    CLIP's patch embedding and its position numbers are left out: the SAM map takes their place.
+    CLIP's patch embedding and position ids are left out: SAM's feature map replaces the patches.
     """
     ours: Tensors = {}
     for full, value in tensors.items():
@@ -94,7 +93,7 @@ def from_deepencoder(tensors: Mapping[str, Tensor]) -> Tensors:
             ours.update(_split("clip." + _rename(rest, _CLIP, to_original=False), value))
         elif name.startswith("projector.layers."):
             ours[name.replace("projector.layers.", "projector.")] = value
-        elif name == "view_seperator":  # so spelled in DeepSeek's release
+        elif name == "view_seperator":  # spelled like this in DeepSeek's release
             ours["view_separator"] = value
         else:
             ours[name] = value
@@ -102,7 +101,7 @@ def from_deepencoder(tensors: Mapping[str, Tensor]) -> Tensors:
 
 
 def from_sam(tensors: Mapping[str, Tensor]) -> Tensors:
-    """`facebook/sam-vit-base` -> names within `DeepEncoder.sam`; its decoders are left out."""
+    """Names in `facebook/sam-vit-base` -> names in `DeepEncoder.sam`; decoders are left out."""
     others = ("shared_image_embedding.", "prompt_encoder.", "mask_decoder.")
     return {
         name.removeprefix("vision_encoder."): value
@@ -112,10 +111,10 @@ def from_sam(tensors: Mapping[str, Tensor]) -> Tensors:
 
 
 def from_clip(tensors: Mapping[str, Tensor]) -> Tensors:
-    """`openai/clip-vit-large-patch14` -> names within `DeepEncoder.clip`.
+    """Names in `openai/clip-vit-large-patch14` -> names in `DeepEncoder.clip`.
 
-    Left out: the text tower, the projections, the norm after the last layer (DeepSeek-OCR has
-    none), the patch embedding (the SAM map takes its place) and the position numbers.
+    Left out are the text tower, the projections, the norm after the last layer (DeepSeek-OCR has
+    none), the patch embedding (SAM's feature map replaces the patches) and the position ids.
     """
     others = ("text_model.", "text_projection.", "visual_projection.", "logit_scale")
     unused = ("post_layernorm.", "embeddings.patch_embedding.", "embeddings.position_ids")
@@ -128,7 +127,7 @@ def from_clip(tensors: Mapping[str, Tensor]) -> Tensors:
 
 
 def from_nanochat(tensors: Mapping[str, Tensor]) -> Tensors:
-    """nanochat's names -> those of `NanoChatForCausalLM`, which are accepted as they are too."""
+    """nanochat's names -> those of `NanoChatForCausalLM`; the latter are kept as they are."""
     return {
         _rename(name.removeprefix(_COMPILED), _GPT, to_original=False): value
         for name, value in tensors.items()
@@ -136,7 +135,7 @@ def from_nanochat(tensors: Mapping[str, Tensor]) -> Tensors:
 
 
 def to_nanochat(gpt: nn.Module) -> Tensors:
-    """The decoder's parameters under nanochat's names."""
+    """Parameters of the decoder under nanochat's names."""
     return {
         _rename(name, _GPT, to_original=True): value.detach()
         for name, value in gpt.named_parameters()
@@ -144,7 +143,7 @@ def to_nanochat(gpt: nn.Module) -> Tensors:
 
 
 def _fuse(tensors: Tensors) -> Tensors:
-    """q_proj, k_proj, v_proj -> qkv_proj, rows in this order."""
+    """q_proj, k_proj, v_proj -> qkv_proj, concatenated in this order."""
     fused: Tensors = {}
     for name, value in tensors.items():
         match = _QKV.fullmatch(name)
@@ -158,7 +157,7 @@ def _fuse(tensors: Tensors) -> Tensors:
 
 
 def _split(name: str, value: Tensor) -> Tensors:
-    """qkv_proj -> q_proj, k_proj, v_proj; any other tensor as it is."""
+    """qkv_proj -> q_proj, k_proj, v_proj; any other tensor unchanged."""
     match = _FUSED.fullmatch(name)
     if not match or value.dim() == 0 or len(value) % 3:
         return {name: value}
@@ -168,10 +167,10 @@ def _split(name: str, value: Tensor) -> Tensors:
 
 
 def assign(module: nn.Module, tensors: Mapping[str, Tensor], *, what: str) -> None:
-    """Copy `tensors` into the parameters of `module`, all of them and nothing else.
+    """Copy `tensors` into the parameters of `module`, one tensor for each parameter.
 
-    Raises WeightsError, before anything is copied, that names the first few which are missing,
-    unknown or of another shape; `what` says whose they are.
+    Raises WeightsError, before anything is copied, that names the first three tensors that are
+    missing, unknown or of wrong shape; `what` names the checkpoint in the message.
     """
     parameters = dict(module.named_parameters())
     missing = [name for name in parameters if name not in tensors]
@@ -184,18 +183,18 @@ def assign(module: nn.Module, tensors: Mapping[str, Tensor], *, what: str) -> No
     for wrong, problem in (
         (missing, "missing"),
         (unknown, "unknown"),
-        (shapes, "of another shape"),
+        (shapes, "of wrong shape"),
     ):
         if wrong:
             raise WeightsError(
-                f"{what}: {len(wrong)} tensors {problem}: {_few(wrong)}\n"
-                "  the checkpoint is of another model, or the model config has other sizes"
+                f"{what}: {len(wrong)} tensors {problem}: {_abbreviate(wrong)}\n"
+                "  The checkpoint is of another model, or the model config has other sizes"
             )
     with torch.no_grad():
         for name, parameter in parameters.items():
             parameter.copy_(tensors[name])
 
 
-def _few(names: list[str]) -> str:
+def _abbreviate(names: list[str]) -> str:
     shown = ", ".join(names[:3])
     return shown if len(names) <= 3 else f"{shown}, ..."

@@ -1,4 +1,4 @@
-"""Small vision encoders and their inputs."""
+"""Sizes of small models, random weights and random pixels."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SMALL = ModelConfig(
 )
 
 
-# Heads, windows and grids of the full model; narrow and shallow, so that two cores do it.
+# Attention windows, position grids and head width of the full model, but narrow and shallow.
 REAL_HEADS = replace(
     SMALL,
     sam_width=128,
@@ -52,7 +52,7 @@ REAL_HEADS = replace(
 
 
 def randomise(module: nn.Module, seed: int = 0) -> None:
-    """Random values in every parameter, norms and position embeddings too."""
+    """Fill all parameters with random values, norms and position embeddings included."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in module.named_parameters():
@@ -65,4 +65,5 @@ def randomise(module: nn.Module, seed: int = 0) -> None:
 
 
 def pixels(size: int, count: int = 2) -> Tensor:
+    """Random pixels in [-1, 1], float32 [count, 3, size, size]."""
     return torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(size)) * 2 - 1

@@ -1,4 +1,4 @@
-"""Small models and hand-made batches for them."""
+"""Small models with random weights, and batches for them without shards."""
 
 from __future__ import annotations
 
@@ -16,20 +16,22 @@ from ocrtrain.settings.config import ModelConfig
 from ocrtrain.settings.image_slots import image_slots
 from tests.support.encoders import SMALL, randomise
 
-IMAGE = 299
-
+IMAGE = 299  # the image token
 
 REAL_GPT = replace(SMALL, gpt_width=256, gpt_heads=2, gpt_mlp=512, gpt_layers=3)  # heads of 128
 
 
 def random_model(config: ModelConfig = SMALL, seed: int = 0) -> OcrModel:
-    made = OcrModel(config, image_size=128, image_token=IMAGE)
-    randomise(made, seed=seed)
-    return made
+    model = OcrModel(config, image_size=128, image_token=IMAGE)
+    randomise(model, seed=seed)
+    return model
 
 
 def make_batch(lengths: Sequence[int], images: Sequence[int], seed: int = 0) -> Batch:
-    """Rows of these lengths whose images come first; about half of the text is supervised."""
+    """A batch with one sample per row: `images[i]` images, then text up to `lengths[i]` ids.
+
+    About half of the text is supervised.
+    """
     draw = torch.Generator().manual_seed(seed)
     slots, longest = image_slots(128), max(lengths)
     ids = torch.zeros(len(lengths), longest, dtype=torch.long)
@@ -57,4 +59,5 @@ def make_batch(lengths: Sequence[int], images: Sequence[int], seed: int = 0) -> 
 
 
 def close(ours: Tensor, wanted: Tensor, tolerance: float = 1e-5) -> None:
+    """Assert that tensors are equal up to `tolerance` times the largest value."""
     torch.testing.assert_close(ours, wanted, rtol=0, atol=tolerance * float(wanted.abs().max()))

@@ -1,8 +1,8 @@
-"""The model once more, by hand, in plain torch functions over named tensors: the tests' oracle.
+"""A second implementation of the model, in plain torch functions over named tensors: the oracle.
 
-Nothing of `transformers` and nothing of `ocrtrain` is used. Names and layouts are the originals':
-DeepSeek-OCR's encoder (fused qkv) and nanochat's GPT of 2025-12. Attention is written out, so that
-no fused kernel is shared with what is tested. Shapes: images [N, 3, S, S], tokens [N, T, D].
+It uses nothing of `transformers` or `ocrtrain`. Tensor names are the originals': DeepSeek-OCR's
+encoder (fused qkv) and nanochat's GPT of 2025-12. Attention is written out, so that no fused kernel
+is shared with the code under test. Shapes: images [N, 3, S, S], tokens [N, T, D].
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def resize_grid(grid: Tensor, side: int) -> Tensor:
 
 
 def relative(table: Tensor, side: int) -> Tensor:
-    """Relative positions [2G-1, d] -> [side, side, d]: entry (q, k) is for the distance q - k."""
+    """Relative positions [2G-1, d] -> [side, side, d]; entry (q, k) is for the distance q - k."""
     if table.shape[0] != 2 * side - 1:
         table = F.interpolate(table.T[None], 2 * side - 1, mode="linear", align_corners=False)[0].T
     rows = [[table[q - k + side - 1] for k in range(side)] for q in range(side)]
@@ -52,20 +52,20 @@ def relative(table: Tensor, side: int) -> Tensor:
 
 
 def sam_attention(w: Weights, name: str, x: Tensor, heads: int) -> Tensor:
-    """[N, G, G, D] -> the same, decomposed relative positions added to the scores."""
+    """[N, G, G, D] -> [N, G, G, D]; decomposed relative positions are added to the scores."""
     count, side, _, width = x.shape
     qkv = linear(w, f"{name}.qkv", x.reshape(count, side * side, width))
     q, k, v = qkv.reshape(count, side * side, 3, heads, width // heads).permute(2, 0, 3, 1, 4)
-    by_place = q.reshape(count, heads, side, side, -1)
-    across = torch.einsum("nhyxc,ykc->nhyxk", by_place, relative(w[f"{name}.rel_pos_h"], side))
-    along = torch.einsum("nhyxc,xkc->nhyxk", by_place, relative(w[f"{name}.rel_pos_w"], side))
+    by_position = q.reshape(count, heads, side, side, -1)
+    across = torch.einsum("nhyxc,ykc->nhyxk", by_position, relative(w[f"{name}.rel_pos_h"], side))
+    along = torch.einsum("nhyxc,xkc->nhyxk", by_position, relative(w[f"{name}.rel_pos_w"], side))
     bias = across[..., :, None] + along[..., None, :]
     out = attention(q, k, v, bias.reshape(count, heads, side * side, side * side))
     return linear(w, f"{name}.proj", out.transpose(1, 2).reshape(count, side, side, width))
 
 
 def sam(w: Weights, pixels: Tensor, *, heads: int, window: int, full: Sequence[int]) -> Tensor:
-    """[N, 3, S, S] -> [N, C, S/64, S/64]; `full` are the layers without windows."""
+    """[N, 3, S, S] -> [N, C, S/64, S/64]; `full` are the layers with global attention."""
     patches = F.conv2d(pixels, w["patch_embed.proj.weight"], w["patch_embed.proj.bias"], stride=16)
     x = patches.permute(0, 2, 3, 1)
     side = x.shape[1]
@@ -91,7 +91,7 @@ def sam(w: Weights, pixels: Tensor, *, heads: int, window: int, full: Sequence[i
 
 
 def windowed(w: Weights, name: str, x: Tensor, heads: int, window: int) -> Tensor:
-    """Attention within windows, one window after the other; the last ones are padded by zeros."""
+    """[N, G, G, D] -> [N, G, G, D]: attention in windows; the last ones are zero-padded."""
     side = x.shape[1]
     padded = -(-side // window) * window
     x = F.pad(x, (0, 0, 0, padded - side, 0, padded - side))
@@ -104,14 +104,14 @@ def windowed(w: Weights, name: str, x: Tensor, heads: int, window: int) -> Tenso
 
 
 def clip(w: Weights, sam_map: Tensor, *, heads: int) -> Tensor:
-    """[N, D, G, G] -> [N, 1 + G^2, D], class token first."""
+    """[N, D, G, G] -> [N, 1 + G^2, D]; the class token is first."""
     count, width, side, _ = sam_map.shape
     patches = sam_map.reshape(count, width, side * side).transpose(1, 2)
     first = w["embeddings.class_embedding"].expand(count, 1, width)
-    places = w["embeddings.position_embedding.weight"]
-    native = math.isqrt(len(places) - 1)
-    grid = resize_grid(places[1:].reshape(native, native, width), side).reshape(-1, width)
-    x = torch.cat([first, patches], dim=1) + torch.cat([places[:1], grid])
+    positions = w["embeddings.position_embedding.weight"]
+    native = math.isqrt(len(positions) - 1)
+    grid = resize_grid(positions[1:].reshape(native, native, width), side).reshape(-1, width)
+    x = torch.cat([first, patches], dim=1) + torch.cat([positions[:1], grid])
     x = layer_norm(w, "pre_layrnorm", x, 1e-5)
     layer = 0
     while f"transformer.layers.{layer}.layer_norm1.weight" in w:
@@ -133,7 +133,7 @@ def part(w: Weights, prefix: str) -> Weights:
 def encoder(
     w: Weights, pixels: Tensor, *, heads: tuple[int, int], window: int, full: Sequence[int]
 ) -> Tensor:
-    """[N, 3, S, S] -> [N, slots, D]; heads of SAM and of CLIP."""
+    """[N, 3, S, S] -> [N, slots, D]; `heads` are those of SAM and of CLIP."""
     sam_map = sam(part(w, "sam_model."), pixels, heads=heads[0], window=window, full=full)
     patches = clip(part(w, "vision_model."), sam_map, heads=heads[1])[:, 1:]
     both = torch.cat([patches, sam_map.flatten(2).transpose(1, 2)], dim=-1)
@@ -153,7 +153,7 @@ def rms_norm(x: Tensor) -> Tensor:
 
 
 def rotate(x: Tensor, positions: Tensor, base: float) -> Tensor:
-    """[T, H, d] at positions [T]: nanochat rotates the two halves of a head, clockwise."""
+    """[T, H, d] and positions [T] -> [T, H, d]; nanochat rotates a head's halves clockwise."""
     half = x.shape[-1] // 2
     speed = base ** (-torch.arange(half, dtype=torch.float32) / half)
     angle = positions[:, None].float() * speed
@@ -163,7 +163,7 @@ def rotate(x: Tensor, positions: Tensor, base: float) -> Tensor:
 
 
 def gpt(w: Weights, embeds: Tensor, *, heads: int, base: float = 1e4) -> Tensor:
-    """One document [T, D] at positions 0..T-1 -> capped logits [T, V]."""
+    """Embeddings [T, D] of one sample -> soft-capped logits [T, V]."""
     length, width = embeds.shape
     positions = torch.arange(length)
     causal = torch.full((length, length), -torch.inf).triu(1)

@@ -1,4 +1,4 @@
-"""Checkpoints as the hub has them, made of random weights."""
+"""Small checkpoints in the formats of the hub's, with random weights."""
 
 from __future__ import annotations
 
@@ -16,9 +16,7 @@ from tests.support.encoders import SMALL, randomise
 
 Tensors = dict[str, Tensor]
 
-
 CONFIG = replace(SMALL, sam_layers=2, sam_global_layers=(1,), clip_layers=2)
-
 
 GPT_SIZES = {
     "n_head": CONFIG.gpt_heads,
@@ -35,13 +33,13 @@ def model(seed: int = 0) -> OcrModel:
 
 
 def random_model(seed: int) -> OcrModel:
-    made = model()
-    randomise(made, seed=seed)
-    return made
+    result = model()
+    randomise(result, seed=seed)
+    return result
 
 
 def sam_checkpoint(source: OcrModel) -> Tensors:
-    """As `facebook/sam-vit-base` holds it: the encoder, and decoders that are not for us."""
+    """In the format of `facebook/sam-vit-base`: the encoder, and decoders that are not used."""
     own = source.encoder.sam.named_parameters()
     found = {f"vision_encoder.{n}": v.detach() for n, v in own if not n.startswith("proj.")}
     found["shared_image_embedding.positional_embedding"] = torch.ones(2, 8)
@@ -51,7 +49,7 @@ def sam_checkpoint(source: OcrModel) -> Tensors:
 
 
 def clip_checkpoint(source: OcrModel) -> Tensors:
-    """As `openai/clip-vit-large-patch14` holds it: both towers, and buffers of old releases."""
+    """In the format of `openai/clip-vit-large-patch14`: both towers, and old releases' buffers."""
     width = CONFIG.clip_width
     found = {f"vision_model.{n}": v.detach() for n, v in source.encoder.clip.named_parameters()}
     found["vision_model.embeddings.patch_embedding.weight"] = torch.ones(width, 3, 14, 14)
@@ -66,7 +64,7 @@ def clip_checkpoint(source: OcrModel) -> Tensors:
 
 
 def nanochat_checkpoint(source: OcrModel) -> Tensors:
-    """As nanochat saves it: names of a compiled model, embeddings in bf16, no image row."""
+    """In nanochat's format: names of a compiled model, bf16 embeddings, no image token row."""
     found = {f"_orig_mod.{n}": v.clone() for n, v in to_nanochat(source.gpt).items()}
     for name in ("transformer.wte", "lm_head"):
         found[f"_orig_mod.{name}.weight"] = found[f"_orig_mod.{name}.weight"][:-1].clone()
@@ -82,7 +80,7 @@ def write_safetensors(folder: Path, tensors: Tensors) -> str:
 
 def write_nanochat(folder: Path, tensors: Tensors, sizes: dict[str, object] | None = None) -> str:
     folder.mkdir(parents=True)
-    for step, scale in (("000500", 0.0), ("021400", 1.0)):  # the newest is taken
+    for step, scale in (("000500", 0.0), ("021400", 1.0)):  # the latest is loaded
         torch.save({n: v * scale for n, v in tensors.items()}, folder / f"model_{step}.pt")
         meta = {"step": int(step), "model_config": GPT_SIZES if sizes is None else sizes}
         (folder / f"meta_{step}.json").write_text(json.dumps(meta))

@@ -69,7 +69,7 @@ def test_a_cut_off_answer_says_so_beside_the_output(
         (["Which?", "--image", "torn.png"], ImageError, "torn.png"),
         (["Which?", "--image", "note.txt"], ImageError, "note.txt: not an image"),
         (["Which?", "--checkpoint", "."], TrainError, "no complete checkpoint"),
-        (["Which?", "--device", "warp"], UsageError, "no device"),
+        (["Which?", "--device", "warp"], UsageError, "'warp'"),
         (["Which?", "--max-new-tokens", "0"], UsageError, "max_new_tokens"),
     ],
 )

@@ -1,4 +1,4 @@
-"""Devices and precision."""
+"""Choice of device and precision."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from ocrtrain.model.device import autocast_type, resolve_device
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
-def test_auto_is_cuda_where_there_is_one() -> None:
+def test_auto_is_cuda_if_available() -> None:
     assert resolve_device("auto").type == ("cuda" if torch.cuda.is_available() else "cpu")
     assert resolve_device("cpu") == CPU
 
 
 @pytest.mark.parametrize("name", ["abacus", "", "cuda:x", "cuda:-1", "mps", "meta", "cpu,cuda"])
-def test_what_is_no_device_here(name: str) -> None:
-    with pytest.raises(UsageError, match=f"--device '{name}' is no device; give auto, cpu, cuda"):
+def test_an_unsupported_device_is_refused(name: str) -> None:
+    with pytest.raises(UsageError, match=f"--device '{name}'.* auto, cpu, cuda"):
         resolve_device(name)
 
 
-def test_the_first_cuda_device_that_is_not_there() -> None:
+def test_a_missing_cuda_device_is_refused() -> None:
     count = torch.cuda.device_count()
-    with pytest.raises(UsageError, match=f"--device cuda:{count}: this machine has {count} CUDA"):
+    with pytest.raises(UsageError, match=f"--device cuda:{count}: .* {count} CUDA"):
         resolve_device(f"cuda:{count}")
     for number in range(count):
         assert resolve_device(f"cuda:{number}").index == number
@@ -41,7 +41,5 @@ def test_the_first_cuda_device_that_is_not_there() -> None:
         ("bf16", CUDA, torch.bfloat16),
     ],
 )
-def test_the_type_of_autocast(
-    precision: str, device: torch.device, kind: torch.dtype | None
-) -> None:
+def test_autocast_type(precision: str, device: torch.device, kind: torch.dtype | None) -> None:
     assert autocast_type(precision, device) == kind

@@ -1,4 +1,4 @@
-"""The encoder against the hand-written oracle, and its exact counts."""
+"""The encoder is compared with a hand-written oracle; parameter counts are exact."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ocrdata.errors import TrainError, UsageError
-from ocrtrain.model.encoder import DeepEncoder, vision_parts
+from ocrtrain.model.encoder import DeepEncoder, import_vision_classes
 from ocrtrain.model.tensor_names import to_deepencoder
 from ocrtrain.settings.config import ModelConfig
 from ocrtrain.settings.image_slots import image_slots
@@ -35,12 +35,12 @@ def test_encoder_equals_the_oracle(config: ModelConfig, size: int) -> None:
         ours = encoder(pixels(size))
         wanted = from_oracle(encoder, config, pixels(size))
     assert ours.shape == (2, image_slots(size), config.gpt_width)
-    assert wanted.std() > 0.1  # the comparison is of something
+    assert wanted.std() > 0.1  # not all the same
     torch.testing.assert_close(ours, wanted, rtol=0, atol=1e-5 * float(wanted.abs().max()))
 
 
 @pytest.mark.parametrize("size", [128, 256])
-def test_sam_and_clip_equal_the_oracle_each_by_itself(size: int) -> None:
+def test_sam_and_clip_equal_the_oracle_separately(size: int) -> None:
     encoder = DeepEncoder(SMALL)
     randomise(encoder, seed=1)
     weights = to_deepencoder(encoder)
@@ -66,13 +66,13 @@ def test_exact_parameter_counts_of_the_full_model() -> None:
         for name in ("sam", "clip", "projector")
     }
     assert count["sam"] == 95_569_152  # with the two strided convolutions
-    # The published 303,177,728 holds a patch embedding of 1024 x 3 x 14 x 14 that is never used:
-    # the SAM map takes its place. It is left out here.
+    # The published 303,177,728 include a patch embedding of 1024 x 3 x 14 x 14, which is left out
+    # here: SAM's feature map replaces the patches.
     assert count["clip"] == 303_177_728 - 1024 * 3 * 14 * 14 == 302_575_616
     assert count["projector"] == 2048 * 1280 + 1280
 
 
-def test_a_frozen_sam_keeps_no_graph() -> None:
+def test_a_frozen_sam_has_no_graph() -> None:
     encoder = DeepEncoder(SMALL)
     randomise(encoder)
     assert encoder.sam_map(pixels(64)).requires_grad
@@ -83,16 +83,16 @@ def test_a_frozen_sam_keeps_no_graph() -> None:
     assert all(parameter.grad is not None for parameter in encoder.clip.parameters())
 
 
-def test_what_is_no_square_image_is_refused() -> None:
+def test_images_of_a_wrong_shape_are_refused() -> None:
     encoder = DeepEncoder(SMALL)
-    with pytest.raises(UsageError, match="pixels are"):
+    with pytest.raises(UsageError, match=r"\[1, 3, 64, 128\]"):
         encoder(torch.zeros(1, 3, 64, 128))
-    with pytest.raises(UsageError, match="no multiple of 64"):
+    with pytest.raises(UsageError, match=r"100 px .*multiple of 64"):
         encoder(torch.zeros(1, 3, 100, 100))
 
 
-def test_an_old_transformers_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
-    # What an import finds in 5.19 and older: no such module.
+def test_an_old_transformers_is_refused_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    # 5.19 and older do not have this module.
     monkeypatch.setitem(sys.modules, "transformers.models.unlimited_ocr", None)
     with pytest.raises(TrainError, match=r"pip install 'transformers>=5.20'"):
-        vision_parts()
+        import_vision_classes()

@@ -1,4 +1,4 @@
-"""Files of an encoder: what is written is what is read, and whatever else is there is refused."""
+"""Encoder files: round trip, and refusal of corrupted and other files."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from tests.support.encoders import pixels, randomise
 from tests.support.pretrained import CONFIG, model, random_model
 
 
-def outputs(of: OcrModel) -> Tensor:
+def outputs(target: OcrModel) -> Tensor:
     with torch.no_grad():
-        return of.encoder(pixels(128))
+        return target.encoder(pixels(128))
 
 
 def test_deepencoder_round_trip(tmp_path: Path) -> None:
@@ -46,7 +46,7 @@ def test_deepencoder_round_trip(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("spelling", ["view_separator", "view_seperator"])
-def test_the_originals_pt_file_loads(tmp_path: Path, spelling: str) -> None:
+def test_a_pt_file_of_the_original_project_loads(tmp_path: Path, spelling: str) -> None:
     source, target = random_model(seed=3), model(seed=1)
     tensors = to_deepencoder(source.encoder)
     tensors[spelling] = tensors.pop("view_separator")
@@ -64,7 +64,7 @@ def test_the_originals_pt_file_loads(tmp_path: Path, spelling: str) -> None:
 
 
 class Canary:
-    """A pickle of this creates a file when it is loaded by a reader that runs code."""
+    """Its pickle creates a file if the reader executes code."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -78,25 +78,25 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path: Path, zipped: bool) -> Non
     canary, path = tmp_path / "canary", tmp_path / "deepencoder_1000.pt"
     value = {"image_newline": torch.ones(3), "x": Canary(canary)}
     torch.save(value, path, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(WeightsError, match="refused"):
+    with pytest.raises(WeightsError, match=rf"{path}: .*refused"):
         load_deepencoder(model(), path)
     assert not canary.exists()
 
 
-def test_a_pt_file_that_is_no_state_dict(tmp_path: Path) -> None:
+def test_a_pt_file_without_an_encoder_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "deepencoder_1000.pt"
     torch.save([torch.ones(3)], path)
-    with pytest.raises(WeightsError, match="is no state dict"):
+    with pytest.raises(WeightsError, match="not a state dict"):
         load_deepencoder(model(), path)
     torch.save({"gpt.lm_head.weight": torch.ones(3)}, path)
-    with pytest.raises(WeightsError, match="holds no vision encoder"):
+    with pytest.raises(WeightsError, match=r"gpt\.lm_head\.weight"):
         load_deepencoder(model(), path)
     path.unlink()
     with pytest.raises(WeightsError, match="no such file"):
         load_deepencoder(model(), path)
 
 
-def test_no_flipped_bit_goes_unseen(tmp_path: Path) -> None:
+def test_every_flipped_bit_is_detected(tmp_path: Path) -> None:
     path = tmp_path / "deepencoder_001000.safetensors"
     target = model()
     save_deepencoder(target, path, {"step": 1})
@@ -104,12 +104,12 @@ def test_no_flipped_bit_goes_unseen(tmp_path: Path) -> None:
     before = {n: v.detach().clone() for n, v in target.named_parameters()}
     draw = random.Random(0)
     header = 8 + int.from_bytes(good[:8], "little")
-    places = [draw.randrange(header) for _ in range(150)]
-    places += [draw.randrange(header, len(good)) for _ in range(50)]
-    for place in places:
-        damaged = bytearray(good)
-        damaged[place] ^= 1 << draw.randrange(8)
-        path.write_bytes(damaged)
+    offsets = [draw.randrange(header) for _ in range(150)]
+    offsets += [draw.randrange(header, len(good)) for _ in range(50)]
+    for offset in offsets:
+        corrupted = bytearray(good)
+        corrupted[offset] ^= 1 << draw.randrange(8)
+        path.write_bytes(corrupted)
         with pytest.raises(WeightsError):
             load_deepencoder(target, path)
     path.write_bytes(good[:-1])
@@ -122,10 +122,10 @@ def test_other_safetensors_and_newer_versions_are_refused(tmp_path: Path) -> Non
     path = tmp_path / "deepencoder.safetensors"
     tensors = {n: v.contiguous() for n, v in to_deepencoder(model().encoder).items()}
     save_file(tensors, path)
-    with pytest.raises(WeightsError, match="is no deepencoder file"):
+    with pytest.raises(WeightsError, match="not a deepencoder file"):
         load_deepencoder(model(), path)
     save_file(tensors, path, metadata={"deepencoder": json.dumps({"version": 2})})
-    with pytest.raises(WeightsError, match="newer than 1"):
+    with pytest.raises(WeightsError, match=r"version 2\b.* 1\b"):
         load_deepencoder(model(), path)
 
 
@@ -133,32 +133,32 @@ def test_an_encoder_of_other_sizes_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "deepencoder.safetensors"
     save_deepencoder(model(), path, {})
     other = dataclasses.replace(CONFIG, clip_layers=1)
-    with pytest.raises(WeightsError, match=r"tensors unknown: clip.encoder.layers.1"):
+    with pytest.raises(WeightsError, match=r"unknown: clip\.encoder\.layers\.1"):
         load_deepencoder(build_model(other, image_size=128, image_token=9, seed=0), path)
 
 
-def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
+def test_saving_below_a_file_is_a_disk_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DiskError):
         save_deepencoder(model(), tmp_path / "file" / "x.safetensors", {})
 
 
 @pytest.mark.parametrize("cut", [0, 4, 8, 9, 100])
-def test_a_file_that_ends_early(tmp_path: Path, cut: int) -> None:
+def test_a_truncated_file_is_refused(tmp_path: Path, cut: int) -> None:
     path = tmp_path / "deepencoder.safetensors"
     save_deepencoder(model(), path, {})
     path.write_bytes(path.read_bytes()[:cut])
-    with pytest.raises(WeightsError, match=r"deepencoder\.safetensors: (cannot be read|holds|is)"):
+    with pytest.raises(WeightsError, match=r"deepencoder\.safetensors: "):
         load_deepencoder(model(), path)
 
 
-def test_the_digest_is_over_names_types_shapes_bytes_and_header() -> None:
+def test_the_digest_depends_on_names_types_shapes_bytes_and_header() -> None:
     tensors = {"a": torch.arange(6.0), "b": torch.ones(2, dtype=torch.int32)}
     header = {"version": 1, "meta": {"step": 3, "run": "x"}}
     digest = tensors_digest(tensors, header)
     assert len(digest) == 32
-    turned = {name: tensors[name] for name in reversed(tensors)}
-    assert tensors_digest(turned, {"meta": {"run": "x", "step": 3}, "version": 1}) == digest
+    reordered = {name: tensors[name] for name in reversed(tensors)}
+    assert tensors_digest(reordered, {"meta": {"run": "x", "step": 3}, "version": 1}) == digest
     strided = {**tensors, "a": torch.arange(12.0).reshape(6, 2)[:, 0] / 2}
     assert tensors_digest(strided, header) == digest
     others = [
@@ -173,7 +173,7 @@ def test_the_digest_is_over_names_types_shapes_bytes_and_header() -> None:
     assert len(found) == 1 + len(others)
 
 
-def test_what_the_writer_wants_known_must_be_json(tmp_path: Path) -> None:
+def test_meta_must_be_json(tmp_path: Path) -> None:
     path = tmp_path / "deepencoder.safetensors"
     for meta in ({"loss": float("nan")}, {"when": object()}):
         with pytest.raises((ValueError, TypeError)):
@@ -181,7 +181,7 @@ def test_what_the_writer_wants_known_must_be_json(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_frozen_bf16_model_is_filled_and_stays_what_it_is(tmp_path: Path) -> None:
+def test_loading_keeps_dtype_and_requires_grad(tmp_path: Path) -> None:
     path = tmp_path / "deepencoder.safetensors"
     source = random_model(seed=3)
     save_deepencoder(source, path, {})
@@ -195,7 +195,7 @@ def test_a_frozen_bf16_model_is_filled_and_stays_what_it_is(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("content", [b"", b"GIF89a", b"12345678{}", b"\x02" + bytes(7) + b"{}"])
-def test_files_of_something_else(tmp_path: Path, content: bytes) -> None:
+def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "deepencoder.pt"
     path.write_bytes(content)
     with pytest.raises(WeightsError, match=r"deepencoder\.pt: "):
@@ -205,18 +205,18 @@ def test_files_of_something_else(tmp_path: Path, content: bytes) -> None:
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_a_damaged_pt_file_is_one_error_or_readable(tmp_path: Path, zipped: bool) -> None:
-    """It has no digest, so that a changed number goes unseen; nothing else may be raised."""
+def test_a_corrupted_pt_file_is_a_weights_error_or_readable(tmp_path: Path, zipped: bool) -> None:
+    """A changed number is not detected, because the file has no digest."""
     path = tmp_path / "deepencoder_1000.pt"
     tensors = {"a": torch.ones(3), "b": torch.arange(5)}
     torch.save(tensors, path, _use_new_zipfile_serialization=zipped)
     good = path.read_bytes()
     draw, refused = random.Random(0), 0
     for number in range(300):
-        damaged = bytearray(good)
-        place = draw.randrange(len(good))
-        damaged[place] ^= 1 << draw.randrange(8)
-        path.write_bytes(damaged[:place] if number % 3 == 0 else damaged)
+        corrupted = bytearray(good)
+        offset = draw.randrange(len(good))
+        corrupted[offset] ^= 1 << draw.randrange(8)
+        path.write_bytes(corrupted[:offset] if number % 3 == 0 else corrupted)
         try:
             read_torch_file(path)
         except WeightsError as exc:

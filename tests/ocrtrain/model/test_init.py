@@ -1,4 +1,4 @@
-"""The random start: a function of the seed, complete, and one that a model can learn from."""
+"""Random initialisation: depends on the seed only, is complete, and keeps variances."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.losses import token_losses
 from tests.support.models import IMAGE, make_batch, random_model
 
 
-def test_the_start_is_a_function_of_the_seed_alone() -> None:
+def test_initial_weights_depend_on_the_seed_only() -> None:
     build = partial(build_model, SMALL, image_size=128, image_token=IMAGE)
     torch.manual_seed(1)
     before = torch.get_rng_state()
@@ -27,15 +27,15 @@ def test_the_start_is_a_function_of_the_seed_alone() -> None:
     other = dict(build(seed=4).named_parameters())
     assert all(torch.equal(first[n], second[n]) for n in first)
     assert any(not torch.equal(first[n], other[n]) for n in first)
-    # A deeper decoder begins with the same encoder and the same layers.
-    deeper = build_model(
+    # A parameter starts the same in a model of other sizes.
+    other_model = build_model(
         replace(SMALL, vocab_size=400, sam_heads=2), image_size=192, image_token=0, seed=3
     )
-    found = dict(deeper.named_parameters())
+    found = dict(other_model.named_parameters())
     assert torch.equal(found["encoder.sam.pos_embed"], first["encoder.sam.pos_embed"])
 
 
-def test_every_parameter_is_given_a_start() -> None:
+def test_every_parameter_is_initialised() -> None:
     model = random_model()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -44,7 +44,7 @@ def test_every_parameter_is_given_a_start() -> None:
     assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
 
 
-def test_a_fresh_model_tells_images_apart_and_is_nearly_uniform() -> None:
+def test_a_fresh_model_distinguishes_images_and_predicts_almost_uniformly() -> None:
     model = build_model(SMALL, image_size=128, image_token=IMAGE, seed=0)
     with torch.no_grad():
         features = model.encoder.features(pixels(128, count=4))
@@ -55,7 +55,7 @@ def test_a_fresh_model_tells_images_apart_and_is_nearly_uniform() -> None:
     assert all(torch.isfinite(p).all() for p in model.parameters())
 
 
-def test_the_recipe() -> None:
+def test_standard_deviations() -> None:
     model = build_model(SMALL, image_size=128, image_token=IMAGE, seed=0)
     found = dict(model.named_parameters())
 
@@ -78,7 +78,7 @@ def test_the_recipe() -> None:
     assert (found["encoder.projector.bias"] == 0).all()
 
 
-def test_white_paper_embeds_to_nothing() -> None:
+def test_white_patches_embed_to_zero() -> None:
     model = build_model(SMALL, image_size=128, image_token=IMAGE, seed=0)
     with torch.no_grad():
         white = model.encoder.sam.patch_embed(torch.ones(1, 3, 64, 64))

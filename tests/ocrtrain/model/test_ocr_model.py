@@ -1,4 +1,4 @@
-"""The model: the decoder against the oracle, the loss head, images in their places."""
+"""The decoder is compared with the oracle; the loss head; images in their slots."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_the_head_count_and_the_rotary_base_come_from_the_config() -> None:
             ours = model.logits(model.hidden(embeds, torch.arange(20)[None]))[0]
             close(ours, oracle.gpt(weights, embeds[0], heads=heads, base=base))
             other = oracle.gpt(weights, embeds[0], heads=10, base=base)
-            assert (ours - other).abs().max() > 0.1  # what a wrong count would silently do
+            assert (ours - other).abs().max() > 0.1  # the effect of a wrong head count
 
 
 def test_exact_sizes_of_the_full_decoder() -> None:
@@ -56,8 +56,8 @@ def test_exact_sizes_of_the_full_decoder() -> None:
     assert model.slots == 273
 
 
-def test_no_token_is_padding_to_the_embedding() -> None:
-    """With transformers' default, token 1 has a zero embedding that never gets a gradient."""
+def test_the_embedding_has_no_padding_token() -> None:
+    """By default transformers gives token 1 a zero embedding that never gets a gradient."""
     model = build_model(SMALL, image_size=128, image_token=IMAGE, seed=0)
     table = model.gpt.model.embed_tokens
     assert table.padding_idx is None
@@ -66,7 +66,7 @@ def test_no_token_is_padding_to_the_embedding() -> None:
     assert (table.weight.grad[:IMAGE].abs().sum(dim=1) > 0).all()
 
 
-def test_images_stand_in_their_places_in_order() -> None:
+def test_images_fill_their_slots_in_order() -> None:
     model = random_model()
     batch = make_batch([20, 9, 30], [2, 0, 1])
     images = model.pixels(batch.images)
@@ -81,23 +81,23 @@ def test_images_stand_in_their_places_in_order() -> None:
 
 
 @pytest.mark.parametrize(("drop", "extra"), [(1, 0), (0, 1), (3, 0)])
-def test_images_and_places_that_disagree_are_an_error(drop: int, extra: int) -> None:
+def test_a_wrong_number_of_images_is_an_error(drop: int, extra: int) -> None:
     model = random_model()
     batch = make_batch([20, 30], [2, 1])
     images = [*batch.images[drop:], *batch.images[:extra]]
-    with pytest.raises(ValueError, match=r"of 7 positions each, but the rows hold \[14, 7\]"):
+    with pytest.raises(ValueError, match=rf"^{len(images)} images .*7 slots.* \[14, 7\]"):
         model.embed(batch.input_ids, model.pixels(images))
 
 
-def test_an_image_cut_in_two_rows_is_an_error() -> None:
+def test_an_image_split_over_two_rows_is_an_error() -> None:
     model = random_model()
     ids = torch.tensor([[IMAGE] * 6, [IMAGE] + [5] * 5])
-    with pytest.raises(ValueError, match="the rows hold"):
+    with pytest.raises(ValueError, match=r"^1 images .*7 slots.* \[6, 1\]"):
         model.embed(ids, pixels(128, count=1))
 
 
 def plain_loss(model: OcrModel, batch: Batch) -> Tensor:
-    """The whole head on every position."""
+    """Loss with all logits in memory at once."""
     hidden = model.hidden(
         model.embed(batch.input_ids, model.pixels(batch.images)), batch.position_ids
     )
@@ -108,7 +108,7 @@ def plain_loss(model: OcrModel, batch: Batch) -> Tensor:
 
 
 @pytest.mark.parametrize("chunk", [1, 7, 10_000])
-def test_loss_and_gradients_equal_the_plain_head(
+def test_chunked_loss_and_gradients_equal_the_plain_ones(
     chunk: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "HEAD_CHUNK", chunk)
@@ -125,7 +125,7 @@ def test_loss_and_gradients_equal_the_plain_head(
         torch.testing.assert_close(gradients[name], gradient, rtol=1e-4, atol=2e-7)
 
 
-def test_loss_counts_supervised_positions_and_nothing_else() -> None:
+def test_only_supervised_positions_count() -> None:
     model = random_model()
     batch = make_batch([40, 25], [1, 1])
     total, count = loss_of(model, batch)
@@ -134,14 +134,14 @@ def test_loss_counts_supervised_positions_and_nothing_else() -> None:
     losses, rows = token_losses(model, batch)
     close(losses.sum(), total.detach(), 1e-6)
     assert torch.equal(rows, (batch.targets != IGNORE).nonzero()[:, 0])
-    # Changing what carries no loss and is seen by nothing that does changes nothing.
+    # Ids after the last supervised position have no effect.
     last = int((batch.targets[0] != IGNORE).nonzero().max())
     changed = batch.input_ids.clone()
     changed[0, last + 1 :] = 3
     assert torch.equal(loss_of(model, replace(batch, input_ids=changed)).loss_sum, total)
 
 
-def test_no_supervised_position_is_a_loss_of_zero_that_has_gradients() -> None:
+def test_without_supervised_positions_the_loss_is_zero_and_has_gradients() -> None:
     model = random_model()
     batch = make_batch([12], [0])
     batch = replace(batch, targets=torch.full_like(batch.targets, IGNORE))
@@ -151,7 +151,7 @@ def test_no_supervised_position_is_a_loss_of_zero_that_has_gradients() -> None:
     assert token_losses(model, batch).losses.numel() == 0
 
 
-def test_text_batches_skip_the_encoder() -> None:
+def test_text_does_not_run_the_encoder() -> None:
     model = random_model()
     loss_of(model, make_batch([30, 20], [0, 0])).loss_sum.backward()
     assert all(p.grad is None for p in model.encoder.parameters())
@@ -177,8 +177,8 @@ def test_checkpointed_blocks_give_the_same_gradients(frozen: tuple[str, ...]) ->
             torch.testing.assert_close(found[1][1][name], gradient)
 
 
-class saved_count:  # noqa: N801 - reads as a function where it is used
-    """Counts elements kept for a backward pass."""
+class saved_count:  # noqa: N801 - used like a function
+    """Counts the elements saved for the backward pass."""
 
     def __enter__(self) -> list[int]:
         counted = [0]
@@ -195,7 +195,7 @@ class saved_count:  # noqa: N801 - reads as a function where it is used
         self.hooks.__exit__(None, None, None)
 
 
-def test_bf16_autocast_trains_with_fp32_loss() -> None:
+def test_bf16_autocast_has_fp32_loss_and_gradients() -> None:
     model = random_model().train()
     batch = make_batch([40, 25], [1, 1])
     with torch.autocast("cpu", torch.bfloat16):
@@ -206,7 +206,7 @@ def test_bf16_autocast_trains_with_fp32_loss() -> None:
     close(total.detach(), plain_loss(model, batch).detach(), 0.03)
 
 
-def test_steps_with_a_cache_equal_the_whole_row() -> None:
+def test_generation_steps_equal_a_pass_over_the_whole_row() -> None:
     model = random_model(REAL_GPT).eval()
     embeds = torch.randn(2, 12, REAL_GPT.gpt_width)
     positions = torch.arange(12).repeat(2, 1)
@@ -218,7 +218,7 @@ def test_steps_with_a_cache_equal_the_whole_row() -> None:
         assert torch.isneginf(logits[:, IMAGE]).all()
         logits[:, IMAGE] = whole[:, stop - 1, IMAGE]
         close(logits, whole[:, stop - 1])
-    with pytest.raises(RuntimeError, match=r"needs eval\(\)"):
+    with pytest.raises(RuntimeError, match=r"eval\(\)"):
         model.train().step(embeds, model.new_cache(), positions)
 
 
@@ -228,12 +228,12 @@ def test_freezing_by_parts() -> None:
     trained = {n for n, p in model.named_parameters() if p.requires_grad}
     assert {part_of(n) for n in trained} == {"clip", "gpt"}
     assert not model.encoder.image_newline.requires_grad
-    with pytest.raises(UsageError, match="no part 'vision' to freeze"):
+    with pytest.raises(UsageError, match=r"'vision'.* sam, clip, projector, gpt"):
         model.freeze(["vision"])
 
 
 def test_an_image_token_outside_the_vocabulary_is_refused() -> None:
-    with pytest.raises(UsageError, match="outside the 300 tokens"):
+    with pytest.raises(UsageError, match=r"300 .*300 tokens"):
         OcrModel(SMALL, image_size=128, image_token=300)
 
 

@@ -1,4 +1,4 @@
-"""Packed rows in the model: samples side by side are as if each were alone."""
+"""Packed rows: each sample of a row gives the same results as alone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.support.models import REAL_GPT, close, make_batch, random_model
 
 
 def pack(batch: Batch, groups: Sequence[Sequence[int]]) -> Batch:
-    """The rows of an unpacked batch side by side, with positions that begin anew."""
+    """Pack rows of an unpacked batch into one row per group; positions restart at each sample."""
     longest = max(sum(batch.rows[row].length for row in group) for group in groups)
     tensors = {
         name: torch.full((len(groups), longest), fill)
@@ -43,10 +43,10 @@ def pack(batch: Batch, groups: Sequence[Sequence[int]]) -> Batch:
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
-def test_a_packed_batch_has_the_loss_and_the_gradients_of_its_samples_alone(
+def test_packed_rows_have_the_loss_and_gradients_of_unpacked_ones(
     checkpointing: bool,
 ) -> None:
-    """fp32, images and text in the same rows: a sample sees nothing of its neighbours."""
+    """In fp32, with images and text in the same rows."""
     batch = make_batch([40, 25, 9, 31, 60, 12], [1, 0, 0, 1, 2, 0])
     packed = pack(batch, [[1, 0, 2], [3], [5, 4]])
     assert (packed.tokens, packed.supervised) == (batch.tokens, batch.supervised)
@@ -69,19 +69,20 @@ def test_a_packed_batch_has_the_loss_and_the_gradients_of_its_samples_alone(
         assert float((gradient - other).abs().max()) < 1e-5 * max(1.0, float(gradient.abs().max()))
 
 
-def test_without_positions_that_begin_anew_samples_would_see_each_other() -> None:
-    """What the test above rests on: the same rows with positions that go on have another loss."""
+def test_without_restarting_positions_samples_see_each_other() -> None:
+    """The test above would detect it: continuous positions give another loss."""
     packed = pack(make_batch([40, 25, 9], [1, 0, 0]), [[0, 1, 2]])
-    run_on = replace(packed, position_ids=torch.arange(packed.input_ids.shape[1])[None])
+    continuous = replace(packed, position_ids=torch.arange(packed.input_ids.shape[1])[None])
     model = random_model()
     with torch.no_grad():
         assert (
-            float((loss_of(model, packed).loss_sum - loss_of(model, run_on).loss_sum).abs()) > 1e-2
+            float((loss_of(model, packed).loss_sum - loss_of(model, continuous).loss_sum).abs())
+            > 1e-2
         )
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_packed_documents_do_not_see_each_other(training: bool) -> None:
+def test_packed_samples_do_not_see_each_other(training: bool) -> None:
     model = random_model(REAL_GPT).train(training)
     model.checkpoint_blocks(training)
     lengths = (11, 1, 30)
@@ -89,5 +90,5 @@ def test_packed_documents_do_not_see_each_other(training: bool) -> None:
     embeds = torch.randn(1, sum(lengths), REAL_GPT.gpt_width)
     with torch.no_grad():
         packed = model.logits(model.hidden(embeds, positions))[0].split(lengths)
-        for ours, document in zip(packed, embeds[0].split(lengths), strict=True):
-            close(ours, oracle.gpt(to_nanochat(model.gpt), document, heads=REAL_GPT.gpt_heads))
+        for ours, sample in zip(packed, embeds[0].split(lengths), strict=True):
+            close(ours, oracle.gpt(to_nanochat(model.gpt), sample, heads=REAL_GPT.gpt_heads))

@@ -1,4 +1,4 @@
-"""Letterboxing on the device: Pillow's own letterbox, `ImageOps.pad`, is the oracle."""
+"""Letterboxing on the device is compared with Pillow's `ImageOps.pad`."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from PIL import Image, ImageOps
 
 from ocrdata.images.decode import decode_rgb
 from ocrdata.images.letterbox import letterbox_geometry, shrink_to_fit
-from ocrtrain.model.pixels import FILL, letterbox, normalise, resize_float, seen
+from ocrtrain.model.pixels import FILL, encoder_view, letterbox, normalise, resize_float
 
 DATA = Path(__file__).parents[4] / "shared" / "data"
 
 
 def pillow(rgb: np.ndarray, size: int) -> np.ndarray:
-    """The original's way: uint8 [size, size, 3]."""
+    """The image letterboxed by Pillow, uint8 [size, size, 3]."""
     image = Image.fromarray(rgb)
     padded = ImageOps.pad(image, (size, size), Image.Resampling.BICUBIC, color=(FILL,) * 3)
     return np.array(padded)
@@ -30,15 +30,15 @@ def levels(pixels: torch.Tensor) -> np.ndarray:
     return ((pixels * 0.5 + 0.5) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
 
 
-def test_what_the_encoder_sees_can_be_seen() -> None:
+def test_encoder_view_undoes_the_normalisation() -> None:
     every = torch.arange(256, dtype=torch.uint8).reshape(16, 16, 1).expand(16, 16, 3).contiguous()
-    assert torch.equal(seen(every, 16), every), "the normalisation is undone exactly"
+    assert torch.equal(encoder_view(every, 16), every)
     sizes = ((30, 90), (64, 64), (30, 90), (200, 31), (7, 5))
     images = [torch.from_numpy(noise(*size, seed=n)) for n, size in enumerate(sizes)]
     for image, together in zip(images, letterbox(images, 64), strict=True):
-        alone = seen(image, 64)
+        alone = encoder_view(image, 64)
         assert alone.shape == (64, 64, 3) and alone.dtype == torch.uint8
-        assert np.array_equal(alone.numpy(), levels(together)), "as in a batch of others"
+        assert np.array_equal(alone.numpy(), levels(together))
 
 
 def noise(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -53,7 +53,7 @@ def grey_noise(height: int, width: int) -> np.ndarray:
 @given(height=st.integers(1, 90), width=st.integers(1, 90), size=st.sampled_from([16, 32, 64]))
 @settings(max_examples=150, deadline=None)
 def test_equal_to_pillow(height: int, width: int, size: int) -> None:
-    """Noise is the hardest picture there is. Sides that Pillow rounds to nothing are ours."""
+    """On noise, the worst case. Where Pillow rounds a side to 0 px, ours is 1 px."""
     box = letterbox_geometry(width, height, size)
     if round(min(width, height) / max(width, height) * size) == 0:
         assert min(box.width, box.height) == 1
@@ -66,8 +66,8 @@ def test_equal_to_pillow(height: int, width: int, size: int) -> None:
 
 @given(height=st.integers(8, 90), width=st.integers(8, 90), size=st.sampled_from([32, 64]))
 @settings(max_examples=50, deadline=None)
-def test_the_float_way_is_near(height: int, width: int, size: int) -> None:
-    """What runs on CUDA, run on CPU: rounding between Pillow's passes is all that differs."""
+def test_float_resizing_is_close_to_pillow(height: int, width: int, size: int) -> None:
+    """The code for CUDA, run on the CPU; only Pillow's rounding between its passes differs."""
     rgb = grey_noise(height, width)
     box = letterbox_geometry(width, height, size)
     pixels = torch.from_numpy(rgb).permute(2, 0, 1)[None]
@@ -89,13 +89,13 @@ def test_border_and_range() -> None:
         torch.testing.assert_close(image[:, 12:], border)
 
 
-def test_normalising_is_the_formula() -> None:
+def test_normalise_equals_the_formula() -> None:
     values = torch.arange(256, dtype=torch.uint8)
     expected = (values.float() / 255 - 0.5) / 0.5
     torch.testing.assert_close(normalise(values), expected, rtol=0, atol=1e-6)
 
 
-def test_images_of_any_sizes_together_are_as_alone() -> None:
+def test_images_of_different_sizes_give_the_same_together_and_alone() -> None:
     shapes = [(20, 30), (30, 20), (20, 30), (64, 64), (7, 90), (20, 30)]
     images = [torch.from_numpy(noise(*shape, seed=n)) for n, shape in enumerate(shapes)]
     together = letterbox(images, 64)
@@ -107,25 +107,26 @@ def test_images_of_any_sizes_together_are_as_alone() -> None:
 @pytest.mark.parametrize(
     ("images", "message"),
     [
-        ([], "no images"),
-        ([torch.zeros(4, 4, dtype=torch.uint8)], "image 0 is torch.uint8"),
-        ([torch.zeros(3, 4, 4, dtype=torch.uint8)], r"\(3, 4, 4\), not \[H, W, 3\]"),
-        ([torch.zeros(4, 4, 3)], "image 0 is torch.float32"),
+        ([torch.zeros(4, 4, dtype=torch.uint8)], r"image 0 .*torch.uint8 \(4, 4\)"),
+        ([torch.zeros(3, 4, 4, dtype=torch.uint8)], r"image 0 .*\(3, 4, 4\)"),
+        ([torch.zeros(4, 4, 3)], r"image 0 .*torch.float32"),
     ],
 )
-def test_what_is_no_image(images: list[torch.Tensor], message: str) -> None:
+def test_images_of_a_wrong_type_or_shape_are_refused(
+    images: list[torch.Tensor], message: str
+) -> None:
     with pytest.raises(ValueError, match=message):
         letterbox(images, 16)
 
 
 @pytest.mark.parametrize("size", [512, 1024])
-def test_real_images_are_near_pillow(size: int) -> None:
-    """Also through the worker's shrinking; `benchmarks/pixels.py` has the figures for all."""
+def test_real_images_are_close_to_pillow(size: int) -> None:
+    """With the worker's shrinking too; `benchmarks/pixels.py` measures all images."""
     paths = sorted((DATA / "charts/images").glob("*"))[::40]
     documents = sorted((DATA / "docs/images").glob("*"), key=lambda path: path.stat().st_size)
-    paths += documents[::10] + documents[-4:]  # the largest shrink even for 1,024 px
+    paths += documents[::10] + documents[-4:]  # the largest are shrunk even for 1,024 px
     if not paths:
-        pytest.skip(f"no real images at {DATA}")
+        pytest.skip(f"needs real images in {DATA}")
     shrunk = 0
     for path in paths:
         rgb = decode_rgb(path.read_bytes())
@@ -137,8 +138,8 @@ def test_real_images_are_near_pillow(size: int) -> None:
     assert shrunk >= 1
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
-def test_cuda_is_near_pillow_and_deterministic() -> None:
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_cuda_is_close_to_pillow_and_deterministic() -> None:
     images = [noise(200, 300), noise(90, 40), noise(1500, 900)]
     moved = [torch.from_numpy(image).cuda() for image in images]
     out = letterbox(moved, 256)

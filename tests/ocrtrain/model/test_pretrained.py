@@ -1,8 +1,9 @@
-"""Every layout of weights, in small; what does not fit, is damaged or is not there."""
+"""Small checkpoints of every kind; checkpoints that do not fit, are corrupted or missing."""
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -45,7 +46,7 @@ def same(ours: Tensor, wanted: Tensor) -> None:
     torch.testing.assert_close(ours, wanted, rtol=0, atol=1e-5 * float(wanted.abs().max()))
 
 
-def test_pretrained_parts_compute_what_the_checkpoints_mean(sources: Pretrained) -> None:
+def test_pretrained_parts_equal_the_oracle_on_the_checkpoints(sources: Pretrained) -> None:
     target = model(seed=1)
     before = {n: v.detach().clone() for n, v in target.encoder.named_parameters()}
     load_pretrained(target, CONFIG, sources=sources)
@@ -68,14 +69,14 @@ def test_pretrained_parts_compute_what_the_checkpoints_mean(sources: Pretrained)
         same(logits[0, :, :-1], oracle.gpt(to_nanochat(original.gpt), embeds[0], heads=4)[:, :-1])
 
 
-def test_the_image_row_is_the_mean_of_the_others(sources: Pretrained) -> None:
+def test_the_image_tokens_row_is_the_mean_of_the_others(sources: Pretrained) -> None:
     target = model(seed=1)
     load_pretrained(target, CONFIG, sources=sources)
     for table in (target.gpt.model.embed_tokens.weight, target.gpt.lm_head.weight):
         torch.testing.assert_close(table[-1], table[:-1].mean(dim=0), rtol=0.01, atol=1e-3)
 
 
-def test_parts_can_be_left_as_they_are(sources: Pretrained) -> None:
+def test_parts_without_a_source_are_unchanged(sources: Pretrained) -> None:
     target = model(seed=1)
     before = {n: v.detach().clone() for n, v in target.named_parameters()}
     load_pretrained(target, CONFIG, sources=replace(sources, sam="", gpt=""))
@@ -100,12 +101,12 @@ def test_nanochat_as_pytorch_model_bin_with_a_config_of_transformers(tmp_path: P
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"n_head": 8}, r"n_head is 8, but gpt_heads of the model is 4; set --gpt-heads 8"),
+        ({"n_head": 8}, r"n_head is 8, .*gpt_heads.* 4; .*--gpt-heads 8"),
         ({"n_kv_head": 1}, "n_kv_head is 1"),
         ({"n_layer": 3}, "n_layer is 3"),
         ({"n_embd": 80}, "n_embd is 80"),
-        ({"n_head": None}, "says nothing of n_head"),
-        ({"window_pattern": "SSSL"}, "newer nanochat"),
+        ({"n_head": None}, r"\bn_head is missing"),
+        ({"window_pattern": "SSSL"}, "newer nanochat.*window_pattern"),
     ],
 )
 def test_a_nanochat_of_other_sizes_is_refused(
@@ -122,7 +123,7 @@ def test_a_nanochat_of_other_sizes_is_refused(
 def test_a_newer_nanochat_is_refused_by_its_tensors(tmp_path: Path, name: str) -> None:
     tensors = nanochat_checkpoint(random_model(5)) | {name: torch.ones(3)}
     folder = write_nanochat(tmp_path / "gpt", tensors)
-    with pytest.raises(WeightsError, match="another architecture"):
+    with pytest.raises(WeightsError, match=re.escape(name)):
         load_pretrained(model(), CONFIG, sources=Pretrained(sam="", clip="", gpt=folder))
 
 
@@ -140,47 +141,47 @@ def reshape(tensors: Tensors) -> Tensors:
 
 
 @pytest.mark.parametrize(
-    ("damage", "message"),
+    ("change", "message"),
     [
-        (drop, r"4 tensors missing: layers.1.mlp.lin1.weight, .*, \.\.\."),
-        (add, "1 tensors unknown: something.new"),
-        (reshape, r"layers.0.layer_norm1.weight is \[7\], the model's \[48\]"),
+        (drop, r"4 .*missing: layers.1.mlp.lin1.weight, .*, \.\.\."),
+        (add, "1 .*unknown: something.new"),
+        (reshape, r"layers.0.layer_norm1.weight .*\[7\].*\[48\]"),
     ],
 )
-def test_every_tensor_is_accounted_for(
-    tmp_path: Path, damage: Callable[[Tensors], Tensors], message: str
+def test_missing_unknown_and_misshapen_tensors_are_refused(
+    tmp_path: Path, change: Callable[[Tensors], Tensors], message: str
 ) -> None:
     target = model()
     before = {n: v.detach().clone() for n, v in target.named_parameters()}
-    folder = write_safetensors(tmp_path / "sam", damage(sam_checkpoint(random_model(5))))
+    folder = write_safetensors(tmp_path / "sam", change(sam_checkpoint(random_model(5))))
     with pytest.raises(WeightsError, match=message):
         load_pretrained(target, CONFIG, sources=Pretrained(sam=folder, clip="", gpt=""))
     assert all(torch.equal(v, before[n]) for n, v in target.named_parameters())
 
 
-def test_folders_that_hold_nothing_known(tmp_path: Path) -> None:
+def test_folders_without_weights_are_refused(tmp_path: Path) -> None:
     (tmp_path / "model_000001.pt").write_bytes(b"")  # without its meta
     for part in ("sam", "clip", "gpt"):
         chosen = Pretrained(**dict.fromkeys(("sam", "clip", "gpt"), "") | {part: str(tmp_path)})
-        with pytest.raises(SourceError, match="holds nothing of what is needed"):
+        with pytest.raises(SourceError, match=str(tmp_path)):
             load_pretrained(model(), CONFIG, sources=chosen)
-    with pytest.raises(UsageError, match="no such folder"):
+    with pytest.raises(UsageError, match="nowhere"):
         load_pretrained(model(), CONFIG, sources=Pretrained(sam=str(tmp_path / "nowhere")))
-    with pytest.raises(UsageError, match="no folder and no repository"):
+    with pytest.raises(UsageError, match="three/part/name"):
         load_pretrained(model(), CONFIG, sources=Pretrained(sam="three/part/name"))
 
 
 @pytest.mark.parametrize(
     ("name", "content"),
-    [("meta_021400.json", "{"), ("meta_021400.json", "[]"), ("model_021400.pt", "PK damaged")],
+    [("meta_021400.json", "{"), ("meta_021400.json", "[]"), ("model_021400.pt", "PK corrupted")],
 )
-def test_damaged_files_of_a_source(tmp_path: Path, name: str, content: str) -> None:
+def test_corrupted_files_of_a_source_are_named(tmp_path: Path, name: str, content: str) -> None:
     folder = write_nanochat(tmp_path / "gpt", nanochat_checkpoint(random_model(5)))
     (Path(folder) / name).write_text(content)
     with pytest.raises(WeightsError, match=name):
         load_pretrained(model(), CONFIG, sources=Pretrained(sam="", clip="", gpt=folder))
     shutil.rmtree(folder)
     Path(folder).mkdir()
-    (Path(folder) / "model.safetensors").write_text("damaged")
-    with pytest.raises(WeightsError, match="cannot be read as safetensors"):
+    (Path(folder) / "model.safetensors").write_text("corrupted")
+    with pytest.raises(WeightsError, match=r"model\.safetensors: "):
         load_pretrained(model(), CONFIG, sources=Pretrained(sam=folder, clip="", gpt=""))
