@@ -62,7 +62,7 @@ def test_no_pipe_is_waited_for(tmp_path: Path) -> None:
     for path in (
         tmp_path / "tar" / "x-000.tar",
         tmp_path / "manifest" / "x.json",
-        index_path(tmp_path / "index" / "x-000.tar"),
+        index_path(tmp_path / "index" / "x-000.tar").path,
         tmp_path / "beside" / "x.json",
         tmp_path / "other" / "y.json",  # of no set there is: not asked any further
     ):

@@ -15,13 +15,13 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
 from ocrdata.reading.spec import Resolved
 from ocrdata.reading.verify import ShardStatistics, find, quantile, verify_shards
 from ocrdata.runtime.cli import Parser, run, shown
+from ocrdata.runtime.progress import progress_bar
 from ocrdata.runtime.units import human_bytes, human_time
-from ocrdata.shards.names import is_shard, set_path
+from ocrdata.shards.names import is_shard, set_location
+from ocrdata.storage.file import size_of
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -44,7 +44,7 @@ def together(specs: Sequence[str]) -> list[list[str]]:
     for spec in specs:
         path = Path(spec)
         single = is_shard(path.name) and path.is_file()
-        groups.setdefault(str(set_path(path)) if single else spec, []).append(spec)
+        groups.setdefault(str(set_location(path)) if single else spec, []).append(spec)
     return list(groups.values())
 
 
@@ -52,8 +52,8 @@ def check_set(found: Resolved) -> int:
     """Check one set, print its errors and a summary; returns the number of errors."""
     contents, errors = ShardStatistics(), 0
     started = time.perf_counter()
-    total = sum(path.stat().st_size for path in found.files)
-    with tqdm(total=total, unit="B", unit_scale=True, leave=False, disable=None) as bar:
+    total = sum(size_of(file) for file in found.files)
+    with progress_bar(total, "B") as bar:
         for error in verify_shards(found, contents, bar.update):
             errors += 1
             bar.clear()

@@ -220,9 +220,9 @@ class _Conversion:
                 "was replaced"
             )
         with explain_disk(self.out):
-            index_path(self.out / file).unlink(missing_ok=True)
+            index_path(self.out / file).path.unlink(missing_ok=True)
             made.rename(self.out / file)
-            index_path(made).rename(index_path(self.out / file))
+            index_path(made).path.rename(index_path(self.out / file))
             fsync_folder(self.out)
         if new != old:  # the same rows, written by another version of zstd or the Parquet library
             shards = tuple(new if entry == old else entry for entry in manifest.shards)

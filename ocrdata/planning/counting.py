@@ -7,11 +7,9 @@ will; images are not read. Processes share the shards. The file that results is
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 from ocrdata.errors import DiskError, RejectedRow, ShardError, UsageError
@@ -25,7 +23,9 @@ from ocrdata.shards.frames import most_content
 from ocrdata.shards.index import index_path, read_header
 from ocrdata.shards.members import to_sample
 from ocrdata.shards.names import is_compressed, set_name
+from ocrdata.storage.file import exists
 from ocrdata.storage.files import make_folder
+from ocrdata.storage.location import Location, LocationLike
 from ocrdata.storage.locks import only_one, remove_abandoned
 from ocrdata.tokens.counts import (
     Counts,
@@ -49,7 +49,7 @@ counted (NOTES.md)."""
 class ShardToCount(NamedTuple):
     """A shard to be counted, and the `rows_digest` of its index."""
 
-    path: Path
+    location: Location
     samples: int
     rows_digest: str
 
@@ -78,7 +78,7 @@ class ViewCounts:
         Raises ShardError where they are missing or damaged.
         """
         shard = self.shards.shard_set.shards[number]
-        path = find_counts(shard.path, self.fingerprint)
+        path = find_counts(shard.location, self.fingerprint)
         if path is None:
             raise ShardError(
                 shard.name,
@@ -89,7 +89,9 @@ class ViewCounts:
             path,
             rows_digest=shard.rows_digest,
             fingerprint=self.fingerprint,
-            tar_size=most_content(shard.bytes) if is_compressed(shard.path.name) else shard.bytes,
+            tar_size=most_content(shard.bytes)
+            if is_compressed(shard.location.name)
+            else shard.bytes,
         )
         if len(counts) != shard.samples:
             raise ShardError(str(path), f"{len(counts):,} counts of {shard.samples:,} samples")
@@ -106,21 +108,27 @@ def count_shards(
     """
     known = shards.shard_set.shards
     numbers = [number for _, number, _ in shards.stretches()]
-    tars = [ShardToCount(known[n].path, known[n].samples, known[n].rows_digest) for n in numbers]
+    tars = [
+        ShardToCount(known[n].location, known[n].samples, known[n].rows_digest) for n in numbers
+    ]
     missing = [tar for tar in tars if _find(tar, tokenizer.fingerprint) is None]
     count_shard_files(missing, tokenizer, workers=workers, progress=progress)
     return ViewCounts(shards, tokenizer.fingerprint)
 
 
 def count_anew(
-    paths: Sequence[Path], tokenizer: Tokenizer, *, workers: int, progress: Progress | None = None
+    shards: Sequence[LocationLike],
+    tokenizer: Tokenizer,
+    *,
+    workers: int,
+    progress: Progress | None = None,
 ) -> None:
     """As `count_shard_files`, for the maker of these shards: counts that are damaged, or of an
     earlier shard of that name, are replaced. Raises ShardError for a shard without its index."""
     missing = []
-    for path in paths:
-        head = read_header(index_path(path))
-        tar = ShardToCount(path, head.samples, head.rows_digest)
+    for shard in shards:
+        head = read_header(index_path(shard))
+        tar = ShardToCount(Location.of(shard), head.samples, head.rows_digest)
         if not _counted(tar, tokenizer.fingerprint):
             missing.append(tar)
     count_shard_files(missing, tokenizer, workers=workers, progress=progress)
@@ -134,16 +142,16 @@ def _counted(tar: ShardToCount, fingerprint: str) -> bool:
     try:
         check_counts(path, rows_digest=tar.rows_digest, fingerprint=fingerprint)
     except ShardError:
-        path.unlink(missing_ok=True)
+        path.path.unlink(missing_ok=True)
         return False
     return True
 
 
-def _find(tar: ShardToCount, fingerprint: str) -> Path | None:
+def _find(tar: ShardToCount, fingerprint: str) -> Location | None:
     """`find_counts`; what a process left that was killed after its file was complete goes."""
-    path = find_counts(tar.path, fingerprint)
+    path = find_counts(tar.location, fingerprint)
     if path is not None:
-        remove_abandoned(path)
+        remove_abandoned(path.path)
     return path
 
 
@@ -159,7 +167,7 @@ def count_shard_files(
         raise UsageError(f"{workers} workers: must be 1 or more")
     if not tars:
         return
-    progress, name = progress or Progress(), set_name(tars[0].path.name)
+    progress, name = progress or Progress(), set_name(tars[0].location.name)
     total = sum(tar.samples for tar in tars)
     task = CountTask(tuple(tars), tokenizer)
     progress.say(
@@ -208,15 +216,15 @@ class CountTask:
     def _make_one(self, tar: ShardToCount, report: Report) -> None:
         fingerprint = self.tokenizer.fingerprint
         try:
-            self._make_at(counts_path(tar.path, fingerprint), tar, report)
+            self._make_at(counts_path(tar.location, fingerprint), tar, report)
         except DiskError:
-            cached = cached_counts_path(tar.path, fingerprint)
-            make_folder(cached.parent)
+            cached = cached_counts_path(tar.location, fingerprint)
+            make_folder(cached.folder.path)
             self._make_at(cached, tar, report)
 
-    def _make_at(self, path: Path, tar: ShardToCount, report: Report) -> None:
-        with only_one(path):
-            if os.path.exists(path):  # made by another process meanwhile
+    def _make_at(self, path: Location, tar: ShardToCount, report: Report) -> None:
+        with only_one(path.path):
+            if exists(path):  # made by another process meanwhile
                 report(CountingProgress(tar.samples, 0))
                 return
             write_counts(
@@ -227,7 +235,7 @@ class CountTask:
             )
 
     def _count(self, tar: ShardToCount, report: Report) -> Counts:
-        shard_set = ShardSet(Resolved((tar.path,), None, {}, str(tar.path)), verify=True)
+        shard_set = ShardSet(Resolved((tar.location,), None, {}, str(tar.location)), verify=True)
         found = shard_set.shards[0]
         if found.rows_digest != tar.rows_digest:
             raise ShardError(found.name, "its index is not the one there was when it was opened")
@@ -249,7 +257,7 @@ class CountTask:
         for tar in self.tars:
             for where in (counts_path, cached_counts_path):
                 with suppress(ShardError):  # the tar is gone, and with it its name in the cache
-                    remove_abandoned(where(tar.path, self.tokenizer.fingerprint))
+                    remove_abandoned(where(tar.location, self.tokenizer.fingerprint).path)
 
 
 def count_members(

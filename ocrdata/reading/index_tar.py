@@ -9,8 +9,6 @@ unfit (damage, a name twice, a sample in two places, links) is a ShardError.
 from __future__ import annotations
 
 import logging
-import os
-from pathlib import Path
 
 import xxhash
 
@@ -23,8 +21,9 @@ from ocrdata.shards.names import is_compressed
 from ocrdata.shards.output import Written
 from ocrdata.shards.tar import TarMember, Walker
 from ocrdata.storage.cache import cached_path
+from ocrdata.storage.file import File, digest_of_file, exists, open_file
 from ocrdata.storage.files import make_folder
-from ocrdata.storage.local import LocalFile
+from ocrdata.storage.location import Location, LocationLike
 from ocrdata.storage.locks import only_one
 
 CHUNK = 1 << 20
@@ -33,7 +32,7 @@ CHUNK = 1 << 20
 class HashingReader:
     """Reads a file forward only, once, with the digest of all that went by."""
 
-    def __init__(self, file: LocalFile) -> None:
+    def __init__(self, file: File) -> None:
         self.file = file
         self._start, self._window = 0, b""
         self._hasher = xxhash.xxh3_128()
@@ -76,7 +75,7 @@ class ZstdTarReader:
 
     def finish(self) -> str:
         """The digest of the whole file, as it lies on the disk."""
-        return self.file.file.digest()
+        return digest_of_file(self.file.file)
 
 
 Reader = HashingReader | ZstdTarReader
@@ -94,10 +93,10 @@ def load_member(reader: Reader, member: TarMember) -> LoadedMember:
     return LoadedMember(member, hasher.digest(), b"")
 
 
-def index_tar(path: Path) -> Index:
+def index_tar(path: LocationLike) -> Index:
     """Read a whole tar and index it. Raises ShardError where it is not sound to its last byte."""
-    file = LocalFile(path)
-    table = scan(file) if is_compressed(path.name) else None
+    file = open_file(path)
+    table = scan(file) if is_compressed(file.location.name) else None
     reader = HashingReader(file) if table is None else ZstdTarReader(ZstdTar(file, table))
     walker = Walker(file.name, reader.read, reader.file.size)
     builder = IndexBuilder()
@@ -111,8 +110,8 @@ def index_tar(path: Path) -> Index:
     if loaded:
         builder.add(make_row(key, loaded))
     digest = reader.finish()
-    now = LocalFile(path)
-    if (now.size, now.modified) != (file.size, file.modified):
+    now = open_file(path)
+    if (now.size, now.version) != (file.size, file.version):
         raise ShardError(file.name, "the file changed while it was being indexed")
     return builder.finish(Written(file.size, digest, table.sizes if table else ()))
 
@@ -120,32 +119,32 @@ def index_tar(path: Path) -> Index:
 _log = logging.getLogger(__name__)
 
 
-def cached_index_path(tar: Path) -> Path:
+def cached_index_path(tar: LocationLike) -> Location:
     """The cache's name for the index of a tar as it is now."""
     return cached_path(tar, SUFFIX)
 
 
-def find_index(tar: Path) -> Path:
+def find_index(tar: LocationLike) -> Location:
     """The index file of a tar; made now, by reading the tar whole once, where there is none.
 
     Raises ShardError where the tar is not sound, DiskError where no index can be written.
     """
     beside = index_path(tar)
-    if os.path.exists(beside):
+    if exists(beside):
         return beside
     cached = cached_index_path(tar)
-    if cached.exists():
+    if exists(cached):
         return cached
     try:
         return _make_index(tar, beside)
     except (OSError, DiskError):
-        make_folder(cached.parent)
+        make_folder(cached.folder.path)
         return _make_index(tar, cached)
 
 
-def _make_index(tar: Path, path: Path) -> Path:
-    with only_one(path):
-        if not path.exists():
+def _make_index(tar: LocationLike, index: Location) -> Location:
+    with only_one(index.path):
+        if not exists(index):
             _log.warning("%s has no index; reading it whole, once, to make one", tar)
-            write_index(path, index_tar(tar))
-    return path
+            write_index(index, index_tar(tar))
+    return index

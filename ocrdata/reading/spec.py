@@ -16,20 +16,27 @@ import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 from ocrdata.errors import ShardError, SpecError
 from ocrdata.reading.slices import NUMBER, parse_slice, split_slice
 from ocrdata.shards.manifest import Manifest, ShardInfo, is_manifest, read_manifest
-from ocrdata.shards.names import is_shard, natural, set_name, set_path, shard_stem
+from ocrdata.shards.names import (
+    is_compressed,
+    is_shard,
+    natural,
+    set_location,
+    set_name,
+    shard_stem,
+)
+from ocrdata.storage.file import is_folder, list_names
 from ocrdata.storage.files import can_be_a_path, exists, is_file
+from ocrdata.storage.location import Location, LocationLike
 
 MAX_FILES = 1_000_000
 _RANGE = re.compile(
     rf"<({NUMBER})\.\.({NUMBER})>|\{{({NUMBER})\.\.({NUMBER})\}}|\{{([^{{}}]*,[^{{}}]*)\}}"
 )
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
 class Listed(NamedTuple):
@@ -44,9 +51,9 @@ class Resolved:
     """The files a spec names, in order; the slice over their samples, if any; what
     manifests say of the files that are in one; and `base`, the spec without its slice."""
 
-    files: tuple[Path, ...]
+    files: tuple[Location, ...]
     slice: slice | None
-    listed: Mapping[Path, Listed]
+    listed: Mapping[Location, Listed]
     base: str
 
     @property
@@ -57,20 +64,20 @@ class Resolved:
         return next(iter(found.values())) if all_listed else None
 
 
-def resolve(spec: str | Path | Sequence[str | Path]) -> Resolved:
+def resolve(spec: LocationLike | Sequence[LocationLike]) -> Resolved:
     """Find the shards a spec names. Raises SpecError, ShardError for a damaged manifest."""
-    items = [spec] if isinstance(spec, (str, Path)) else list(spec)
-    texts = [str(item) for item in items]
+    items = [spec] if isinstance(spec, (str, os.PathLike)) else list(spec)
+    texts = [Location.of(item).text for item in items]
     if not texts:
         raise SpecError("no shards are given")
     split = [split_slice(text) for text in texts]
     taken = _one_slice(texts, split)
     found = [_find(base) for base, _ in split]
     files = tuple(itertools.chain.from_iterable(names for names, _ in found))
-    twice = _first_repeated(os.path.abspath(path) for path in files)
+    twice = _first_repeated(_absolute(file) for file in files)
     if twice is not None:
         raise SpecError(f"{' '.join(texts)}: {twice} is named twice")
-    stem = _first_repeated(os.path.abspath(path.parent / shard_stem(path.name)) for path in files)
+    stem = _first_repeated(_absolute(file.sibling(shard_stem(file.name))) for file in files)
     if stem is not None:
         raise SpecError(
             f"{' '.join(texts)}: {stem}.tar and .tar.zst have one index between them; name one of "
@@ -83,8 +90,8 @@ def resolve(spec: str | Path | Sequence[str | Path]) -> Resolved:
 
 def _one_slice(texts: Sequence[str], split: Sequence[tuple[str, str | None]]) -> str | None:
     slices = [found for _, found in split]
-    paths = [Path(base) for base, _ in split]
-    sets = {set_path(path) if is_shard(path.name) else path for path in paths}
+    places = [Location(base) for base, _ in split]
+    sets = {set_location(place) if is_shard(place.name) else place for place in places}
     if len(sets) > 1 and any(slices):
         raise SpecError(
             f"{' '.join(texts)}: a slice applies to one shard set, these are {len(sets)}; leave it "
@@ -99,40 +106,38 @@ def _one_slice(texts: Sequence[str], split: Sequence[tuple[str, str | None]]) ->
     )
 
 
-def _find(text: str) -> tuple[list[Path], Manifest | None]:
+def _find(text: str) -> tuple[list[Location], Manifest | None]:
     """The shards one spec without a slice names, and the manifest that named them."""
-    scheme = _SCHEME.match(text)
-    if scheme is not None:
+    location = Location(text)
+    if location.scheme:
         raise SpecError(
-            f"{text}: shards are read from local disks only, {scheme[1]}:// is not part of this "
-            "version; copy them here and name the copies"
+            f"{location}: this version reads local files only, not {location.scheme}://; copy the "
+            "shards here and name the copies"
         )
     if not text or not can_be_a_path(text):
         raise SpecError(f"{text!r} names no shards")
     if exists(text):
-        return _existing(Path(text))
+        return _existing(location)
     if _RANGE.search(text):
         return _range(text), None
     if any(sign in text for sign in "*?["):
         return _glob(text), None
-    raise SpecError(f"{text}: no such file or folder{_hint(Path(text))}")
+    raise SpecError(f"{text}: no such file or folder{_hint(location)}")
 
 
-def _hint(path: Path) -> str:
+def _hint(missing: Location) -> str:
     for ending in (".tar", ".tar.zst", ".zst", ".json"):
-        other = path.with_name(path.name + ending) if path.name else path
-        if path.name and exists(str(other)):
+        if missing.name and exists((other := missing.sibling(missing.name + ending)).text):
             return f"; {other} is there"
-    siblings = _shards_in(path.parent) if exists(str(path.parent)) else []
-    if siblings:
-        return f"; {path.parent} holds {len(siblings)} shards, {siblings[0].name} to begin with"
+    if siblings := _shards_in(missing.folder):
+        return f"; {missing.folder} holds {len(siblings)} shards, {siblings[0].name} to begin with"
     return ""
 
 
-def _existing(path: Path) -> tuple[list[Path], Manifest | None]:
-    if path.is_dir():
+def _existing(path: Location) -> tuple[list[Location], Manifest | None]:
+    if is_folder(path):
         return _folder(path)
-    if path.suffix == ".json":
+    if path.name.endswith(".json"):
         manifest = read_manifest(path)
         return _listed(path, manifest), manifest
     if is_shard(path.name):
@@ -142,31 +147,33 @@ def _existing(path: Path) -> tuple[list[Path], Manifest | None]:
     raise SpecError(f"{path}: neither a .tar or .tar.zst, nor a manifest .json, nor a folder")
 
 
-def _listed(path: Path, manifest: Manifest) -> list[Path]:
-    files = [path.parent / shard.file for shard in manifest.shards]
+def _listed(path: Location, manifest: Manifest) -> list[Location]:
+    files = [path.sibling(shard.file) for shard in manifest.shards]
     if not files:
         raise SpecError(f"{path}: the manifest lists no shards")
     _all_there(str(path), files)
     return files
 
 
-def _all_there(spec: str, files: Sequence[Path]) -> None:
-    missing = [file for file in files if not is_file(file)]
+def _all_there(spec: str, files: Sequence[Location]) -> None:
+    missing = [file for file in files if not is_file(file.path)]
     if missing:
         names = ", ".join(str(file) for file in missing[:3])
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise SpecError(f"{spec}: {len(missing)} of {len(files)} shards are missing: {names}{more}")
 
 
-def _folder(path: Path) -> tuple[list[Path], Manifest | None]:
+def _folder(path: Location) -> tuple[list[Location], Manifest | None]:
     tars = _shards_in(path)
     sets = {set_name(tar.name) for tar in tars}
-    manifests = [
-        entry
-        for entry in sorted(path.glob("*.json"))
-        if not entry.name.startswith(".") and (entry.stem in sets or is_manifest(entry))
-    ]
-    names = sorted(sets | {entry.stem for entry in manifests})
+    manifests = {
+        name.removesuffix(".json"): path / name
+        for name in list_names(path)
+        if name.endswith(".json")
+        and not name.startswith(".")
+        and (name.removesuffix(".json") in sets or is_manifest(path / name))
+    }
+    names = sorted(sets | manifests.keys())
     if not names:
         raise SpecError(f"{path}: the folder holds no .tar, no .tar.zst and no manifest")
     if len(names) > 1:
@@ -175,43 +182,39 @@ def _folder(path: Path) -> tuple[list[Path], Manifest | None]:
             f"{path}: the folder holds {len(names)} shard sets ({listed}); name one, "
             f"as in {path / names[0]}-*.tar{_more(tars, names[0])}"
         )
-    if manifests:
-        manifest = read_manifest(manifests[0])
-        return _listed(manifests[0], manifest), manifest
+    for place in manifests.values():
+        manifest = read_manifest(place)
+        return _listed(place, manifest), manifest
     _refuse_unfinished(tars)
     return tars, None
 
 
-def _refuse_unfinished(tars: Sequence[Path]) -> None:
+def _refuse_unfinished(tars: Sequence[Location]) -> None:
     """Who names no file means all of a set: one that is still being made is not that."""
-    for path in sorted({set_path(tar) for tar in tars}):
-        if path.with_name(f".{path.name}.making").is_dir() and not is_file(
-            path.with_name(f"{path.name}.json")
-        ):
+    for path in sorted({set_location(tar) for tar in tars}):
+        unfinished = is_folder(path.sibling(f".{path.name}.making"))
+        if unfinished and not exists(path.sibling(f"{path.name}.json").text):
             raise SpecError(
-                f"{path.parent}: {path.name} is not complete, its conversion has not ended; run "
+                f"{path.folder}: {path.name} is not complete, its conversion has not ended; run "
                 "the same make_shards command again, or name the shards that are wanted"
             )
 
 
-def _shards_in(path: Path) -> list[Path]:
+def _shards_in(path: Location) -> list[Location]:
     """The shards that lie in a folder, hidden files left out; none where it is no folder."""
-    if not path.is_dir():
-        return []
-    return natural(
-        entry for entry in path.iterdir() if is_shard(entry.name) and not entry.name.startswith(".")
-    )
+    names = list_names(path) if is_folder(path) else []
+    return natural(path / name for name in names if is_shard(name) and not name.startswith("."))
 
 
-def _more(tars: Sequence[Path], name: str) -> str:
+def _more(tars: Sequence[Location], name: str) -> str:
     """What the ending of a set's shards has beyond .tar."""
     first = next((tar for tar in tars if set_name(tar.name) == name), None)
-    return first.suffix if first is not None and first.suffix != ".tar" else ""
+    return ".zst" if first is not None and is_compressed(first.name) else ""
 
 
-def _glob(text: str) -> list[Path]:
+def _glob(text: str) -> list[Location]:
     try:
-        found = [Path(name) for name in glob.glob(text, recursive=True)]
+        found = [Location(name) for name in glob.glob(text, recursive=True)]
     except ValueError:  # a sign that no file name can hold
         found = []
     tars = natural(path for path in found if is_shard(path.name))
@@ -224,7 +227,7 @@ def _glob(text: str) -> list[Path]:
     return tars
 
 
-def _range(text: str) -> list[Path]:
+def _range(text: str) -> list[Location]:
     pieces: list[list[str]] = []
     at, count = 0, 1
     for match in _RANGE.finditer(text):
@@ -235,7 +238,7 @@ def _range(text: str) -> list[Path]:
         pieces += [[text[at : match.start()]], choices]
         at = match.end()
     pieces.append([text[at:]])
-    files = [Path("".join(parts)) for parts in itertools.product(*pieces)]
+    files = [Location("".join(parts)) for parts in itertools.product(*pieces)]
     _all_there(text, files)
     for file in files:
         if not is_shard(file.name):
@@ -257,9 +260,9 @@ def _choices(text: str, match: re.Match[str]) -> list[str]:
     return [f"{number:0{width}d}" for number in range(start, stop + 1)]
 
 
-def join(files: Sequence[Path]) -> str:
+def join(files: Sequence[Location]) -> str:
     """A spec that names exactly these files."""
-    texts = [str(file) for file in files]
+    texts = [file.text for file in files]
     if len(texts) == 1:
         return texts[0]
     start = _common(texts)
@@ -276,15 +279,17 @@ def _common(texts: Sequence[str]) -> str:
     return first
 
 
-def _manifests(files: Sequence[Path], named: Mapping[Path, Manifest]) -> dict[Path, Listed]:
+def _manifests(
+    files: Sequence[Location], named: Mapping[Location, Manifest]
+) -> dict[Location, Listed]:
     """What the manifest of each file says of it: the one that was named, else that of its set
     beside it. Raises ShardError for one that is damaged, or does not list a shard of its set."""
-    found: dict[Path, Listed] = {}
-    known: dict[Path, dict[str, Listed]] = {}
+    found: dict[Location, Listed] = {}
+    known: dict[Location, dict[str, Listed]] = {}
     for file in files:
-        path, manifest = file.parent / f"{set_name(file.name)}.json", named.get(file)
+        path, manifest = file.sibling(f"{set_name(file.name)}.json"), named.get(file)
         if manifest is None and path not in known:
-            manifest = read_manifest(path) if is_file(path) and is_manifest(path) else None
+            manifest = read_manifest(path) if is_file(path.path) and is_manifest(path) else None
         if path not in known:
             shards = manifest.shards if manifest else ()
             known[path] = {info.file: Listed(manifest, info) for info in shards if manifest}
@@ -298,6 +303,11 @@ def _manifests(files: Sequence[Path], named: Mapping[Path, Manifest]) -> dict[Pa
                 remedy="move it into another folder, or leave it out",
             )
     return found
+
+
+def _absolute(file: Location) -> str:
+    """One text for one file, however it was written."""
+    return file.text if file.scheme else os.path.abspath(file)
 
 
 def _first_repeated(names: Iterable[str]) -> str | None:

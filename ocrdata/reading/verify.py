@@ -5,11 +5,9 @@ sample by sample and never ends the pass. It writes nothing.
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 
@@ -29,8 +27,8 @@ from ocrdata.shards.manifest import ShardInfo
 from ocrdata.shards.members import split_name
 from ocrdata.shards.names import KEY_DIGITS, is_compressed
 from ocrdata.shards.tar import Walker
-from ocrdata.storage.files import read_file
-from ocrdata.storage.local import LocalFile
+from ocrdata.storage.file import File, exists, open_file, read_all, size_of
+from ocrdata.storage.location import Location
 from ocrdata.storage.sealed import digest_of
 from ocrdata.tokens.counts import all_counts, read_counts
 
@@ -97,19 +95,19 @@ def verify_shards(
     for path in found.files:
         listed = found.listed.get(path)
         yield from verify_shard(path, listed.info if listed else None, contents)
-        progress(path.stat().st_size if path.exists() else 0)
+        progress(size_of(path) if exists(path) else 0)
 
 
 def verify_shard(
-    path: Path, info: ShardInfo | None, contents: ShardStatistics
+    path: Location, info: ShardInfo | None, contents: ShardStatistics
 ) -> Iterator[ShardError]:
     """Verify one tar with its index, and both against the manifest's entry, if any."""
     index_file = index_path(path)
     try:
-        file = LocalFile(path)
-        if not os.path.exists(index_file):
+        file = open_file(path)
+        if not exists(index_file):
             index_file = cached_index_path(path)
-        index = read_index(index_file, file.size) if index_file.exists() else index_tar(path)
+        index = read_index(index_file, file.size) if exists(index_file) else index_tar(path)
         if is_compressed(path.name) != (index.frames is not None):
             raise ShardError(str(index_file), "the index of the other variant (.tar or .tar.zst)")
     except ShardError as exc:
@@ -125,14 +123,14 @@ def verify_shard(
     yield from TarVerifier(file, index, ours=info is not None).run()
 
 
-def _without_index(path: Path, contents: ShardStatistics) -> Iterator[ShardError]:
+def _without_index(path: Location, contents: ShardStatistics) -> Iterator[ShardError]:
     try:
         contents.add(index_tar(path))
     except ShardError as exc:
         yield exc
 
 
-def _counts(path: Path, index: Index) -> Iterator[ShardError]:
+def _counts(path: Location, index: Index) -> Iterator[ShardError]:
     """The token counts beside a shard, of every tokenizer: whole, and of these samples."""
     for file, fingerprint in all_counts(path):
         try:
@@ -147,7 +145,7 @@ def _counts(path: Path, index: Index) -> Iterator[ShardError]:
 
 
 def _against_manifest(
-    path: Path, index_file: Path, index: Index, info: ShardInfo
+    path: Location, index_file: Location, index: Index, info: ShardInfo
 ) -> Iterator[ShardError]:
     found = index.header
     for what, here, said in (
@@ -158,16 +156,16 @@ def _against_manifest(
     ):
         if here != said:
             yield ShardError(str(path), f"{what}: {here}, the manifest says {said}")
-    if not index_file.exists():
+    if not exists(index_file):
         yield ShardError(str(path), "its index is missing")
-    elif digest_of(read_file(index_file)) != info.index_digest:
+    elif digest_of(read_all(index_file)) != info.index_digest:
         yield ShardError(str(index_file), "not the index file whose digest the manifest holds")
 
 
 class TarVerifier:
     """One pass over a tar, sample by sample as its index places them."""
 
-    def __init__(self, file: LocalFile, index: Index, *, ours: bool) -> None:
+    def __init__(self, file: File, index: Index, *, ours: bool) -> None:
         self.name, self.index, self.ours = file.name, index, ours
         self._file = file
         self._reader = (

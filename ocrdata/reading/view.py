@@ -103,7 +103,9 @@ class Shards(Sequence[Sample]):
         if not found:
             raise UsageError(f"{self.spec}: no sample has the key {key!r}")
         if len(found) > 1:
-            where = ", ".join(self._set.shards[self._set.locate(at)[0]].path.name for at in found)
+            where = ", ".join(
+                self._set.shards[self._set.locate(at)[0]].location.name for at in found
+            )
             raise UsageError(
                 f"{self.spec}: {len(found)} samples have the key {key!r} ({where}); ask by position"
             )
@@ -122,7 +124,7 @@ class Shards(Sequence[Sample]):
         for member in index.members(local):
             hasher.update(member.name.encode() + b"\0" + member.digest)
         return SampleRef(
-            shard=self._set.shards[shard].path.name,
+            shard=self._set.shards[shard].location.name,
             key=index.keys[local],
             position=self._set.starts[shard] + local,
             digest=str(hasher.hexdigest()),

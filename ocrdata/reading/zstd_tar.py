@@ -1,7 +1,7 @@
 """The tar in a compressed shard, read by position: only the frames that are asked for are
 decompressed, and those that were asked for last are kept, since neighbours follow.
 
-It has the ways of `LocalFile`, so that who reads a tar need not know how it lies on the disk.
+It has the ways of `File`, so that who reads a tar need not know how it lies on the disk.
 """
 
 from __future__ import annotations
@@ -9,8 +9,7 @@ from __future__ import annotations
 import io
 import threading
 from collections import OrderedDict
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Sequence
 
 import zstandard
 
@@ -28,7 +27,8 @@ from ocrdata.shards.frames import (
     damaged,
     frame_head,
 )
-from ocrdata.storage.local import LocalFile
+from ocrdata.storage.file import File
+from ocrdata.storage.location import Location
 
 LARGEST_HELD = MAX_FRAME
 """Content of a frame that is decompressed whole; what is larger is read forward, in pieces."""
@@ -36,7 +36,7 @@ LARGEST_HELD = MAX_FRAME
 CACHE_BYTES = 1 << 22
 """Content kept decompressed, at least the frame that was read last."""
 
-_Key = tuple[Path, int]
+_Key = tuple[Location, int]
 
 
 class FrameCache:
@@ -90,14 +90,15 @@ class ZstdTar:
 
     def __init__(
         self,
-        file: LocalFile,
+        file: File,
         table: FrameTable,
         *,
         cache: FrameCache | None = None,
         samples: Callable[[int, int], str] = lambda _start, _stop: "",
     ) -> None:
         self.file, self.table = file, table
-        self.name, self.size = file.name, table.tar_size
+        self.name, self.location = file.name, file.location
+        self.size, self.version = table.tar_size, file.version
         self._cache = cache or FrameCache()
         self._samples = samples
 
@@ -130,13 +131,28 @@ class ZstdTar:
         """Fill `view` with the tar's bytes at `offset`. Raises as `read` does."""
         view[:] = self.read(offset, len(view))
 
+    def hint(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Hand on which frames will be read soon, as bytes of the file."""
+        numbers = dict.fromkeys(
+            number
+            for offset, size in ranges
+            if size
+            for number in range(self.table.at(offset), self.table.at(offset + size - 1) + 1)
+        )
+        starts = self.table.starts
+        self.file.hint([(starts[at], starts[at + 1] - starts[at]) for at in numbers])
+
+    def close(self) -> None:
+        """Close the file. Frames in the cache stay readable."""
+        self.file.close()
+
     def held(self, number: int) -> bool:
         """Whether a frame is one that is decompressed whole."""
         return self.table.content(number) <= LARGEST_HELD
 
     def frame(self, number: int) -> bytes:
         """The content of a frame that is `held`. Raises DigestError where it is damaged."""
-        key = self.file.path, number
+        key = self.file.location, number
         content = self._cache.get(key)
         if content is None:
             start, stop = self.table.starts[number], self.table.starts[number + 1]
@@ -156,7 +172,7 @@ class ZstdTar:
         begin, end = self.table.starts[number], self.table.starts[number + 1]
         with self._naming(number):
             return self._cache.part(
-                (self.file.path, number),
+                (self.file.location, number),
                 lambda: ForwardReader(self.file, begin, end),
                 start - base,
                 stop - start,
@@ -194,7 +210,7 @@ _READ = 1 << 16
 _CHECKSUM = 4
 
 
-def scan(file: LocalFile) -> FrameTable:
+def scan(file: File) -> FrameTable:
     """The frames of a whole file. Raises ShardError where it is cut, no zstd, or a bomb."""
     frames: list[FrameSize] = []
     at = total = 0
@@ -211,7 +227,7 @@ def scan(file: LocalFile) -> FrameTable:
     return FrameTable(frames)
 
 
-def _frame(file: LocalFile, start: int) -> tuple[int, int | None]:
+def _frame(file: File, start: int) -> tuple[int, int | None]:
     """(bytes in the file, content where its header says it) of the frame that begins at `start`."""
     data = file.read(start, min(LONGEST_HEADER, file.size - start))
     head = frame_head(file.name, data, start)
@@ -231,7 +247,7 @@ def _frame(file: LocalFile, start: int) -> tuple[int, int | None]:
     return at - start, head.content
 
 
-def _count(file: LocalFile, start: int, stop: int, before: int) -> int:
+def _count(file: File, start: int, stop: int, before: int) -> int:
     """The content of a frame whose header does not say it."""
     forward, count = ForwardReader(file, start, stop), 0
     while piece := forward.piece():
@@ -247,7 +263,7 @@ class ForwardReader:
     end. That the frame has its end was seen by `scan`. Used by one thread at a time.
     """
 
-    def __init__(self, file: LocalFile, start: int, stop: int) -> None:
+    def __init__(self, file: File, start: int, stop: int) -> None:
         self._file, self._start = file, start
         source = io.BufferedReader(_Part(file, start, stop), _READ)
         decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW)
@@ -277,7 +293,7 @@ class ForwardReader:
 class _Part(io.RawIOBase):
     """The bytes `[start, stop)` of a file as a stream."""
 
-    def __init__(self, file: LocalFile, start: int, stop: int) -> None:
+    def __init__(self, file: File, start: int, stop: int) -> None:
         self._file, self._at, self._stop = file, start, stop
 
     def readable(self) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -14,6 +13,7 @@ import pyarrow as pa
 import xxhash
 
 from ocrdata.errors import DiskError, ShardError, first_line
+from ocrdata.storage.location import LocationLike
 
 Int64 = npt.NDArray[np.int64]
 """An array of integers: offsets, sizes, positions."""
@@ -157,7 +157,7 @@ def _string_offsets(array: pa.StringArray) -> Any:
 
 
 @contextmanager
-def explain_parquet(path: Path, what: str, remedy: str) -> Iterator[None]:
+def explain_parquet(path: LocationLike, what: str, remedy: str) -> Iterator[None]:
     """Everything pyarrow raises on a damaged file becomes a ShardError that names it. `what` is
     the file in a word, as in 'the index cannot be read'."""
     kinds = (pa.ArrowException, OSError, ValueError, KeyError, TypeError, OverflowError)

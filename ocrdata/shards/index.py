@@ -15,7 +15,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,7 +42,9 @@ from ocrdata.shards.parquet_limits import (
     read_footer,
 )
 from ocrdata.shards.tar import BLOCK
-from ocrdata.storage.files import atomic_file, read_file
+from ocrdata.storage.file import read_all
+from ocrdata.storage.files import atomic_file
+from ocrdata.storage.location import Location, LocationLike
 from ocrdata.storage.sealed import (
     FORMAT,
     VERSION,
@@ -231,16 +232,16 @@ class Index:
         return self._by_key.get(key)
 
 
-def index_path(shard: Path) -> Path:
+def index_path(shard: LocationLike) -> Location:
     """Where the index of a shard lies: NAME-000.tar or .tar.zst -> NAME-000.index.parquet."""
     return beside(shard, SUFFIX)
 
 
-def write_index(path: Path, index: Index) -> None:
+def write_index(path: LocationLike, index: Index) -> None:
     """Write an index, atomically. The same rows give the same bytes for one pyarrow version."""
     document = index.header.document()
     table = index.table.replace_schema_metadata({FORMAT: json.dumps(document, sort_keys=True)})
-    with atomic_file(path) as file:
+    with atomic_file(Location.of(path).path) as file:
         pq.write_table(
             table,
             file,
@@ -250,13 +251,13 @@ def write_index(path: Path, index: Index) -> None:
         )
 
 
-def read_header(path: Path) -> IndexHeader:
+def read_header(path: LocationLike) -> IndexHeader:
     """What an index says of itself, from its footer alone. Raises ShardError."""
     with _explain(path):
         return _header(path, read_footer(path))
 
 
-def read_key_range(path: Path, shard_size: int | None = None) -> tuple[str, str] | None:
+def read_key_range(path: LocationLike, shard_size: int | None = None) -> tuple[str, str] | None:
     """The smallest and the largest key, None of no rows. Raises as `read_index`. Not the ranges in
     the footer: asked for them, pyarrow ends the process where the footer is damaged."""
     with _explain(path), _opened(path, shard_size) as (file, _):
@@ -265,10 +266,10 @@ def read_key_range(path: Path, shard_size: int | None = None) -> tuple[str, str]
 
 
 @contextmanager
-def _opened(path: Path, size: int | None) -> Iterator[tuple[pq.ParquetFile, IndexHeader]]:
+def _opened(path: LocationLike, size: int | None) -> Iterator[tuple[pq.ParquetFile, IndexHeader]]:
     """An index with its header, and no more in it than there can be."""
     # From one buffer: three times faster than pyarrow's own small reads of a file.
-    data = read_file(path)
+    data = read_all(path)
     with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as file:
         header = _header(path, file.metadata.metadata)
         if not file.schema_arrow.equals(SCHEMA):
@@ -280,7 +281,7 @@ def _opened(path: Path, size: int | None) -> Iterator[tuple[pq.ParquetFile, Inde
         yield file, header
 
 
-def read_index(path: Path, shard_size: int | None = None) -> Index:
+def read_index(path: LocationLike, shard_size: int | None = None) -> Index:
     """Read and verify an index. Raises ShardError where it is damaged, contradicts itself, or would
     take more memory than that of a tar, of a shard of `shard_size` bytes where that is known."""
     with _explain(path):
@@ -293,12 +294,12 @@ def read_index(path: Path, shard_size: int | None = None) -> Index:
         return index
 
 
-def _explain(path: Path) -> AbstractContextManager[None]:
+def _explain(path: LocationLike) -> AbstractContextManager[None]:
     remedy = "delete it; it is made again from the tar on the next use"
     return explain_parquet(path, "index", remedy)
 
 
-def _header(path: Path, metadata: dict[bytes, bytes] | None) -> IndexHeader:
+def _header(path: LocationLike, metadata: dict[bytes, bytes] | None) -> IndexHeader:
     raw = (metadata or {}).get(FORMAT.encode())
     if raw is None:
         raise ShardError(str(path), "not an index: the file's metadata says nothing of a shard")

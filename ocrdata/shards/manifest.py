@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
 from typing import Any
 
 from ocrdata.errors import ShardError
 from ocrdata.shards.index import index_path
 from ocrdata.shards.index import read_header as read_index_header
-from ocrdata.storage.files import explain_disk, open_regular, read_file, write_json
+from ocrdata.storage.file import exists, open_file, read_all, size_of
+from ocrdata.storage.files import explain_disk, write_json
+from ocrdata.storage.location import Location, LocationLike
 from ocrdata.storage.sealed import (
     FORMAT,
     VERSION,
@@ -68,29 +69,30 @@ def _document(manifest: Manifest) -> dict[str, Any]:
     return seal(plain)
 
 
-def write_manifest(path: Path, manifest: Manifest) -> None:
+def write_manifest(path: LocationLike, manifest: Manifest) -> None:
     """Write `NAME.json`, atomically. Last of all files of a set."""
-    write_json(path, _document(manifest))
+    write_json(Location.of(path).path, _document(manifest))
 
 
-def is_manifest(path: Path) -> bool:
+def is_manifest(path: LocationLike) -> bool:
     """Whether a JSON file claims to be a manifest; it may still be damaged. A pipe or a folder of
     that name does not."""
     try:
-        with explain_disk(path), open(open_regular(path), "rb") as file:
-            head = file.read(1 << 16)
+        file = open_file(path)
     except ShardError:
         return False
+    head = file.read(0, min(file.size, 1 << 16))
+    file.close()
     # One of the two is enough: what claims half of it is damaged, and not somebody's own JSON.
     return f'"format": "{FORMAT}"'.encode() in head or f'"kind": "{KIND}"'.encode() in head
 
 
-def read_manifest(path: Path) -> Manifest:
+def read_manifest(path: LocationLike) -> Manifest:
     """Read and verify a manifest. Raises ShardError where it is damaged or of a newer version."""
     name = str(path)
     try:
-        with explain_disk(path):
-            data = read_file(path)
+        with explain_disk(Location.of(path).path):
+            data = read_all(path)
     except FileNotFoundError as exc:
         raise ShardError(name, "the manifest is missing") from exc
     document = parse_object(name, data)
@@ -113,7 +115,7 @@ def read_manifest(path: Path) -> Manifest:
 
 def _shard(entry: dict[str, Any]) -> ShardInfo:
     info = ShardInfo(**{name.name: entry[name.name] for name in fields(ShardInfo)})
-    if not isinstance(info.file, str) or Path(info.file).name != info.file or info.file == "..":
+    if not isinstance(info.file, str) or Location(info.file).name != info.file or info.file == "..":
         raise ValueError(f"shard file {info.file!r} is no plain file name")
     if not (is_count(info.samples) and is_count(info.bytes)):
         raise ValueError(f"{info.file}: samples and bytes are no counts")
@@ -138,25 +140,25 @@ class ShardInfo:
     rows_digest: str
 
 
-def shard_info(path: Path) -> ShardInfo:
+def shard_info(path: LocationLike) -> ShardInfo:
     """The manifest's entry for a finished shard, from its index; the tar's payload is not read.
 
     Raises ShardError where the index is missing, damaged, or not that of a tar of this size.
     """
-    file = index_path(path)
-    for needed in (path, file):
-        if not needed.is_file():
+    shard, file = Location.of(path), index_path(path)
+    for needed in (shard, file):
+        if not exists(needed):
             raise ShardError(str(needed), "the file is missing")
-    found, size = read_index_header(file), path.stat().st_size
+    found, size = read_index_header(file), size_of(shard)
     if size != found.shard_size:
         raise ShardError(
-            str(path), f"has {size:,} bytes, its index was made of {found.shard_size:,}"
+            str(shard), f"has {size:,} bytes, its index was made of {found.shard_size:,}"
         )
     return ShardInfo(
-        file=path.name,
+        file=shard.name,
         samples=found.samples,
         bytes=size,
         digest=found.shard_digest,
-        index_digest=digest_of(read_file(file)),
+        index_digest=digest_of(read_all(file)),
         rows_digest=found.rows_digest,
     )

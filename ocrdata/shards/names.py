@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from pathlib import Path
 
 from ocrdata.images.decode import ImageInfo
+from ocrdata.storage.location import Location, LocationLike
 
 PLAIN, COMPRESSED = ".tar", ".tar.zst"
 _NUMBERED = re.compile(r"(.+)-(\d{3,})")
@@ -32,9 +32,10 @@ def shard_stem(name: str) -> str:
     return name.removesuffix(COMPRESSED).removesuffix(PLAIN)
 
 
-def beside(shard: Path, suffix: str) -> Path:
-    """The file of a shard with this suffix: NAME-000.tar, '.index.parquet' -> NAME-000.index..."""
-    return shard.with_name(shard_stem(shard.name) + suffix)
+def beside(shard: LocationLike, suffix: str) -> Location:
+    """The file beside a shard: NAME-000.tar, '.index.parquet' -> NAME-000.index.parquet."""
+    location = Location.of(shard)
+    return location.sibling(shard_stem(location.name) + suffix)
 
 
 def set_name(file: str) -> str:
@@ -44,9 +45,10 @@ def set_name(file: str) -> str:
     return match[1] if match else stem
 
 
-def set_path(shard: Path) -> Path:
-    """The set a shard is of: 'shards/chartqa-003.tar' -> 'shards/chartqa'."""
-    return shard.parent / set_name(shard.name)
+def set_location(shard: LocationLike) -> Location:
+    """The set that a shard belongs to: 'shards/chartqa-003.tar' -> 'shards/chartqa'."""
+    location = Location.of(shard)
+    return location.sibling(set_name(location.name))
 
 
 def shard_number(file: str) -> int | None:
@@ -56,16 +58,15 @@ def shard_number(file: str) -> int | None:
     return int(match[2]) if match else None
 
 
-def natural(paths: Iterable[Path]) -> list[Path]:
-    """Paths with their numbers in numeric order: x-999 before x-1000."""
+def natural(locations: Iterable[Location]) -> list[Location]:
+    """Locations with their numbers in numeric order: x-999 before x-1000."""
 
-    def order(path: Path) -> tuple[list[tuple[int, str]], str]:
-        pieces = re.split(r"(\d+)", str(path))
-        return [(int(p) if n % 2 else 0, "" if n % 2 else p) for n, p in enumerate(pieces)], str(
-            path
-        )
+    def order(location: Location) -> tuple[list[tuple[int, str]], str]:
+        pieces = re.split(r"(\d+)", location.text)
+        numbered = [(int(p) if n % 2 else 0, "" if n % 2 else p) for n, p in enumerate(pieces)]
+        return numbered, location.text
 
-    return sorted(paths, key=order)
+    return sorted(locations, key=order)
 
 
 KEY_DIGITS = 9

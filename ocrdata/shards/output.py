@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import xxhash
 
 from ocrdata.shards.frames import FRAME_BYTES, LEVEL, FrameSize, compress, seek_table
 from ocrdata.storage.files import explain_disk
+from ocrdata.storage.location import Location
 
 _FLUSH_BYTES = 1 << 20
 _FLUSH_BUFFERS = 512  # below IOV_MAX, 1,024 on Linux
@@ -31,8 +31,8 @@ class Written:
 class PlainOutput:
     """Bytes as they are, gathered and written a megabyte at a time."""
 
-    def __init__(self, handle: int, path: Path) -> None:
-        self._handle, self._path = handle, path
+    def __init__(self, handle: int, location: Location) -> None:
+        self._handle, self._location = handle, location
         self._hasher = xxhash.xxh3_128()
         self._size = self._buffered = 0
         self._buffers: list[bytes] = []
@@ -51,7 +51,7 @@ class PlainOutput:
         for data in self._buffers:
             self._hasher.update(data)
         buffers = self._buffers
-        with explain_disk(self._path):
+        with explain_disk(self._location.path):
             while buffers:
                 written = os.writev(self._handle, buffers[:_FLUSH_BUFFERS])
                 buffers = _rest(buffers, written)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +20,8 @@ import pyarrow.parquet as pq
 
 from ocrdata.errors import ShardError
 from ocrdata.shards.arrow import elements, numbers
-from ocrdata.storage.files import open_regular
+from ocrdata.storage.file import open_file
+from ocrdata.storage.location import LocationLike
 
 INDEX_STRINGS = ("key", "members.list.element.name", "images.list.element.format", "source")
 """The index's string columns, as Parquet writes their paths."""
@@ -32,6 +32,9 @@ FREE = 1 << 24
 PER_TAR_BYTE = 3
 """What rows may take for each byte of their tar: names, keys and sources stand in it, and each
 member has 512 bytes of header there."""
+
+FOOTER_BYTES = 1 << 16
+"""Read from the end of a file at first; ours are a few KB."""
 
 _VALUE = 24
 """Bytes a value takes in memory: 16 at most, and its levels."""
@@ -57,10 +60,19 @@ def _number(data: bytes) -> int:
     return value >> 1  # zigzag; a negative number is read as a positive one
 
 
-def read_footer(path: Path) -> dict[bytes, bytes] | None:
-    """The metadata in a Parquet file's footer; no more of the file is read."""
-    with open(open_regular(path), "rb") as file:
-        found: dict[bytes, bytes] | None = pq.read_metadata(file).metadata
+def read_footer(path: LocationLike) -> dict[bytes, bytes] | None:
+    """The metadata in a Parquet file's footer; the pages before it are not read."""
+    file = open_file(path)
+    try:
+        size = min(file.size, FOOTER_BYTES)
+        tail = file.read(file.size - size, size)
+        # The last 8 bytes are the length of the footer and the magic number.
+        length = min(file.size, int.from_bytes(tail[-8:-4], "little") + 8)
+        if length > size:
+            tail = file.read(file.size - length, length)
+        found: dict[bytes, bytes] | None = pq.read_metadata(pa.BufferReader(tail)).metadata
+    finally:
+        file.close()
     return found
 
 

@@ -9,7 +9,6 @@ plain or compressed, is in `ocrdata.shards.output`.
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from types import TracebackType
 
 import xxhash
@@ -25,6 +24,7 @@ from ocrdata.shards.names import KEY_DIGITS, image_names, is_compressed, is_shar
 from ocrdata.shards.output import DEFAULT_ZSTD, PlainOutput, ZstdOptions, ZstdOutput
 from ocrdata.shards.tar import BLOCK, END, header, padding
 from ocrdata.storage.files import create_file, discard, explain_disk, publish, temporary_name
+from ocrdata.storage.location import Location, LocationLike
 
 _PADDING = [bytes(size) for size in range(BLOCK)]
 
@@ -52,21 +52,22 @@ class ShardWriter:
     in .tar.zst makes a compressed shard, as `frames` says.
     """
 
-    def __init__(self, path: Path, *, frames: ZstdOptions = DEFAULT_ZSTD) -> None:
-        if not is_shard(path.name):
-            raise UsageError(f"{path}: a shard's name ends in .tar or .tar.zst")
-        if not path.parent.is_dir():
-            raise DiskError(f"{path.parent}: no such folder")
-        self.path = path
+    def __init__(self, path: LocationLike, *, frames: ZstdOptions = DEFAULT_ZSTD) -> None:
+        self.location = Location.of(path)
+        if not is_shard(self.location.name):
+            raise UsageError(f"{self.location}: a shard's name ends in .tar or .tar.zst")
+        self._path = self.location.path
+        if not self._path.parent.is_dir():
+            raise DiskError(f"{self._path.parent}: no such folder")
         self.info: ShardInfo | None = None
-        self._temporary = temporary_name(path)
+        self._temporary = temporary_name(self._path)
         self._index = IndexBuilder()
         self._offset = 0
         self._last_key = -1
-        with explain_disk(path):
+        with explain_disk(self._path):
             self._handle = create_file(self._temporary, 0o644)
-        self._compressed = is_compressed(path.name)
-        plain = PlainOutput(self._handle, path)
+        self._compressed = is_compressed(self.location.name)
+        plain = PlainOutput(self._handle, self.location)
         self._sink = ZstdOutput(plain, frames) if self._compressed else plain
 
     def __enter__(self) -> ShardWriter:
@@ -88,7 +89,7 @@ class ShardWriter:
         UsageError for a key that does not follow the last one, or where the shard is closed.
         """
         if self._handle < 0:
-            raise UsageError(f"{self.path}: the shard is closed")
+            raise UsageError(f"{self.location}: the shard is closed")
         if not (key.isascii() and key.isdigit() and len(key) >= KEY_DIGITS):
             raise UsageError(f"key {key!r}: a key is a row number of {KEY_DIGITS} digits or more")
         if (number := int(key)) <= self._last_key:
@@ -124,20 +125,20 @@ class ShardWriter:
         if self.info is not None:
             return self.info
         if self._handle < 0:
-            raise UsageError(f"{self.path}: the shard was given up")
+            raise UsageError(f"{self.location}: the shard was given up")
         try:
             index = self._index.finish(self._sink.finish(END))
-            with explain_disk(self.path):
+            with explain_disk(self._path):
                 os.fsync(self._handle)
                 self._close_handle()
                 # An older index must never stand beside a newer tar.
-                index_path(self.path).unlink(missing_ok=True)
-                publish(self._temporary, self.path)
-            write_index(index_path(self.path), index)
+                index_path(self.location).path.unlink(missing_ok=True)
+                publish(self._temporary, self._path)
+            write_index(index_path(self.location), index)
         except BaseException:
             self.abort()
             raise
-        self.info = shard_info(self.path)
+        self.info = shard_info(self.location)
         return self.info
 
     def abort(self) -> None:

@@ -1,7 +1,8 @@
-"""The cache folder: where a file that belongs to a tar goes when it cannot lie beside it.
+"""The cache folder: holds files that belong to a tar, such as its index, if they cannot be written
+beside it.
 
-Its name is made of the tar's whole path, size and modification time, so that two tars with the
-same base name never meet.
+A file's name there is a digest of the tar's full path, size and modification time, so tars with
+the same base name do not collide, and a changed tar gets new files.
 """
 
 from __future__ import annotations
@@ -10,22 +11,24 @@ import os
 from pathlib import Path
 
 from ocrdata.errors import ShardError
+from ocrdata.storage.location import Location, LocationLike
 from ocrdata.storage.sealed import digest_of
 
 CACHE_VARIABLE = "OCR_SHARDS_CACHE"
 
 
 def cache_folder() -> Path:
-    """Where indexes, and other files of a tar, go that cannot lie beside it."""
+    """`$OCR_SHARDS_CACHE`, or `~/.cache/ocr-shards`."""
     named = os.environ.get(CACHE_VARIABLE)
     return Path(named) if named else Path.home() / ".cache" / "ocr-shards"
 
 
-def cached_path(tar: Path, suffix: str) -> Path:
-    """The cache's name for what belongs to a tar as it is now and cannot lie beside it."""
+def cached_path(tar: LocationLike, suffix: str) -> Location:
+    """The path in the cache for a file of a tar, as the tar is now. Raises ShardError."""
+    path = Location.of(tar).path
     try:
-        status = tar.stat()
+        status = path.stat()
     except FileNotFoundError as exc:
-        raise ShardError(str(tar), "the file is gone") from exc
-    identity = os.fsencode(tar.resolve()) + b"\0%d\0%d" % (status.st_size, status.st_mtime_ns)
-    return cache_folder() / (digest_of(identity) + suffix)
+        raise ShardError(str(path), "the file is missing") from exc
+    identity = os.fsencode(path.resolve()) + b"\0%d\0%d" % (status.st_size, status.st_mtime_ns)
+    return Location.of(cache_folder() / (digest_of(identity) + suffix))

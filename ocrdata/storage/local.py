@@ -1,37 +1,31 @@
 """Local files, read by position with `pread`.
 
 Never a memory map: a file that shrinks while it is read must end as an error, not as the death of
-the process. A file is closed when its last user lets go of it, so that the pool may forget a file
+the process. A file is closed when its last user releases it, so that a pool may forget a file that
 another thread is reading.
 """
 
 from __future__ import annotations
 
 import os
-import threading
-from collections import OrderedDict
-from pathlib import Path
-
-import xxhash
+from collections.abc import Sequence
 
 from ocrdata.errors import TransportError, TruncatedError
 from ocrdata.storage.files import explain_disk, open_regular
-
-OPEN_FILES = 64
-"""Files a pool keeps open; the usual limit of a process is 1,024."""
-
-_CHUNK = 1 << 20
+from ocrdata.storage.location import Location, LocationLike
 
 
 class LocalFile:
-    """One open file. `size` is what it was on opening. Safe to share between threads."""
+    """One open local file, a `File`. `size` and `version` are those it had when it was opened; the
+    version is its modification time and inode. Safe to share between threads."""
 
-    __slots__ = ("__weakref__", "_handle", "modified", "name", "path", "size")
+    __slots__ = ("__weakref__", "_handle", "location", "name", "size", "version")
 
-    def __init__(self, path: Path, name: str = "") -> None:
+    def __init__(self, location: LocationLike) -> None:
         self._handle = -1
-        self.path = path
-        self.name = name or str(path)
+        self.location = Location.of(location)
+        self.name = str(self.location)
+        path = self.location.path
         try:
             with explain_disk(path):
                 self._handle = open_regular(path, self.name)
@@ -43,7 +37,7 @@ class LocalFile:
             raise TransportError(self.name, f"cannot be opened: {exc.strerror}") from exc
         status = os.fstat(self._handle)
         self.size = status.st_size
-        self.modified = status.st_mtime_ns
+        self.version = f"{status.st_mtime_ns:x}-{status.st_ino:x}"
 
     def read(self, offset: int, size: int) -> bytes:
         """Exactly `size` bytes at `offset`. Raises TruncatedError where the file ends before."""
@@ -70,12 +64,8 @@ class LocalFile:
         except OSError as exc:
             raise self._unreadable(exc) from exc
 
-    def digest(self) -> str:
-        """The xxh3_128 of the whole file, as 32 hexadecimal digits."""
-        hasher = xxhash.xxh3_128()
-        for start in range(0, self.size, _CHUNK):
-            hasher.update(self.read(start, min(_CHUNK, self.size - start)))
-        return str(hasher.hexdigest())
+    def hint(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Nothing to do: the kernel reads ahead by itself."""
 
     def _too_short(self, needed: int) -> TruncatedError:
         size = os.fstat(self._handle).st_size
@@ -96,24 +86,3 @@ class LocalFile:
 
     def __del__(self) -> None:
         self.close()
-
-
-class FilePool:
-    """The files in use, at most `limit` of them held open. Safe to share between threads."""
-
-    def __init__(self, limit: int = OPEN_FILES) -> None:
-        self.limit = limit
-        self._files: OrderedDict[Path, LocalFile] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def get(self, path: Path) -> LocalFile:
-        """The open file at `path`, opened now where it was not. Raises ShardError."""
-        with self._lock:
-            file = self._files.get(path)
-            if file is None:
-                file = self._files[path] = LocalFile(path)
-                if len(self._files) > self.limit:
-                    self._files.popitem(last=False)
-            else:
-                self._files.move_to_end(path)
-            return file

@@ -8,14 +8,11 @@ tokenizes; that is `ocrdata.planning.counting`.
 
 from __future__ import annotations
 
-import glob
 import json
-import os
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -35,7 +32,9 @@ from ocrdata.shards.arrow import rows_digest as digest_of_rows
 from ocrdata.shards.names import beside, shard_stem
 from ocrdata.shards.parquet_limits import check_column_bytes, check_row_count, read_footer
 from ocrdata.storage.cache import cached_path
-from ocrdata.storage.files import atomic_file, read_file
+from ocrdata.storage.file import exists, list_names, read_all
+from ocrdata.storage.files import atomic_file
+from ocrdata.storage.location import Location, LocationLike
 from ocrdata.storage.sealed import FORMAT, VERSION, check_seal, check_version, parse_object, seal
 from ocrdata.tokens.rendering import TurnCount
 
@@ -126,34 +125,36 @@ def counts_suffix(fingerprint: str) -> str:
     return f".{KIND}-{fingerprint}.parquet"
 
 
-def counts_path(tar: Path, fingerprint: str) -> Path:
+def counts_path(tar: LocationLike, fingerprint: str) -> Location:
     """Where the counts of a shard lie: NAME-000.tar -> NAME-000.tokens-<fingerprint>.parquet."""
     return beside(tar, counts_suffix(fingerprint))
 
 
-def cached_counts_path(tar: Path, fingerprint: str) -> Path:
+def cached_counts_path(tar: LocationLike, fingerprint: str) -> Location:
     """The cache's name for the counts of a shard as it is now."""
     return cached_path(tar, counts_suffix(fingerprint))
 
 
-def find_counts(tar: Path, fingerprint: str) -> Path | None:
+def find_counts(tar: LocationLike, fingerprint: str) -> Location | None:
     """The counts file of a shard, beside it or in the cache; None where there is none."""
     here = counts_path(tar, fingerprint)
-    if os.path.exists(here):
+    if exists(here):
         return here
     cached = cached_counts_path(tar, fingerprint)
-    return cached if cached.exists() else None
+    return cached if exists(cached) else None
 
 
-def all_counts(tar: Path) -> Iterator[tuple[Path, str]]:
+def all_counts(tar: LocationLike) -> Iterator[tuple[Location, str]]:
     """Every counts file beside a shard, with the fingerprint in its name."""
+    shard = Location.of(tar)
     before, after = counts_suffix("*").split("*")
-    stem = shard_stem(tar.name)
-    for path in sorted(tar.parent.glob(f"{glob.escape(stem)}{before}*{after}")):
-        yield path, path.name.removeprefix(stem + before).removesuffix(after)
+    start = shard_stem(shard.name) + before
+    for name in list_names(shard.folder):
+        if name.startswith(start) and name.endswith(after):
+            yield shard.sibling(name), name.removeprefix(start).removesuffix(after)
 
 
-def write_counts(path: Path, counts: Counts, *, rows_digest: str, fingerprint: str) -> None:
+def write_counts(path: LocationLike, counts: Counts, *, rows_digest: str, fingerprint: str) -> None:
     """Write counts, atomically; `rows_digest` is that of the index they belong to.
 
     The same counts give the same bytes for one pyarrow version.
@@ -162,13 +163,13 @@ def write_counts(path: Path, counts: Counts, *, rows_digest: str, fingerprint: s
     header = CountsHeader(fingerprint, rows_digest, len(counts), digest_of_rows(table))
     document = seal({"format": FORMAT, "kind": KIND, **asdict(header)})
     table = table.replace_schema_metadata({FORMAT: json.dumps(document, sort_keys=True)})
-    with atomic_file(path) as file:
+    with atomic_file(Location.of(path).path) as file:
         pq.write_table(
             table, file, compression="zstd", use_dictionary=False, write_page_checksum=True
         )
 
 
-def check_counts(path: Path, *, rows_digest: str, fingerprint: str) -> CountsHeader:
+def check_counts(path: LocationLike, *, rows_digest: str, fingerprint: str) -> CountsHeader:
     """What a counts file says of itself, from its footer alone.
 
     Raises ShardError where it is damaged, or belongs to another index or another tokenizer.
@@ -180,14 +181,14 @@ def check_counts(path: Path, *, rows_digest: str, fingerprint: str) -> CountsHea
 
 
 def read_counts(
-    path: Path, *, rows_digest: str, fingerprint: str, tar_size: int | None = None
+    path: LocationLike, *, rows_digest: str, fingerprint: str, tar_size: int | None = None
 ) -> Counts:
     """Read and verify the counts that belong to the index with `rows_digest`, under the tokenizer
     with `fingerprint`. Raises ShardError where they do not, are damaged, or take more memory than
     those of a tar can, of `tar_size` bytes where that is known."""
     with _explain(path):
         # From one buffer, as an index is.
-        data = read_file(path)
+        data = read_all(path)
         with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as file:
             header = _header(path, file.metadata.metadata)
             _check_owner(path, header, rows_digest, fingerprint)
@@ -221,7 +222,7 @@ def _table(counts: Counts) -> pa.Table:
     return pa.table([turns], schema=SCHEMA)
 
 
-def _header(path: Path, metadata: dict[bytes, bytes] | None) -> CountsHeader:
+def _header(path: LocationLike, metadata: dict[bytes, bytes] | None) -> CountsHeader:
     raw = (metadata or {}).get(FORMAT.encode())
     document = {} if raw is None else parse_object(str(path), raw)
     if document.get("kind") != KIND:
@@ -231,7 +232,9 @@ def _header(path: Path, metadata: dict[bytes, bytes] | None) -> CountsHeader:
     return CountsHeader(**{name: document[name] for name in CountsHeader.__dataclass_fields__})
 
 
-def _check_owner(path: Path, header: CountsHeader, rows_digest: str, fingerprint: str) -> None:
+def _check_owner(
+    path: LocationLike, header: CountsHeader, rows_digest: str, fingerprint: str
+) -> None:
     if header.fingerprint != fingerprint:
         raise ShardError(
             str(path), f"counted with the tokenizer {header.fingerprint}, {fingerprint} is in use"
@@ -243,7 +246,7 @@ def _check_owner(path: Path, header: CountsHeader, rows_digest: str, fingerprint
 
 
 @contextmanager
-def _explain(path: Path) -> Iterator[None]:
+def _explain(path: LocationLike) -> Iterator[None]:
     """Every error of a damaged file is a ShardError that names it and says what to do."""
     try:
         with explain_parquet(path, "file of token counts", REMEDY):

@@ -14,13 +14,15 @@ import binascii
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import xxhash
 
 from ocrdata.errors import OcrError, ShardError, UsageError
-from ocrdata.storage.files import read_file, write_json
+from ocrdata.storage.file import is_folder, list_names, read_all
+from ocrdata.storage.files import write_json
+from ocrdata.storage.location import Location, LocationLike
+from ocrdata.storage.sealed import canonical_ascii, version_problem
 from ocrdata.tokens.nanochat_pickle import read_pickled_encoding
 from ocrdata.tokens.vocabulary import (
     GPT2_PATTERN,
@@ -128,9 +130,9 @@ class Tokenizer:
             **self.backend.body(),
         }
 
-    def save(self, path: Path) -> None:
+    def save(self, path: LocationLike) -> None:
         """Write it as plain JSON with its digest; `load_tokenizer` reads it. Atomic."""
-        write_json(path, {**self.to_json(), "digest": self.fingerprint})
+        write_json(Location.of(path).path, {**self.to_json(), "digest": self.fingerprint})
 
 
 def _complete(specials: dict[str, int], size: int) -> dict[str, int]:
@@ -149,17 +151,14 @@ def _complete(specials: dict[str, int], size: int) -> dict[str, int]:
 
 def _digest(value: Mapping[str, Any]) -> str:
     """16 hex digits over the canonical JSON: part of file names, so short."""
-    canonical = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return xxhash.xxh3_64_hexdigest(canonical.encode())
+    return xxhash.xxh3_64_hexdigest(canonical_ascii(value))
 
 
 def _from_saved(value: Mapping[str, Any]) -> Tokenizer:
     """The tokenizer that `Tokenizer.to_json` described. Raises UsageError where it is none."""
-    version = value.get("version", 0)
-    if not isinstance(version, int) or version > VERSION:
-        raise UsageError(
-            f"tokenizer version {version}, this program reads up to {VERSION}; update it"
-        )
+    problem = version_problem(value.get("version", 0), VERSION)
+    if problem:
+        raise UsageError(problem)
     backend: Backend
     try:
         if value["kind"] == Ranks.kind:
@@ -208,24 +207,24 @@ FILE_NAMES = ("tokenizer.pkl", "tokenizer.json")
 """
 
 
-def load_tokenizer(path: str | Path) -> Tokenizer:
+def load_tokenizer(path: LocationLike) -> Tokenizer:
     """The tokenizer in a file, or in a folder that holds one.
 
     Read are nanochat's `tokenizer.pkl`, `tokenizer.json` of `tokenizers`, rank files (`.tiktoken`)
     and what `Tokenizer.save` wrote. Missing special tokens get the ids after the last one. Raises
     UsageError where there is none, OcrError for a saved one that was changed.
     """
-    file = _find(Path(path))
+    file = _find(Location.of(path))
     try:
-        data = read_file(file)
+        data = read_all(file)
     except OSError as exc:
         raise UsageError(f"{file}: {exc.strerror}") from exc
     except ShardError as exc:  # a pipe, a folder
         raise UsageError(str(exc)) from exc
     try:
-        if file.suffix == ".pkl":
+        if file.name.endswith(".pkl"):
             return Tokenizer(*read_pickled_encoding(data))
-        if file.suffix == ".tiktoken":
+        if file.name.endswith(".tiktoken"):
             return _from_ranks(data)
         return _from_json(data)
     except UsageError as exc:
@@ -234,13 +233,13 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
         raise OcrError(f"{file}: {exc}") from exc
 
 
-def _find(path: Path) -> Path:
-    if not path.is_dir():
+def _find(path: Location) -> Location:
+    if not is_folder(path):
         return path
-    candidates = [path / name for name in FILE_NAMES] + sorted(path.glob("*.tiktoken"))
-    for candidate in candidates:
-        if candidate.is_file():
-            return candidate
+    names = list_names(path)
+    for name in (*FILE_NAMES, *(name for name in names if name.endswith(".tiktoken"))):
+        if name in names and not is_folder(path / name):
+            return path / name
     raise UsageError(
         f"{path}: no tokenizer in this folder (looked for {', '.join(FILE_NAMES)}, *.tiktoken); "
         "train one with python tools/train_tokenizer.py --shards SPEC --vocab-size N --out FILE"

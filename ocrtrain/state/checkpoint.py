@@ -32,7 +32,7 @@ from torch import nn
 
 from ocrdata.errors import ShardError, TrainError
 from ocrdata.images.png import decoder_version
-from ocrdata.storage.local import LocalFile
+from ocrdata.storage.file import digest_of_file, open_file
 from ocrdata.storage.files import explain_disk, fsync_folder, make_folder, publish, temporary_name
 from ocrdata.storage.sealed import canonical_spaced, digest_of, parse_object
 from ocrdata.tokens.tokenizer import Tokenizer, load_tokenizer
@@ -348,6 +348,7 @@ def write_completion_marker(folder: Path) -> None:
     """Write `complete`: sizes and digests of all files in `folder`, durably. Raises OSError."""
     files = {}
     for path in sorted(folder.iterdir()):
-        files[path.name] = {"bytes": path.stat().st_size, "xxh3_128": LocalFile(path).digest()}
+        file = open_file(path)
+        files[path.name] = {"bytes": file.size, "xxh3_128": digest_of_file(file)}
     _write_json(folder / COMPLETE, {"files": files, "digest": digest_of(canonical_spaced(files))})
     fsync_folder(folder)

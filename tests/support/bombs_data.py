@@ -108,7 +108,7 @@ def _claim(size: int, kind: bytes, folder: Path, hostile: bool) -> None:
         )
         whole = (folder / "x.tar").read_bytes()[: -len(END)]
         (folder / "x.tar").write_bytes(whole + with_checksum(block) + bytes(BLOCK) + END)
-    index_path(folder / "x.tar").unlink()
+    index_path(folder / "x.tar").path.unlink()
 
 
 def _extended(folder: Path, hostile: bool) -> None:
@@ -127,7 +127,7 @@ def _extended(folder: Path, hostile: bool) -> None:
 
 def _compressed(says: bool, folder: Path, hostile: bool) -> None:
     write_chats(folder / "x.tar.zst", 3)
-    index_path(folder / "x.tar.zst").unlink()
+    index_path(folder / "x.tar.zst").path.unlink()
     if hostile:
         zstd_bomb(folder / "x.tar.zst", says_its_size=says)
 
@@ -150,7 +150,7 @@ def _repeat(path: Path) -> None:
 def _index(folder: Path, hostile: bool) -> None:
     write_shard(folder / "x-000.tar", [sample(0), sample(1)])
     if hostile:
-        _repeat(index_path(folder / "x-000.tar"))
+        _repeat(index_path(folder / "x-000.tar").path)
 
 
 def _by_key(folder: Path) -> None:
@@ -179,7 +179,7 @@ def _sealed(path: Path, table: pa.Table, **says: object) -> None:
 def _changed(change: Callable[[dict[str, Any]], object], folder: Path, hostile: bool) -> None:
     """An index of one row, with something in it that its tar cannot hold."""
     write_shard(folder / "x-000.tar", [sample(0)])
-    path = index_path(folder / "x-000.tar")
+    path = index_path(folder / "x-000.tar").path
     if hostile:
         (row,) = pq.read_table(path).to_pylist()
         change(row)
@@ -189,7 +189,7 @@ def _changed(change: Callable[[dict[str, Any]], object], folder: Path, hostile: 
 def _claiming(folder: Path, hostile: bool) -> None:
     """As `_changed`, beside a manifest, and of a tar of 1 TiB."""
     write_set(folder, "x", [1])
-    path = index_path(folder / "x-000.tar")
+    path = index_path(folder / "x-000.tar").path
     if hostile:
         (row,) = pq.read_table(path).to_pylist()
         table = pa.Table.from_pylist([row | {"source": "x" * LONG}], SCHEMA)
@@ -240,7 +240,7 @@ def _manifest(shape: str, folder: Path, hostile: bool) -> None:
 def _footer(shape: str, folder: Path, hostile: bool) -> None:
     write_shard(folder / "x-000.tar", [sample(0)])
     if hostile:
-        path = index_path(folder / "x-000.tar")
+        path = index_path(folder / "x-000.tar").path
         table = pq.read_table(path)
         pq.write_table(table.replace_schema_metadata({FORMAT: deep(shape)}), path)
 

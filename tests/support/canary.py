@@ -203,7 +203,7 @@ def _rows(folder: Path) -> None:
 
 def _index(folder: Path, mark: Path) -> None:
     write_tar(folder / "x.tar", [("a.txt", b"1")])
-    index_path(folder / "x.tar").write_bytes(extension(mark))
+    index_path(folder / "x.tar").path.write_bytes(extension(mark))
 
 
 def _spec(pattern: str, folder: Path, mark: Path) -> None:

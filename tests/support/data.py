@@ -49,7 +49,7 @@ def text_sample(number: int) -> Sample:
 
 
 def write_set(folder: Path, name: str, samples: list[Sample], *, per_shard: int = 20) -> str:
-    """Write shards without a manifest; returns a spec of all of them."""
+    """Write shards without a manifest; returns a spec that matches all of them."""
     for number, start in enumerate(range(0, len(samples), per_shard)):
         with ShardWriter(folder / f"{name}-{number:03d}.tar") as writer:
             for at, sample in enumerate(samples[start : start + per_shard], start):

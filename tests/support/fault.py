@@ -1,9 +1,9 @@
-"""Damages files as disks, cables and people do, and says what the public reader made of it.
+"""Damages files as disks, networks and people do, and classifies what their public reader does.
 
-A `Target` is a folder of good files, the one among them to be damaged, and a reader of everything.
-`run` damages it again and again, in a child process with a time limit, and names each outcome:
-`identical` (what was read is what was written), `sample named` or `file named` (our error that says
-where), or one of `BAD`. Nothing is random but by its seed.
+A `Target` is a folder of valid files, the one to damage, and a function that reads everything.
+`run` damages the file many times, in a child process with a time limit, and counts the outcomes:
+one of `GOOD` (the original data, or an `OcrError` that names the sample or file) or of `BAD`. Every
+case is seeded by the names of target and damage and its number.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ from types import FrameType
 from ocrdata.errors import OcrError, ShardError
 
 ROOT = Path(__file__).parents[2]
-GOOD = ("identical", "sample named", "file named")
-BAD = ("place not named", "not noticed", "silent", "crash", "hang")
+GOOD = ("original data", "error names sample", "error names file")
+BAD = ("error names neither", "not detected", "wrong data", "crash", "hang")
 CASE_SECONDS = 20
-"""How long one reading may take; the slowest takes tens of milliseconds."""
+"""Time limit of one case; the slowest takes tens of milliseconds."""
 
 Reading = dict[str, object]
-"""What was read, by name; an `OcrError` where a part could not be."""
+"""What was read, by name; an `OcrError` for a part that could not be read."""
 
 Span = tuple[str, int, int]
-"""A part of a file that can be exchanged with another: its name, first byte, end."""
+"""A part of a file that can be swapped with another: its name, first byte, end."""
 
 
 KEY = "by key "
-"""Before the name of a sample that was asked for by its key."""
+"""Prefix of the name of a sample that was read by its key."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """`file`, in the folder that `make` fills, is damaged; `read` reads all there is in it.
+    """`make` fills a folder, `file` in it is damaged, `read` reads the whole folder.
 
-    `must_notice`: no damage may be without an error (a checker, not a reader). `by_sample`: an
-    error of reading one sample has to name that sample. `place` stands in every error.
+    `must_detect`: any damage must give an error (a checker, not a reader). `by_sample`: an error
+    about one sample must name it. `place`: a text that every error must contain.
     """
 
     name: str
@@ -53,38 +53,38 @@ class Target:
     read: Callable[[Path], Reading]
     kinds: tuple[str, ...]
     place: str
-    must_notice: bool = False
+    must_detect: bool = False
     by_sample: bool = False
     spans: Callable[[Path], list[Span]] = field(default=lambda _: [])
 
 
 def flip(data: bytes, pick: random.Random, _: list[Span]) -> bytes:
-    """One bit the other way."""
+    """Flip one bit."""
     at = pick.randrange(len(data))
     return data[:at] + bytes([data[at] ^ 1 << pick.randrange(8)]) + data[at + 1 :]
 
 
 def cut(data: bytes, pick: random.Random, _: list[Span]) -> bytes:
-    """The end is missing."""
+    """Truncate anywhere."""
     return data[: pick.randrange(len(data))]
 
 
 def cut_at_member(data: bytes, pick: random.Random, spans: list[Span]) -> bytes:
-    """The end is missing from where a member begins, or from the end mark on."""
+    """Truncate where a member begins, or before the end-of-archive blocks."""
     return data[: pick.choice([start for _, start, _ in spans] + [spans[-1][2]])]
 
 
 def zeroed(data: bytes, pick: random.Random, _: list[Span]) -> bytes:
-    """4 KiB, or what a smaller file has, are zeros; where they were, it is elsewhere."""
+    """Zero 4 KiB that are not all zeros already; the whole of a smaller file."""
     while True:
         start = pick.randrange(max(1, len(data) - 4095))
-        there = data[start : start + 4096]
-        if any(there):
-            return data[:start] + bytes(len(there)) + data[start + 4096 :]
+        old = data[start : start + 4096]
+        if any(old):
+            return data[:start] + bytes(len(old)) + data[start + 4096 :]
 
 
 def swapped(data: bytes, pick: random.Random, spans: list[Span]) -> bytes:
-    """Two parts stand in each other's place."""
+    """Swap two different parts."""
     while True:
         (_, a, b), (_, c, d) = sorted(pick.sample(spans, 2), key=lambda span: span[1])
         if data[a:b] != data[c:d]:
@@ -94,10 +94,15 @@ def swapped(data: bytes, pick: random.Random, spans: list[Span]) -> bytes:
 DAMAGES: Mapping[str, Callable[[bytes, random.Random, list[Span]], bytes]] = {
     "flip": flip, "cut": cut, "cut at member": cut_at_member, "zeroed": zeroed, "swapped": swapped,
 }  # fmt: skip
+TITLES = {
+    "flip": "one bit flipped", "cut": "truncated", "cut at member": "truncated at a member",
+    "zeroed": "4 KiB zeroed", "swapped": "two parts swapped",
+}  # fmt: skip
+"""The damages as tables of results name them; the keys are part of the seeds."""
 
 
 class _TooLongError(BaseException):
-    """Not an Exception: nobody's `except Exception` may take it for a damaged file."""
+    """Not an Exception, so that no `except Exception` takes it for a damaged file."""
 
 
 def _alarm(number: int, frame: FrameType | None) -> None:
@@ -105,7 +110,7 @@ def _alarm(number: int, frame: FrameType | None) -> None:
 
 
 def outcome(target: Target, folder: Path, good: Reading) -> tuple[str, str]:
-    """What reading the folder as it is now gives, against what it gave when all was good."""
+    """Read the folder and compare with `good`, what it gave undamaged: (outcome, detail)."""
     try:
         signal.alarm(CASE_SECONDS)
         found = target.read(folder)
@@ -113,7 +118,7 @@ def outcome(target: Target, folder: Path, good: Reading) -> tuple[str, str]:
         return "hang", ""
     except OcrError as exc:
         found = {"": exc}
-    except Exception as exc:  # whatever else gets out of a reader is what is looked for
+    except Exception as exc:  # a reader must raise nothing but OcrError
         return "crash", f"{type(exc).__name__}: {exc}"
     finally:
         signal.alarm(0)
@@ -124,26 +129,27 @@ def _judge(target: Target, found: Reading, good: Reading) -> tuple[str, str]:
     errors = {name: value for name, value in found.items() if isinstance(value, OcrError)}
     for name, value in found.items():
         if name not in errors and (name not in good or value != good[name]):
-            return "silent", name
+            return "wrong data", name
     if not errors:
         if found.keys() != good.keys():
-            return "silent", "something is missing"
-        return ("not noticed" if target.must_notice else "identical"), ""
+            return "wrong data", "something is missing"
+        return ("not detected" if target.must_detect else "original data"), ""
     for name, error in errors.items():
         key = error.key if isinstance(error, ShardError) else ""
         wanted = name.removeprefix(KEY)
         if target.place not in str(error) or (target.by_sample and wanted and key != wanted):
-            return "place not named", f"{name}: {error}"
+            return "error names neither", f"{name}: {error}"
     named = any(isinstance(error, ShardError) and error.key for error in errors.values())
-    return ("sample named" if named else "file named"), str(next(iter(errors.values())))
+    found_in = "error names sample" if named else "error names file"
+    return found_in, str(next(iter(errors.values())))
 
 
 def cases(
     target: Target, folder: Path, kind: str, *, first: int = 0, count: int
 ) -> Iterator[tuple[int, str, str]]:
-    """(number, outcome, detail) of cases [first, count) of one kind, in this process.
+    """(number, outcome, detail) of cases [first, count) of one kind of damage, in this process.
 
-    The file is good again at the end. Only the main thread can be woken by a time limit.
+    The file is restored at the end. The time limit works only in the main thread.
     """
     signal.signal(signal.SIGALRM, _alarm)
     path = folder / target.file
@@ -159,7 +165,7 @@ def cases(
 
 
 def child(name: str, folder: Path, kind: str, *, first: int, count: int) -> None:
-    """`cases` in a process of its own, an outcome a line."""
+    """Run `cases` and print each outcome as a line of JSON, for a parent process."""
     from tests.support.faultmatrix import MATRIX
 
     target = next(target for target in MATRIX if target.name == name)
@@ -169,7 +175,7 @@ def child(name: str, folder: Path, kind: str, *, first: int, count: int) -> None
 
 @dataclass
 class Result:
-    """Outcomes of one target and one kind of damage, with an example of each bad one."""
+    """Outcomes for one target and one kind of damage, with an example of each bad outcome."""
 
     target: str
     kind: str
@@ -187,7 +193,7 @@ class Result:
 
 
 def run(target: Target, folder: Path, kind: str, count: int) -> Result:
-    """`count` cases of one kind of damage, each of which has exactly one outcome."""
+    """Run `count` cases of one kind of damage in child processes; each case is counted once."""
     result, first = Result(target.name, kind), 0
     whole = (folder / target.file).read_bytes()
     env = {**os.environ, "OMP_NUM_THREADS": "1", "OCR_SHARDS_CACHE": str(folder / "cache")}
@@ -206,7 +212,7 @@ def run(target: Target, folder: Path, kind: str, count: int) -> Result:
             number, what, why = json.loads(line)
             result.add(number, what, why)
             first = number + 1
-        if how and first < count:  # the case after the last one told took the process with it
+        if how and first < count:  # the case after the last reported one ended the process
             result.add(first, how, detail)
             first += 1
             (folder / target.file).write_bytes(whole)
@@ -217,12 +223,12 @@ def run(target: Target, folder: Path, kind: str, count: int) -> Result:
 
 
 def table(results: list[Result]) -> str:
-    """The outcomes of all targets, for people."""
+    """A table of the outcomes of all targets, with the examples of bad ones below their line."""
     heads = [*GOOD, *BAD]
-    lines = [f"{'target':36} {'damage':14}" + "".join(f"{head:>17}" for head in heads)]
+    lines = [f"{'target':36} {'damage':21}" + "".join(f"{head:>21}" for head in heads)]
     for result in results:
-        counts = "".join(f"{result.counts[head]:>17,}" for head in heads)
-        lines.append(f"{result.target:36} {result.kind:14}{counts}")
+        counts = "".join(f"{result.counts[head]:>21,}" for head in heads)
+        lines.append(f"{result.target:36} {TITLES[result.kind]:21}{counts}")
         lines += [f"    {what}: {text}" for what, text in result.examples.items()]
     return "\n".join(lines)
 

@@ -1,5 +1,5 @@
-"""The whole fault matrix: the targets of `tests.support.faulttargets`, compressed shards, a
-run's sealed files. It never damages anything itself."""
+"""All files that are damaged: the targets of `tests.support.faulttargets`, compressed shards, and
+the sealed files of a training run."""
 
 from __future__ import annotations
 
@@ -28,24 +28,25 @@ def _write_packed(path: Path, numbers: range) -> ShardInfo:
 
 
 def make_packed(folder: Path) -> None:
-    """Two compressed shards with a manifest; the first has several frames of several samples."""
+    """Two compressed shards with a manifest; the first has several frames, each with several
+    samples."""
     infos = (
         _write_packed(folder / PACKED, range(12)),
         _write_packed(folder / "x-001.tar.zst", range(12, 15)),
     )
     write_manifest(folder / "x.json", Manifest("x", infos, totals={"rows": 15}))
-    assert len(frames(folder)) > 2, "frames are to be exchanged"
+    assert len(frames(folder)) > 2, "too few frames to swap"
 
 
 def make_packed_bare(folder: Path) -> None:
-    """One compressed shard and nothing else."""
+    """One compressed shard without index and manifest."""
     make_packed(folder)
-    for path in [folder / "x.json", index_path(folder / PACKED), *folder.glob("x-001*")]:
+    for path in [folder / "x.json", index_path(folder / PACKED).path, *folder.glob("x-001*")]:
         path.unlink()
 
 
 def frames(folder: Path) -> list[Span]:
-    """The frames of the first shard, without its seek table."""
+    """The frames of the first shard, but not its seek table."""
     index = read_index(index_path(folder / PACKED))
     assert index.frames is not None
     starts = index.frames.starts
@@ -53,13 +54,13 @@ def frames(folder: Path) -> list[Span]:
 
 
 def make_sealed(folder: Path) -> None:
-    """A run's plan and config, as a run writes them."""
+    """The plan and config of a training run."""
     write_sealed(folder / "plan.json", {"version": 1, "sources": [{"name": "x", "size": 9}]})
     write_sealed(folder / "config.json", to_json(small.CONFIG))
 
 
 def read_run_files(folder: Path) -> Reading:
-    """What a resumed run believes of them."""
+    """Read them as a resumed run does."""
     return {
         "plan": read_sealed(folder / "plan.json"),
         "config": from_json(read_sealed(folder / "config.json")),
@@ -73,7 +74,7 @@ MATRIX: tuple[Target, ...] = (
     Target("tar.zst", PACKED, make_packed, read_set, OF_FRAMES, PACKED, by_sample=True,
            spans=frames),
     Target("tar.zst, checked", PACKED, make_packed, check_all, OF_FRAMES, PACKED,
-           must_notice=True, spans=frames),
+           must_detect=True, spans=frames),
     Target("tar.zst without index", PACKED, make_packed_bare, read_bare,
            ("cut", "cut at member"), PACKED, spans=without_index(frames)),
     Target("tar.zst index", "x-000.index.parquet", make_packed, read_set, ANY, "x-000"),

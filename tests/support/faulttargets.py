@@ -1,7 +1,6 @@
-"""The files that are damaged (`tests.support.fault`), and how each is read whole by its public
-reader.
+"""The files that `tests.support.fault` damages, and how each is read by its public reader.
 
-A new format joins the matrix by one entry, in `TARGETS` or in `tests.support.faultmatrix`.
+A new format needs one entry, in `TARGETS` or in `tests.support.faultmatrix`.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ STEP = "checkpoints/step_000001"
 
 @cache
 def noise(seed: int, kind: str, side: int) -> bytes:
-    """An image of random pixels, so that a few KiB of a shard are payload."""
+    """An image of random pixels: a few KiB that do not compress."""
     pixels = np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, kind)
@@ -55,7 +54,7 @@ def _sample(number: int) -> Sample:
 
 
 def make_set(folder: Path) -> None:
-    """Two shards with a manifest; the first has twelve samples of none to two images."""
+    """Two shards with a manifest; the first has twelve samples with no, one or two images each."""
     infos = (
         write_shard(folder / SHARD, [_sample(number) for number in range(12)]),
         write_shard(folder / "x-001.tar", [_sample(number) for number in range(12, 15)], 12),
@@ -64,20 +63,21 @@ def make_set(folder: Path) -> None:
 
 
 def make_tars(folder: Path) -> None:
-    """The same shards, and no manifest."""
+    """The same shards without a manifest."""
     make_set(folder)
     (folder / "x.json").unlink()
 
 
 def make_bare(folder: Path) -> None:
-    """One tar and nothing else."""
+    """One tar without index and manifest."""
     make_tars(folder)
-    for path in [index_path(folder / SHARD), *folder.glob("x-001*")]:
+    for path in [index_path(folder / SHARD).path, *folder.glob("x-001*")]:
         path.unlink()
 
 
 def read_set(folder: Path) -> Reading:
-    """Every sample and row, alone and in order, by key, and the identity of all."""
+    """Every sample and index row, read by position, by key and sequentially, and the digest of the
+    set."""
     shards = open_shards(str(folder))
     found: Reading = {
         "": (len(shards), shards.digest, shards.source_name, shards.spec),
@@ -95,7 +95,9 @@ def read_set(folder: Path) -> Reading:
     try:
         for at, members in enumerate(shards.iter_members()):
             expected = found[f"{at:09d}"]
-            assert isinstance(expected, tuple), f"sample {at} came in order and not alone"
+            assert isinstance(expected, tuple), (
+                f"sample {at} was read sequentially but not by position"
+            )
             assert members == expected[0]
     except OcrError as exc:
         assert any(isinstance(value, OcrError) for value in found.values()), exc
@@ -103,15 +105,15 @@ def read_set(folder: Path) -> Reading:
 
 
 def read_bare(folder: Path) -> Reading:
-    """A shard without an index, which is indexed by reading it whole; the index goes again."""
+    """Read a shard without an index, which creates one; the new index is removed."""
     try:
         return read_set(folder)
     finally:
-        index_path(folder / SHARD).unlink(missing_ok=True)
+        index_path(folder / SHARD).path.unlink(missing_ok=True)
 
 
 def check_all(folder: Path) -> Reading:
-    """What the checker finds; each of its errors under the sample it names."""
+    """The errors that the checker finds, by the sample they name."""
     found: Reading = {"": "checked"}
     for error in verify_shards(find(str(folder)), ShardStatistics()):
         found[error.key] = error
@@ -123,22 +125,22 @@ COUNTS = "x-000.tokens.parquet"
 
 @cache
 def bytes_tokenizer() -> Tokenizer:
-    """Bytes and specials."""
+    """A tokenizer with only bytes and special tokens."""
     from ocrdata.tokens.tokenizer import train_tokenizer
 
     return train_tokenizer(["What?"], 266)
 
 
 def make_counts(folder: Path) -> None:
-    """The shards with token counts; those of the first under a name that is known here."""
+    """The shards with token counts; those of the first shard are renamed to `COUNTS`."""
     make_set(folder)
     count_shards(open_shards(str(folder)), bytes_tokenizer())
-    counts_path(folder / SHARD, bytes_tokenizer().fingerprint).rename(folder / COUNTS)
+    counts_path(folder / SHARD, bytes_tokenizer().fingerprint).path.rename(folder / COUNTS)
 
 
 def read_counted(folder: Path) -> Reading:
     """The counts of every sample, as a plan reads them."""
-    path = counts_path(folder / SHARD, bytes_tokenizer().fingerprint)
+    path = counts_path(folder / SHARD, bytes_tokenizer().fingerprint).path
     path.write_bytes((folder / COUNTS).read_bytes())
     found: Reading = {}
     for first, counts in count_shards(open_shards(str(folder)), bytes_tokenizer()):
@@ -147,14 +149,14 @@ def read_counted(folder: Path) -> Reading:
 
 
 def samples(folder: Path) -> list[Span]:
-    """The samples of the first shard."""
+    """Where the samples of the first shard are."""
     index = read_index(index_path(folder / SHARD))
     rows = [index.row(at) for at in range(len(index))]
     return [(row.key, row.offset, row.offset + row.size) for row in rows]
 
 
 def members(folder: Path) -> list[Span]:
-    """Its members, header and padding included."""
+    """Where its members are, header and padding included."""
     index = read_index(index_path(folder / SHARD))
     return [
         (member.name, member.offset - 512, member.offset + member.size + -member.size % 512)
@@ -164,20 +166,20 @@ def members(folder: Path) -> list[Span]:
 
 
 def without_index(spans: Callable[[Path], list[Span]]) -> Callable[[Path], list[Span]]:
-    """`spans` of a folder whose shard has no index: it is made, asked, and goes again."""
+    """`spans` for a folder whose shard has no index: the index is created, used and removed."""
 
     def find(folder: Path) -> list[Span]:
         open_shards(str(folder))
         try:
             return spans(folder)
         finally:
-            index_path(folder / SHARD).unlink()
+            index_path(folder / SHARD).path.unlink()
 
     return find
 
 
 def make_run(folder: Path) -> None:
-    """A run's checkpoint after one step of a small model, and the encoder of its end."""
+    """A run's checkpoint after one step of a small model, and its final encoder file."""
     import torch
 
     from ocrtrain.model.encoder_file import save_deepencoder
@@ -199,7 +201,7 @@ def make_run(folder: Path) -> None:
 
 
 def read_run(folder: Path) -> Reading:
-    """All a resumed run takes from its checkpoint, in the order it takes it."""
+    """Everything a resumed run reads from its checkpoint, in the same order."""
     import torch
 
     from ocrtrain.run.optimizer import build_optimizer
@@ -207,7 +209,7 @@ def read_run(folder: Path) -> Reading:
     from ocrtrain.state import checkpoint
     from tests.support import small
 
-    model = _emptied_model()
+    model = _zeroed_model()
     optimizer = build_optimizer(model, small.CONFIG)
     saved = checkpoint.Checkpoint.open(checkpoint.newest(folder))
     found: Reading = {
@@ -228,10 +230,10 @@ def read_run(folder: Path) -> Reading:
 
 
 def read_encoder(folder: Path) -> Reading:
-    """The encoder a second stage starts from."""
+    """The encoder that stage 2 starts from."""
     from ocrtrain.model.encoder_file import load_deepencoder
 
-    model = _emptied_model()
+    model = _zeroed_model()
     meta = load_deepencoder(model, folder / "deepencoder_000001.safetensors")
     found: Reading = {name: _digest(tensor) for name, tensor in model.encoder.state_dict().items()}
     return found | {"meta": meta}
@@ -244,8 +246,8 @@ def _one_model() -> OcrModel:
     return small.untrained()
 
 
-def _emptied_model() -> OcrModel:
-    """Of zeros, so that what is not loaded is seen."""
+def _zeroed_model() -> OcrModel:
+    """A model of zeros, so that tensors that are not loaded differ."""
     model = _one_model()
     for tensor in model.state_dict().values():
         tensor.zero_()
@@ -267,20 +269,20 @@ RUN_FILES = ("model.safetensors", "optimizer.safetensors", "random.safetensors",
 
 TARGETS: tuple[Target, ...] = (
     Target("tar", SHARD, make_set, read_set, OF_TARS, SHARD, by_sample=True, spans=samples),
-    Target("tar, members exchanged", SHARD, make_tars, read_set, ("cut at member", "swapped"),
+    Target("tar, members swapped", SHARD, make_tars, read_set, ("cut at member", "swapped"),
            SHARD, by_sample=True, spans=members),
-    Target("tar, checked", SHARD, make_set, check_all, OF_TARS, SHARD, must_notice=True,
+    Target("tar, checked", SHARD, make_set, check_all, OF_TARS, SHARD, must_detect=True,
            spans=samples),
     Target("tar without index", SHARD, make_bare, read_bare, ("cut", "cut at member"), SHARD,
-           must_notice=True, spans=without_index(members)),
+           must_detect=True, spans=without_index(members)),
     Target("index", "x-000.index.parquet", make_set, read_set, ANY, "x-000"),
     Target("index, no manifest", "x-000.index.parquet", make_tars, read_set, ANY, "x-000"),
     Target("index, checked", "x-000.index.parquet", make_set, check_all, ANY, "x-000",
-           must_notice=True),
+           must_detect=True),
     Target("token counts", COUNTS, make_counts, read_counted, ANY, "x-000"),
     Target("manifest", "x.json", make_set, read_set, ANY, "x.json"),
     *(Target(f"checkpoint {name}", f"{STEP}/{name}", make_run, read_run, ANY, "step_000001",
-             must_notice=name != "complete") for name in RUN_FILES),
+             must_detect=name != "complete") for name in RUN_FILES),
     Target("deepencoder", "deepencoder_000001.safetensors", make_run, read_encoder, ANY,
            "deepencoder_000001"),
 )  # fmt: skip

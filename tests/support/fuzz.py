@@ -168,7 +168,7 @@ def mutated_tar(folder: Path) -> Check:
             assert sum(1 for m in open_shards(str(path)).iter_members() for _ in m) <= len(found)
         except OcrError as exc:
             assert "y" in str(exc)
-        index_path(path).unlink(missing_ok=True)
+        index_path(path).path.unlink(missing_ok=True)
 
     return check
 

@@ -1,5 +1,6 @@
-"""A disk that fills up, folders that may not be written to, files that may not grow: at chosen
-points of a program, which must say so in a clear line, keep what it had, and go on once cured."""
+"""Fills the disk, removes the permission to write, or limits file sizes at chosen points of a
+program. The program must end with a clear one-line error, keep earlier data, and complete when
+repeated after the cause is removed."""
 
 from __future__ import annotations
 
@@ -15,11 +16,12 @@ import pytest
 from tests.support.kill import cure, run_refused
 
 REASONS = {
-    "fill": ("no space left on the disk", "are needed, "),
-    "forbid": ("no permission",),
-    "limit": ("the size limit",),
+    "fill": ("no space left", "needed, "),
+    "forbid": ("permission",),
+    "limit": ("size limit",),
 }
-"""What the line has to say; a converter that has not begun yet says what is needed and free."""
+"""What the error must contain, by action. The converter compares needed and free space first."""
+TITLES = {"fill": "full disk", "forbid": "no permission", "limit": "limit on file sizes"}
 
 
 @contextmanager
@@ -45,27 +47,27 @@ def refused_at(
     env: Mapping[str, str],
     go_on: Callable[[], None],
 ) -> Counter[str]:
-    """Refuse at each point. `go_on` checks that earlier data is intact, runs again, compares with
-    the unbroken run, and removes the output. Returns how the programs ended.
+    """Run the command once for each point, with the action applied there; count how it ended.
 
-    Near the end of a run nothing is left to be refused: then it ends well.
+    `go_on` checks that earlier data is intact, repeats the command, compares with an undisturbed
+    one, and removes the output. A command may complete if the action comes near its end.
     """
     if action == "forbid" and shutil.which("setpriv") is None:
-        pytest.skip("there is no setpriv here")
+        pytest.skip("the command setpriv is missing")
     ends: Counter[str] = Counter()
     for at in points:
         scratch = out.parent.parent / "hook"
         done = run_refused(command, out, action, at=at, scratch=scratch, env=env)
         cure(out)
         if done.returncode:
-            check_told(done, action, at)
-        ends["told" if done.returncode else "ended well"] += 1
+            check_error(done, action, at)
+        ends["clear error" if done.returncode else "completed"] += 1
         go_on()
     return ends
 
 
-def check_told(done: subprocess.CompletedProcess[str], action: str, at: int) -> None:
-    """Exit status 1 and one line with the reason."""
+def check_error(done: subprocess.CompletedProcess[str], action: str, at: int) -> None:
+    """Exit status 1 and a one-line error with the reason."""
     assert done.returncode == 1, (action, at, done.returncode, done.stderr)
     lines = [line for line in done.stderr.splitlines() if not line.endswith("B/s)")]
     assert len(lines) == 1, (action, at, done.stderr)

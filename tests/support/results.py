@@ -1,4 +1,4 @@
-"""Keeps what a long test found: printed, and added to a dated file where one is asked for."""
+"""Records the results of long tests: printed, and appended to a dated file if a folder is set."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 FOLDER = "TORTURE_RESULTS"
-"""The environment variable with the folder of results; `make torture` sets it."""
+"""The environment variable that names the folder of results; `make torture` sets it."""
 
 
 def record(name: str, text: str) -> None:
-    """Add `text` to FOLDER/torture-NAME-DATE.txt, below one line of versions."""
+    """Append `text` to FOLDER/torture-NAME-DATE.txt; a new file starts with a line of versions."""
     print(text)
     folder = os.environ.get(FOLDER)
     if not folder:

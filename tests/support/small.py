@@ -1,6 +1,6 @@
-"""A model small enough to be trained in seconds on coloured squares until it knows them by heart.
+"""A model small enough to memorise coloured squares within seconds of training.
 
-Used by the tests of validation, generation and the commands: real parts only, tiny ones.
+Used by the tests of validation, generation and the commands. All parts are real, only tiny.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def write(path: Path, samples: list[Sample]) -> Shards:
 
 
 def squares(folder: Path, rows: int = 12) -> Shards:
-    """Rows whose colours go round slowly enough for every third row to show them all."""
+    """Samples in groups of three of one colour, so that every third sample covers all colours."""
     names = list(COLOURS)
     return write(
         folder / "squares-000.tar", [coloured(names[n // 3 % len(names)]) for n in range(rows)]
@@ -98,7 +98,7 @@ def squares(folder: Path, rows: int = 12) -> Shards:
 
 @cache
 def tokenizer() -> Tokenizer:
-    """Bytes and specials."""
+    """A tokenizer of single bytes and special tokens."""
     return train_tokenizer(["Which colour?"], MODEL.vocab_size)
 
 
@@ -109,7 +109,7 @@ def untrained() -> OcrModel:
 
 @dataclass(frozen=True)
 class Trained:
-    """Weights that know the squares, to be loaded into a fresh model: nobody shares one."""
+    """Weights that have memorised the squares; each test loads them into a model of its own."""
 
     weights: dict[str, torch.Tensor]
     loss: float
@@ -120,7 +120,7 @@ class Trained:
         return model
 
     def save(self, run: Path) -> Path:
-        """A run folder with a checkpoint of it."""
+        """Save it as the checkpoint of a run folder."""
         model = self.model()
         checkpoint.save(
             run,
@@ -137,7 +137,7 @@ _TRAINED: list[Trained] = []
 
 
 def trained(folder: Path) -> Trained:
-    """Train once a process; `folder` holds the shard meanwhile."""
+    """Train once a process; the shard is written into `folder`."""
     if not _TRAINED:
         _TRAINED.append(_train(squares(folder)[::3]))
     return _TRAINED[0]
@@ -157,14 +157,14 @@ def _train(shards: Shards) -> Trained:
             text = user["content"][-1]
             alone = replace(sample, messages=[{"role": "user", "content": [image, text]}, answer])
             singles.append(replace(item, sample=alone))
-    pieces = [
+    samples = [
         prepare_sample(
             one, tokenizer=tokenizer(), image_size=CONFIG.image_size, seq_len=CONFIG.seq_len
         )
         for one in singles
     ]
     batch = collate(
-        0, [[piece] for piece in pieces], tokenizer=tokenizer(), image_size=CONFIG.image_size
+        0, [[sample] for sample in samples], tokenizer=tokenizer(), image_size=CONFIG.image_size
     )
     model.train()
     for _ in range(CONFIG.steps):

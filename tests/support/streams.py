@@ -18,7 +18,7 @@ from tests.support.rows import flip
 STEPS = 14
 
 State = tuple[int, str]
-"""The next step, and the plan's digest: all that a loader has to save."""
+"""The next step, and the plan's digest: everything a prefetcher has to save."""
 
 
 def two_sources(inputs: dict[str, str], **values: object) -> Config:
@@ -28,7 +28,7 @@ def two_sources(inputs: dict[str, str], **values: object) -> Config:
 
 
 def make_stream(config: Config) -> Stream:
-    """All of it made anew, as another process would."""
+    """A stream whose parts are all created anew, as in another process."""
     sources, tokenizer = open_sources(config), load_tokenizer(config.tokenizer)
     plan = plan_run(config, sources, tokenizer).plan
     return Stream(plan, sources, config, tokenizer=tokenizer)
@@ -39,16 +39,16 @@ def make_plan(config: Config, sources: Sources) -> Plan:
 
 
 def positions(shards: Shards) -> list[int]:
-    """Where the rows of a view stand in the whole set."""
+    """The positions of a view's samples in the whole set."""
     return [shards.ref(number).position for number in range(len(shards))]
 
 
-def damaged(inputs: dict[str, str], folder: Path, bad: int) -> str:
-    """A copy of the squares in which one image has a wrong bit."""
+def damaged(inputs: dict[str, str], folder: Path, position: int) -> str:
+    """A copy of the squares in which the image of one sample has a flipped bit."""
     for path in Path(inputs["shards"]).parent.glob("squares-*"):
         shutil.copy(path, folder)
     spec = str(folder / "squares-*.tar")
-    row = open_shards(spec).row(bad)
+    row = open_shards(spec).row(position)
     image = next(member for member in row.members if not member.name.endswith(".json"))
-    flip(folder / f"squares-{bad // 20:03d}.tar", image.offset + 9)
+    flip(folder / f"squares-{position // 20:03d}.tar", image.offset + 9)
     return spec

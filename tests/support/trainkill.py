@@ -1,4 +1,4 @@
-"""Kills a training run at points of what it does to files, and goes on with it."""
+"""Kills a training run at one of its file operations, and resumes it."""
 
 from __future__ import annotations
 
@@ -38,26 +38,26 @@ class Trainer:
         return [sys.executable, "-m", "ocrtrain.stage1", *flags(config), *more]
 
     def resume(self, run: Path, *, first: bool = False) -> subprocess.CompletedProcess[str]:
-        """Run to the end, from nothing (`first`) or from where it was."""
+        """Run to the end, from the start (`first`) or resumed."""
         command = self.command(run, *([] if first else ["--resume"]))
         return subprocess.run(command, env=self.env, capture_output=True, text=True, check=False)
 
     @cached_property
     def points(self) -> list[str]:
-        """What an unbroken run does to the files of its folder, in order."""
+        """The file operations of an unbroken run in its folder, in order."""
         run = self.run("points")
         return points(self.command(run), run, scratch=self.folder / "hook", env=self.env)
 
     def killed_and_resumed(self, at: int) -> None:
-        """Kill a run at a point, go on with it, and compare with the unbroken one."""
+        """Kill a run at a point, resume it, and compare it with the unbroken one."""
         run = self.run(f"killed-{at}")
         run_killed(self.command(run), run, at=at, scratch=self.folder / "hook", env=self.env)
         self.resumed_is_the_same(run)
 
     def resumed_is_the_same(self, run: Path) -> None:
-        """Whatever was killed shows nothing half-written, and ends as the unbroken run."""
+        """A killed run has no half-written checkpoint, and ends like the unbroken run."""
         for folder in checkpoint.complete_checkpoints(run):
-            # Nobody ever sees a half-written checkpoint under a final name.
+            # No half-written checkpoint ever has a final name.
             found = checkpoint.Checkpoint.open(folder)
             for name in found.files:
                 found.read(name)
@@ -73,7 +73,7 @@ def logged(run: Path) -> list[dict[str, Any]]:
 
 
 def contents(run: Path) -> dict[str, bytes]:
-    """Every file that must be the same after any kill: all but times, and what names them."""
+    """The contents that must be the same after any kill; files that hold times are only listed."""
     differing = {"metrics.jsonl", "config.json", "state.json", "complete"}
     return {
         str(path.relative_to(run)): b"" if path.name in differing else path.read_bytes()

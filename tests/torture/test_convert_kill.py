@@ -1,4 +1,4 @@
-"""The conversion killed at every point, and whole real data sets from a hub that fails."""
+"""Conversions killed at every point, and whole real data sets from an unreliable hub."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_killed_at_every_point(whole: tuple[dict[str, bytes], int], tmp_path: Pa
         kill_and_go_on(files, at, tmp_path)
 
 
-def test_a_compressed_one_killed_at_every_point(tmp_path: Path) -> None:
+def test_a_compressed_conversion_killed_at_every_point(tmp_path: Path) -> None:
     files, count = unbroken(tmp_path, ZSTD)
     for at in range(1, count + 1):
         kill_and_go_on(files, at, tmp_path, more=ZSTD)
@@ -37,19 +37,19 @@ def test_a_compressed_one_killed_at_every_point(tmp_path: Path) -> None:
 def test_two_workers_killed_at_forty_points(
     whole: tuple[dict[str, bytes], int], tmp_path: Path
 ) -> None:
-    """Each process counts for itself: the group dies when the first of them comes to the point."""
+    """Each process counts its own points: the first to reach the point kills the group."""
     files, _ = whole
     words = command(tmp_path / "rows.jsonl", tmp_path / "out", 2)
     env = environment(tmp_path)
     points(words, tmp_path / "out", scratch=tmp_path / "hook", env=env)
     assert made(tmp_path / "out") == files
     subprocess.run(["rm", "-r", str(tmp_path / "out")], check=True)
-    # The busier worker makes two of the three shards: 16 points each, and more in the parent.
+    # The busier worker makes two of the three shards, with 16 points each; the parent has more.
     for at in spread(32, 32):
         kill_and_go_on(files, at, tmp_path, workers=2)
 
 
-def test_all_charts_from_a_hub_that_fails_dies_and_kills(tmp_path: Path) -> None:
+def test_all_charts_from_an_unreliable_hub_and_killed_ten_times(tmp_path: Path) -> None:
     shared("charts")
     rows = chart_rows()
     repository = finevision_repository({"chartqa": rows}, group=50)
@@ -95,7 +95,7 @@ def test_all_charts_from_a_hub_that_fails_dies_and_kills(tmp_path: Path) -> None
         assert shards[number].images == [row["images"][0]["bytes"]]
 
 
-def test_all_chats(tmp_path: Path) -> None:
+def test_all_chats_from_an_unreliable_hub(tmp_path: Path) -> None:
     shared("chat")
     repository = chat_repository(11_900, 100, group=1_000)
     with Hub({SMOLTALK: repository}, fail_every=3) as hub:

@@ -1,4 +1,4 @@
-"""Ten thousand examples of each property of the parsers."""
+"""Ten thousand examples for each property of the parsers."""
 
 from __future__ import annotations
 
@@ -19,4 +19,4 @@ def test_ten_thousand_examples(
 ) -> None:
     monkeypatch.setenv("OCR_SHARDS_CACHE", str(tmp_path / "cache"))
     count = examine(one, tmp_path, 10_000)
-    record("fuzz", f"{one.name:44} {count:>7,} examples, each a value or our error")
+    record("fuzz", f"{one.name:44} {count:>7,} examples, each a value or an OcrError")

@@ -1,4 +1,4 @@
-"""Rendering equals counting over every real chat and chart, at several lengths of a row."""
+"""Rendered lengths equal counted ones for every real chat and chart, at several row lengths."""
 
 import pytest
 

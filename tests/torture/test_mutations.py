@@ -1,7 +1,7 @@
-"""Guards that tests miss: with one taken out of a copy of the code, a test that passed fails.
+"""Every guard is tested: when one is removed from a copy of the code, a passing test fails.
 
-A guard is an exact piece of source and what stands there without it. A piece that is not found any
-more fails too, so that this list cannot rot.
+A guard is an exact piece of source and its replacement. A piece that is no longer in the source
+fails as well, so this list stays up to date.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ pytestmark = pytest.mark.torture
 
 @dataclass(frozen=True)
 class Guard:
-    """`source` in `file` becomes `without`; one of the `test` files must fail then: names in
-    `tests/`, without their ending."""
+    """`source` in `file` is replaced by `without`; then one of the `test` files must fail (paths in
+    `tests/`, without .py)."""
 
     name: str
     file: str
@@ -33,11 +33,11 @@ class Guard:
 
 
 GUARDS = (
-    Guard("payload digest, in order", "ocrdata/reading/sequential.py",
+    Guard("payload digest, sequential reads", "ocrdata/reading/sequential.py",
           "if verify and xxh3_128_digest(member) != digests", "if False and member != digests",
           "ocrdata/reading/test_shard_set ocrdata/reading/test_sequential "
           "ocrdata/reading/test_view"),
-    Guard("payload digest, alone", "ocrdata/reading/shard_set.py",
+    Guard("payload digest, single reads", "ocrdata/reading/shard_set.py",
           "if self.verify and xxh3_128_digest(data) !=", "if False and data !=",
           "ocrdata/reading/test_shard_set ocrdata/reading/test_view"),
     Guard("seal of an index", "ocrdata/shards/index.py",
@@ -51,7 +51,7 @@ GUARDS = (
           "    check_seal(name, document)\n", "", "ocrdata/shards/test_manifest"),
     Guard("digest of a checkpoint's file", "ocrtrain/state/checkpoint.py",
           'saved["xxh3_128"] != digest_of(data)', "False", "ocrtrain/state/test_checkpoint"),
-    Guard("end mark of a tar", "ocrdata/shards/tar.py",
+    Guard("end-of-archive blocks of a tar", "ocrdata/shards/tar.py",
           "if self.size < offset + len(END):", "if False:",
           "ocrdata/shards/test_tar ocrdata/reading/test_index_tar"),
     Guard("size cap of PAX headers", "ocrdata/shards/tar.py",
@@ -67,31 +67,31 @@ GUARDS = (
     Guard("fsync of a shard", "ocrdata/shards/writer.py",
           "                os.fsync(self._handle)\n", "",
           "test_durable ocrdata/shards/test_writer"),
-    Guard("the class a pickle may name", "ocrdata/tokens/nanochat_pickle.py",
+    Guard("the only class a pickle may name", "ocrdata/tokens/nanochat_pickle.py",
           'if (module, name) in (("tiktoken.core", "Encoding"), ("tiktoken", "Encoding")):',
           "if True:", "ocrdata/tokens/test_nanochat_pickle"),
-    Guard("the way to a sample is never a reason to skip it", "ocrdata/reading/samples.py",
+    Guard("transport errors never skip a sample", "ocrdata/reading/samples.py",
           "return bool(error.key) and not isinstance(error, TransportError)",
           "return True", "ocrtrain/data/test_stream_resume"),
-    Guard("a resumed run has the plan it began with", "ocrtrain/run/launch.py",
+    Guard("a resumed run has the plan it started with", "ocrtrain/run/launch.py",
           "        check_same(", "        (lambda *_, **__: None)(",
           "ocrtrain/run/test_launch_resume"),
-    Guard("no row is too full", "ocrdata/planning/packing.py",
+    Guard("tokens per row", "ocrdata/planning/packing.py",
           "if length <= left < least and seats[row] >= pictures:",
           "if left < least and seats[row] >= pictures:", "ocrdata/planning/test_packing"),
-    Guard("images of a row", "ocrdata/planning/packing.py",
+    Guard("images per row", "ocrdata/planning/packing.py",
           "if length <= left < least and seats[row] >= pictures:",
           "if length <= left < least:", "ocrdata/planning/test_packing"),
-    Guard("shares look ahead", "ocrdata/planning/mixture.py",
+    Guard("fractions look ahead", "ocrdata/planning/mixture.py",
           "if sum(phase[1])] if unit else phases[:1]", "if sum(phase[1])][:1]",
           "ocrdata/planning/test_mixture"),
-    Guard("positions begin anew with each sample", "ocrtrain/data/batch.py",
+    Guard("positions restart with each sample", "ocrtrain/data/batch.py",
           "positions[number, first:] = np.arange(shape[1] - first)",
           "positions[number, first:] = np.arange(first, shape[1])", "ocrtrain/data/test_batch"),
     Guard("targets end with their sample", "ocrtrain/data/batch.py",
           "targets[number, first : last - 1] = np.where(r.loss_mask[1:], r.ids[1:], IGNORE)",
           "targets[number, first : last - 1] = r.ids[1:]", "ocrtrain/data/test_batch"),
-    Guard("more bad samples than allowed", "ocrtrain/data/skipped.py",
+    Guard("maximum number of bad samples", "ocrtrain/data/skipped.py",
           "if len(self) > self.limit:", "if False:", "ocrtrain/data/test_skipped"),
     Guard("rows of an index", "ocrdata/shards/index.py",
           "if index.rows_digest() != header.rows_digest:", "if False:",
@@ -99,28 +99,28 @@ GUARDS = (
     Guard("rows of token counts", "ocrdata/tokens/counts.py",
           "if digest_of_rows(table) != header.rows_digest:", "if False:",
           "ocrdata/tokens/test_counts"),
-    Guard("counts of this index", "ocrdata/tokens/counts.py",
+    Guard("token counts belong to the index", "ocrdata/tokens/counts.py",
           "if header.index_rows_digest != rows_digest:", "if False:", "ocrdata/tokens/test_counts"),
     Guard("number of samples in an index", "ocrdata/shards/index.py",
           "fine = len(index) == index.header.samples and all(", "fine = all(",
           "ocrdata/shards/test_index"),
     Guard("number of samples in token counts", "ocrdata/tokens/counts.py",
           "if len(counts) != header.samples or any(", "if any(", "ocrdata/tokens/test_counts"),
-    Guard("no more rows than there can be", "ocrdata/shards/parquet_limits.py",
+    Guard("maximum number of rows of a Parquet file", "ocrdata/shards/parquet_limits.py",
           "if footer.num_rows > rows:", "if False:",
           "ocrdata/shards/test_index ocrdata/tokens/test_counts"),
     Guard("size of a shard and its index", "ocrdata/reading/shard_set.py",
           "if size != said[1]:", "if False:", "ocrdata/reading/test_shard_set"),
-    Guard("an index that was exchanged", "ocrdata/reading/shard_set.py",
+    Guard("an index of another shard", "ocrdata/reading/shard_set.py",
           "if (found.samples, found.shard_size, found.shard_digest, found.rows_digest) != (",
           "if () == (", "ocrdata/reading/test_shard_set ocrdata/reading/test_view"),
     Guard("checksum of a frame", "ocrdata/shards/frames.py",
           "write_checksum=True", "write_checksum=False", "ocrdata/shards/test_frames"),
     Guard("size of a frame's content", "ocrdata/shards/frames.py",
           "if len(result) == content:", "if True:", "ocrdata/shards/test_frames"),
-    Guard("growth of a compressed shard", "ocrdata/shards/frames.py",
+    Guard("compression ratio of a shard", "ocrdata/shards/frames.py",
           "if tar_size > most_content(file_size):", "if False:", "ocrdata/shards/test_frames"),
-    Guard("pages of Parquet are added up", "ocrdata/shards/parquet_limits.py",
+    Guard("uncompressed size of Parquet pages", "ocrdata/shards/parquet_limits.py",
           "if size > limit:", "if False:", "ocrdata/shards/test_parquet_limits"),
     Guard("size of a pickle", "ocrdata/tokens/nanochat_pickle.py",
           "if len(data) > LARGEST_PICKLE:", "if False:", "ocrdata/tokens/test_nanochat_pickle"),
@@ -133,43 +133,43 @@ GUARDS = (
     Guard("scans of a JPEG", "ocrdata/images/decode.py",
           "if (scans := _scans(data)) > MAX_SCANS:", "if (scans := _scans(data)) < 0:",
           "ocrdata/images/test_decode"),
-    Guard("what is converted is checked by Pillow", "ocrdata/images/decode.py",
+    Guard("images are checked by Pillow at conversion", "ocrdata/images/decode.py",
           "_decode_pillow(data, *_open(data, MAX_PIXELS))", "decode_rgb(data)",
           "ocrdata/images/test_decode"),
-    Guard("no pipe is waited for", "ocrdata/storage/files.py",
+    Guard("opening a pipe does not block", "ocrdata/storage/files.py",
           " | os.O_NONBLOCK", "", "test_pipes"),
-    Guard("a manifest lists its set", "ocrdata/reading/spec.py",
+    Guard("a manifest lists all shards of its set", "ocrdata/reading/spec.py",
           "elif known[path]:", "elif False:", "ocrdata/reading/test_spec_manifests"),
-    Guard("a set that is being made", "ocrdata/reading/spec.py",
+    Guard("an unfinished set", "ocrdata/reading/spec.py",
           "    _refuse_unfinished(tars)\n", "", "ocrdata/reading/test_spec_manifests"),
     Guard("lengths in the digest of a plan", "ocrdata/planning/plan.py",
           '"lengths": self._lengths[number],', '"lengths": "",', "ocrdata/planning/test_plan"),
-    Guard("a checkpoint's last batch", "ocrtrain/run/resume.py",
+    Guard("identity of a checkpoint's last batch", "ocrtrain/run/resume.py",
           "if not reasons and state.identity != recorded:", "if False:",
           "ocrtrain/run/test_resume"),
-    Guard("skipped samples are all on record", "ocrtrain/run/resume.py",
+    Guard("all skipped samples are recorded", "ocrtrain/run/resume.py",
           "if not reasons and skipped.before(state.step) != state.skipped:", "if False:",
           "ocrtrain/run/test_resume"),
-    Guard("looked at again under the lock", "ocrtrain/run/launch.py",
+    Guard("another run is checked again under the lock", "ocrtrain/run/launch.py",
           "meantime.\n        _check_no_other_run(run, resume=resume)", "meantime.",
           "ocrtrain/run/test_resume"),
-    Guard("window of a frame", "ocrdata/shards/frames.py",
+    Guard("zstd window of a frame", "ocrdata/shards/frames.py",
           "if found.window_size > MAX_WINDOW:", "if False:", "ocrdata/shards/test_frames"),
-    Guard("names that lead out", "ocrdata/shards/tar.py",
+    Guard("member names with ..", "ocrdata/shards/tar.py",
           'if ".." in name.split("/"):', "if False:", "ocrdata/shards/test_tar"),
-    Guard("one writer", "ocrdata/storage/locks.py",
+    Guard("only one writer", "ocrdata/storage/locks.py",
           "            lock.acquire()\n", "",
           "ocrdata/storage/test_locks"),
     Guard("fsync of bad.jsonl", "ocrtrain/data/skipped.py",
           "            os.fsync(file.fileno())\n", "", "ocrtrain/data/test_skipped"),
-    Guard("tensors that are none", "ocrtrain/state/checkpoint.py",
+    Guard("invalid safetensors files", "ocrtrain/state/checkpoint.py",
           "except SafetensorError as exc:", "except ZeroDivisionError as exc:",
           "test_canary"),
 )  # fmt: skip
 
 
 LONGEST_TESTS = 600
-"""Seconds that the tests of all guards may take together, several times over."""
+"""Time limit in seconds; several times what the tests of all guards take together."""
 
 
 @pytest.fixture(scope="module")
@@ -192,7 +192,7 @@ def passes(folder: Path, tests: str) -> bool:
             words, cwd=folder, env=env, capture_output=True, text=True, check=False,
             timeout=LONGEST_TESTS,
         )  # fmt: skip
-    except subprocess.TimeoutExpired:  # a bomb that went off in native code, without its guard
+    except subprocess.TimeoutExpired:  # without its guard, native code expands a bomb
         return False
     assert done.returncode in (0, 1), done.stdout[-2000:] + done.stderr[-2000:]
     return done.returncode == 0
@@ -200,18 +200,19 @@ def passes(folder: Path, tests: str) -> bool:
 
 @pytest.fixture(scope="module")
 def sound(copy: Path) -> Path:
-    """The copy, whose tests pass while every guard stands: what fails later fails for its guard."""
+    """The copy, checked to pass all tests with every guard in place: later failures are due to the
+    removed guard."""
     assert passes(copy, " ".join(sorted({test for guard in GUARDS for test in guard.test.split()})))
     return copy
 
 
 @pytest.mark.parametrize("guard", GUARDS, ids=lambda guard: guard.name)
-def test_without_it_a_test_fails(guard: Guard, sound: Path) -> None:
+def test_removing_a_guard_fails_a_test(guard: Guard, sound: Path) -> None:
     path = sound / guard.file
     source = path.read_text()
-    assert guard.source in source, "the guard is not there any more: mend this list"
+    assert guard.source in source, "the guard is no longer in the source; update this list"
     path.write_text(source.replace(guard.source, guard.without))
     try:
-        assert not passes(sound, guard.test), f"nobody misses it: {guard.name}"
+        assert not passes(sound, guard.test), f"no test fails without the guard: {guard.name}"
     finally:
         path.write_text(source)

@@ -1,4 +1,4 @@
-"""SIGKILL inside the writes, fsyncs and renames of libraries, which only the kernel sees."""
+"""SIGKILL during the writes, fsyncs and renames of native libraries, which Python cannot see."""
 
 from __future__ import annotations
 
@@ -28,7 +28,11 @@ def test_the_converter(whole: tuple[dict[str, bytes], int], tmp_path: Path) -> N
     for at in chosen:
         kill_natively(words, at, env)
         go_on(files, words, out, env)
-    record("kills", f"converter: {len(chosen)} of {len(found)} native points, byte-identical after")
+    record(
+        "kills",
+        f"converter: killed at {len(chosen)} of {len(found)} native calls; byte-identical when "
+        "repeated",
+    )
 
 
 def test_the_trainer(tmp_path: Path) -> None:
@@ -42,4 +46,8 @@ def test_the_trainer(tmp_path: Path) -> None:
         kill_natively(words, at, trainer.env)
         trainer.resumed_is_the_same(run)
         shutil.rmtree(run)
-    record("kills", f"trainer: {len(chosen)} of {len(found)} native points, bit-identical after")
+    record(
+        "kills",
+        f"trainer: killed at {len(chosen)} of {len(found)} native calls; bit-identical when "
+        "resumed",
+    )

@@ -1,4 +1,4 @@
-"""A full disk, no permission, a limit on file sizes, at twenty points each."""
+"""A full disk, missing permission and a limit on file sizes, at twenty points each."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.convertkill import command, go_on, write_rows
 from tests.support.kill import points, spread
-from tests.support.refusals import REASONS, refused_at, small_disk
+from tests.support.refusals import REASONS, TITLES, refused_at, small_disk
 from tests.support.results import record
 from tests.support.shardcommand import environment, made
 from tests.support.trainkill import Trainer
@@ -30,8 +30,8 @@ def test_the_converter(action: str, tmp_path: Path) -> None:
             spread(len(found), 20), action, words, out=out, env=env,
             go_on=lambda: go_on(files, words, out, env),
         )  # fmt: skip
-    record("refusals", f"converter, {action}: {dict(ends)} of {len(found)} points")
-    assert ends.total() == 20 and ends["told"] >= 10, ends
+    record("refusals", f"converter, {TITLES[action]}: {dict(ends)} of {len(found)} points")
+    assert ends.total() == 20 and ends["clear error"] >= 10, ends
 
 
 @pytest.mark.parametrize("action", REASONS)
@@ -50,5 +50,5 @@ def test_the_trainer(action: str, tmp_path: Path) -> None:
         ends = refused_at(
             spread(len(found), 20), action, words, out=run, env=trainer.env, go_on=resume
         )
-    record("refusals", f"trainer, {action}: {dict(ends)} of {len(found)} points")
-    assert ends.total() == 20 and ends["told"] >= 10, ends
+    record("refusals", f"trainer, {TITLES[action]}: {dict(ends)} of {len(found)} points")
+    assert ends.total() == 20 and ends["clear error"] >= 10, ends

@@ -10,7 +10,7 @@ from tests.support.trainkill import Trainer
 pytestmark = pytest.mark.torture
 
 
-def test_a_hundred_points(tmp_path: Path) -> None:
+def test_killed_at_a_hundred_points(tmp_path: Path) -> None:
     trainer = Trainer(tmp_path)
     found = trainer.points
     durable = [n for n, what in enumerate(found, 1) if what.startswith(("fsync", "os.rename"))]

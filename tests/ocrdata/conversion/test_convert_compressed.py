@@ -134,7 +134,7 @@ def test_a_repair_from_a_changed_source_replaces_nothing(options: ConversionOpti
     path.unlink()
     with pytest.raises(OcrError, match=r"set-002\.tar\.zst: .*manifest.*source has changed"):
         convert_one(Numbered(45, BAD | {22}), options, 2)
-    assert not path.exists() and index_path(path).exists()
+    assert not path.exists() and index_path(path).path.exists()
     assert made(options.out) == {k: v for k, v in before.items() if k != path.name}
 
 

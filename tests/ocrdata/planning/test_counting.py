@@ -18,6 +18,7 @@ from ocrdata.reading.view import open_shards
 from ocrdata.runtime.progress import Progress
 from ocrdata.shards.index import index_path, read_header
 from ocrdata.storage.cache import CACHE_VARIABLE
+from ocrdata.storage.location import Location
 from ocrdata.tokens.counts import (
     CountsBuilder,
     cached_counts_path,
@@ -126,7 +127,7 @@ def test_images_are_not_read_and_texts_are_verified(tmp_path: Path, tokenizer: T
     text, picture = shards.row(1).members
     flip(tar, picture.offset + 20)
     assert len(turns_of(count_shards(shards, tokenizer))) == 2
-    counts_path(tar, tokenizer.fingerprint).unlink()
+    counts_path(tar, tokenizer.fingerprint).path.unlink()
     flip(tar, text.offset + 20)
     with pytest.raises(DigestError, match="digest differs at byte") as caught:
         count_shards(shards, tokenizer)
@@ -147,7 +148,7 @@ def test_counts_go_to_the_cache_where_they_cannot_lie_beside(
     for number, tar in enumerate(tars):
         shards = open_shards(str(tar))
         assert len(turns_of(count_shards(shards, tokenizer))) == number + 1
-        assert cached_counts_path(tar, tokenizer.fingerprint).exists()
+        assert cached_counts_path(tar, tokenizer.fingerprint).path.exists()
     assert len(list((tmp_path / "cache").iterdir())) == 2
 
 
@@ -253,7 +254,7 @@ def test_a_bar_on_a_terminal_and_lines_elsewhere(tmp_path: Path, tokenizer: Toke
 def test_counts_of_an_earlier_shard(tmp_path: Path, tokenizer: Tokenizer) -> None:
     tar = tmp_path / "x-000.tar"
     write_shard(tar, [sample(0), sample(1)])
-    path = counts_path(tar, tokenizer.fingerprint)
+    path = counts_path(tar, tokenizer.fingerprint).path
     count_shards(open_shards(str(tar)), tokenizer)
     write_shard(tar, [sample(0), sample(2)])
     counted = count_shards(open_shards(str(tar)), tokenizer)
@@ -277,7 +278,7 @@ def test_an_index_that_changed_meanwhile(tmp_path: Path, tokenizer: Tokenizer) -
     tar = tmp_path / "x-000.tar"
     write_shard(tar, [sample(0)])
     with pytest.raises(ShardError, match="its index is not the one there was"):
-        count_shard_files([ShardToCount(tar, 1, "0" * 32)], tokenizer, workers=1)
+        count_shard_files([ShardToCount(Location.of(tar), 1, "0" * 32)], tokenizer, workers=1)
 
 
 def test_killed_at_three_points(tmp_path: Path, tokenizer: Tokenizer) -> None:
@@ -287,7 +288,7 @@ def test_killed_at_three_points(tmp_path: Path, tokenizer: Tokenizer) -> None:
 def test_counts_of_another_number_of_samples(tmp_path: Path, tokenizer: Tokenizer) -> None:
     """They say of themselves that they are of this very index, and are sound but for that."""
     info = write_shard(tmp_path / "x-000.tar", map(sample, range(3)))
-    path, builder = counts_path(tmp_path / "x-000.tar", tokenizer.fingerprint), CountsBuilder()
+    path, builder = counts_path(tmp_path / "x-000.tar", tokenizer.fingerprint).path, CountsBuilder()
     for listed in range(1, 6):
         builder.add([TurnCount(listed, 1)])
         digests = {"rows_digest": info.rows_digest, "fingerprint": tokenizer.fingerprint}

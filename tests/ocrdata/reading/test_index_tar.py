@@ -47,7 +47,7 @@ def test_the_writer_gathers_what_is_found_in_the_tar(
         assert len(found.row(position).images) == len(row.images)
     again = path.with_name("again.index.parquet")
     write_index(again, found)
-    assert again.read_bytes() == index_path(path).read_bytes()
+    assert again.read_bytes() == index_path(path).path.read_bytes()
 
 
 def test_anybodys_tar_is_indexed(tmp_path: Path) -> None:

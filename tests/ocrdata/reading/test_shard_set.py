@@ -98,7 +98,7 @@ def test_a_file_that_vanishes(tmp_path: Path) -> None:
 def test_an_index_of_another_shard(tmp_path: Path) -> None:
     write_set(tmp_path, "x", [3, 3])
     shards = open_shards(str(tmp_path / "x.json"))
-    one, other = (index_path(tmp_path / f"x-00{number}.tar") for number in range(2))
+    one, other = (index_path(tmp_path / f"x-00{number}.tar").path for number in range(2))
     one.write_bytes(other.read_bytes())
     with pytest.raises(ShardError, match="is not the one the manifest lists"):
         shards[0]
@@ -116,10 +116,10 @@ def test_an_index_of_another_shard(tmp_path: Path) -> None:
 def test_an_index_that_vanished_is_made_again(tmp_path: Path) -> None:
     write_set(tmp_path, "x", [3])
     shards = open_shards(str(tmp_path))
-    before = index_path(tmp_path / "x-000.tar").read_bytes()
-    index_path(tmp_path / "x-000.tar").unlink()
+    before = index_path(tmp_path / "x-000.tar").path.read_bytes()
+    index_path(tmp_path / "x-000.tar").path.unlink()
     assert shards[1] == sample(1)
-    assert index_path(tmp_path / "x-000.tar").read_bytes() == before
+    assert index_path(tmp_path / "x-000.tar").path.read_bytes() == before
 
 
 def test_few_indexes_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

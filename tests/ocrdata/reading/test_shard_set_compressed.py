@@ -113,7 +113,7 @@ def test_cuts_are_seen_when_the_set_is_opened(shard: Path) -> None:
         shard.write_bytes(whole[:size])
         with pytest.raises(TruncatedError, match="according to its index"):
             open_shards(str(shard))
-    index_path(shard).unlink()
+    index_path(shard).path.unlink()
     shard.write_bytes(whole[:-1])
     with pytest.raises(TruncatedError, match="the file ends in the zstd frame"):
         open_shards(str(shard))
@@ -122,11 +122,11 @@ def test_cuts_are_seen_when_the_set_is_opened(shard: Path) -> None:
 def test_the_index_of_the_other_ending(tmp_path: Path) -> None:
     packed = write_chats(tmp_path / "z-000.tar.zst", 5)
     write_chats(tmp_path / "x-000.tar", 5)
-    index_path(packed).write_bytes(index_path(tmp_path / "x-000.tar").read_bytes())
+    index_path(packed).path.write_bytes(index_path(tmp_path / "x-000.tar").path.read_bytes())
     with pytest.raises(ShardError, match=r"according to its index z-000.index.parquet"):
         open_shards(str(packed))
     other = write_chats(packed, 5).rename(tmp_path / "x-000.tar")
-    index_path(packed).rename(index_path(other))
+    index_path(packed).path.rename(index_path(other).path)
     assert "the index of the other variant (.tar or .tar.zst)" in str(next(check_all(other)))
     with pytest.raises(ShardError, match=r"the index of the other variant"):
         open_shards(str(other))[0]
@@ -176,7 +176,7 @@ def test_checking_names_every_lost_sample_once(tmp_path: Path) -> None:
 
 def test_checking_without_an_index(tmp_path: Path) -> None:
     shard = write_chats(tmp_path / "z-000.tar.zst", COUNT, SMALL)
-    index_path(shard).unlink()
+    index_path(shard).path.unlink()
     contents = ShardStatistics()
     assert not list(verify_shards(find(str(shard)), contents))
     assert (contents.samples, contents.bytes) == (COUNT, shard.stat().st_size)

@@ -13,6 +13,7 @@ from ocrdata.reading.spec import join, resolve
 from ocrdata.reading.view import open_shards
 from ocrdata.shards.manifest import read_manifest
 from ocrdata.shards.names import natural, set_name, shard_number
+from ocrdata.storage.location import Location
 from tests.support.rows import write_set
 
 
@@ -28,7 +29,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def numbers(spec: str | Sequence[str]) -> list[int]:
-    return [int(path.stem[-3:]) for path in resolve(spec).files]
+    return [int(file.name[-7:-4]) for file in resolve(spec).files]
 
 
 @pytest.mark.parametrize(
@@ -127,9 +128,9 @@ def test_what_a_shell_makes_of_it(folder: Path, words: str) -> None:
         ),
         (["shards/c-000.tar", "shards/../shards/c-000.tar"], "is named twice"),
         (["shards/c-000.tar", "shards/c-*.tar"], "is named twice"),
-        ("https://example.org/x.tar", "https:// is not part of this version"),
-        ("s3://bucket/c-<000..017>.tar[:5]", "s3:// is not part of this version"),
-        ("hf://datasets/a/b/x.json", "hf:// is not part of this version"),
+        ("https://example.org/x.tar", "not https://"),
+        ("s3://bucket/c-<000..017>.tar[:5]", "not s3://"),
+        ("hf://datasets/a/b/x.json", "not hf://"),
         ("pipe:cat shards/c-000.tar", "no such file"),
     ],
 )
@@ -154,7 +155,7 @@ def test_odd_names_are_taken_as_they_are(folder: Path) -> None:
         assert found.slice is None
         sliced = resolve(f"{name}[3:]")
         assert (sliced.files, sliced.slice) == (found.files, slice(3, None))
-        assert resolve(str(path)).files == (found.files[0].absolute(),)
+        assert resolve(str(path)).files == (Location.of(found.files[0].path.absolute()),)
     assert [p.name for p in resolve("数据-<000..000>.tar[:1]").files] == ["数据-000.tar"]
 
 
@@ -201,7 +202,8 @@ def test_order_is_numeric(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     for spec in (str(tmp_path), str(tmp_path / "x-*.tar"), str(tmp_path / "x-<998..1001>.tar")):
         assert [path.name for path in resolve(spec).files] == names
-    assert natural([Path("b2"), Path("b10"), Path("a3")]) == [Path("a3"), Path("b2"), Path("b10")]
+    names = [location.text for location in natural(map(Location, ("b2", "b10", "a3")))]
+    assert names == ["a3", "b2", "b10"]
 
 
 def test_a_manifest_names_its_shards(tmp_path: Path) -> None:
@@ -209,7 +211,7 @@ def test_a_manifest_names_its_shards(tmp_path: Path) -> None:
     files = tuple(tmp_path / f"x-00{number}.tar" for number in range(2))
     for spec in (tmp_path / "x.json", tmp_path, f"{tmp_path}/x-<000..001>.tar", files):
         found = resolve(spec)
-        assert (found.files, found.manifest) == (files, manifest)
+        assert (found.files, found.manifest) == (tuple(map(Location.of, files)), manifest)
     assert resolve(files[1]).manifest == manifest
     assert resolve([*files, write_other(tmp_path)]).manifest is None
     (tmp_path / "other.tar").unlink()
@@ -228,7 +230,7 @@ def test_a_manifest_is_of_its_own_folder_alone(tmp_path: Path) -> None:
         write_set(folder, "x", counts)
     files = [str(one / "x-000.tar"), str(two / "x-001.tar")]
     found = resolve(files)
-    assert (found.files, found.manifest) == (tuple(map(Path, files)), None)
+    assert (found.files, found.manifest) == (tuple(map(Location, files)), None)
     assert [read.meta["number"] for read in open_shards(files)] == [0, 1, 1, 2, 3]
 
 
@@ -247,7 +249,7 @@ def test_a_damaged_manifest_is_never_passed_over(tmp_path: Path) -> None:
     write_set(tmp_path, "x", [1])
     (tmp_path / "x.json").write_text((tmp_path / "x.json").read_text().replace('"x"', '"y"'))
     for spec in (tmp_path, tmp_path / "x.json", tmp_path / "x-000.tar"):
-        with pytest.raises(ShardError, match="its own digest differs"):
+        with pytest.raises(ShardError, match="checksum mismatch"):
             resolve(spec)
     (tmp_path / "x.json").write_text('{"format":')
     with pytest.raises(ShardError, match="not readable as JSON"):
@@ -308,7 +310,8 @@ def test_joined_files_are_found_again(
     files = list(dict.fromkeys(folder / (name.replace("/", "_") + ".tar") for name in names))
     for file in files:
         file.touch()
-    assert list(resolve(join(files)).files) == files
+    locations = list(map(Location.of, files))
+    assert list(resolve(join(locations)).files) == locations
 
 
 @settings(deadline=None, max_examples=300)

@@ -51,8 +51,8 @@ def test_token_counts_are_checked_too(tmp_path: Path) -> None:
     tokenizer = train_tokenizer(["What is 1? It is 2."], 270)
     count_shards(open_shards(str(tmp_path / "x.json")), tokenizer)
     assert not errors(tmp_path / "x.json")
-    path = counts_path(tmp_path / "x-000.tar", tokenizer.fingerprint)
-    other = counts_path(tmp_path / "x-001.tar", tokenizer.fingerprint)
+    path = counts_path(tmp_path / "x-000.tar", tokenizer.fingerprint).path
+    other = counts_path(tmp_path / "x-001.tar", tokenizer.fingerprint).path
     flip(path, path.stat().st_size // 2)
     assert only(tmp_path / "x.json").shard == str(path)
     path.write_bytes(other.read_bytes())
@@ -142,7 +142,7 @@ def test_a_header_with_another_time_and_a_right_checksum(tmp_path: Path) -> None
 
 def test_a_damaged_index(tmp_path: Path) -> None:
     write_set(tmp_path, "x", [3])
-    index_path(tmp_path / "x-000.tar").write_bytes(b"nothing")
+    index_path(tmp_path / "x-000.tar").path.write_bytes(b"nothing")
     contents = ShardStatistics()
     found = list(verify_shards(find(str(tmp_path)), contents))
     assert ["index cannot be read" in str(error) for error in found] == [True]
@@ -153,7 +153,7 @@ def test_a_damaged_index(tmp_path: Path) -> None:
 
 def test_an_index_of_another_tar(tmp_path: Path) -> None:
     write_set(tmp_path, "x", [3, 3])
-    one, other = (index_path(tmp_path / f"x-00{number}.tar") for number in range(2))
+    one, other = (index_path(tmp_path / f"x-00{number}.tar").path for number in range(2))
     one.write_bytes(other.read_bytes())
     found = errors(tmp_path)
     text = "\n".join(map(str, found))
@@ -183,7 +183,7 @@ def test_a_manifest_is_held_against_its_shards(tmp_path: Path) -> None:
     found = [str(error) for error in errors(tmp_path)]
     assert any("samples in its index: 1, the manifest says 3" in line for line in found)
     assert all("x-001" in line for line in found)
-    index_path(tmp_path / "x-000.tar").unlink()
+    index_path(tmp_path / "x-000.tar").path.unlink()
     assert "x-000.tar: its index is missing" in str(errors(tmp_path)[0])
     assert read_manifest(tmp_path / "x.json") == manifest
 
@@ -210,14 +210,14 @@ def test_anybodys_tars(tmp_path: Path) -> None:
          ("c.bin", bytes(2 << 20)), ("LAST", b"3")],
     )  # fmt: skip
     assert not errors(tar)
-    assert not index_path(tar).exists()  # checking writes nothing
+    assert not index_path(tar).path.exists()  # checking writes nothing
     write_index(index_path(tar), index_tar(tar))
     assert not errors(tar)
     for at in (512, 600, 2048, 4 << 9, (2 << 20) + 3000):
         flip(tar, at)
         assert errors(tar), at
         flip(tar, at)
-    index_path(tar).unlink()
+    index_path(tar).path.unlink()
     flip(tar, 3)
     assert "wrong checksum" in str(only(tar))
 

@@ -157,7 +157,7 @@ def test_with_manifest_or_without(folder: Path, tmp_path: Path) -> None:
 
 def test_opening_reads_no_index_rows(tmp_path: Path) -> None:
     write_set(tmp_path, "x", [3, 3])
-    index_path(tmp_path / "x-001.tar").write_bytes(b"damaged")
+    index_path(tmp_path / "x-001.tar").path.write_bytes(b"damaged")
     shards = open_shards(str(tmp_path / "x.json"))
     assert len(shards) == 6
     assert numbers(shards[:3]) == [0, 1, 2]

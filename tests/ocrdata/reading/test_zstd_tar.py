@@ -1,4 +1,5 @@
 import random
+import re
 import threading
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from ocrdata.errors import DigestError, ShardError, TruncatedError
 from ocrdata.reading import zstd_tar
 from ocrdata.reading.zstd_tar import FrameCache, ZstdTar
 from ocrdata.storage.local import LocalFile
+from ocrdata.storage.location import Location
 from tests.support.compressed import Piece, pieces, sized, streamed, write
 from tests.support.rows import flip
 
@@ -62,13 +64,13 @@ def test_damage_says_what_is_lost(tmp_path: Path) -> None:
         asked.append((start, stop))
         return "samples a, b"
 
-    file = ZstdTar(LocalFile(tmp_path / "x", "shard"), table, samples=samples)
-    place = f"shard: the zstd frame at byte {table.starts[1]} is damaged"
+    file = ZstdTar(LocalFile(tmp_path / "x"), table, samples=samples)
+    place = f"{re.escape(str(tmp_path))}/x: the zstd frame at byte {table.starts[1]} is damaged"
     with pytest.raises(DigestError, match=rf"^{place} \(.*\), and with it samples a, b\n"):
         file.read(table.contents[1] + 5, 1)
     assert asked == [(table.contents[1], table.contents[2])]
     with pytest.raises(DigestError, match=rf"^{place} \([^\n]*\)\n"):
-        ZstdTar(LocalFile(tmp_path / "x", "shard"), table).frame(1)
+        ZstdTar(LocalFile(tmp_path / "x"), table).frame(1)
 
 
 def test_a_damaged_frame_that_is_read_forward(
@@ -104,7 +106,7 @@ def test_the_cache_is_bounded(tmp_path: Path) -> None:
     file = ZstdTar(LocalFile(tmp_path / "x"), table, cache=cache)
     for number in random.Random(0).choices(range(20), k=100):
         assert file.frame(number) == contents[number]
-        held = [n for n in range(20) if cache.get((tmp_path / "x", n)) is not None]
+        held = [n for n in range(20) if cache.get((Location.of(tmp_path / "x"), n)) is not None]
         assert number in held and len(held) <= 3
     (tmp_path / "x").write_bytes(bytes(table.starts[-1]))
     assert file.frame(held[0]) == contents[held[0]]  # not read again

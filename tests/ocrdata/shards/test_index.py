@@ -138,10 +138,10 @@ def test_a_newer_version_is_refused_in_one_line(tmp_path: Path) -> None:
     rewritten(path, {"version": "1.7"})
     assert read_index(path).header.version == "1.7"
     rewritten(path, {"version": "2.0"})
-    with pytest.raises(ShardError, match=r"format version 2.0 is newer than this reader's 1.1"):
+    with pytest.raises(ShardError, match=r"format version 2\.0 is newer than 1\.1"):
         read_index(path)
     rewritten(path, {"version": "x"})
-    with pytest.raises(ShardError, match="'x' is no format version"):
+    with pytest.raises(ShardError, match="format version 'x'"):
         read_header(path)
 
 
@@ -250,7 +250,7 @@ def test_what_begins_before_its_place(tmp_path: Path) -> None:
 
 def test_numbers_that_are_no_counts(tmp_path: Path) -> None:
     write_shard(tmp_path / "x-000.tar", [sample(0)])
-    path = index_path(tmp_path / "x-000.tar")
+    path = index_path(tmp_path / "x-000.tar").path
     table = pq.read_table(path)
     said = json.loads(table.schema.metadata[FORMAT.encode()])
     for change in ({"samples": 1 << 70}, {"samples": 1.0}, {"shard_size": 1 << 70}):

@@ -24,7 +24,7 @@ def test_both_endings(name: str, shard: bool, compressed: bool, stem: str) -> No
 
 def test_what_lies_beside_a_shard() -> None:
     for name in ("a/x-000.tar", "a/x-000.tar.zst"):
-        assert beside(Path(name), ".tokens-0f.parquet") == Path("a/x-000.tokens-0f.parquet")
+        assert beside(Path(name), ".tokens-0f.parquet").path == Path("a/x-000.tokens-0f.parquet")
 
 
 def test_what_the_system_has_no_name_for() -> None:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocrdata.shards.output import PlainOutput, Written, ZstdOptions, ZstdOutput
+from ocrdata.storage.location import Location
 
 
 def written(
@@ -17,7 +18,7 @@ def written(
 ) -> Written:
     """Each sample goes in as two parts."""
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    plain = PlainOutput(handle, path)
+    plain = PlainOutput(handle, Location.of(path))
     sink = plain if how is None else ZstdOutput(plain, how)
     for sample in samples:
         sink.put(sample[: len(sample) // 2])

@@ -73,7 +73,7 @@ def test_prefixes_are_not_believed() -> None:
 
 def test_all_strings_of_an_index_are_spelled_out(tmp_path: Path) -> None:
     write_shard(tmp_path / "x-000.tar", [sample(n, ("PNG", "JPEG")) for n in range(70)])
-    path = index_path(tmp_path / "x-000.tar")
+    path = index_path(tmp_path / "x-000.tar").path
     total = sum(
         len(row["key"]) + len(row["source"])
         + sum(len(member["name"]) for member in row["members"])

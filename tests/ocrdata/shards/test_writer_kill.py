@@ -40,7 +40,7 @@ def test_an_older_index_never_stands_beside_a_newer_tar(tmp_path: Path) -> None:
             (out / name).write_bytes(data)
         run_killed(command, out, at=at, scratch=scratch, env=env)
         digest = xxhash.xxh3_128_hexdigest(tar.read_bytes())
-        index = index_path(tar)
+        index = index_path(tar).path
         lone += not index.exists()
         assert not index.exists() or read_header(index).shard_digest == digest, steps[at - 1]
         assert list(open_shards(str(tar))) == rows[digest != old.digest], steps[at - 1]

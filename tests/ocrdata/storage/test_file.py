@@ -1,0 +1,108 @@
+"""Files by location, and the pool that keeps some of them open."""
+
+import gc
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from ocrdata.errors import TransportError, UsageError
+from ocrdata.reading.zstd_tar import ZstdTar
+from ocrdata.shards.frames import FrameTable
+from ocrdata.storage.file import (
+    File,
+    FilePool,
+    digest_of_file,
+    exists,
+    is_folder,
+    list_names,
+    open_file,
+    read_all,
+    size_of,
+)
+from ocrdata.storage.location import Location
+from ocrdata.storage.sealed import digest_of
+
+URL = "https://user:secret@host/shards/x-000.tar?token=secret"
+
+
+def test_a_local_file_and_a_tar_inside_a_compressed_shard_are_files(tmp_path: Path) -> None:
+    (tmp_path / "x.tar").write_bytes(b"content")
+    plain: File = open_file(tmp_path / "x.tar")
+    inside: File = ZstdTar(plain, FrameTable([(7, 100)]))
+    assert (plain.size, inside.size) == (7, 100)
+    assert (inside.name, inside.location, inside.version) == (
+        plain.name,
+        plain.location,
+        plain.version,
+    )
+    assert digest_of_file(plain) == digest_of(b"content")
+    inside.close()
+    with pytest.raises(TransportError):
+        plain.read(0, 1)
+
+
+def test_what_there_is_at_a_location(tmp_path: Path) -> None:
+    path = tmp_path / "x.tar"
+    path.write_bytes(b"content")
+    assert exists(path) and exists(str(path)) and exists(Location.of(path))
+    assert not exists(tmp_path / "absent") and not exists("a\0b") and not exists("x" * 300)
+    assert is_folder(tmp_path) and not is_folder(path) and not is_folder("a\0b")
+    assert list_names(tmp_path) == ["x.tar"] and list_names(tmp_path / "absent") == []
+    assert size_of(path) == 7 and read_all(path) == b"content"
+    with pytest.raises(TransportError, match=r"absent.*No such file"):
+        size_of(tmp_path / "absent")
+    with pytest.raises(FileNotFoundError):
+        read_all(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("ask", [open_file, exists, is_folder, list_names, size_of, read_all])
+def test_a_url_is_refused_in_one_line_without_its_secrets(ask: object) -> None:
+    with pytest.raises(UsageError, match=r"https://host/shards/x-000\.tar") as caught:
+        ask(URL)  # type: ignore[operator]
+    assert "secret" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+def open_handles() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def test_a_pool_keeps_few_files_open(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.tar" for number in range(20)]
+    for path in paths:
+        path.write_bytes(path.name.encode())
+    gc.collect()  # files that errors of earlier tests still hold
+    before, pool = open_handles(), FilePool(limit=3)
+    for _ in range(2):
+        for path in paths:
+            assert pool.get(Location.of(path)).read(0, 2) == path.name.encode()[:2]
+    assert open_handles() == before + 3
+    held = pool.get(Location.of(paths[0]))
+    for path in paths[1:]:
+        pool.get(Location.of(path))
+    assert held.read(0, 1) == b"0"  # forgotten by the pool, and still open for who holds it
+    del held, pool
+    gc.collect()
+    assert open_handles() == before
+
+
+def test_a_pool_is_shared_by_threads(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number}.tar" for number in range(8)]
+    for path in paths:
+        path.write_bytes(path.name.encode() * 100)
+    pool = FilePool(limit=2)
+    wrong: list[Path] = []
+
+    def work(seed: int) -> None:
+        for turn in range(300):
+            path = paths[(turn * (seed + 1)) % len(paths)]
+            if pool.get(Location.of(path)).read(0, 5) != path.name.encode():
+                wrong.append(path)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong

@@ -1,0 +1,47 @@
+"""A path or a URL, and what is derived from it."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ocrdata.errors import UsageError
+from ocrdata.storage.location import Location
+
+NAMES = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size=1, max_size=9)
+
+
+@given(st.lists(NAMES.filter(lambda name: name not in (".", "..")), min_size=1, max_size=4))
+def test_a_path_is_what_pathlib_makes_of_it(parts: list[str]) -> None:
+    path = Path("/", *parts)
+    location = Location.of(path)
+    assert (location.path, location.name, location.scheme) == (path, path.name, "")
+    assert location.folder.path == path.parent
+    assert location.sibling("b").path == path.with_name("b")
+    assert (location / "b").path == path / "b"
+    assert Location.of(location) is location and Location.of(str(path)) == location
+    assert (str(location), os.fspath(location)) == (str(path), str(path))
+
+
+def test_a_relative_path_stays_relative() -> None:
+    assert Location("x.tar").sibling("x.json") == Location("x.json")
+    assert Location("a/x.tar").folder == Location("a")
+
+
+def test_a_url_keeps_its_query_and_shows_no_secret() -> None:
+    url = Location("s3://me:pass@bucket/a/x-000.tar?sig=1#part")
+    assert (url.scheme, url.name) == ("s3", "x-000.tar")
+    assert url.sibling("x.json").text == "s3://me:pass@bucket/a/x.json?sig=1"
+    assert (url.folder / "b" / "c").text == "s3://me:pass@bucket/a/b/c?sig=1"
+    assert str(url) == "s3://bucket/a/x-000.tar"
+    assert Location("https://host") / "x.json" == Location("https://host/x.json")
+
+
+def test_a_url_is_never_a_path() -> None:
+    url = Location("https://host/x.tar")
+    with pytest.raises(UsageError, match=r"https://host/x\.tar"):
+        _ = url.path
+    with pytest.raises(UsageError):
+        Path(url)
