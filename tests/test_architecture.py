@@ -178,6 +178,23 @@ def test_a_wrapped_library_is_imported_in_one_place(library: str) -> None:
     assert [file for file in tops if library in tops[file]] == [WRAPPED[library]]
 
 
+BY_LOCATION = ("reading", "tokens", "shards", "planning")
+"""Rooms that know files by `Location` and `File` and ask the disk nothing themselves."""
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in MODULES if path.parent.name in BY_LOCATION], ids=name_of
+)
+def test_files_are_known_by_location(path: Path) -> None:
+    assert not {"pathlib", "shutil", "os.path"} & imports(path)
+    asked = {
+        node.attr
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute)
+    }
+    assert not {"stat", "lstat", "fstat", "scandir", "listdir", "getsize"} & asked
+
+
 def test_torch_refusing_a_pickle_is_all_that_the_encoder_file_knows_of_pickles() -> None:
     found = imports(ROOT / "ocrtrain" / "model" / "encoder_file.py")
     assert {name for name in found if name.startswith("pickle")} == {
