@@ -1,11 +1,11 @@
-"""Padding of stage 2's real mix at 8,192 tokens: packed rows against one sample a row.
+"""Padding of stage 2's real mix at 8,192 tokens: packed rows, and one sample per row.
 
     python -m benchmarks.packing [--runs 5]
 
-The real charts (with 1,024 px images) and 10,000 real chats, 18 to 10, planned by the very code
-that training and `tools/plan.py` use, token counts from GPT-2's vocabulary. Rows of one sample are
-padded to the longest of their batch, as the trainer does, and to the full row, as the experiment
-did. Ways in turns; planning time is the median. Writes benchmarks/results/packing-DATE.json.
+The real charts (with 1,024 px images) and 10,000 real chats, 18 to 10, are planned by the code that
+training and `tools/plan.py` use, with token counts of GPT-2's vocabulary. Two columns: rows padded
+to the longest of their batch, as the trainer does, and to the full length, as the original recipe
+does. Cases run in turns; planning time is the median. Writes benchmarks/results/packing-DATE.json.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from benchmarks.common import DATA, interleaved, machine, table, write_result
 from benchmarks.steps import make_inputs
 from ocrdata.runtime.cli import Parser, run
 from ocrdata.tokens.tokenizer import load_tokenizer
-from ocrtrain.data.run_plan import measure_sources, plan_measured
+from ocrtrain.data.run_plan import lengths_of_sources, plan_with_lengths
 from ocrtrain.data.sources import Sources, open_sources
 from ocrtrain.model.factory import with_vocabulary
 from ocrtrain.settings.config import Config
@@ -49,18 +49,18 @@ def main(arguments: Sequence[str]) -> int:
         config, sources = inputs(Path(name))
         tokenizer = load_tokenizer(config.tokenizer)
         config = with_vocabulary(config, tokenizer)
-        measured = measure_sources(config, sources, tokenizer)
+        lengths = lengths_of_sources(config, sources, tokenizer)
         ways = {name: way(config, options) for name, options in WAYS.items()}
         timings = interleaved(
             {
-                name: lambda one=one: plan_measured(one, sources, measured)
+                name: lambda one=one: plan_with_lengths(one, sources, lengths)
                 for name, one in ways.items()
             },
             asked.runs,
         )
         rows = []
         for name, one in ways.items():
-            totals = plan_measured(one, sources, measured).totals
+            totals = plan_with_lengths(one, sources, lengths).totals
             rows.append(
                 {
                     "rows": name,
@@ -75,7 +75,7 @@ def main(arguments: Sequence[str]) -> int:
             )
     print(f"{STEPS:,} steps, charts with chats 18:10, {asked.runs} runs in turns\n")
     print(table(rows))
-    print(f"\nwanted: at most {WANTED:.0%} packed")
+    print(f"\nwanted: at most {WANTED:.0%} padding when packed")
     result = {**machine(["numpy", "tiktoken"]), "steps": STEPS, "ways": rows}
     print(f"written to {write_result('packing', result)}")
     return 0
@@ -96,7 +96,7 @@ def inputs(folder: Path) -> tuple[Config, Sources]:
 
 
 def way(config: Config, options: dict[str, int]) -> Config:
-    """A config of one line of the table."""
+    """The config of one line of the table."""
     pack = "batch" not in options
     return replace(config, pack=pack, **options)
 

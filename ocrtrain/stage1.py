@@ -20,7 +20,7 @@ from ocrdata.runtime.cli import run
 
 def main(arguments: Sequence[str]) -> int:
     """Run stage 1; returns the exit status."""
-    # Imported here, where Ctrl-C while they load is told in one line.
+    # Imported here, where `run` turns Ctrl-C into one line; torch is loaded only for valid flags.
     from ocrtrain.settings import presets
     from ocrtrain.settings.flags import parse
 

@@ -1,4 +1,4 @@
-"""Stage 2: SAM frozen, the DeepEncoder of stage 1, a fresh GPT, images mixed with text.
+"""Stage 2: train CLIP, projector and a fresh GPT on images mixed with text, with SAM frozen.
 
 The real job, on one GPU with 80 GB:
 
@@ -24,7 +24,7 @@ from ocrdata.runtime.cli import run
 
 def main(arguments: Sequence[str]) -> int:
     """Run stage 2; returns the exit status."""
-    # Imported here, where Ctrl-C while they load is told in one line.
+    # Imported here, where `run` turns Ctrl-C into one line; torch is loaded only for valid flags.
     from ocrtrain.settings import presets
     from ocrtrain.settings.flags import parse
 

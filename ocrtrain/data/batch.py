@@ -1,16 +1,14 @@
-"""The batch: what one step trains on, and who is in it.
+"""Builds the batch of a step: from decoded samples to padded tensors, and the batch's identity.
 
-Owner of the way from samples to tensors: rendering, cutting, packing side by side, padding, targets
-shifted by one, and the identity that says two batches are the same. Images stay uint8 at their own
-size until they are on the device (`ocrtrain.model.pixels`). It reads no shard and chooses no
-sample.
+Each sample is rendered to token ids, truncated to seq_len, and placed in a row, alone or packed
+with others; targets are the ids shifted by one. Images stay uint8 at their own size until they are
+on the device (`ocrtrain.model.pixels`). Choosing and reading the samples is done elsewhere.
 
-Positions begin at 0 with every sample of a row: that is how the model knows where one ends, and
-keeps it from seeing the next (`OcrModel.hidden`). Rows are padded on the right, to the longest row
-of the batch. The padding is <|bos|>, at positions that go on counting: attention is causal, so
-nothing real ever sees it, its targets are ignored, and to a reader it is what the end of a document
-is followed by. (<|assistant_end|>, nanochat's choice, would do as well, but would look like ends of
-answers that are not there.)
+Positions restart at 0 with every sample of a row: that is how the model tells packed samples apart
+and keeps one from attending to another (`OcrModel.hidden`). Rows are padded on the right with
+<|bos|> to the longest row of the batch, and positions count on through the padding. Attention is
+causal, so no real token sees the padding, and its targets are ignored. (nanochat pads with
+<|assistant_end|>, which would work too but reads like the end of an answer that is not there.)
 """
 
 from __future__ import annotations
@@ -36,9 +34,9 @@ from ocrtrain.settings.image_slots import image_slots
 
 @dataclass(frozen=True)
 class Segment:
-    """One sample in a row: which, from which id of the row on, how many ids and images, and what
-    `truncate` left out. `skipped` is why it was skipped ("" where it was not): a single id,
-    masked."""
+    """One sample's place in a row: its first position and number of ids, its number of images, and
+    what `truncate` cut. `skipped` is the reason it was skipped, "" if it was not; a skipped sample
+    takes one masked id."""
 
     ref: SampleRef
     source: str
@@ -52,23 +50,23 @@ class Segment:
 
 @dataclass(frozen=True)
 class Row:
-    """One row's samples, in their order; one of them where rows are not packed."""
+    """The samples of one row, in order; a single one if rows are not packed."""
 
     segments: tuple[Segment, ...]
 
     @property
     def source(self) -> str:
-        """The source its samples come from."""
+        """The source of its samples."""
         return self.segments[0].source
 
     @property
     def length(self) -> int:
-        """Real ids."""
+        """Token ids, padding not counted."""
         return sum(segment.length for segment in self.segments)
 
     @property
     def images(self) -> int:
-        """Images in it."""
+        """Number of images."""
         return sum(segment.images for segment in self.segments)
 
 
@@ -76,9 +74,9 @@ class Row:
 class Batch:
     """B rows of T positions.
 
-    `input_ids`, `targets` and `position_ids` are int64 [B, T]; `targets[b, t]` is the id at
-    t + 1 where that one is supervised and of the same sample, else IGNORE. `images` are uint8
-    [H, W, 3], in the order of the image positions, row by row; `image_size` is the square in px
+    `input_ids`, `targets` and `position_ids` are int64 [B, T]. `targets[b, t]` is the id at t + 1
+    if that id is supervised and belongs to the same sample, else IGNORE. `images` are uint8
+    [H, W, 3] in the order of their slots, row by row; `image_size` is the side in px of the square
     they will be letterboxed to.
     """
 
@@ -92,12 +90,12 @@ class Batch:
 
     @property
     def segments(self) -> tuple[Segment, ...]:
-        """Every sample, row by row."""
+        """All samples, row by row."""
         return tuple(segment for row in self.rows for segment in row.segments)
 
     @property
     def refs(self) -> tuple[SampleRef, ...]:
-        """The sample of each segment."""
+        """The reference of each segment's sample."""
         return tuple(segment.ref for segment in self.segments)
 
     @property
@@ -112,7 +110,7 @@ class Batch:
 
     @property
     def tokens(self) -> int:
-        """Real tokens (image positions among them), padding not counted."""
+        """Real tokens: image slots count, padding does not."""
         return sum(row.length for row in self.rows)
 
     @property
@@ -122,18 +120,18 @@ class Batch:
 
     @property
     def truncated_tokens(self) -> int:
-        """Tokens that did not fit into seq_len."""
+        """Tokens cut to fit into seq_len."""
         return sum(segment.truncated_tokens for segment in self.segments)
 
     @property
     def truncated_turns(self) -> int:
-        """Turns left out whole because they did not fit."""
+        """Whole turns cut to fit into seq_len."""
         return sum(segment.truncated_turns for segment in self.segments)
 
     @cached_property
     def row_identities(self) -> tuple[bytes, ...]:
-        """Of each row 16 bytes (xxh3_128) over its ids, targets, positions, images and letterbox
-        geometry; padding is no part of it. Ranks that hold parts of a batch exchange these."""
+        """One digest a row, 16 bytes (xxh3_128): of its ids, targets, positions, images and
+        letterbox geometry, without padding. Ranks that hold parts of a batch exchange these."""
         found, image = [], 0
         for number, row in enumerate(self.rows):
             digest = xxhash.xxh3_128(b"row 2")
@@ -150,13 +148,13 @@ class Batch:
 
     @property
     def identity(self) -> str:
-        """32 hex digits: the identity of the whole batch, from its rows'."""
+        """The identity of the whole batch, from its rows': 32 hex digits."""
         return identity_of(self.row_identities)
 
     def split(self, rows: int) -> list[Batch]:
-        """Micro-batches of at most `rows` rows, each with its images, padded to its longest row."""
+        """Micro-batches of at most `rows` rows, each padded to its own longest row."""
         if rows < 1:
-            raise ValueError(f"micro-batches of {rows} rows")
+            raise ValueError(f"a micro-batch needs at least 1 row, not {rows}")
         parts, image = [], 0
         for start in range(0, len(self.rows), rows):
             part = self.rows[start : start + rows]
@@ -176,7 +174,7 @@ class Batch:
         return parts
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same batch on a device; to CUDA from pinned memory, without waiting for the copy."""
+        """The batch on `device`. Copies to CUDA start from pinned memory and do not block."""
         device = torch.device(device)
 
         def move(tensor: Tensor) -> Tensor:
@@ -194,12 +192,12 @@ class Batch:
 
 
 def identity_of(rows: Sequence[bytes]) -> str:
-    """The identity of a batch from those of its rows (`Batch.row_identities`), in order."""
+    """The identity of a batch from its `row_identities`, in order."""
     return xxhash.xxh3_128_hexdigest(b"batch 2" + b"".join(rows))
 
 
 def _update(digest: xxhash.xxh3_128, tensor: Tensor) -> None:
-    """Shape, then bytes (little-endian)."""
+    """Hash a tensor: its shape, then its bytes, little-endian."""
     values = np.ascontiguousarray(tensor.cpu().numpy())
     digest.update(np.array(values.shape, "<i8").tobytes())
     digest.update(values.astype(values.dtype.newbyteorder("<"), copy=False).data)
@@ -207,8 +205,8 @@ def _update(digest: xxhash.xxh3_128, tensor: Tensor) -> None:
 
 @dataclass(frozen=True)
 class PreparedSample:
-    """A sample made ready for a row: its rendering, cut to seq_len, and the images that are left
-    in it. `skipped` is why it was skipped."""
+    """A sample ready to be placed in a row: its ids, truncated to seq_len, and the images that are
+    left. `skipped` is the reason it was skipped, "" if it was not."""
 
     ref: SampleRef
     source: str
@@ -220,83 +218,86 @@ class PreparedSample:
 def prepare_sample(
     item: DecodedSample, *, tokenizer: Tokenizer, image_size: int, seq_len: int
 ) -> PreparedSample:
-    """Render an item and cut it to `seq_len`.
+    """Render a decoded sample to token ids and truncate it to `seq_len`.
 
-    Raises UsageError for a `seq_len` that holds nothing, ShardError where a sample is no
-    conversation or its images are not those it places; both name the sample.
+    Raises UsageError if `seq_len` is too short for anything, and ShardError if the messages are not
+    a conversation or do not match the images; both name the sample.
     """
-    place = item.ref
+    ref = item.ref
     try:
         whole = render(
             item.sample.messages, tokenizer, [image_slots(image_size)] * len(item.images)
         )
         rendered = truncate(whole, seq_len)
     except UsageError as exc:
-        raise UsageError(f"{place.shard}: sample {place.key}: {exc}") from exc
+        raise UsageError(f"{ref.shard}: sample {ref.key}: {exc}") from exc
     except (RejectedRow, ValueError) as exc:
-        raise ShardError(place.shard, str(exc), key=place.key) from exc
-    return PreparedSample(place, item.source, rendered, item.images[: len(rendered.image_starts)])
+        raise ShardError(ref.shard, str(exc), key=ref.key) from exc
+    return PreparedSample(ref, item.source, rendered, item.images[: len(rendered.image_starts)])
 
 
 def masked_sample(
     ref: SampleRef, source: str, *, reason: str, tokenizer: Tokenizer
 ) -> PreparedSample:
-    """What a skipped sample leaves in its row: one <|bos|> that nothing is learned from."""
-    nothing = TokenizedConversation(
+    """What replaces a skipped sample in its row: one <|bos|> without loss."""
+    placeholder = TokenizedConversation(
         np.array([tokenizer.bos], np.int32), np.zeros(1, np.bool_), (), (), (1,)
     )
-    return PreparedSample(ref, source, nothing, (), reason)
+    return PreparedSample(ref, source, placeholder, (), reason)
 
 
 def collate(
     step: int, rows: Sequence[Sequence[PreparedSample]], *, tokenizer: Tokenizer, image_size: int
 ) -> Batch:
-    """A row for each group of pieces, side by side in their order."""
+    """The batch of a step: one row for each group of samples, one after the other."""
     if not rows or not all(rows):
-        raise ValueError(f"step {step}: a batch, or a row, of no samples")
-    made = [_row(pieces) for pieces in rows]
-    shape = len(made), max(row.length for row in made)
+        raise ValueError(f"step {step}: the batch or one of its rows has no samples")
+    filled = [_row(samples) for samples in rows]
+    shape = len(filled), max(row.length for row in filled)
     input_ids = np.full(shape, tokenizer.bos, np.int64)
     targets = np.full(shape, IGNORE, np.int64)
     positions = np.empty(shape, np.int64)
-    for number, (row, pieces) in enumerate(zip(made, rows, strict=True)):
-        for segment, piece in zip(row.segments, pieces, strict=True):
+    for number, (row, samples) in enumerate(zip(filled, rows, strict=True)):
+        for segment, sample in zip(row.segments, samples, strict=True):
             first, last = segment.start, segment.start + segment.length
-            r = piece.rendered
+            r = sample.rendered
             input_ids[number, first:last] = r.ids
-            # The last id of a sample predicts nothing; it stays, so that a row has as many
-            # positions as `ocrdata.tokens.rendering` counts.
+            # The last id of a sample predicts nothing, but stays: a row has as many positions as
+            # `ocrdata.tokens.rendering` counts.
             targets[number, first : last - 1] = np.where(r.loss_mask[1:], r.ids[1:], IGNORE)
-            # The last sample's positions go on through the padding.
+            # The last sample's positions count on through the padding.
             positions[number, first:] = np.arange(shape[1] - first)
     return Batch(
         step=step,
-        rows=tuple(made),
+        rows=tuple(filled),
         input_ids=torch.from_numpy(input_ids),
         targets=torch.from_numpy(targets),
         position_ids=torch.from_numpy(positions),
         images=tuple(
-            torch.from_numpy(image) for pieces in rows for piece in pieces for image in piece.images
+            torch.from_numpy(image)
+            for samples in rows
+            for sample in samples
+            for image in sample.images
         ),
         image_size=image_size,
     )
 
 
-def _row(pieces: Sequence[PreparedSample]) -> Row:
-    """Who lies where in a row."""
+def _row(samples: Sequence[PreparedSample]) -> Row:
+    """Place samples one after the other in a row."""
     segments, start = [], 0
-    for piece in pieces:
-        r = piece.rendered
+    for sample in samples:
+        r = sample.rendered
         segments.append(
             Segment(
-                ref=piece.ref,
-                source=piece.source,
+                ref=sample.ref,
+                source=sample.source,
                 start=start,
                 length=len(r),
-                images=len(piece.images),
+                images=len(sample.images),
                 truncated_tokens=r.truncated_tokens,
                 truncated_turns=r.truncated_turns,
-                skipped=piece.skipped,
+                skipped=sample.skipped,
             )
         )
         start += len(r)

@@ -1,7 +1,7 @@
-"""Planning: from a config and its opened shards to the plan of a run and what it will take.
+"""From a config and its opened shards to the plan of a run and its totals.
 
-Owner of the one way to both, used by training and by `tools/plan.py`: only indexes and token
-counts are read. Counts that are missing are made first, once, and kept beside the shards.
+Training and `tools/plan.py` both plan this way. Only indexes and token counts are read; missing
+token counts are computed first, once, and stored beside the shards.
 """
 
 from __future__ import annotations
@@ -12,16 +12,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from ocrdata.errors import TrainError, UsageError
-from ocrdata.planning import lengths
 from ocrdata.planning.counting import count_shards
-from ocrdata.planning.lengths import SampleLengths, sample_lengths
+from ocrdata.planning.lengths import SampleLengths, join, sample_lengths
 from ocrdata.planning.plan import Plan, PlanSettings, PlanSource
 from ocrdata.planning.totals import PlanTotals, compute
 from ocrdata.reading.view import Shards
-from ocrdata.runtime.progress import to_terminal
+from ocrdata.runtime.progress import progress_bar, to_terminal
 from ocrdata.tokens.tokenizer import Tokenizer
 from ocrtrain.data.sources import Sources
 from ocrtrain.settings.config import Config
@@ -29,11 +27,11 @@ from ocrtrain.settings.image_slots import image_slots
 from ocrtrain.state.run_files import read_sealed
 
 LONGEST = 5
-"""How many of the longest samples are named."""
+"""How many of the longest samples are listed."""
 
 
 class LongSample(NamedTuple):
-    """A sample by its place, and its ids before cutting."""
+    """Where a sample is, and its length in tokens before truncation."""
 
     source: str
     shard: str
@@ -43,7 +41,7 @@ class LongSample(NamedTuple):
 
 @dataclass(frozen=True)
 class RunPlan:
-    """The plan of a run, what it takes in all, and what validates beside it."""
+    """The plan of a run, its totals, its validation sets and its longest samples."""
 
     plan: Plan
     totals: PlanTotals
@@ -51,96 +49,101 @@ class RunPlan:
     longest: tuple[LongSample, ...]
 
     def recipe(self) -> dict[str, Any]:
-        """All that determines the run's batches and its validation, as JSON values."""
+        """Everything that determines the run's batches and its validation, as JSON values."""
         return {**self.plan.to_json(), "validation": self.validation}
 
 
 def plan_run(config: Config, sources: Sources, tokenizer: Tokenizer) -> RunPlan:
-    """Plan a run. Raises as `measure_sources` and `plan_measured` do."""
-    return plan_measured(config, sources, measure_sources(config, sources, tokenizer))
+    """Plan a run. Raises like `lengths_of_sources` and `plan_with_lengths`."""
+    return plan_with_lengths(config, sources, lengths_of_sources(config, sources, tokenizer))
 
 
-def measure_sources(
+def lengths_of_sources(
     config: Config, sources: Sources, tokenizer: Tokenizer
 ) -> tuple[SampleLengths, ...]:
-    """The measures of every source's samples. Raises ShardError for damaged indexes or counts, and
-    UsageError where the config's policies refuse a sample, naming it."""
-    measured = []
+    """The lengths of every source's samples. Raises ShardError for damaged indexes or token counts,
+    and UsageError naming a sample that the config's policies forbid."""
+    lengths = []
     for name, shards in sources.train.items():
-        found = measure_view(shards, tokenizer, config)
-        _refuse(name, shards, found, config)
-        measured.append(found)
-    return tuple(measured)
+        found = lengths_of_view(shards, tokenizer, config)
+        _check_samples(name, shards, found, config)
+        lengths.append(found)
+    return tuple(lengths)
 
 
-def plan_measured(config: Config, sources: Sources, measured: Sequence[SampleLengths]) -> RunPlan:
-    """Plan a run whose samples are measured. Raises UsageError where it cannot be planned."""
-    plan = _plan(config, sources, measured)
+def plan_with_lengths(
+    config: Config, sources: Sources, lengths: Sequence[SampleLengths]
+) -> RunPlan:
+    """Plan a run from the lengths of its samples. Raises UsageError if it cannot be planned."""
+    plan = _plan(config, sources, lengths)
     # A bar on a terminal, where it takes more than a second: a billion rows take minutes.
-    with tqdm(
-        total=plan.steps, desc="planning", unit=" steps", delay=1, leave=False, disable=None
-    ) as bar:
+    with progress_bar(plan.steps, " steps", description="planning", delay=1) as bar:
         totals = compute(plan, rows_per_pass=config.rows_per_pass, progress=bar.update)
-    _refuse_run(config, plan, totals)
-    return RunPlan(plan, totals, _validation(sources), _longest(sources, measured))
+    _check_run(config, plan, totals)
+    return RunPlan(plan, totals, _validation(sources), _longest(sources, lengths))
 
 
-def _refuse_run(config: Config, plan: Plan, totals: PlanTotals) -> None:
-    """What would train, but not as it is meant. Raises UsageError."""
+def _check_run(config: Config, plan: Plan, totals: PlanTotals) -> None:
+    """Refuse a run that would train, but not as intended. Raises UsageError."""
     if plan.steps < config.steps and config.warmup >= plan.steps:
         raise UsageError(
-            f"{plan.sources[plan.ended_by].name} ends the run after {plan.steps:,} steps, within "
-            f"--warmup {config.warmup}; give fewer warm-up steps, more samples or --at-end repeat"
+            f"source {plan.sources[plan.ended_by].name} is exhausted after {plan.steps:,} steps, "
+            f"within --warmup {config.warmup}; give fewer warm-up steps, more samples or "
+            "--at-end repeat"
         )
     for source in totals.sources:
         if source.sums.samples and not source.sums.supervised:
             raise UsageError(
-                f"{source.name}: of {source.sums.samples:,} samples drawn not one leaves a token "
-                f"to learn from at --seq-len {config.seq_len} (an image alone takes "
-                f"{image_slots(config.image_size)} positions); give a larger --seq-len"
+                f"{source.name}: none of {source.sums.samples:,} samples has a token to learn from "
+                f"at --seq-len {config.seq_len} (one image takes {image_slots(config.image_size)} "
+                "positions); give a larger --seq-len"
             )
 
 
 def plan_rows(config: Config, sources: Sources, tokenizer: Tokenizer) -> Plan:
-    """The plan of a run that has begun: its rows and nothing else. Samples are measured only where
-    rows depend on it, and none is refused: the run has taken them."""
-    needed = make_recipe(config).needs_lengths
+    """The plan of a run that has already started, for its rows alone. Lengths are computed only if
+    the rows depend on them, and no sample is refused: the run accepted them all."""
+    needed = plan_settings(config).needs_lengths
     views = sources.train.values() if needed else ()
-    return _plan(config, sources, [measure_view(shards, tokenizer, config) for shards in views])
+    return _plan(config, sources, [lengths_of_view(shards, tokenizer, config) for shards in views])
 
 
-def _plan(config: Config, sources: Sources, measured: Sequence[SampleLengths]) -> Plan:
+def _plan(config: Config, sources: Sources, lengths: Sequence[SampleLengths]) -> Plan:
     return Plan(
         [
-            PlanSource(name, len(shards), sources.shares[name], shards.spec, shards.digest)
+            PlanSource(name, len(shards), sources.weights[name], shards.spec, shards.digest)
             for name, shards in sources.train.items()
         ],
-        make_recipe(config),
-        measured,
+        plan_settings(config),
+        lengths,
     )
 
 
 def check_same(path: Path, recipe: dict[str, Any], *, remedy: str) -> None:
-    """Compare a recipe with the one in a run's `plan.json`, part by part; where shards lie does not
-    count. Raises TrainError that says what differs, with the remedy for other shards."""
-    began = read_sealed(path)
-    changed = [key for key in recipe if _placeless(began.get(key)) != _placeless(recipe[key])]
+    """Compare a recipe with the one in a run's `plan.json`, key by key; shards may have moved.
+    Raises TrainError that says what differs, with `remedy` if only the shards do."""
+    started = read_sealed(path)
+    changed = [
+        key
+        for key in recipe
+        if _without_location(started.get(key)) != _without_location(recipe[key])
+    ]
     if not changed:
         return
     if set(changed) <= {"sources", "validation"}:
         raise TrainError(
-            f"{path}: the shards are not those the run began with "
-            f"({_first_change(began[changed[0]], recipe[changed[0]])}); {remedy}"
+            f"{path}: the shards differ from those the run started with "
+            f"({_first_change(started[changed[0]], recipe[changed[0]])}); {remedy}"
         )
-    shown = "; ".join(f"{key}: {began.get(key)} then, {recipe[key]} now" for key in changed)
+    shown = "; ".join(f"{key}: {started.get(key)} then, {recipe[key]} now" for key in changed)
     raise TrainError(
-        f"{path}: the plan is not the one the run began with: {shown[:500]}\n  it was made by "
-        "another version of this software, or config.json is not the run's"
+        f"{path}: the plan differs from the one the run started with: {shown[:500]}\n"
+        "  it was made by another version of this software, or config.json is not this run's"
     )
 
 
-def _placeless(value: object) -> object:
-    """A part of a recipe without where shards lie: their digests say what they are."""
+def _without_location(value: object) -> object:
+    """A part of a recipe without the location of shards: their digests identify them."""
     if not isinstance(value, list):
         return value
     return [
@@ -149,17 +152,17 @@ def _placeless(value: object) -> object:
     ]
 
 
-def _first_change(began: list[dict[str, Any]], now: list[dict[str, Any]]) -> str:
-    """The first set of shards that is another, and the first thing in which it is."""
-    for old, new in zip(began, now, strict=False):
+def _first_change(started: list[dict[str, Any]], now: list[dict[str, Any]]) -> str:
+    """The first set of shards that differs, and the first value in which it does."""
+    for old, new in zip(started, now, strict=False):
         for key in new:
             if key != "spec" and old.get(key) != new[key]:
-                return f"{old.get('name')}: its {key} was {old.get(key)}, now it is {new[key]}"
-    return f"they were {len(began)} sets, now they are {len(now)}"
+                return f"{old.get('name')}: {key} was {old.get(key)}, is now {new[key]}"
+    return f"{len(started)} sets then, {len(now)} now"
 
 
-def make_recipe(config: Config) -> PlanSettings:
-    """The recipe a config asks for."""
+def plan_settings(config: Config) -> PlanSettings:
+    """The plan settings in a config."""
     return PlanSettings(
         batch=config.batch,
         steps=config.steps,
@@ -174,10 +177,10 @@ def make_recipe(config: Config) -> PlanSettings:
     )
 
 
-def measure_view(shards: Shards, tokenizer: Tokenizer, config: Config) -> SampleLengths:
-    """The measures of a view's samples, in its order; token counts are made where there are none.
+def lengths_of_view(shards: Shards, tokenizer: Tokenizer, config: Config) -> SampleLengths:
+    """The lengths of a view's samples, in its order; missing token counts are computed first.
 
-    One shard's counts and index are held at a time.
+    Holds the counts and the index of one shard at a time.
     """
     counts = count_shards(shards, tokenizer, workers=max(1, config.workers), progress=to_terminal())
     slots, parts = image_slots(config.image_size), []
@@ -191,17 +194,17 @@ def measure_view(shards: Shards, tokenizer: Tokenizer, config: Config) -> Sample
                 seq_len=config.seq_len,
             )
         )
-    return lengths.join(parts)
+    return join(parts)
 
 
-def _refuse(name: str, shards: Shards, found: SampleLengths, config: Config) -> None:
-    """What a plan must not hold, by the policies of the config. Raises UsageError."""
+def _check_samples(name: str, shards: Shards, found: SampleLengths, config: Config) -> None:
+    """Refuse samples that the config's policies forbid. Raises UsageError."""
     if len(found.unfit) and config.bad_samples == "raise":
         ref = shards.ref(int(found.unfit[0]))
         raise UsageError(
-            f"{name}: {len(found.unfit):,} samples are no conversation that can be trained on; the "
-            f"first is {ref.shard}: sample {ref.key}; leave them out with a slice, or leave holes "
-            "for them with --bad-samples skip"
+            f"{name}: {len(found.unfit):,} samples are not conversations that can be trained on; "
+            f"the first is {ref.shard}: sample {ref.key}; exclude them with a slice, or mask them "
+            "with --bad-samples skip"
         )
     if len(found.truncated) and config.too_long == "error":
         longest = int(found.truncated[np.argmax(found.truncated_tokens)])
@@ -210,23 +213,23 @@ def _refuse(name: str, shards: Shards, found: SampleLengths, config: Config) -> 
             f"{name}: {len(found.truncated):,} samples are longer than --seq-len "
             f"{config.seq_len}; the longest, {ref.shard}: sample {ref.key}, has "
             f"{int(found.untruncated[longest]):,} tokens; "
-            "give a larger --seq-len, or --too-long truncate or drop"
+            "give a larger --seq-len, or use --too-long truncate or --too-long drop"
         )
 
 
-def _longest(sources: Sources, measured: Sequence[SampleLengths]) -> tuple[LongSample, ...]:
-    """The longest samples of all sources, longest first; of equals, those that come first."""
+def _longest(sources: Sources, lengths: Sequence[SampleLengths]) -> tuple[LongSample, ...]:
+    """The longest samples of all sources, longest first; ties in their own order."""
     found = []
-    for (name, shards), own in zip(sources.train.items(), measured, strict=True):
-        whole = own.untruncated
-        for position in np.argsort(-whole, kind="stable")[:LONGEST].tolist():
+    for (name, shards), own in zip(sources.train.items(), lengths, strict=True):
+        untruncated = own.untruncated
+        for position in np.argsort(-untruncated, kind="stable")[:LONGEST].tolist():
             ref = shards.ref(position)
-            found.append(LongSample(name, ref.shard, ref.key, int(whole[position])))
+            found.append(LongSample(name, ref.shard, ref.key, int(untruncated[position])))
     return tuple(sorted(found, key=lambda one: -one.tokens)[:LONGEST])
 
 
 def _validation(sources: Sources) -> list[dict[str, Any]]:
-    """What validates, by its rows: losses before and after a resume must be of the same samples."""
+    """The validation sets: losses before and after a resume must be of the same samples."""
     return [
         {"name": name, "size": len(shards), "spec": shards.spec, "digest": shards.digest}
         for name, shards in sources.validation.items()

@@ -1,9 +1,8 @@
-"""Bad samples of a run: which were skipped, written down before the step that skipped them.
+"""The skipped samples of a run: `bad.jsonl`, one line for each sample that a step could not use.
 
-Owner of `bad.jsonl`, a line for each sample that a step could not use, and of the limit. Skipping
-is opt-in. A skipped sample leaves a masked hole in its row; no other takes its place. What is
-written here is replayed: a resumed run, and anybody who rebuilds a batch, has the same holes, even
-where the sample can be read by then.
+Skipping is opt-in and limited. A skipped sample is masked in its row; no other takes its place. A
+line is on disk before its step is trained, and the file is replayed: a resumed run, and anyone who
+rebuilds a batch, masks the same samples, even if they have become readable since.
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ Occurrence = tuple[int, str, int]
 
 
 class SkippedSamples:
-    """What is known to be bad. `skip` says whether new ones may be skipped; at most `limit` in
-    the whole run. Reading `reason` is safe from the loader's threads."""
+    """The samples a run has skipped. `skip` says whether new ones may be skipped, at most `limit`
+    in the whole run. `reason` may be called from the prefetcher's threads."""
 
     def __init__(self, *, skip: bool = False, limit: int = 0) -> None:
         self.skip, self.limit = skip, limit
@@ -38,61 +37,61 @@ class SkippedSamples:
         return len(self._known)
 
     def reason(self, occurrence: Occurrence) -> str:
-        """Why a sample was skipped at this step; "" where it was not."""
+        """Why a sample was skipped at this step; "" if it was not."""
         with self._lock:
             return self._known.get(occurrence, "")
 
     def load(self, run: Path) -> None:
-        """Read what a run has written. A line torn by a kill was never acted on: it goes. Raises
-        TrainError for a file that is not ours, or with more than `limit` lines."""
-        whole, torn = self._read(run / FILE)
-        if torn:
+        """Read a run's file. An incomplete last line (killed process) was never acted on and is
+        removed. Raises TrainError for a damaged file, or one with more than `limit` lines."""
+        complete, unterminated = self._read(run / FILE)
+        if unterminated:
             with atomic_file(run / FILE) as file:
-                file.writelines(whole)
+                file.writelines(complete)
         if len(self) > self.limit:
             raise TrainError(self._too_many(run))
 
     def replay(self, run: Path) -> None:
-        """The same for who only looks: nothing is written, and the run may be going on."""
+        """Like `load`, but read-only and without the limit: the run may be in progress."""
         self._read(run / FILE)
 
     def before(self, step: int) -> int:
-        """How many samples were skipped before a step."""
+        """Number of samples skipped before a step."""
         with self._lock:
             return sum(at[0] < step for at in self._known)
 
     def _read(self, path: Path) -> tuple[list[bytes], bool]:
-        """Take in a record: its whole lines, and whether its last was torn. A last line that lacks
-        its newline alone is whole: its check says so."""
+        """Read the file: its complete lines, and whether it ended without a newline. A last line
+        that lacks only its newline is complete: its checksum says so."""
         if not path.exists():
             return [], False
         with explain_disk(path):
             lines = path.read_bytes().splitlines(keepends=True)
-        torn = bool(lines) and not lines[-1].endswith(b"\n")
-        if torn:
+        unterminated = bool(lines) and not lines[-1].endswith(b"\n")
+        if unterminated:
             lines[-1] += b"\n"
         for number, line in enumerate(lines, start=1):
             try:
                 value = parse_line(line) or {}
                 if value.pop("check") != _check(value):
-                    raise ValueError("its digest differs")
+                    raise ValueError("checksum mismatch")
                 at = value["step"], str(value["source"]), int(value["position"])
                 reason = str(value["reason"])
             except (ValueError, TypeError, KeyError, OverflowError) as exc:
-                if torn and number == len(lines):
-                    return lines[:-1], torn
+                if unterminated and number == len(lines):
+                    return lines[:-1], unterminated
                 raise TrainError(
-                    f"{path}: line {number} is not a record of a skipped sample: it was damaged; "
-                    "without it the run's batches cannot be made again"
+                    f"{path}: line {number} is damaged; without it the run's batches cannot be "
+                    "rebuilt; restore the file from a copy"
                 ) from exc
             with self._lock:
                 self._known[at] = reason
-        return lines, torn
+        return lines, unterminated
 
     def record(self, run: Path, batch: Batch) -> None:
-        """Write down what a batch found bad, durably, before its step.
+        """Append the samples that a batch newly skipped, durably, before its step is trained.
 
-        Raises TrainError where more than `limit` samples would have been skipped.
+        Raises TrainError if that makes more than `limit`.
         """
         lines = []
         for segment in batch.skipped:
@@ -130,11 +129,11 @@ class SkippedSamples:
 
     def _too_many(self, run: Path) -> str:
         return (
-            f"{run / FILE}: samples were skipped {len(self)} times, more often than --max-bad "
-            f"{self.limit}; repair the shards, or resume with a larger --max-bad"
+            f"{run / FILE}: samples were skipped {len(self)} times, but --max-bad is {self.limit}; "
+            "repair the shards, or resume with a larger --max-bad"
         )
 
 
 def _check(line: Line) -> str:
-    """The digest of a line's other values: another position would be another batch."""
+    """The checksum of a line's other values."""
     return digest_of(canonical(line))

@@ -1,4 +1,4 @@
-"""The shards of a run, opened: what it trains on, with weights, and what it validates on."""
+"""Opens the shards a config names: training sources with their weights, and validation sources."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from pathlib import Path
 
 from ocrdata.errors import UsageError
 from ocrdata.planning.plan import Weight
 from ocrdata.reading.samples import load_sample
 from ocrdata.reading.slices import parse_slice, split_slice
 from ocrdata.reading.view import Shards, open_shards
-from ocrdata.shards.names import set_path
+from ocrdata.shards.names import set_location
+from ocrdata.storage.location import Location
 from ocrdata.tokens.tokenizer import Tokenizer
 from ocrtrain.data.batch import prepare_sample
 from ocrtrain.settings.config import Config
@@ -21,18 +21,15 @@ from ocrtrain.settings.config import Config
 
 @dataclass(frozen=True)
 class Sources:
-    """Opened shards by source name: what is trained on, with shares, and what validates."""
+    """Opened shards by source name: training sources with their weights, and validation sources."""
 
     train: dict[str, Shards]
-    shares: dict[str, Weight]
+    weights: dict[str, Weight]
     validation: dict[str, Shards]
 
 
 def open_sources(config: Config) -> Sources:
-    """Open all shards a config names. Only indexes are read.
-
-    Raises UsageError where a slice is empty.
-    """
+    """Open all shards a config names; reads only indexes. Raises UsageError for an empty slice."""
     opened = open_training(config)
     validation: dict[str, Shards] = {}
     _validate_on(validation, _open_validation(config.val, config.shards, config.val_slice, "--val"))
@@ -45,29 +42,31 @@ def open_sources(config: Config) -> Sources:
 
 
 def open_training(config: Config) -> Sources:
-    """Open what a config trains on, and nothing to validate on: all that batches are made of."""
+    """Open the training sources alone, which is all that batches depend on."""
     vision = _open(config.shards, config.train_slice, "--shards")
-    _refuse_unused(vision, "--shards", "--train-slice")
+    _check_all_used(vision, "--shards", "--train-slice")
     train = {_name(vision, ()): vision}
     if not config.text:
         return Sources(train, {name: Fraction(1) for name in train}, {})
-    shares: dict[str, Weight] = {_name(vision, ()): config.share(text=False)}
+    weights: dict[str, Weight] = {_name(vision, ()): config.share(text=False)}
     text = _open(config.text, config.text_train_slice, "--text")
-    _refuse_unused(text, "--text", "--text-train-slice")
+    _check_all_used(text, "--text", "--text-train-slice")
     name = _name(text, train)
-    train[name], shares[name] = text, config.share(text=True)
-    return Sources(train, shares, {})
+    train[name], weights[name] = text, config.share(text=True)
+    return Sources(train, weights, {})
 
 
 def _open_validation(
     given: Sequence[str], trained: Sequence[str], default_slice: str, flag: str
 ) -> Shards:
-    """What is named for validation, whole; else the preset's slice of the training set."""
-    return _open(given, "[:]", flag) if given else _open(_whole(trained), default_slice, flag)
+    """The shards named for validation; if there are none, the default slice of the training set."""
+    if given:
+        return _open(given, "[:]", flag)
+    return _open(_without_slice(trained), default_slice, flag)
 
 
 def _open(spec: Sequence[str], default_slice: str, flag: str) -> Shards:
-    """A spec with its own slice, or with the preset's."""
+    """Open a spec with its own slice, or else with the default slice."""
     shards = open_shards(list(spec))
     if split_slice(spec[-1])[1] is None:
         found = parse_slice(default_slice, default_slice[1:-1])
@@ -80,38 +79,39 @@ def _open(spec: Sequence[str], default_slice: str, flag: str) -> Shards:
 
 
 def _remedy(spec: Sequence[str], flag: str, shards: Shards) -> str:
-    """Slices that hold samples, none of them trained and validated on."""
-    *others, last = _whole(spec)
-    if len(set(_owners(shards))) > 1:  # a slice of several specs is of one set
+    """Suggest slices that hold samples and do not overlap."""
+    *others, last = _without_slice(spec)
+    if len(set(_owners(shards))) > 1:  # several sets: suggest a slice of the last one alone
         return f"give another slice, such as {flag} {shlex.join([f'{last}[-100:]'])}"
     train, val = ("--text", "--val-text") if "text" in flag else ("--shards", "--val")
     return (
-        "say which to train on and which to validate on, such as "
+        "name separate slices to train on and to validate on, such as "
         f"{train} {shlex.join([*others, f'{last}[:-100]'])} "
         f"{val} {shlex.join([*others, f'{last}[-100:]'])}"
     )
 
 
-def _owners(shards: Shards) -> list[Path]:
-    """The set that each shard is of."""
-    return [set_path(shard.path) for shard in shards.shard_set.shards]
+def _owners(shards: Shards) -> list[Location]:
+    """The set each shard belongs to."""
+    return [set_location(shard.location) for shard in shards.shard_set.shards]
 
 
-def _refuse_unused(shards: Shards, flag: str, slice_flag: str) -> None:
-    """Several sets are one source, and a slice is of them together. Raises UsageError where it
-    takes nothing of one: who named it meant it to be trained on."""
+def _check_all_used(shards: Shards, flag: str, slice_flag: str) -> None:
+    """Several sets are one source, and its slice applies to all of them together. Raises UsageError
+    if the slice leaves out a whole set: whoever named it meant to train on it."""
     owners = _owners(shards)
     used = {owners[number] for _, number, _ in shards.stretches()}
     unused = next((owner for owner in owners if owner not in used), None)
     if unused is not None and len(set(owners)) > 1:
         raise UsageError(
-            f"{flag} names {len(set(owners))} sets, and {slice_flag} of them together takes no "
-            f"sample of {unused}; name one set, or take all with {slice_flag} '[:]'"
+            f"{flag} names {len(set(owners))} sets, but {slice_flag}, applied to all of them "
+            f"together, takes no sample from {unused}; name one set, or use all samples with "
+            f"{slice_flag} '[:]'"
         )
 
 
-def _whole(spec: Sequence[str]) -> list[str]:
-    """The spec without its slice; the slice to validate on counts from the set's beginning."""
+def _without_slice(spec: Sequence[str]) -> list[str]:
+    """The spec without its slice: a validation slice counts from the start of the whole set."""
     return [split_slice(text)[0] for text in spec]
 
 
@@ -120,7 +120,7 @@ def _validate_on(validation: dict[str, Shards], shards: Shards) -> None:
 
 
 def _name(shards: Shards, taken: Sequence[str] | dict[str, Shards]) -> str:
-    """The set's own name, numbered where two sources share it."""
+    """The set's own name, numbered if another source has it."""
     name, number = shards.source_name, 2
     while name in taken:
         name, number = f"{shards.source_name}-{number}", number + 1
@@ -128,30 +128,30 @@ def _name(shards: Shards, taken: Sequence[str] | dict[str, Shards]) -> str:
 
 
 def check_validation(sources: Sources, config: Config, tokenizer: Tokenizer) -> None:
-    """Read every validation sample once, before anything is trained: none is ever skipped, so that
-    one that cannot be used would end the run at its first validation.
+    """Read every validation sample once before training starts: none is ever skipped, so an
+    unusable one would end the run at its first validation.
 
-    Raises ShardError naming it, UsageError where a source has no token to validate on.
+    Raises ShardError naming the sample, and UsageError if a source has no token to predict.
     """
     for name, shards in sources.validation.items():
         supervised = 0
         for position in range(len(shards)):
             item = load_sample(shards, position, source=name, image_size=config.image_size)
-            piece = prepare_sample(
+            sample = prepare_sample(
                 item, tokenizer=tokenizer, image_size=config.image_size, seq_len=config.seq_len
             )
-            supervised += int(piece.rendered.loss_mask.sum())
+            supervised += int(sample.rendered.loss_mask.sum())
         if not supervised:
             raise UsageError(
-                f"validation on {name} ({shards.spec}): not one of {len(shards):,} samples leaves "
-                f"a token to predict at --seq-len {config.seq_len}; give a larger --seq-len"
+                f"validation on {name} ({shards.spec}): none of {len(shards):,} samples has a "
+                f"token to predict at --seq-len {config.seq_len}; give a larger --seq-len"
             )
 
 
 def shared_samples(sources: Sources) -> int:
-    """How many validation samples are in the training data too: an image of the same bytes, or,
-    without images, a conversation of the same bytes. Indexes only; memory as validation is
-    large."""
+    """Number of validation samples that are also in the training data: one of the images has the
+    same bytes, or, without images, the conversation. Reads only indexes; memory grows with the
+    validation set."""
     wanted: dict[bytes, set[tuple[str, int]]] = {}
     for name, shards in sources.validation.items():
         for position in range(len(shards)):
@@ -166,11 +166,11 @@ def shared_samples(sources: Sources) -> int:
 
 
 def _contents(shards: Shards, position: int) -> tuple[bytes, ...]:
-    """The digests of a sample's images, or of its conversation where it has none."""
+    """The digests of a sample's images, or of its conversation if it has none."""
     members = shards.row(position).members
     return shards.image_digests(position) or tuple(member.digest for member in members)
 
 
 def describe_shared(count: int) -> str:
     """The warning about validation samples that are trained on."""
-    return f"WARNING: {count} validation samples are in the training data too (same bytes)"
+    return f"WARNING: {count} validation samples are also in the training data (same bytes)"

@@ -1,8 +1,8 @@
-"""The record of batches: `batches.jsonl`, a line a step with the identity of what was trained on.
+"""`batches.jsonl`: one line a step with the identity of the batch that was trained on.
 
-Owner of what a run writes so that any batch can be checked later (`tools/show_batch.py` rebuilds
-it): the step, the identity, and, where asked for, every sample by row. It holds no times, so that
-a run that was stopped and resumed has the same file as one that was not.
+With it any batch can be rebuilt and checked later (`tools/show_batch.py`). A line holds the step,
+the identity and, on request, every sample by row. It holds no times, so that a run that was stopped
+and resumed has the same file as one that was not.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ FILE = "batches.jsonl"
 
 
 class BatchLog:
-    """Appends to `batches.jsonl`. With `samples` a line names every sample, row by row."""
+    """Appends to `batches.jsonl`. With `samples`, a line lists every sample, row by row."""
 
     def __init__(self, run: Path, *, samples: bool) -> None:
         self._lines, self._samples = LineWriter(run / FILE), samples
 
     def write(self, batch: Batch) -> str:
-        """Write the line of a step; the batch's identity."""
+        """Write the line of a step; returns the batch's identity."""
         identity = batch.identity
         line: dict[str, Any] = {"step": batch.step, "identity": identity}
         if self._samples:
             line["rows"] = [
-                [[part.source, part.ref.shard, part.ref.key] for part in row.segments]
+                [[segment.source, segment.ref.shard, segment.ref.key] for segment in row.segments]
                 for row in batch.rows
             ]
         self._lines.write(line)
@@ -41,31 +41,31 @@ class BatchLog:
         self._lines.sync()
 
     def close(self) -> None:
-        """End the file."""
+        """Close the file."""
         self._lines.close()
 
 
 def cut_back(run: Path, step: int) -> None:
-    """Drop the lines of steps from `step` on, which a resumed run will write again."""
+    """Drop the lines from `step` on, which a resumed run will write again."""
     cut_lines(run / FILE, lambda line: bool(line["step"] < step))
 
 
 def identity_at(run: Path, step: int) -> str:
-    """The identity a run recorded for a step; "" where it never came to it. Raises TrainError for
-    a file that is not ours."""
+    """The identity a run recorded for a step, "" if it did not get there. Raises TrainError for a
+    damaged file."""
     for number, value in _lines(run / FILE):
         if value["step"] == step:
             return str(value["identity"])
         if value["step"] > step:
             raise TrainError(
-                f"{run / FILE}: line {number} is of step {value['step']} and none before it of "
-                f"step {step}: lines were taken out after they were written"
+                f"{run / FILE}: line {number} is of step {value['step']}, but step {step} is "
+                "missing; lines were removed after they were written"
             )
     return ""
 
 
 def newest(run: Path) -> tuple[int, str] | None:
-    """The last step a run recorded, and its identity; None before the first. Raises as above."""
+    """The last recorded step and its identity; None before the first. Raises like `identity_at`."""
     last = None
     for _, value in _lines(run / FILE):
         last = value["step"], str(value["identity"])
@@ -73,10 +73,13 @@ def newest(run: Path) -> tuple[int, str] | None:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The numbers and values of the lines that are whole."""
+    """The numbers and values of the complete lines."""
     if not path.exists():
         return
     for number, line in enumerate(read_lines(path), start=1):
         if not isinstance(line.get("identity"), str):
-            raise TrainError(f"{path}: line {number} was damaged after it was written")
+            raise TrainError(
+                f"{path}: line {number} has no valid identity; the file was modified or corrupted "
+                "after it was written"
+            )
         yield number, line

@@ -1,8 +1,16 @@
-"""Starting a run, or going on with one: everything between a typed command and the loop.
+"""Starts or resumes a run: from the flags of a typed command to the training loop.
 
-Owner of `train(config)`, one for every stage, and of the run folder's beginning: its lock,
-`config.json`, `plan.json`, and which checkpoint to go on from. Whatever can fail cheaply fails
-here, before a weight is loaded. The loop itself is in `ocrtrain.run.loop`.
+    1. `ocrtrain/stage1.py` or `stage2.py` parses the flags into a config and calls `start`. With
+       --resume, the config is the one saved in the run folder (`run/resume.py`).
+    2. `train` is the same for every stage. It makes the cheap checks, opens the shards (indexes
+       only), estimates the memory, and creates and locks the run folder.
+    3. `_prepare` builds the `Job` of the run: the plan, which a resumed run must share with its
+       `plan.json`; the model and optimizer, new or from the checkpoint; the logs. It prints what
+       the run will take and writes `config.json`, `plan.json` and `tokenizer.json`.
+    4. `run_loop` (`run/loop.py`) trains, validates and saves until the run ends or is stopped.
+    5. `_report_end` prints the last line and gives the exit status.
+
+Whatever can fail cheaply fails before a weight is loaded.
 """
 
 from __future__ import annotations
@@ -21,8 +29,8 @@ from ocrdata.tokens.tokenizer import Tokenizer
 from ocrtrain.cost import gpus
 from ocrtrain.cost.forecast import Forecast, describe, figures, forecast
 from ocrtrain.cost.memory import preflight, this_machine
-from ocrtrain.data import skipped as bad_samples
 from ocrtrain.data.run_plan import check_same, plan_run
+from ocrtrain.data.skipped import FILE as SKIPPED_FILE
 from ocrtrain.data.skipped import SkippedSamples
 from ocrtrain.data.sources import (
     Sources,
@@ -56,23 +64,23 @@ from ocrtrain.state.checkpoint import Checkpoint, State
 from ocrtrain.state.run_files import write_sealed
 
 
-def start(asked: ParsedFlags) -> int:
-    """Run what a stage's command line asked for; returns the exit status."""
-    config = resumed_config(asked) if asked.resume else asked.config
-    return train(config, resume=asked.resume)
+def start(flags: ParsedFlags) -> int:
+    """Start or resume the run that a stage's command line describes; returns the exit status."""
+    config = resumed_config(flags) if flags.resume else flags.config
+    return train(config, resume=flags.resume)
 
 
 def train(config: Config, *, resume: bool = False) -> int:
-    """Train one run. 0 when it ended or reached --stop-at, 130 when it was interrupted.
+    """Train one run. Returns 0 if it ended or reached --stop-at, 130 if it was interrupted.
 
-    Raises UsageError for a config that cannot be meant, TrainError where a run stands in the way
-    or must stop, and what reading shards raises.
+    Raises UsageError for an invalid config or a run folder in use, TrainError if the run cannot be
+    resumed or must stop, and whatever reading the shards raises.
     """
     run = Path(config.run_folder)
     with ExitStack() as stack:
         found = newest(run) if resume else None
-        _refuse_another_run(run, resume=resume)
-        if found is None:  # a checkpoint holds what was in the files a run began with
+        _check_no_other_run(run, resume=resume)
+        if found is None:  # a checkpoint needs none of the files that a new run starts from
             check_data(config)
             check_weights(config)
         sources = open_sources(config)
@@ -80,51 +88,55 @@ def train(config: Config, *, resume: bool = False) -> int:
         preflight(config, device)
         make_folder(run)
         stack.enter_context(Lock(run / ".lock", f"the run {run}"))
-        _refuse_another_run(run, resume=resume)  # one may have begun while shards were opened
+        # Checked again under the lock: another process may have trained here in the meantime.
+        _check_no_other_run(run, resume=resume)
         if resume and checkpoint.complete_checkpoints(run)[-1:] != (
             [found.folder] if found else []
         ):
-            raise UsageError(f"{run} has just been trained by another process; look at it first")
+            raise UsageError(
+                f"{run}: another process saved a newer checkpoint; inspect it, then rerun with "
+                "--resume"
+            )
         job = _prepare(config, run, sources, device=device, found=found)
         stack.callback(job.close)
         ended = run_loop(job, fresh=found is None)
-        return _say_how_it_stands(job, ended)
+        return _report_end(job, ended)
 
 
-def _refuse_another_run(run: Path, *, resume: bool) -> None:
+def _check_no_other_run(run: Path, *, resume: bool) -> None:
     if not resume and (run / "config.json").exists():
         raise UsageError(
-            f"{run} holds a run already; resume it with --resume, or choose another --out"
+            f"{run} already contains a run; resume it with --resume, or choose another --out"
         )
 
 
 def _prepare(
     config: Config, run: Path, sources: Sources, *, device: torch.device, found: Checkpoint | None
 ) -> Job:
-    """Everything the loop needs, fresh or from a checkpoint."""
+    """Everything the loop needs, new or from the checkpoint `found`."""
     checkpoint.clean(run)
-    checkpoint.prune(run, config.keep)  # what a kill just after the last save left
+    checkpoint.prune(run, config.keep)  # a process killed after its last save leaves one too many
     torch.manual_seed(config.seed)
     tokenizer = found.tokenizer() if found else find_tokenizer(config)
     requested = with_vocabulary(config, tokenizer)
     planned = plan_run(requested, sources, tokenizer)
-    # Where a source ends the run early, the learning rate falls with its real end.
+    # If a source ends the run early, the learning-rate schedule ends with it.
     effective = replace(requested, steps=min(requested.steps, planned.plan.steps))
-    if found:  # a resumed run must see the rows it began with
-        remedy = "bring them back to go on, or start a new run"
+    if found:  # a resumed run must train on the rows it started with
+        remedy = "restore them to resume, or start a new run"
         check_same(run / "plan.json", planned.recipe(), remedy=remedy)
-    bad = SkippedSamples(skip=config.bad_samples == "skip", limit=config.max_bad)
+    skipped = SkippedSamples(skip=config.bad_samples == "skip", limit=config.max_bad)
     if found:
-        bad.load(run)
-        check_checkpoint(run, found, effective, bad)
+        skipped.load(run)
+        check_checkpoint(run, found, effective, skipped)
     expected = forecast(effective, planned)
-    _introduce(effective, sources, run, expected, requested.steps)
+    _print_overview(effective, sources, run, expected, requested.steps)
     if not found:
         check_validation(sources, effective, tokenizer)
     _warn_of_memory(expected, device)
     model, optimizer = _model_and_optimizer(effective, tokenizer, device, found)
     state = found.state if found else State()
-    log = _begin_files(run, effective, state, fresh=found is None)
+    log = _open_log(run, effective, state, fresh=found is None)
     write_sealed(run / "config.json", to_json(requested))
     write_sealed(run / "plan.json", {**planned.recipe(), "figures": figures(expected)})
     tokenizer.save(run / "tokenizer.json")
@@ -136,13 +148,13 @@ def _prepare(
         device=device,
         tokenizer=tokenizer,
         sources=sources,
-        stream=Stream(planned.plan, sources, effective, tokenizer=tokenizer, bad=bad),
-        bad=bad,
+        stream=Stream(planned.plan, sources, effective, tokenizer=tokenizer, skipped=skipped),
+        skipped=skipped,
         model=model,
         optimizer=optimizer,
         state=state,
         log=log,
-        record=BatchLog(run, samples=config.log_samples),
+        batch_log=BatchLog(run, samples=config.log_samples),
         spikes=spikes,
         planned_tokens=planned.totals.sums.tokens,
     )
@@ -152,8 +164,8 @@ def _warn_of_memory(expected: Forecast, device: torch.device) -> None:
     have = this_machine(device).memory
     if expected.memory > have:
         print(
-            f"WARNING: a step takes about {expected.memory / 1e9:.3g} GB at its peak, "
-            f"{have / 1e9:.3g} GB are free; give --micro-batch 1 --checkpointing, or fewer "
+            f"WARNING: a step needs about {expected.memory / 1e9:.3g} GB at its peak, but only "
+            f"{have / 1e9:.3g} GB are free; use --micro-batch 1 --checkpointing, or a smaller "
             "--row-images",
             flush=True,
         )
@@ -162,44 +174,44 @@ def _warn_of_memory(expected: Forecast, device: torch.device) -> None:
 def _model_and_optimizer(
     config: Config, tokenizer: Tokenizer, device: torch.device, found: Checkpoint | None
 ) -> tuple[OcrModel, torch.optim.AdamW]:
-    """Both as the run begins, or as the checkpoint has them; torch's random state too."""
+    """New ones, or those of the checkpoint with its random state."""
     if found is None:
         model = new_model(config, tokenizer).to(device).train()
         return model, build_optimizer(model, config)
-    # Its weights are all in the checkpoint: nothing is asked of the hub.
+    # All weights are in the checkpoint: nothing is loaded from the hub.
     model = ready_to_train(bare_model(config, tokenizer), config).to(device).train()
     optimizer = build_optimizer(model, config)
     found.load_weights(model)
     found.load_optimizer(model, optimizer)
     found.load_random_state()
     for change in found.changed_versions():
-        print(f"this machine differs, so losses may differ in the last bits: {change}")
+        print(f"losses may differ in the last bits from an unbroken run: {change}")
     print(f"resuming at step {found.state.step} from {found.folder}")
     return model, optimizer
 
 
-def _begin_files(run: Path, config: Config, state: State, *, fresh: bool) -> RunLog:
-    """The run's logs, cut back to the state it goes on from."""
+def _open_log(run: Path, config: Config, state: State, *, fresh: bool) -> RunLog:
+    """Cut the run's files back to the state it continues from, and open its log."""
     run_log.cut_back(run, state.step)
     batch_log.cut_back(run, state.step)
-    # The log first: where Weights & Biases does not start, the folder holds no run yet.
+    # Before config.json is written: if Weights & Biases fails to start, the folder has no run yet.
     log = RunLog(run, config, wandb_id=state.wandb_id)
     if fresh:
         with explain_disk(run):
-            (run / bad_samples.FILE).unlink(missing_ok=True)
+            (run / SKIPPED_FILE).unlink(missing_ok=True)
     return log
 
 
-def _introduce(
-    config: Config, sources: Sources, run: Path, expected: Forecast, asked_steps: int
+def _print_overview(
+    config: Config, sources: Sources, run: Path, expected: Forecast, requested_steps: int
 ) -> None:
-    """What is about to happen, on the console."""
+    """Print what is about to happen."""
     print(resolved(config))
     print(describe(expected))
-    if config.steps < asked_steps:
+    if config.steps < requested_steps:
         print(
-            f"the run ends after {config.steps:,} of {asked_steps:,} steps, because a source is "
-            "exhausted"
+            f"the run ends after {config.steps:,} of {requested_steps:,} steps, because a source "
+            "is exhausted"
         )
     for name, shards in sources.validation.items():
         print(f"validate on {len(shards):,} samples of {name}")
@@ -211,7 +223,7 @@ def _introduce(
 
 
 def resolved(config: Config) -> str:
-    """Every setting that is in force, as flags, wrapped for a terminal."""
+    """Every setting in force as name=value, wrapped at 100 columns."""
     value = to_json(config)
     del value["version"]
     settings = value | value.pop("model")
@@ -222,20 +234,21 @@ def resolved(config: Config) -> str:
     return textwrap.fill(", ".join(words), 100, break_long_words=False, break_on_hyphens=False)
 
 
-def _say_how_it_stands(job: Job, ended: bool) -> int:
-    """The last line, and the exit status."""
+def _report_end(job: Job, ended: bool) -> int:
+    """Print the last line; returns the exit status."""
     step, config = job.state.step, job.config
     if ended:
-        if len(job.bad):
+        if len(job.skipped):
             print(
-                f"samples were skipped {len(job.bad)} times (bad.jsonl): "
-                f"{job.state.total_tokens:,} tokens were trained on, {job.planned_tokens:,} planned"
+                f"samples were skipped {len(job.skipped)} times ({SKIPPED_FILE}): "
+                f"{job.state.total_tokens:,} of {job.planned_tokens:,} planned tokens were "
+                "trained on"
             )
         print(f"done: {step} steps in {job.run}")
         return 0
-    saved = "saved" if step else "with nothing to save"
+    saved = "saved" if step else "nothing to save yet"
     print(
-        f"stopped at step {step} of {config.steps}, {saved}; go on with the same command "
-        f"and --resume (--out {job.run})"
+        f"stopped at step {step} of {config.steps}, {saved}; to continue, run the same command "
+        f"with --resume (--out {job.run})"
     )
     return 0 if config.stop_at and step >= config.stop_at else 130

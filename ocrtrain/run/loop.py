@@ -1,9 +1,9 @@
-"""The training loop, one for every stage.
+"""The training loop, the same for every stage. `ocrtrain.run.launch` prepares the `Job` it works
+on.
 
-Owner of the loop and its stops; a run is made ready by `ocrtrain.run.launch`. State N is the
-weights after N optimiser steps; step N leads from state N to state N + 1 and trains on `plan(N)`.
-At a state the run validates and saves as the config says, in that order, so that a checkpoint never
-knows less than the log.
+State N is the weights after N optimizer steps. Step N trains on batch N of the plan and leads from
+state N to state N + 1. At a state the run validates and then saves, as the config says; in this
+order a checkpoint implies that the log has the validation of its state.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ from ocrtrain.state import checkpoint
 from ocrtrain.state.checkpoint import State
 
 BLIND_AFTER = 0.5
-"""Fraction of a run after which a model that does not look at images is worth a warning."""
+"""Fraction of a run after which a model that ignores the images is worth a warning."""
 
 
 @dataclass
 class Job:
-    """All that the loop works on. `state` moves; the rest stays."""
+    """Everything the loop works on. `state` counts what is done."""
 
     config: Config
     run: Path
@@ -54,45 +54,46 @@ class Job:
     tokenizer: Tokenizer
     sources: Sources
     stream: Stream
-    bad: SkippedSamples
+    skipped: SkippedSamples
     model: OcrModel
     optimizer: torch.optim.Optimizer
     state: State
     log: RunLog
-    record: BatchLog
+    batch_log: BatchLog
     spikes: Spikes
     planned_tokens: int
 
     def close(self) -> None:
-        """End the files of the run."""
-        self.record.close()
+        """Close the run's log files."""
+        self.batch_log.close()
         self.log.close()
 
 
 @dataclass
 class StepResult:
-    """What one optimiser step gave. `loss` is nats per supervised token over the whole batch, NaN
-    where it has none; `positions` those of its passes, padding included."""
+    """The outcome of one optimizer step. `loss` is in nats per supervised token over the whole
+    batch, NaN if it has none; `positions` counts those of all passes, padding included."""
 
     loss: float
+    learning_rate: float
     grad_norm: float
     positions: int
 
 
 class Interrupt:
-    """Ctrl-C or SIGTERM asks for a stop at the next state; a second one ends at once."""
+    """Ctrl-C or SIGTERM requests a stop after the current step; a second one stops at once."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
 
     def __enter__(self) -> Interrupt:
-        self._before = {s: signal.signal(s, self._ask) for s in (signal.SIGINT, signal.SIGTERM)}
+        self._before = {s: signal.signal(s, self._stop) for s in (signal.SIGINT, signal.SIGTERM)}
         return self
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.asked:
+    def _stop(self, number: int, frame: FrameType | None) -> None:
+        if self.requested:
             raise KeyboardInterrupt
-        self.asked = True
+        self.requested = True
         print("\nstopping after this step; press again to stop at once without saving", flush=True)
 
     def __exit__(self, *_: object) -> None:
@@ -101,13 +102,13 @@ class Interrupt:
 
 
 def run_loop(job: Job, *, fresh: bool) -> bool:
-    """Train from `job.state` to the end, or to where it is stopped. True where it ended.
+    """Train from `job.state` until the run ends or is stopped. True if it ended.
 
-    `fresh` is False for a run that was resumed: its first state is saved already, and validated
-    unless that failed.
+    `fresh` is False for a resumed run: its first state is already saved, and validated unless that
+    failed.
     """
     config, state = job.config, job.state
-    settled = not fresh  # this state is validated and saved
+    settled = not fresh  # whether the current state is validated and saved
     if not fresh and _validates(config, state.step) and not _validated(job):
         _validate(job)
     last = min(config.steps, config.stop_at or config.steps)
@@ -116,7 +117,7 @@ def run_loop(job: Job, *, fresh: bool) -> bool:
         batches = Prefetcher(job.stream.batch, state.step, stop=last, workers=config.workers)
         stack.enter_context(batches)
         while True:
-            stopping = state.step >= last or interrupt.asked
+            stopping = state.step >= last or interrupt.requested
             if not settled:
                 if _validates(config, state.step):
                     _validate_or_save(job)
@@ -128,18 +129,19 @@ def run_loop(job: Job, *, fresh: bool) -> bool:
             settled = False
     if state.step < config.steps:
         return False
-    if not _deepencoder_path(job).exists():  # also after a kill between the last checkpoint and it
+    # A resumed run may lack it too: if it was killed after its last checkpoint.
+    if not _deepencoder_path(job).exists():
         _save_deepencoder(job)
     return True
 
 
 def _validates(config: Config, step: int) -> bool:
-    """Whether the state of a step is validated."""
+    """Whether the state at a step is to be validated."""
     return _due(step, config.eval_every) or step == config.steps
 
 
 def _validate_or_save(job: Job) -> None:
-    """Validate; where that fails, what was trained until here is not lost with it."""
+    """Validate; if that fails, save first, so that no training is lost."""
     try:
         _validate(job)
     except OcrError:
@@ -153,103 +155,114 @@ def _due(step: int, every: int) -> bool:
 
 
 def _step(job: Job, batches: Prefetcher[Batch]) -> None:
-    """One optimiser step, its log line, and the console's."""
+    """One optimizer step: get a batch, train on it, log and print the outcome."""
     config, state = job.config, job.state
-    began = time.perf_counter()
+    started = time.perf_counter()
     batch = next(batches)
     if batch.skipped:
-        job.bad.record(job.run, batch)
-    rate = learning_rate(config, state.step)
-    set_rate(job.optimizer, rate)
-    measured = _train_step(job, batch)
-    seconds = time.perf_counter() - began
+        job.skipped.record(job.run, batch)
+    result = _train_step(job, batch)
+    seconds = time.perf_counter() - started
 
     flops = gpus.batch_flops(config, batch)
     state.total_flops += flops
     state.total_tokens += batch.tokens
     state.seconds += seconds
-    values = {
-        "train/loss": measured.loss,
-        "train/lr": rate,
-        "train/dt": seconds,
-        "train/wait": batches.waited,
-        "train/tok_per_sec": batch.tokens / seconds,
-        "train/total_flops": state.total_flops,
-        "train/grad_norm": measured.grad_norm,
-        "train/padding": 1 - batch.tokens / measured.positions,
-        "train/positions": measured.positions,
-        "train/tokens": batch.tokens,
-        "train/supervised": batch.supervised,
-        "train/cut_tokens": batch.truncated_tokens,
-        "train/cut_turns": batch.truncated_turns,
-        "train/images": len(batch.images),
-        "train/bad": len(batch.skipped),
-        **_shares(job, batch),
-    }
-    peak = gpus.peak_flops(job.device)
-    # The peaks known are those of bf16.
-    if peak and autocast_type(config.precision, job.device) is not None:
-        values["train/mfu"] = flops / seconds / peak
-    job.log.write(state.step, values)
-    state.identity = job.record.write(batch)
+    metrics = _metrics(job, batch, result, seconds=seconds, wait=batches.waited, flops=flops)
+    job.log.write(state.step, metrics)
+    state.identity = job.batch_log.write(batch)
     state.step += 1
     eta = state.seconds / state.step * (config.steps - state.step)
-    print(run_log.console_line(batch.step, config.steps, values, eta), flush=True)
-    height = job.spikes.height(batch.sources, measured.loss) if batch.supervised else None
-    if height is not None:
-        print(
-            f"WARNING at step {batch.step}: the loss is {measured.loss:.4f}, {height:.0f} "
-            f"deviations above those before it; look at the batch with\n  python "
-            f"tools/show_batch.py --run {job.run} --step {batch.step}\n"
-            f"  samples: {_names(batch)}",
-            flush=True,
-        )
-
-
-def _names(batch: Batch) -> str:
-    """The samples of a batch, by shard and key."""
-    return ", ".join(f"{ref.shard}:{ref.key}" for ref in batch.refs)
-
-
-def _shares(job: Job, batch: Batch) -> dict[str, float]:
-    """Rows of each source in this batch, as shares."""
-    rows = len(batch.sources)
-    return {f"mix/{name}_share": batch.sources.count(name) / rows for name in job.sources.train}
+    print(run_log.console_line(batch.step, config.steps, metrics, eta), flush=True)
+    if batch.supervised:
+        _report_spike(job, batch, result.loss)
 
 
 def _train_step(job: Job, batch: Batch) -> StepResult:
     """Forward, backward and update over the batch's micro-batches.
 
     The loss is the sum over all supervised positions of the batch divided by their number, so it
-    does not depend on how the batch is split. Raises TrainError where it is not finite, before
-    anything is updated.
+    does not depend on how the batch is split. Raises TrainError if loss or gradient is not finite,
+    before any weight is updated.
     """
     config, model = job.config, job.model
+    rate = learning_rate(config, job.state.step)
+    set_rate(job.optimizer, rate)
     job.optimizer.zero_grad(set_to_none=True)
     total, positions = 0.0, 0
-    for piece in batch.split(config.rows_per_pass):
+    for micro_batch in batch.split(config.rows_per_pass):
         with _autocast(config, job.device):
-            part = piece.to(job.device)
-            found: LossSum = model(part.input_ids, part.position_ids, part.targets, part.images)
-            loss = found.loss_sum / max(1, batch.supervised)
+            part = micro_batch.to(job.device)
+            sums: LossSum = model(part.input_ids, part.position_ids, part.targets, part.images)
+            loss = sums.loss_sum / max(1, batch.supervised)
         loss.backward()  # type: ignore[no-untyped-call]  # torch has no types here
         total += loss.item()
-        positions += piece.input_ids.numel()
+        positions += micro_batch.input_ids.numel()
     trained = [p for p in model.parameters() if p.requires_grad]
     norm = torch.nn.utils.clip_grad_norm_(trained, config.grad_clip).item()
     if not (math.isfinite(total) and math.isfinite(norm)):
         raise TrainError(
-            f"step {batch.step}: loss {total} and gradient norm {norm}: the run stops before the "
-            f"weights are touched\n  samples of the batch: {_names(batch)}\n"
-            "  look at them, or start a new run with a lower --lr; what was saved before is kept"
+            f"step {batch.step}: loss {total}, gradient norm {norm}: not finite, so the run stops "
+            f"before the weights are updated\n  samples of the batch: {_sample_names(batch)}\n"
+            "  inspect them, or start a new run with a lower --lr; saved checkpoints are kept"
         )
     job.optimizer.step()
-    return StepResult(total if batch.supervised else math.nan, norm, positions)
+    return StepResult(total if batch.supervised else math.nan, rate, norm, positions)
 
 
 def _autocast(config: Config, device: torch.device) -> Any:
     kind = autocast_type(config.precision, device)
     return nullcontext() if kind is None else torch.autocast(device.type, kind)
+
+
+def _metrics(
+    job: Job, batch: Batch, result: StepResult, *, seconds: float, wait: float, flops: float
+) -> dict[str, float]:
+    """The numbers of a step under the names they are logged by. `seconds` is the time of the whole
+    step, `wait` the part of it spent waiting for the batch."""
+    rows = len(batch.sources)
+    metrics = {
+        "train/loss": result.loss,
+        "train/lr": result.learning_rate,
+        "train/dt": seconds,
+        "train/wait": wait,
+        "train/tok_per_sec": batch.tokens / seconds,
+        "train/total_flops": job.state.total_flops,
+        "train/grad_norm": result.grad_norm,
+        "train/padding": 1 - batch.tokens / result.positions,
+        "train/positions": result.positions,
+        "train/tokens": batch.tokens,
+        "train/supervised": batch.supervised,
+        "train/cut_tokens": batch.truncated_tokens,
+        "train/cut_turns": batch.truncated_turns,
+        "train/images": len(batch.images),
+        "train/bad": len(batch.skipped),
+    }
+    for name in job.sources.train:
+        metrics[f"mix/{name}_share"] = batch.sources.count(name) / rows
+    peak = gpus.peak_flops(job.device)
+    # The known peaks are those of bf16.
+    if peak and autocast_type(job.config.precision, job.device) is not None:
+        metrics["train/mfu"] = flops / seconds / peak
+    return metrics
+
+
+def _report_spike(job: Job, batch: Batch, loss: float) -> None:
+    """Print a warning if the loss of a batch is far above earlier ones."""
+    height = job.spikes.height(batch.sources, loss)
+    if height is not None:
+        print(
+            f"WARNING at step {batch.step}: the loss is {loss:.4f}, {height:.0f} deviations above "
+            "earlier ones; inspect the batch with\n"
+            f"  python tools/show_batch.py --run {job.run} --step {batch.step}\n"
+            f"  samples: {_sample_names(batch)}",
+            flush=True,
+        )
+
+
+def _sample_names(batch: Batch) -> str:
+    """The samples of a batch, by shard and key."""
+    return ", ".join(f"{ref.shard}:{ref.key}" for ref in batch.refs)
 
 
 def _validated(job: Job) -> bool:
@@ -261,7 +274,7 @@ def _validated(job: Job) -> bool:
 
 
 def _validate(job: Job) -> None:
-    """Validate this state, log it, and say in words what should worry a person."""
+    """Validate this state, log the numbers, and print warnings."""
     config, state = job.config, job.state
     result = validate(
         job.model,
@@ -284,11 +297,11 @@ def _validate(job: Job) -> None:
 
 
 def _save(job: Job) -> None:
-    """Write the checkpoint of this state, after its log."""
+    """Write the checkpoint of this state, after making its logs durable."""
     config, state = job.config, job.state
     job.log.sync()
-    job.record.sync()
-    state.wandb_id, state.skipped = job.log.wandb_id, job.bad.before(state.step)
+    job.batch_log.sync()
+    state.wandb_id, state.skipped = job.log.wandb_id, job.skipped.before(state.step)
     folder = checkpoint.save(
         job.run,
         replace(state),
@@ -306,7 +319,7 @@ def _deepencoder_path(job: Job) -> Path:
 
 
 def _save_deepencoder(job: Job) -> None:
-    """Write the encoder of a run that has ended."""
+    """Write the encoder file of a run that has ended."""
     path = _deepencoder_path(job)
     save_deepencoder(job.model, path, {"step": job.state.step, "run": job.config.name})
     print(f"saved {path}", flush=True)

@@ -1,4 +1,4 @@
-"""The optimiser and the learning rate: torch's AdamW, and a rate that is a function of the step."""
+"""The optimizer and the learning rate: torch's AdamW, and a rate that is a function of the step."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ocrtrain.settings.config import Config
 
 
 def learning_rate(config: Config, step: int) -> float:
-    """Rate of optimiser step `step` (from 0): linear warm-up, then the schedule.
+    """The learning rate of step `step` (from 0): linear warm-up, then the schedule.
 
     The warm-up reaches the peak at its last step; the cosine reaches 0 after the last step.
     """
@@ -27,11 +27,13 @@ def learning_rate(config: Config, step: int) -> float:
 
 
 def build_optimizer(model: nn.Module, config: Config) -> torch.optim.AdamW:
-    """AdamW over what is trained, in groups that carry the factor of their rate as `scale`.
+    """AdamW over the trainable parameters, in groups that hold their learning-rate factor as
+    `scale`.
 
-    Weight decay is for matrices alone: gains, biases and single vectors have no scale to decay.
-    From random weights an encoder at the decoder's rate collapses: while the decoder learns what
-    answers are common, every image is noise to it, and the encoder learns to show none (NOTES.md).
+    Weight decay applies to matrices only, not to gains, biases and other vectors. Trained from
+    random weights at the decoder's rate, an encoder collapses: while the decoder learns which
+    answers are common, images are only noise to it, and the encoder learns to give all of them the
+    same features (NOTES.md).
     """
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
@@ -50,12 +52,12 @@ def build_optimizer(model: nn.Module, config: Config) -> torch.optim.AdamW:
 
 
 def rate_scale(name: str, config: Config) -> float:
-    """The factor of a parameter's learning rate, by its name in the model."""
+    """The learning-rate factor of a parameter, by its name in the model."""
     scales = {"sam": config.sam_lr_scale, "clip": config.clip_lr_scale}
     return scales.get(part_of(name), 1.0)
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Give every group its rate of this step."""
+    """Set the learning rate of every group for this step."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group["scale"]

@@ -1,6 +1,5 @@
-"""Going on with a run: its settings, its newest checkpoint, and that the two are of one run.
-
-Owner of what may be typed anew at a resume and what may not. It reads, and changes nothing.
+"""Resuming a run: which settings may change, its newest checkpoint, and whether the two belong to
+the same run. Reads only; writes nothing.
 """
 
 from __future__ import annotations
@@ -9,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ocrdata.errors import TrainError, UsageError
-from ocrtrain.data import skipped as bad_samples
+from ocrtrain.data.skipped import FILE as SKIPPED_FILE
 from ocrtrain.data.skipped import SkippedSamples
 from ocrtrain.run import batch_log
 from ocrtrain.settings.config import Config, differences, from_json
@@ -19,43 +18,44 @@ from ocrtrain.state.checkpoint import Checkpoint
 from ocrtrain.state.run_files import read_sealed
 
 
-def resumed_config(asked: ParsedFlags) -> Config:
-    """The config of the run in --out, with what may change taken from the command line.
+def resumed_config(flags: ParsedFlags) -> Config:
+    """The config saved in --out, with typed settings replaced where they may change; if no run is
+    there, the typed config.
 
-    Raises UsageError naming every setting that was typed and differs, TrainError where
-    `config.json` is damaged.
+    Raises UsageError naming every typed setting that differs and may not, and TrainError for a
+    damaged `config.json`.
     """
-    run = Path(asked.config.run_folder)
+    run = Path(flags.config.run_folder)
     path = run / "config.json"
     if not path.exists():
-        return asked.config
+        return flags.config
     saved = from_json(read_sealed(path))
-    if saved.name != asked.config.name:
+    if saved.name != flags.config.name:
         raise UsageError(
-            f"{run} holds a run of {saved.name}, not of {asked.config.name}; "
-            "name the folder of the run to go on with by --out"
+            f"{run} contains a run of {saved.name}, not of {flags.config.name}; "
+            "give the folder of the run to resume with --out"
         )
-    typed = {name: _value(asked.config, name) for name in asked.given if name != "out"}
+    typed = {name: _value(flags.config, name) for name in flags.given if name != "out"}
     if typed.get("vocab_size") == 0:
-        del typed["vocab_size"]  # "the tokenizer's", which is what the run has
-    # A stop that was asked for once was had; only a new one counts.
+        del typed["vocab_size"]  # 0 means "the tokenizer's", which is what the run has
+    # The saved --stop-at has served its purpose; only a new one counts.
     wanted = override(saved, {"stop_at": 0, **typed})
     changed = differences(saved, wanted)
     if changed:
         raise UsageError(
-            f"{run} was started with other settings:\n  " + "\n  ".join(changed) + "\n"
-            "  leave them out to go on with the run, or choose another --out"
+            f"{run} was started with different settings:\n  " + "\n  ".join(changed) + "\n"
+            "  leave them out to resume the run, or choose another --out"
         )
-    return override(wanted, {"out": asked.config.run_folder})
+    return override(wanted, {"out": flags.config.run_folder})
 
 
 def _value(config: Config, name: str) -> Any:
-    """A setting by its name, wherever it is."""
+    """A setting by name, of the config or of its model."""
     return getattr(config if hasattr(config, name) else config.model, name)
 
 
 def newest(run: Path) -> Checkpoint | None:
-    """The newest checkpoint of a run, None before its first."""
+    """The newest checkpoint of a run; None before its first."""
     found = checkpoint.complete_checkpoints(run)
     if not found:
         print(f"{run}: no complete checkpoint yet: starting at step 0")
@@ -63,27 +63,25 @@ def newest(run: Path) -> Checkpoint | None:
     return Checkpoint.open(found[-1])
 
 
-def check_checkpoint(run: Path, found: Checkpoint, config: Config, bad: SkippedSamples) -> None:
-    """Whether a checkpoint is this run's: its config, the last batch it was trained on, and the
-    samples that were skipped by then.
-
-    Raises TrainError.
+def check_checkpoint(run: Path, found: Checkpoint, config: Config, skipped: SkippedSamples) -> None:
+    """Check that a checkpoint belongs to this run, by its config, the last batch it was trained on
+    and the number of samples skipped before it. Raises TrainError.
     """
     reasons = differences(found.config, config)
     state = found.state
     recorded = batch_log.identity_at(run, state.step - 1) if state.step else ""
     if not reasons and state.identity != recorded:
         reasons = [
-            f"its last batch is {state.identity}, {batch_log.FILE} has {recorded or 'none'} for "
-            f"step {state.step - 1}"
+            f"its last batch is {state.identity}, but {batch_log.FILE} has {recorded or 'none'} "
+            f"for step {state.step - 1}"
         ]
-    if not reasons and bad.before(state.step) != state.skipped:
+    if not reasons and skipped.before(state.step) != state.skipped:
         reasons = [
-            f"{state.skipped} samples were skipped before it, {bad_samples.FILE} has "
-            f"{bad.before(state.step)} of them"
+            f"{state.skipped} samples were skipped before it, but {SKIPPED_FILE} lists "
+            f"{skipped.before(state.step)}"
         ]
     if reasons:
         raise TrainError(
-            f"{found.folder}: is not a checkpoint of this run: {'; '.join(reasons)[:500]}; remove "
-            "it to resume from an earlier one, or put the run's own files back"
+            f"{found.folder} is not a checkpoint of this run: {'; '.join(reasons)[:500]}; remove "
+            "it to resume from an earlier one, or restore the run's own files"
         )

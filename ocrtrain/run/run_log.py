@@ -1,8 +1,7 @@
-"""What a run says: `metrics.jsonl`, Weights & Biases, and a console line a step.
+"""Where the numbers of a run are written: `metrics.jsonl`, Weights & Biases, and the console.
 
-Owner of where numbers go; it computes and names none of them. The file is the truth: one JSON
-object a line, `step` first. Weights & Biases gets the same values; what is not finite is null in
-the file, since JSON has no NaN.
+`metrics.jsonl` is authoritative: one JSON object a line, `step` first. Weights & Biases gets the
+same values. Values that are not finite are null in the file, since JSON has no NaN.
 """
 
 from __future__ import annotations
@@ -25,10 +24,10 @@ Values = dict[str, float]
 
 
 class RunLog:
-    """Appends to `metrics.jsonl` of a run folder, and to W&B where it is on.
+    """Appends to `metrics.jsonl` of a run folder, and to W&B if it is on.
 
-    `step` of a line is the optimiser step the values belong to, from 0; validation at step N is
-    of the weights before step N.
+    `step` is the optimizer step the values belong to, from 0; a validation at step N is of the
+    weights before step N.
     """
 
     def __init__(self, run: Path, config: Config, *, wandb_id: str = "") -> None:
@@ -47,11 +46,11 @@ class RunLog:
             self._wandb.log(values, step=step)
 
     def sync(self) -> None:
-        """Make the lines so far durable: a checkpoint must not know more than its log."""
+        """Make the lines so far durable: a checkpoint must not be ahead of its log."""
         self._lines.sync()
 
     def close(self, *, failed: bool = False) -> None:
-        """End the file and the W&B run."""
+        """Close the file and end the W&B run."""
         self._lines.close()
         if self._wandb is not None:
             self._wandb.finish(exit_code=int(failed))
@@ -62,17 +61,17 @@ def _finite(value: float) -> float | None:
 
 
 def cut_back(run: Path, step: int) -> None:
-    """Drop lines that a run resumed at `step` will write again.
+    """Drop the lines that a run resumed at `step` will write again.
 
-    Training lines of steps from `step` on, validation lines after it, and a torn last line. At
-    step 0 there is no checkpoint to go on from, and all goes.
+    These are training lines from `step` on, validation lines after it, and an incomplete last line.
+    At step 0 there is no checkpoint, so everything is dropped.
     """
 
-    def stays(line: Line) -> bool:
+    def keep(line: Line) -> bool:
         is_validation = any(name.startswith("val/") for name in line)
         return bool(line["step"] < step or (is_validation and line["step"] == step > 0))
 
-    cut_lines(run / FILE, stays)
+    cut_lines(run / FILE, keep)
 
 
 def read(run: Path) -> list[Line]:
@@ -85,7 +84,7 @@ def read(run: Path) -> list[Line]:
 
 
 def console_line(step: int, steps: int, values: Values, eta: float) -> str:
-    """One step for a person: loss, rate, times in seconds, real tokens a second, MFU, ETA."""
+    """The console line of a step: loss, learning rate, times, real tokens a second, MFU, ETA."""
     parts = [
         f"step {step:>{len(str(steps))}}/{steps}",
         "loss -" if math.isnan(values["train/loss"]) else f"loss {values['train/loss']:.4f}",
@@ -100,14 +99,15 @@ def console_line(step: int, steps: int, values: Values, eta: float) -> str:
 
 
 def _start_wandb(run: Path, config: Config, run_id: str) -> Any:
-    """A W&B run, or None. Online needs a key; without one it is offline, and never asks."""
+    """Start a W&B run, or return None if it is off. Without a key, "auto" runs offline; W&B never
+    prompts for one."""
     if config.wandb == "off":
         return None
     import wandb
 
     online = config.wandb == "online" or (config.wandb == "auto" and _has_key())
     if online and not _has_key():
-        raise UsageError("--wandb online needs a key: set WANDB_API_KEY, or run `wandb login`")
+        raise UsageError("--wandb online needs an API key: set WANDB_API_KEY or run `wandb login`")
     try:
         return wandb.init(
             project=config.wandb_project,
@@ -121,13 +121,13 @@ def _start_wandb(run: Path, config: Config, run_id: str) -> Any:
         )
     except wandb.Error as exc:
         raise TrainError(
-            f"Weights & Biases does not start: {first_line(exc)}; go on with --wandb offline"
+            f"Weights & Biases did not start: {first_line(exc)}; try --wandb offline"
         ) from exc
 
 
 def _has_key() -> bool:
-    """Whether W&B knows an API key: from the environment, or from `wandb login`, which keeps it in
-    the netrc file."""
+    """Whether W&B has an API key: in the environment, or in the netrc file, where `wandb login`
+    stores it."""
     if os.environ.get("WANDB_API_KEY"):
         return True
     host = urlsplit(os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")).hostname or ""

@@ -1,6 +1,5 @@
-"""Spikes of the loss: steps whose loss is far above those before, worth a look at their samples.
-
-Owner of the rule. Sources are judged apart: a batch of chats has another loss than one of charts.
+"""Spikes of the loss: steps whose loss is far above earlier ones, so that their samples are worth a
+look. A step is compared only with steps of the same sources: losses of chats and of charts differ.
 """
 
 from __future__ import annotations
@@ -13,12 +12,12 @@ from typing import Any
 MEMORY = 64
 """Earlier losses of the same sources that a step is compared with."""
 ENOUGH = 16
-"""Losses that must be known before anything is called a spike."""
+"""Earlier losses needed before a step can count as a spike."""
 DEVIATIONS = 8.0
-"""Robust standard deviations above the median. Losses of small batches are skewed: at 4 to 5 a run
-of 1,000 steps warns of what is nothing."""
+"""Robust standard deviations above the median. Losses of small batches are skewed: with 4 to 5, a
+run of 1,000 steps gives false warnings."""
 LEAST = 0.25
-"""Nats above the median that a spike has at least, however quiet the losses are."""
+"""Least height of a spike, in nats above the median, however steady the losses are."""
 
 
 class Spikes:
@@ -28,8 +27,8 @@ class Spikes:
         self._losses: dict[tuple[str, ...], deque[float]] = {}
 
     def height(self, sources: Sequence[str], loss: float) -> float | None:
-        """How many robust deviations a loss is above the earlier ones, where that is a spike; else
-        None. The loss is remembered."""
+        """How many robust deviations a loss is above the earlier ones if it is a spike, else None.
+        The loss is remembered."""
         key = tuple(sorted(set(sources)))
         known = self._losses.setdefault(key, deque(maxlen=MEMORY))
         found = None
@@ -43,7 +42,7 @@ class Spikes:
         return found
 
     def remember(self, lines: Sequence[Mapping[str, Any]]) -> None:
-        """Take in the training lines of a log, as a resumed run does."""
+        """Remember the training lines of a log, when a run is resumed."""
         for line in lines:
             loss = line.get("train/loss")
             if loss is not None:
@@ -51,7 +50,7 @@ class Spikes:
 
 
 def _sources(line: Mapping[str, Any]) -> list[str]:
-    """The sources a training line's batch came from, by its shares."""
+    """The sources of a training line's batch: those with a positive `mix/NAME_share`."""
     return [
         name.removeprefix("mix/").removesuffix("_share")
         for name, share in line.items()

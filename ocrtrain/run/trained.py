@@ -16,7 +16,7 @@ from ocrtrain.state.checkpoint import Checkpoint, newest
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A trained model that is ready to answer."""
+    """A trained model that is ready to answer, and the checkpoint folder it came from."""
 
     model: OcrModel
     tokenizer: Tokenizer
@@ -25,9 +25,8 @@ class TrainedModel:
 
 
 def load_for_inference(path: Path, device: torch.device) -> TrainedModel:
-    """The checkpoint that `path` means (`checkpoint.newest`), verified, in eval mode on `device`.
-
-    Raises TrainError where there is none or it is damaged.
+    """Load a checkpoint, verified, in eval mode on `device`. `path` is a run folder, for its newest
+    checkpoint, or a checkpoint folder. Raises TrainError if there is none or it is damaged.
     """
     checkpoint = Checkpoint.open(newest(path))
     config, tokenizer = checkpoint.config, checkpoint.tokenizer()

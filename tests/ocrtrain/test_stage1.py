@@ -1,4 +1,4 @@
-"""Stage 1 as it is typed, in this process."""
+"""Stage 1 as a command, in this process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ocrtrain.state.run_files import read_sealed
 from tests.support.data import flags, make_inputs, small_config
 
 
-def test_a_tiny_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_stage_1_trains_a_tiny_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     inputs = make_inputs(tmp_path)
     run = tmp_path / "run"
     words = flags(small_config(inputs, run, steps=3, eval_every=0, save_every=0))
@@ -29,7 +29,7 @@ def test_a_tiny_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert [line["step"] for line in trained] == [0, 1, 2]
     model = load_for_inference(run, torch.device("cpu")).model
     assert all(torch.isfinite(parameter).all() for parameter in model.parameters())
-    with pytest.raises(UsageError, match="holds a run already; resume it with --resume"):
+    with pytest.raises(UsageError, match=rf"{run} already .*--resume"):
         main(words)
     assert main([*words, "--resume"]) == 0  # there is nothing left to do
 

@@ -1,4 +1,4 @@
-"""Stage 2 as it is typed, in this process, on the DeepEncoder of a stage 1."""
+"""Stage 2 as a command, in this process, on the DeepEncoder of a stage 1."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 def words(inputs: dict[str, str], run: Path) -> list[str]:
-    """The command, with sizes for milliseconds; whatever makes it stage 2 is left to the preset."""
+    """The flags of a fast run; what makes it stage 2 is left to the preset."""
     sizes = [f"--{name.replace('_', '-')}={value}" for name, value in vars(SMALL_MODEL).items()
              if isinstance(value, int)]  # fmt: skip
     return [
@@ -47,7 +47,7 @@ def words(inputs: dict[str, str], run: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def test_a_tiny_run(inputs: dict[str, str], tmp_path: Path) -> None:
+def test_stage_2_trains_all_parts_but_sam(inputs: dict[str, str], tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert main(words(inputs, run)) == 0
     config = from_json(read_sealed(run / "config.json"))
@@ -69,17 +69,15 @@ def test_a_tiny_run(inputs: dict[str, str], tmp_path: Path) -> None:
     assert (run / f"deepencoder_{STEPS:06d}.safetensors").is_file()
 
 
-def test_without_the_encoder_of_stage_1(inputs: dict[str, str], tmp_path: Path) -> None:
+def test_stage_2_needs_the_encoder_of_stage_1(inputs: dict[str, str], tmp_path: Path) -> None:
     asked = words(inputs, tmp_path / "run")
     at = asked.index("--deepencoder")
-    with pytest.raises(UsageError, match="--freeze sam needs --deepencoder FILE"):
+    with pytest.raises(UsageError, match="--freeze sam needs --deepencoder"):
         main(asked[:at] + asked[at + 2 :])
     assert not (tmp_path / "run").exists()
 
 
-def test_its_full_preset_is_what_stands_without_one(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_full_preset_is_the_default(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UsageError, match="--shards is missing"):
         main(["--out", str(tmp_path / "run")])
     assert Config().batch != presets.stage2().batch  # so that the next line can tell

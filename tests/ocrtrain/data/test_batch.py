@@ -1,4 +1,4 @@
-"""Batches: shifted targets, padding that nobody sees, images that stay with their rows."""
+"""Batches: shifted targets, padding that no token attends to, images in the order of their rows."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def tokenizer() -> Tokenizer:
 
 
 def item(position: int, turns: list[tuple[str, str]], images: int = 0) -> DecodedSample:
-    """A sample whose images tell whose they are: sample p, image n is filled with 10 p + n."""
+    """A sample with recognisable images: image n of sample p is filled with 10 p + n."""
     pixels = tuple(
         np.full((4 + n, 6 + position, 3), 10 * position + n, np.uint8) for n in range(images)
     )
@@ -48,11 +48,11 @@ def make(items: list[DecodedSample], tokenizer: Tokenizer, seq_len: int = 500) -
 
 def pack(rows: list[list[DecodedSample]], tokenizer: Tokenizer, seq_len: int = 500) -> Batch:
     """Several samples a row."""
-    pieces = [
+    samples = [
         [prepare_sample(one, tokenizer=tokenizer, image_size=SIZE, seq_len=seq_len) for one in row]
         for row in rows
     ]
-    return collate(3, pieces, tokenizer=tokenizer, image_size=SIZE)
+    return collate(3, samples, tokenizer=tokenizer, image_size=SIZE)
 
 
 texts = st.text("What blue 12%", min_size=1, max_size=20)
@@ -65,7 +65,9 @@ some_items = st.lists(
 
 @given(items=some_items)
 @settings(max_examples=100, deadline=None)
-def test_rows_are_renderings(tokenizer: Tokenizer, items: list[DecodedSample]) -> None:
+def test_each_row_is_the_rendering_of_its_sample(
+    tokenizer: Tokenizer, items: list[DecodedSample]
+) -> None:
     batch = make(items, tokenizer)
     slots = image_slots(SIZE)
     rendered = [render(i.sample.messages, tokenizer, [slots] * len(i.images)) for i in items]
@@ -93,7 +95,7 @@ def test_rows_are_renderings(tokenizer: Tokenizer, items: list[DecodedSample]) -
 
 @given(items=some_items, data=st.data())
 @settings(max_examples=100, deadline=None)
-def test_packed_rows_are_the_rows_side_by_side(
+def test_a_packed_row_is_its_samples_rows_one_after_the_other(
     tokenizer: Tokenizer, items: list[DecodedSample], data: st.DataObject
 ) -> None:
     cuts = sorted(data.draw(st.sets(st.integers(1, max(1, len(items) - 1)))))
@@ -115,7 +117,9 @@ def test_packed_rows_are_the_rows_side_by_side(
         assert starts == np.cumsum([0, *(part.length for part in row.segments)])[:-1].tolist()
 
 
-def test_ranks_that_hold_parts_know_the_identity_of_the_whole(tokenizer: Tokenizer) -> None:
+def test_the_identity_of_a_batch_follows_from_its_parts_row_identities(
+    tokenizer: Tokenizer,
+) -> None:
     items = [item(n, [("What?", "12" * (n + 1))], n % 2) for n in range(4)]
     whole = make(items, tokenizer)
     halves = [make(items[:2], tokenizer), make(items[2:], tokenizer)]
@@ -124,13 +128,13 @@ def test_ranks_that_hold_parts_know_the_identity_of_the_whole(tokenizer: Tokeniz
     assert len(set(rows)) == 4
 
 
-def test_a_hole_keeps_its_place(tokenizer: Tokenizer) -> None:
+def test_a_masked_sample_keeps_its_place(tokenizer: Tokenizer) -> None:
     items = [item(n, [("What?", "12")], 1) for n in range(3)]
-    pieces = [prepare_sample(i, tokenizer=tokenizer, image_size=SIZE, seq_len=500) for i in items]
-    pieces[1] = masked_sample(items[1].ref, "charts", reason="it is torn", tokenizer=tokenizer)
-    for rows in ([pieces], [[piece] for piece in pieces]):
+    samples = [prepare_sample(i, tokenizer=tokenizer, image_size=SIZE, seq_len=500) for i in items]
+    samples[1] = masked_sample(items[1].ref, "charts", reason="truncated", tokenizer=tokenizer)
+    for rows in ([samples], [[sample] for sample in samples]):
         batch = collate(3, rows, tokenizer=tokenizer, image_size=SIZE)
-        assert [part.skipped for part in batch.segments] == ["", "it is torn", ""]
+        assert [part.skipped for part in batch.segments] == ["", "truncated", ""]
         assert [part.ref for part in batch.skipped] == [items[1].ref]
         assert [part.length for part in batch.segments][1] == 1
         assert len(batch.images) == 2
@@ -140,7 +144,7 @@ def test_a_hole_keeps_its_place(tokenizer: Tokenizer) -> None:
 
 @given(items=some_items, rows=st.integers(1, 7))
 @settings(max_examples=100, deadline=None)
-def test_splitting_loses_nothing(
+def test_micro_batches_are_the_batches_of_their_rows(
     tokenizer: Tokenizer, items: list[DecodedSample], rows: int
 ) -> None:
     batch = make(items, tokenizer)
@@ -155,12 +159,12 @@ def test_splitting_loses_nothing(
         assert part.identity == again.identity  # a micro-batch is the batch of its own rows
 
 
-def test_splitting_into_nothing(tokenizer: Tokenizer) -> None:
-    with pytest.raises(ValueError, match="micro-batches of 0 rows"):
+def test_a_micro_batch_of_no_rows_is_an_error(tokenizer: Tokenizer) -> None:
+    with pytest.raises(ValueError, match=r"micro-batch.*\b0\b"):
         make([item(0, [("a", "b")])], tokenizer).split(0)
 
 
-def test_identity_sees_every_part(tokenizer: Tokenizer) -> None:
+def test_the_identity_depends_on_every_part_of_a_batch(tokenizer: Tokenizer) -> None:
     items = [item(0, [("What?", "12")], 1), item(1, [("blue?", "12 and more")], 1)]
     batch = make(items, tokenizer)
     assert batch.identity == make(items, tokenizer).identity == batch.to("cpu").identity
@@ -182,7 +186,7 @@ def test_identity_sees_every_part(tokenizer: Tokenizer) -> None:
     assert len({batch.identity, *(other.identity for other in others)}) == 9
 
 
-def test_cutting_at_a_turn_takes_its_images(tokenizer: Tokenizer) -> None:
+def test_truncating_at_a_turn_removes_its_images(tokenizer: Tokenizer) -> None:
     messages: list[dict[str, Any]] = []
     for number in range(2):
         user = [{"type": "image"}, {"type": "text", "text": f"blue {number}?"}]
@@ -201,19 +205,22 @@ def test_cutting_at_a_turn_takes_its_images(tokenizer: Tokenizer) -> None:
 
 
 def test_errors_name_the_sample(tokenizer: Tokenizer) -> None:
-    with pytest.raises(UsageError, match=r"charts-000\.tar: sample 000000007: seq_len 1 has"):
+    with pytest.raises(UsageError, match=r"charts-000\.tar: sample 000000007: .*seq_len 1\b"):
         make([item(7, [("What is the value?", "12")], 1)], tokenizer, seq_len=1)
     broken = replace(item(7, [("a", "b")]), sample=Sample([{"role": "user", "content": []}]))
-    with pytest.raises(ShardError, match=r"charts-000\.tar: sample 000000007: roles out of order"):
+    with pytest.raises(ShardError, match=r"charts-000\.tar: sample 000000007: .*role"):
         make([broken], tokenizer)
     missing = replace(item(7, [("a", "b")], 2), images=())
-    with pytest.raises(ShardError, match="sample 000000007: 2 images are placed"):
+    with pytest.raises(ShardError, match=r"sample 000000007: .*\b2 images"):
         make([missing], tokenizer)
-    with pytest.raises(ValueError, match="step 3: a batch, or a row, of no samples"):
-        make([], tokenizer)
+    for rows in ([], [[]]):
+        with pytest.raises(ValueError, match=r"step 3: .*no samples"):
+            collate(3, rows, tokenizer=tokenizer, image_size=SIZE)
 
 
-def test_a_question_without_room_is_a_hole_that_is_counted(tokenizer: Tokenizer) -> None:
+def test_a_question_that_does_not_fit_is_masked_and_counted_as_truncated(
+    tokenizer: Tokenizer,
+) -> None:
     whole = make([item(0, [("What?", "12")], 1)], tokenizer)
     batch = make([item(7, [("What is it? " * 40, "12")], 1), item(0, [("What?", "12")], 1)],
                  tokenizer, seq_len=whole.tokens)  # fmt: skip
@@ -225,7 +232,7 @@ def test_a_question_without_room_is_a_hole_that_is_counted(tokenizer: Tokenizer)
     assert (batch.truncated_turns, batch.supervised) == (1, whole.supervised)
 
 
-def test_to_keeps_everything_else(tokenizer: Tokenizer) -> None:
+def test_moving_a_batch_changes_only_its_device(tokenizer: Tokenizer) -> None:
     batch = make([item(0, [("What?", "12")], 1)], tokenizer)
     moved = batch.to("meta")
     assert moved.input_ids.device.type == moved.images[0].device.type == "meta"

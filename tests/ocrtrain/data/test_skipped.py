@@ -1,4 +1,4 @@
-"""Bad samples are written down before the step that skips them, and replayed."""
+"""Skipped samples are recorded before the step that skips them, and replayed."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pytest
 
 from ocrdata.errors import TrainError
 from ocrtrain.data.skipped import FILE, SkippedSamples
-from tests.support.batches import batch
+from tests.support.batches import SKIPPED_BECAUSE, batch
 
 
-def test_what_was_recorded_is_known_again(tmp_path: Path) -> None:
+def test_recorded_samples_are_loaded_again(tmp_path: Path) -> None:
     first = SkippedSamples(skip=True, limit=5)
     first.record(tmp_path, batch(3, 1, 4))
     first.record(tmp_path, batch(7, 1))
@@ -26,12 +26,14 @@ def test_what_was_recorded_is_known_again(tmp_path: Path) -> None:
     again = SkippedSamples(limit=3)
     again.load(tmp_path)
     assert len(again) == len(first) == 3
-    assert again.reason((3, "charts", 4)) == "digest differs"
+    assert again.reason((3, "charts", 4)) == SKIPPED_BECAUSE
     assert again.reason((4, "charts", 4)) == again.reason((3, "other", 4)) == ""
 
 
-def test_it_is_on_the_disk_before_the_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Synced whole, the file and once its folder: what was skipped must survive a power cut."""
+def test_a_record_is_durable_before_its_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The complete file is synced, and once its folder: a record must survive a power cut."""
     synced: list[tuple[int, int]] = []
     fsync = os.fsync
 
@@ -41,38 +43,37 @@ def test_it_is_on_the_disk_before_the_step(tmp_path: Path, monkeypatch: pytest.M
         fsync(handle)
 
     monkeypatch.setattr(os, "fsync", watched)
-    bad, folder = SkippedSamples(skip=True, limit=9), (tmp_path.stat().st_ino, 0)
+    skipped, folder = SkippedSamples(skip=True, limit=9), (tmp_path.stat().st_ino, 0)
     for step, after in ((3, [folder]), (4, [])):
-        bad.record(tmp_path, batch(step, 1))
+        skipped.record(tmp_path, batch(step, 1))
         status = (tmp_path / FILE).stat()
         assert synced == [(status.st_ino, status.st_size), *after]
         synced.clear()
 
 
-def test_nothing_bad_writes_nothing(tmp_path: Path) -> None:
-    bad = SkippedSamples(skip=True)
-    bad.record(tmp_path, batch(0))
-    bad.load(tmp_path)
-    assert not list(tmp_path.iterdir()) and len(bad) == 0
+def test_a_batch_without_skipped_samples_writes_nothing(tmp_path: Path) -> None:
+    skipped = SkippedSamples(skip=True)
+    skipped.record(tmp_path, batch(0))
+    skipped.load(tmp_path)
+    assert not list(tmp_path.iterdir()) and len(skipped) == 0
 
 
-def test_more_than_the_limit_stops_the_run_and_is_on_record(tmp_path: Path) -> None:
-    bad = SkippedSamples(skip=True, limit=2)
-    bad.record(tmp_path, batch(0, 1, 2))
-    with pytest.raises(TrainError, match=r"step 1: charts-000\.tar: sample 000000003: digest "
-                       r"differs\n.* skipped 3 times, more often than --max-bad 2"):  # fmt: skip
-        bad.record(tmp_path, batch(1, 3))
-    # Typing --resume again does not help; a larger limit does, and looking is always allowed.
-    with pytest.raises(
-        TrainError, match="skipped 3 times, more often than --max-bad 2; repair the"
-    ):
+def test_more_than_the_limit_is_recorded_and_stops_the_run(tmp_path: Path) -> None:
+    skipped = SkippedSamples(skip=True, limit=2)
+    skipped.record(tmp_path, batch(0, 1, 2))
+    limit = r"bad\.jsonl: .*\b3 times.*--max-bad is 2\b"
+    wanted = rf"^step 1: charts-000\.tar: sample 000000003: {SKIPPED_BECAUSE}\n.*{limit}"
+    with pytest.raises(TrainError, match=wanted):
+        skipped.record(tmp_path, batch(1, 3))
+    # Resuming with the same limit fails again; a larger one helps, and reading always works.
+    with pytest.raises(TrainError, match=limit):
         SkippedSamples(skip=True, limit=2).load(tmp_path)
     SkippedSamples(skip=True, limit=3).load(tmp_path)
     SkippedSamples().replay(tmp_path)
     assert len((tmp_path / FILE).read_text().splitlines()) == 3
 
 
-def test_a_torn_line_was_never_acted_on(tmp_path: Path) -> None:
+def test_an_incomplete_last_line_is_removed(tmp_path: Path) -> None:
     SkippedSamples(skip=True, limit=9).record(tmp_path, batch(0, 1, 2))
     path = tmp_path / FILE
     whole = path.read_bytes()
@@ -83,21 +84,21 @@ def test_a_torn_line_was_never_acted_on(tmp_path: Path) -> None:
     assert path.read_bytes() == whole[: whole.index(b"\n") + 1]
 
 
-def test_who_only_looks_mends_nothing(tmp_path: Path) -> None:
+def test_replaying_repairs_nothing(tmp_path: Path) -> None:
     SkippedSamples(skip=True, limit=9).record(tmp_path, batch(0, 1, 2))
     path = tmp_path / FILE
     path.write_bytes(path.read_bytes()[:-5])
-    torn = path.read_bytes()
+    incomplete = path.read_bytes()
     found = SkippedSamples()
     found.replay(tmp_path)
-    assert (len(found), path.read_bytes()) == (1, torn)
+    assert (len(found), path.read_bytes()) == (1, incomplete)
     path.write_bytes(b"\xff\n")
-    with pytest.raises(TrainError, match=r"bad\.jsonl: line 1 is not a record of a skipped sample"):
+    with pytest.raises(TrainError, match=r"bad\.jsonl: line 1\b"):
         found.replay(tmp_path)
 
 
 @pytest.mark.parametrize("line", ["nonsense", "{}", "[]", '{"step": "x"}', "\x00"])
-def test_a_damaged_record_is_an_error(tmp_path: Path, line: str) -> None:
+def test_a_damaged_line_is_an_error(tmp_path: Path, line: str) -> None:
     (tmp_path / FILE).write_text(line + "\n")
-    with pytest.raises(TrainError, match=r"bad\.jsonl: line 1 is not a record of a skipped sample"):
+    with pytest.raises(TrainError, match=r"bad\.jsonl: line 1\b"):
         SkippedSamples().load(tmp_path)

@@ -1,4 +1,4 @@
-"""What a config opens: slices against a list's, shares, names, and mistakes in one line."""
+"""The shards a config opens: slices compared with those of a list, weights, names, mistakes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def written(found: slice) -> str:
 
 @given(default=slices, own=st.one_of(st.none(), slices), flag=st.sampled_from(["shards", "val"]))
 @settings(max_examples=60, deadline=None)
-def test_a_specs_own_slice_wins_and_the_default_counts_without_one(
+def test_a_spec_without_its_own_slice_gets_the_default_slice(
     inputs: dict[str, str], default: slice, own: slice | None, flag: str
 ) -> None:
     spec = inputs["shards"] + (written(own) if own is not None else "")
@@ -40,7 +40,7 @@ def test_a_specs_own_slice_wins_and_the_default_counts_without_one(
         "val": {"val": (spec,), "val_slice": written(default)},
     }[flag]  # type: ignore[assignment]
     config = replace(small_config(inputs, Path("unused")), **values)  # type: ignore[arg-type]
-    # What is named for validation is meant whole; only what is trained on has a default slice.
+    # Shards named for validation are used whole; only training shards have a default slice.
     without = default if flag == "shards" else slice(None)
     wanted = list(range(60))[own if own is not None else without]
     if not wanted:
@@ -52,7 +52,7 @@ def test_a_specs_own_slice_wins_and_the_default_counts_without_one(
     assert {name: positions(shards) for name, shards in found.items()} == {"squares": wanted}
 
 
-def test_all_of_it_is_a_slice_too(inputs: dict[str, str]) -> None:
+def test_a_full_slice_overrides_the_default(inputs: dict[str, str]) -> None:
     config = two_sources(
         inputs, shards=(inputs["shards"] + "[:]",), text=(inputs["text"] + "[:]",),
         train_slice="[:5]", text_train_slice="[:5]",
@@ -64,7 +64,7 @@ def test_all_of_it_is_a_slice_too(inputs: dict[str, str]) -> None:
     }
 
 
-def test_each_flag_has_its_own_default(inputs: dict[str, str]) -> None:
+def test_each_flag_has_its_own_default_slice(inputs: dict[str, str]) -> None:
     config = two_sources(
         inputs, shards=(inputs["shards"],), text=(inputs["text"],), val=(), val_text=(),
         train_slice="[:11]", val_slice="[11:15]", text_train_slice="[:7]",
@@ -79,8 +79,10 @@ def test_each_flag_has_its_own_default(inputs: dict[str, str]) -> None:
     }  # fmt: skip
 
 
-def test_what_is_trained_on_is_not_validated_on_unasked(inputs: dict[str, str]) -> None:
-    """Without --val the slice of --val-slice counts, whichever slice --shards carries."""
+def test_without_val_the_default_slice_of_the_training_set_validates(
+    inputs: dict[str, str],
+) -> None:
+    """--val-slice applies to the whole set, whatever slice --shards has."""
     config = two_sources(
         inputs, shards=(inputs["shards"] + "[:48]",), text=(inputs["text"] + "[:30]",), val=(),
         val_text=(), val_slice="[48:]", text_val_slice="[30:]",
@@ -101,23 +103,23 @@ def test_several_tars_are_one_set_with_the_slice_of_the_last(inputs: dict[str, s
         assert positions(sources.validation["squares"]) == list(range(50, 60))
 
 
-def test_a_set_that_no_slice_reaches_is_told(inputs: dict[str, str]) -> None:
-    """Several sets are one source: the default slice, of them together, may end before the last."""
+def test_a_slice_that_leaves_out_a_whole_set_is_refused(inputs: dict[str, str]) -> None:
+    """Several sets are one source: the default slice of all of them may end before the last."""
     both = (inputs["text"], inputs["shards"])
     config = two_sources(inputs, text=both, text_train_slice="[:41]")
     assert len(open_sources(config).train["sums"]) == 41
-    with pytest.raises(UsageError, match=r"--text names 2 sets, .* takes no sample of .*squares"):
+    with pytest.raises(UsageError, match=r"^--text .*\b2 sets.*squares"):
         open_sources(replace(config, text_train_slice="[:40]"))
-    with pytest.raises(
-        UsageError, match=r"takes no sample of .*sums; .* --text-train-slice '\[:\]'"
-    ):
+    with pytest.raises(UsageError, match=r"sums.* --text-train-slice '\[:\]'"):
         open_sources(replace(config, text_train_slice="[40:]"))
     config = replace(config, shards=both, text=(), text_ratio=TEXT_RATIO, train_slice="[:9]")
-    with pytest.raises(UsageError, match=r"--shards names 2 sets, and --train-slice"):
+    with pytest.raises(UsageError, match=r"^--shards .*\b2 sets.*--train-slice"):
         open_sources(config)
 
 
-def test_an_empty_slice_says_which_flag(inputs: dict[str, str], tmp_path: Path) -> None:
+def test_an_empty_slice_is_an_error_that_names_its_flag(
+    inputs: dict[str, str], tmp_path: Path
+) -> None:
     config = small_config(inputs, tmp_path / "run", val=(inputs["shards"] + "[100:]",))
     with pytest.raises(UsageError, match=r"--val .* holds no samples"):
         open_sources(config)
@@ -131,7 +133,7 @@ def test_an_empty_slice_says_which_flag(inputs: dict[str, str], tmp_path: Path) 
         open_sources(two_sources(inputs, val_text=nothing))
 
 
-def test_what_is_suggested_for_several_sets_can_be_typed_too(inputs: dict[str, str]) -> None:
+def test_the_slice_suggested_for_several_sets_works(inputs: dict[str, str]) -> None:
     config = two_sources(inputs, val_text=(inputs["shards"], inputs["text"]))
     assert len(open_sources(config).validation["squares-2"]) == 100
     config = replace(config, val_text=(), text_val_slice="[500:]", text=config.val_text)
@@ -142,7 +144,7 @@ def test_what_is_suggested_for_several_sets_can_be_typed_too(inputs: dict[str, s
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_what_an_empty_slice_suggests_can_be_typed(inputs: dict[str, str], count: int) -> None:
+def test_the_slices_suggested_for_an_empty_one_work(inputs: dict[str, str], count: int) -> None:
     tars = [inputs["shards"].replace("*", f"{number:03d}") for number in range(count)]
     config = small_config(inputs, Path("unused"), val=(*tars[:-1], tars[-1] + "[5:5]"))
     with pytest.raises(UsageError) as caught:
@@ -154,48 +156,48 @@ def test_what_an_empty_slice_suggests_can_be_typed(inputs: dict[str, str], count
 
 
 @pytest.mark.parametrize("text", [True, False])
-def test_what_is_trained_on_opens_without_what_validates(
+def test_training_sources_open_without_the_validation_shards(
     inputs: dict[str, str], text: bool
 ) -> None:
     none: dict[str, object] = {} if text else {"text": (), "val_text": ()}
     wanted = open_sources(two_sources(inputs, **none))
     found = open_training(two_sources(inputs, **none, val=("gone.tar",)))
-    assert (found.shares, found.validation) == (wanted.shares, {})
+    assert (found.weights, found.validation) == (wanted.weights, {})
     assert list(found.train) == list(wanted.train)
     assert [view.digest for view in found.train.values()] == [
         view.digest for view in wanted.train.values()
     ]
 
 
-def test_shards_that_are_not_there(inputs: dict[str, str], tmp_path: Path) -> None:
+def test_missing_shards_are_an_error(inputs: dict[str, str], tmp_path: Path) -> None:
     absent = (str(tmp_path / "absent-*.tar"),)
     for name in ("shards", "val", "text", "val_text"):
-        with pytest.raises(SpecError, match="the pattern matches nothing"):
+        with pytest.raises(SpecError, match=r"absent-\*\.tar"):
             open_sources(two_sources(inputs, **{name: absent}))
 
 
-def test_shares(inputs: dict[str, str]) -> None:
+def test_weights_follow_the_text_ratio(inputs: dict[str, str]) -> None:
     ratio = Fraction(2, 7)
     mixed = open_sources(two_sources(inputs, text_ratio=ratio))
-    assert mixed.shares == {"squares": ((0, 1 - ratio),), "sums": ((0, ratio),)}
+    assert mixed.weights == {"squares": ((0, 1 - ratio),), "sums": ((0, ratio),)}
     alone = open_sources(small_config(inputs, Path("unused"), text_ratio=ratio))
-    assert alone.shares == {"squares": Fraction(1)}
+    assert alone.weights == {"squares": Fraction(1)}
     assert list(alone.train) == list(alone.validation) == ["squares"]
 
 
 @pytest.mark.parametrize("mix", ["batch", "sample"])
-def test_a_text_share_of_nothing_gives_no_text(inputs: dict[str, str], mix: str) -> None:
+def test_a_text_ratio_of_zero_gives_no_text(inputs: dict[str, str], mix: str) -> None:
     config = two_sources(inputs, text_ratio=Fraction(0), mix=mix)
     plan = make_plan(config, open_sources(config))
     assert plan.rows_per_source() == [STEPS * config.batch, 0]
 
 
-def test_sources_of_one_name_are_numbered(inputs: dict[str, str]) -> None:
+def test_sources_with_the_same_name_are_numbered(inputs: dict[str, str]) -> None:
     same = (inputs["shards"] + "[30:40]",)
     config = two_sources(inputs, text=same, val_text=same, text_ratio=Fraction(1, 3))
     sources = open_sources(config)
     assert list(sources.train) == list(sources.validation) == ["squares", "squares-2"]
-    assert sources.shares == {
+    assert sources.weights == {
         "squares": ((0, Fraction(2, 3)),), "squares-2": ((0, Fraction(1, 3)),)
     }  # fmt: skip
     assert positions(sources.train["squares-2"]) == list(range(30, 40))
@@ -209,7 +211,7 @@ def test_sources_of_one_name_are_numbered(inputs: dict[str, str]) -> None:
     )
 
 
-def test_the_plan_names_shards_that_open_to_the_same_rows(inputs: dict[str, str]) -> None:
+def test_the_specs_in_a_plan_open_the_same_samples(inputs: dict[str, str]) -> None:
     config = two_sources(inputs, shards=(inputs["shards"] + "[40:3:-2]",), mix="sample", seed=4)
     sources = open_sources(config)
     recipe = make_plan(config, sources).to_json()

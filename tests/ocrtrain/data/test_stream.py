@@ -1,5 +1,4 @@
-"""From shards to batches: the law that a batch is a function of the plan and the step, and shared
-images against the bytes themselves."""
+"""From shards to batches: a batch is a function of the plan and the step; and shared samples."""
 
 from __future__ import annotations
 
@@ -74,7 +73,7 @@ def test_a_batch_is_a_function_of_plan_and_step(
     assert [stream.batch(step).identity for step in order] == [wanted[step] for step in order]
 
 
-def test_what_the_plan_does_not_hold_changes_no_batch(
+def test_settings_outside_the_plan_change_no_batch(
     identities: tuple[Config, list[str]],
 ) -> None:
     config, wanted = identities
@@ -86,7 +85,7 @@ def test_what_the_plan_does_not_hold_changes_no_batch(
 @pytest.mark.parametrize(
     "values", [{"seed": 1}, {"image_size": 128}, {"text_ratio": Fraction(1, 2)}, {"batch": 3}]
 )
-def test_what_it_does_hold_changes_them(
+def test_settings_in_the_plan_change_batches(
     identities: tuple[Config, list[str]], values: dict[str, object]
 ) -> None:
     config, before = identities
@@ -108,7 +107,7 @@ def test_copies_of_the_shards_elsewhere_give_the_same_batches(
     assert [stream.batch(step).identity for step in range(STEPS)] == wanted
 
 
-def test_rows_are_cut_to_the_row_length(inputs: dict[str, str]) -> None:
+def test_samples_are_truncated_to_seq_len(inputs: dict[str, str]) -> None:
     whole, short = make_stream(two_sources(inputs)), make_stream(two_sources(inputs, seq_len=20))
     for step in range(STEPS):
         tokens, batch = whole.batch(step).tokens, short.batch(step)
@@ -118,13 +117,13 @@ def test_rows_are_cut_to_the_row_length(inputs: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("step", [-1, STEPS])
-def test_steps_outside_the_plan(inputs: dict[str, str], step: int) -> None:
-    with pytest.raises(IndexError, match=f"of a plan of {STEPS} steps"):
+def test_a_step_outside_the_plan_is_an_error(inputs: dict[str, str], step: int) -> None:
+    with pytest.raises(IndexError, match=rf"\b{STEPS} steps"):
         make_stream(two_sources(inputs)).batch(step)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_damaged_sample_stops_its_own_step_and_is_named(
+def test_a_damaged_sample_is_an_error_at_its_own_step(
     inputs: dict[str, str], tmp_path: Path, workers: int
 ) -> None:
     for path in Path(inputs["shards"]).parent.glob("squares-*"):
@@ -165,7 +164,7 @@ rows_of_images = st.lists(
 
 @given(train=rows_of_images, text=rows_of_images, validation=rows_of_images, data=st.data())
 @settings(max_examples=15, deadline=None)
-def test_shared_samples_are_those_with_equal_bytes(
+def test_shared_samples_are_those_with_the_same_bytes(
     train: list[list[int]], text: list[list[int]], validation: list[list[int]], data: st.DataObject
 ) -> None:
     with tempfile.TemporaryDirectory() as name:
@@ -180,7 +179,7 @@ def test_shared_samples_are_those_with_equal_bytes(
             views[kind] = view[first:]
         sources = Sources(
             train={"train": views["train"], "text": views["text"]},
-            shares={"train": Fraction(1, 2), "text": Fraction(1, 2)},
+            weights={"train": Fraction(1, 2), "text": Fraction(1, 2)},
             validation={"val": views["val"], "train": views["train"][:2]},
         )
 

@@ -1,4 +1,4 @@
-"""A run that goes on elsewhere: workers and world sizes, bad samples and their holes."""
+"""Resuming the stream of batches: other workers and world sizes, skipped samples."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ STOP = 6
 
 
 def read_ranks(config: Config, workers: int, world: int, steps: range) -> list[tuple[str, State]]:
-    """Each step's global identity and the state to save after it, from `world` ranks that each
-    have loaders of their own."""
+    """Each step's global identity and the state to save after it, from `world` ranks, each with
+    its own prefetcher."""
     streams = [make_stream(config) for _ in range(world)]
     loaders = [
         Prefetcher(
@@ -63,7 +63,9 @@ def read_ranks(config: Config, workers: int, world: int, steps: range) -> list[t
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_any_workers_and_world_size_go_on_from_any_other(inputs: dict[str, str], kind: str) -> None:
+def test_any_workers_and_world_size_continue_from_any_other(
+    inputs: dict[str, str], kind: str
+) -> None:
     config = two_sources(inputs, batch=4, **KINDS[kind])
     stream = make_stream(config)
     whole = [stream.batch(step) for step in range(STEPS)]
@@ -89,7 +91,7 @@ def test_any_workers_and_world_size_go_on_from_any_other(inputs: dict[str, str],
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_over_a_run_nothing_is_lost_or_repeated(inputs: dict[str, str], kind: str) -> None:
+def test_an_epoch_loses_and_repeats_no_sample(inputs: dict[str, str], kind: str) -> None:
     config = two_sources(inputs, batch=4, at_end="stop", steps=100, **KINDS[kind])
     stream = make_stream(config)
     drawn = Counter(
@@ -102,8 +104,8 @@ def test_over_a_run_nothing_is_lost_or_repeated(inputs: dict[str, str], kind: st
     assert sum(source == ended.name for source, _ in drawn) > ended.size - 3 * config.batch
 
 
-def test_ranks_that_cannot_share(inputs: dict[str, str]) -> None:
-    with pytest.raises(UsageError, match="a batch of 4 rows cannot be shared out among 3 ranks"):
+def test_a_batch_that_does_not_divide_among_ranks_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"\b4 rows.*\b3 ranks"):
         rank_rows(4, 0, 3)
     for rank, world in ((2, 2), (-1, 2), (0, 0)):
         with pytest.raises(UsageError, match=f"rank {rank} of {world}"):
@@ -111,7 +113,7 @@ def test_ranks_that_cannot_share(inputs: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("pack", [False, True])
-def test_a_skipped_sample_leaves_a_hole_and_no_other_takes_its_place(
+def test_a_skipped_sample_is_masked_and_not_replaced(
     inputs: dict[str, str], tmp_path: Path, pack: bool
 ) -> None:
     spec = damaged(inputs, tmp_path, 17)
@@ -119,57 +121,59 @@ def test_a_skipped_sample_leaves_a_hole_and_no_other_takes_its_place(
     config = small_config(inputs, tmp_path / "run", shards=(spec + "[:48]",), **values)
     sources, tokenizer = open_sources(config), load_tokenizer(config.tokenizer)
     plan = plan_run(config, sources, tokenizer).plan
-    skipping = Stream(plan, sources, config, tokenizer=tokenizer, bad=SkippedSamples(skip=True))
-    sound = make_stream(small_config(inputs, tmp_path / "run", **values))
-    holes = 0
+    skipping = Stream(plan, sources, config, tokenizer=tokenizer, skipped=SkippedSamples(skip=True))
+    intact = make_stream(small_config(inputs, tmp_path / "run", **values))
+    masked = 0
     for step in range(12):
-        found, whole = skipping.batch(step), sound.batch(step)
+        found, whole = skipping.batch(step), intact.batch(step)
         assert [part.ref for part in found.segments] == [part.ref for part in whole.segments]
         for part in found.segments:
             assert bool(part.skipped) == (part.ref.position == 17)
-            holes += bool(part.skipped)
+            masked += bool(part.skipped)
             if part.skipped:
-                assert "digest differs" in part.skipped and part.length == 1
+                assert part.length == 1
         assert len(found.skipped) == sum(part.ref.position == 17 for part in whole.segments)
         if not found.skipped:
             assert found.identity == whole.identity
-    assert holes
+    assert masked
 
 
-def test_a_known_bad_sample_is_not_read_again(inputs: dict[str, str], tmp_path: Path) -> None:
-    """What was skipped stays skipped where the shard has been mended since."""
+def test_a_recorded_skipped_sample_is_not_read_again(
+    inputs: dict[str, str], tmp_path: Path
+) -> None:
+    """A skipped sample stays skipped even if the shard has been repaired since."""
     spec = damaged(inputs, tmp_path, 17)
     config = small_config(inputs, tmp_path, shards=(spec + "[:48]",), bad_samples="skip")
     sources, tokenizer = open_sources(config), load_tokenizer(config.tokenizer)
     plan = plan_run(config, sources, tokenizer).plan
     first = SkippedSamples(skip=True, limit=9)
-    stream = Stream(plan, sources, config, tokenizer=tokenizer, bad=first)
+    stream = Stream(plan, sources, config, tokenizer=tokenizer, skipped=first)
     before = [stream.batch(step) for step in range(12)]
     for batch in before:
         first.record(tmp_path, batch)
     again = SkippedSamples(limit=9)
     again.load(tmp_path)
     assert len(again) == 1
-    sound = small_config(inputs, tmp_path)
-    replayed = Stream(plan, open_sources(sound), sound, tokenizer=tokenizer, bad=again)
+    intact = small_config(inputs, tmp_path)
+    replayed = Stream(plan, open_sources(intact), intact, tokenizer=tokenizer, skipped=again)
     assert [replayed.batch(step).identity for step in range(12)] == [b.identity for b in before]
 
 
-def test_a_shard_that_is_gone_is_never_skipped(inputs: dict[str, str], tmp_path: Path) -> None:
+def test_a_missing_shard_is_never_skipped(inputs: dict[str, str], tmp_path: Path) -> None:
     spec = damaged(inputs, tmp_path, 17)
     config = small_config(inputs, tmp_path / "run", shards=(spec + "[:48]",))
     sources, tokenizer = open_sources(config), load_tokenizer(config.tokenizer)
     plan = plan_run(config, sources, tokenizer).plan
-    stream = Stream(plan, sources, config, tokenizer=tokenizer, bad=SkippedSamples(skip=True))
+    stream = Stream(plan, sources, config, tokenizer=tokenizer, skipped=SkippedSamples(skip=True))
     for path in tmp_path.glob("squares-*.tar"):
         path.unlink()
-    with pytest.raises(TransportError, match="the file is gone"):
+    with pytest.raises(TransportError, match=r"squares-00\d\.tar"):
         for step in range(12):
             stream.batch(step)
 
 
 class Interrupted(SkippedSamples):
-    """Asked about a sample, it does what another worker and another program do meanwhile."""
+    """Does something, when asked about a sample, that another worker or program would do."""
 
     def __init__(self, meanwhile: Callable[[], None]) -> None:
         super().__init__(skip=True)
@@ -180,11 +184,11 @@ class Interrupted(SkippedSamples):
         return super().reason(occurrence)
 
 
-def test_an_index_that_was_replaced_is_never_skipped(
+def test_a_replaced_index_is_never_skipped(
     inputs: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The rows of a shard are let go of while one of its samples is on its way, and the index they
-    are read from again is another shard's: no sample's fault."""
+    """The index of a shard is evicted while one of its samples is being read, and the file it is
+    reloaded from is another shard's. That is the fault of no single sample."""
     spec = damaged(inputs, tmp_path, 17)
     config = small_config(inputs, tmp_path / "run", shards=(spec + "[20:40]",), batch=1)
     sources, tokenizer = open_sources(config), load_tokenizer(config.tokenizer)
@@ -196,33 +200,33 @@ def test_an_index_that_was_replaced_is_never_skipped(
         shutil.copy(tmp_path / "squares-000.index.parquet", tmp_path / "squares-001.index.parquet")
         shards.shard_set.index(2)
 
-    stream = Stream(plan, sources, config, tokenizer=tokenizer, bad=Interrupted(meanwhile))
-    with pytest.raises(ShardError, match="is not the one there was when the set was op") as caught:
+    stream = Stream(plan, sources, config, tokenizer=tokenizer, skipped=Interrupted(meanwhile))
+    with pytest.raises(ShardError, match=r"squares-001.*index") as caught:
         stream.batch(0)
     assert caught.value.key == ""
 
 
-def test_holes_stay_where_they_were_in_a_slice_from_the_middle(
+def test_a_resumed_run_masks_the_same_samples_of_a_slice_after_repairs(
     inputs: dict[str, str], tmp_path: Path
 ) -> None:
-    """A run over damaged shards goes on from an earlier state after they were mended: it trains on
-    the same batches once more, and anybody rebuilds them. Positions count in the whole set."""
+    """A run over damaged shards, resumed from an earlier state after they were repaired, trains on
+    the same batches again, and they can be rebuilt. Positions count in the whole set."""
     moved = {**inputs, "shards": str(tmp_path / "squares-*.tar")}
     for path in Path(inputs["shards"]).parent.glob("squares-*"):
         shutil.copy(path, tmp_path)
-    bad = range(7, 48, 5)
-    break_images(moved["shards"], bad)
+    broken = range(7, 48, 5)
+    break_images(moved["shards"], broken)
     values = {"shards": (moved["shards"],), "train_slice": "[5:48]", "save_every": 2,
               "bad_samples": "skip", "max_bad": 99}  # fmt: skip
     run = trained_run(moved, tmp_path / "run", stop_at=6, **values)
     trained = (run / "batches.jsonl").read_text().splitlines()
     record = (run / "bad.jsonl").read_text()
-    holes = [(line["step"], line["position"]) for line in map(json.loads, record.splitlines())]
-    assert {position for _, position in holes} <= set(bad)
-    assert {step for step, _ in holes} & {2, 3, 4, 5}
+    masked = [(line["step"], line["position"]) for line in map(json.loads, record.splitlines())]
+    assert {position for _, position in masked} <= set(broken)
+    assert {step for step, _ in masked} & {2, 3, 4, 5}
     for step in (4, 6):
         shutil.rmtree(checkpoint.step_folder(run, step))
-    break_images(moved["shards"], bad)
+    break_images(moved["shards"], broken)
     assert train(config_of(moved, run, **values), resume=True) == 0
     assert (run / "bad.jsonl").read_text() == record
     lines = (run / "batches.jsonl").read_text().splitlines()
@@ -232,4 +236,4 @@ def test_holes_stay_where_they_were_in_a_slice_from_the_middle(
         shown = rebuild(RebuildRequest(run, step))
         assert (shown.identity, shown.problem) == (line["identity"], None)
         replayed += [(step, segment.ref.position) for segment in shown.batch.skipped]
-    assert replayed == holes
+    assert replayed == masked

@@ -1,4 +1,4 @@
-"""The record of batches: one line a step, cut back at a resume, believed when read."""
+"""`batches.jsonl`: one line a step, cut back when a run is resumed, checked when read."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from tests.support.batches import batch
 
 
 def write(run: Path, steps: range, *, samples: bool = False) -> None:
-    record = BatchLog(run, samples=samples)
+    log = BatchLog(run, samples=samples)
     for step in steps:
-        record.write(batch(step))
-    record.sync()
-    record.close()
+        log.write(batch(step))
+    log.sync()
+    log.close()
 
 
 def lines(run: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in (run / FILE).read_text().splitlines()]
 
 
-def test_a_line_a_step(tmp_path: Path) -> None:
+def test_every_step_has_a_line(tmp_path: Path) -> None:
     write(tmp_path, range(4))
     assert [line["step"] for line in lines(tmp_path)] == [0, 1, 2, 3]
     assert lines(tmp_path)[2] == {"step": 2, "identity": batch(2).identity}
@@ -32,7 +32,7 @@ def test_a_line_a_step(tmp_path: Path) -> None:
     assert identity_at(tmp_path, 4) == ""
 
 
-def test_the_newest_line(tmp_path: Path) -> None:
+def test_the_newest_line_is_the_last_complete_one(tmp_path: Path) -> None:
     assert newest(tmp_path) is None
     write(tmp_path, range(4))
     assert newest(tmp_path) == (3, batch(3).identity)
@@ -59,23 +59,23 @@ def test_a_resume_writes_what_an_unbroken_run_would(tmp_path: Path, step: int) -
     assert (tmp_path / FILE).read_bytes() == whole
 
 
-def test_without_a_record(tmp_path: Path) -> None:
+def test_a_missing_file_has_no_lines(tmp_path: Path) -> None:
     cut_back(tmp_path, 3)
     assert identity_at(tmp_path, 0) == ""
     assert not list(tmp_path.iterdir())
 
 
-def test_a_line_that_was_taken_out(tmp_path: Path) -> None:
+def test_a_removed_line_is_an_error(tmp_path: Path) -> None:
     write(tmp_path, range(5))
     path = tmp_path / FILE
     kept = path.read_text().splitlines(keepends=True)
     path.write_text("".join(kept[:2] + kept[3:]))
     assert identity_at(tmp_path, 3) == batch(3).identity
-    with pytest.raises(TrainError, match=r"line 3 is of step 3 and none before it of step 2"):
+    with pytest.raises(TrainError, match=r"batches\.jsonl: line 3\b.*\bstep 3\b.*\bstep 2\b"):
         identity_at(tmp_path, 2)
 
 
-def test_bytes_that_are_no_text(tmp_path: Path) -> None:
+def test_bytes_that_are_not_text_are_an_error(tmp_path: Path) -> None:
     write(tmp_path, range(3))
     path = tmp_path / FILE
     data = bytearray(path.read_bytes())
@@ -87,7 +87,7 @@ def test_bytes_that_are_no_text(tmp_path: Path) -> None:
         cut_back(tmp_path, 2)
 
 
-def test_a_damaged_line_is_an_error_and_a_torn_one_is_not(tmp_path: Path) -> None:
+def test_a_damaged_line_is_an_error_and_an_incomplete_last_line_is_not(tmp_path: Path) -> None:
     write(tmp_path, range(3))
     path = tmp_path / FILE
     whole = path.read_text()

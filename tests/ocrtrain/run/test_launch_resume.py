@@ -1,4 +1,4 @@
-"""Going on with a run: what a resume may change, what it refuses, and what it clears away."""
+"""Resuming a run: what may change, what is refused, and what is cleaned up."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def unbroken(inputs: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture(scope="module")
 def stopped(inputs: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run stopped at its second state; tests work on copies."""
+    """A run stopped at step 2; tests work on copies."""
     run = tmp_path_factory.mktemp("stopped") / "run"
     torch.set_num_threads(1)
     assert train(small_config(inputs, run, stop_at=2)) == 0
@@ -59,7 +59,7 @@ def run(stopped: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(stopped, tmp_path / "run"))
 
 
-def go_on(run: Path, *words: str) -> int:
+def resume(run: Path, *words: str) -> int:
     """What `python -m ocrtrain.stage1 --out RUN --resume WORDS` does."""
     typed = ["--preset", "tiny", "--out", str(run), "--resume", *words]
     return start(parse(typed, stage1, prog="stage1", description=""))
@@ -74,45 +74,45 @@ def test_resume_without_a_run_starts_what_was_typed(
     assert losses(run) == losses(unbroken)
 
 
-def test_resume_needs_nothing_but_the_folder(
+def test_resume_needs_only_the_run_folder(
     run: Path, unbroken: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert go_on(run) == 0
+    assert resume(run) == 0
     printed = capsys.readouterr().out
     assert f"resuming at step 2 from {run / 'checkpoints' / 'step_000002'}" in printed
     assert f"done: 12 steps in {run}" in printed
-    assert "this machine differs" not in printed
+    assert "last bits" not in printed
     assert losses(run) == losses(unbroken)
     assert saved_config(run) == replace(saved_config(unbroken), out=str(run))
 
 
-def test_typing_every_setting_again_changes_nothing(
+def test_typing_all_settings_again_changes_nothing(
     inputs: dict[str, str], run: Path, unbroken: Path
 ) -> None:
     typed = [*flags(small_config(inputs, run)), "--resume"]
-    assert "--vocab-size 0 " in " ".join(typed) + " "  # the run has 300 by now
+    assert "--vocab-size 0 " in " ".join(typed) + " "  # the tokenizer's, which is 300
     assert start(parse(typed, stage1, prog="stage1", description="")) == 0
     assert losses(run) == losses(unbroken)
     assert saved_config(run).model.vocab_size == 300
 
 
-def test_the_vocabulary_of_the_run_may_be_typed_and_no_other(run: Path) -> None:
-    with pytest.raises(UsageError, match="--vocab-size: 300 in the run, 301 given"):
-        go_on(run, "--vocab-size", "301")
-    assert go_on(run, "--vocab-size", "300") == 0
+def test_only_the_vocabulary_size_of_the_run_may_be_typed(run: Path) -> None:
+    with pytest.raises(UsageError, match=r"--vocab-size: 300 .*\b301\b"):
+        resume(run, "--vocab-size", "301")
+    assert resume(run, "--vocab-size", "300") == 0
 
 
-def test_what_no_batch_depends_on_may_change(run: Path, unbroken: Path) -> None:
+def test_settings_that_no_batch_depends_on_may_change(run: Path, unbroken: Path) -> None:
     words = ["--workers", "0", "--eval-every", "5", "--save-every", "3", "--keep", "1", "--device",
              "auto", "--wandb-project", "other", "--stop-at", "7"]  # fmt: skip
-    assert go_on(run, *words) == 0
+    assert resume(run, *words) == 0
     config = saved_config(run)
     assert (config.workers, config.eval_every, config.save_every, config.keep) == (0, 5, 3, 1)
     assert (config.device, config.wandb_project, config.stop_at) == ("auto", "other", 7)
     assert [folder.name for folder in checkpoint.complete_checkpoints(run)] == ["step_000007"]
     assert losses(run) == losses(unbroken)[:7]
     assert [m["step"] for m in run_log.read(run) if "val/loss" in m] == [0, 5]
-    assert go_on(run) == 0  # the stop was had
+    assert resume(run) == 0  # the saved --stop-at no longer counts
     assert losses(run) == losses(unbroken)
 
 
@@ -123,7 +123,7 @@ FIXED = [
 
 
 def another(config: Config, name: str) -> Any:
-    """Another value that is legal by itself."""
+    """Another valid value for a setting."""
     value = getattr(config, name)
     if name in CHOICES and name != "freeze":
         return next(choice for choice in CHOICES[name] if choice != value)
@@ -143,7 +143,7 @@ def another(config: Config, name: str) -> Any:
     return others[type(value)]()
 
 
-def test_what_may_change_is_what_is_listed_here() -> None:
+def test_exactly_these_settings_may_change() -> None:
     assert {
         "eval_every", "save_every", "keep", "stop_at", "workers", "device", "wandb",
         "wandb_project", "shards", "text", "val", "val_text", "log_samples", "bad_samples",
@@ -158,17 +158,17 @@ def test_every_other_setting_is_refused_by_name(stopped: Path, name: str) -> Non
     asked = replace(config, **{name: another(config, name)})
     with pytest.raises(UsageError) as caught:
         start(ParsedFlags(asked, frozenset({name, "out"}), resume=True))
-    first, difference, *remedy = str(caught.value).split("\n")
-    assert first == f"{stopped} was started with other settings:"
+    first, difference, remedy = str(caught.value).split("\n")
+    assert first.startswith(f"{stopped} ")
     was, wanted = getattr(config, name), getattr(asked, name)
-    assert difference == f"  {flag_name(name)}: {was} in the run, {wanted} given"
-    assert remedy == ["  leave them out to go on with the run, or choose another --out"]
+    assert difference.startswith(f"  {flag_name(name)}: {was} ") and f" {wanted} " in difference
+    assert "--out" in remedy
     assert contents(stopped) == before
 
 
-def test_the_other_stage_does_not_go_on_with_a_run(run: Path) -> None:
+def test_a_run_of_the_other_stage_is_refused(run: Path) -> None:
     typed = ["--out", str(run), "--resume"]
-    with pytest.raises(UsageError, match="holds a run of stage1, not of stage2"):
+    with pytest.raises(UsageError, match=rf"{run} .*\bstage1\b.*\bstage2\b.*--out"):
         start(parse(typed, stage2, prog="stage2", description=""))
 
 
@@ -180,13 +180,13 @@ def test_shards_may_move_to_another_disk(
     for path in Path(inputs["shards"]).parent.glob("squares-*"):
         (moved / path.name).write_bytes(path.read_bytes())
     spec = str(moved / "squares-*.tar")
-    assert go_on(run, "--shards", spec + "[:48]", "--val", spec + "[48:]") == 0
+    assert resume(run, "--shards", spec + "[:48]", "--val", spec + "[48:]") == 0
     assert losses(run) == losses(unbroken)
 
 
-def test_validation_of_other_samples_is_refused(inputs: dict[str, str], run: Path) -> None:
-    with pytest.raises(TrainError, match="the shards are not those the run began with"):
-        go_on(run, "--val", inputs["shards"] + "[47:]")
+def test_other_validation_samples_are_refused(inputs: dict[str, str], run: Path) -> None:
+    with pytest.raises(TrainError, match=r"plan\.json: the shards .*\(squares: "):
+        resume(run, "--val", inputs["shards"] + "[47:]")
 
 
 def test_a_ratio_without_text_is_refused(inputs: dict[str, str], tmp_path: Path) -> None:
@@ -194,19 +194,18 @@ def test_a_ratio_without_text_is_refused(inputs: dict[str, str], tmp_path: Path)
         train(small_config(inputs, tmp_path / "run", text_ratio=Fraction(1, 2)))
 
 
-def test_all_that_differs_is_named_at_once(run: Path) -> None:
+def test_all_differences_are_named_at_once(run: Path) -> None:
     with pytest.raises(UsageError) as caught:
-        go_on(run, "--lr", "0.25", "--gpt-layers", "3", "--workers", "0", "--batch", "4")
-    assert str(caught.value).split("\n")[1:-1] == [
-        "  --lr: 0.001 in the run, 0.25 given",
-        "  --gpt-layers: 2 in the run, 3 given",
-    ]
+        resume(run, "--lr", "0.25", "--gpt-layers", "3", "--workers", "0", "--batch", "4")
+    rate, layers = str(caught.value).split("\n")[1:-1]
+    assert rate.startswith("  --lr: 0.001 ") and " 0.25 " in rate
+    assert layers.startswith("  --gpt-layers: 2 ") and " 3 " in layers
 
 
 def test_a_run_may_be_moved(run: Path, unbroken: Path, tmp_path: Path) -> None:
     moved = tmp_path / "moved"
     run.rename(moved)
-    assert go_on(moved) == 0
+    assert resume(moved) == 0
     assert saved_config(moved).out == str(moved)
     assert losses(moved) == losses(unbroken)
     assert not run.exists()
@@ -214,65 +213,61 @@ def test_a_run_may_be_moved(run: Path, unbroken: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "\x00"])
 @pytest.mark.parametrize("name", ["config.json", "plan.json"])
-def test_a_damaged_file_of_the_run(run: Path, name: str, text: str) -> None:
+def test_a_damaged_file_of_the_run_is_an_error(run: Path, name: str, text: str) -> None:
     (run / name).write_text(text)
-    with pytest.raises(TrainError, match=rf"{name}: cannot be read: "):
-        go_on(run)
+    with pytest.raises(TrainError, match=rf"{name}: "):
+        resume(run)
 
 
-def test_a_plan_that_is_gone(run: Path) -> None:
+def test_a_missing_plan_is_an_error(run: Path) -> None:
     (run / "plan.json").unlink()
-    with pytest.raises(TrainError, match=r"plan\.json: the file is missing"):
-        go_on(run)
+    with pytest.raises(TrainError, match=r"plan\.json: .*missing"):
+        resume(run)
 
 
-def test_a_config_of_another_release(run: Path) -> None:
+def test_a_config_of_another_version_is_an_error(run: Path) -> None:
     path = run / "config.json"
     write_sealed(path, json.loads(path.read_text()) | {"version": 99})
     with pytest.raises(UsageError, match=r"version 99\b"):
-        go_on(run)
+        resume(run)
 
 
-def test_another_machine_is_told_and_gone_on_with(
+def test_a_run_resumes_with_another_thread_count_and_says_so(
     run: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     torch.set_num_threads(2)
-    assert go_on(run, "--stop-at", "3") == 0
-    assert (
-        "this machine differs, so losses may differ in the last bits: threads: 1 then, 2 now"
-        in capsys.readouterr().out
-    )
+    assert resume(run, "--stop-at", "3") == 0
+    (warned,) = [line for line in capsys.readouterr().out.splitlines() if "last bits" in line]
+    assert "threads: 1 then, 2 now" in warned
 
 
-def test_a_folder_is_written_by_one_process_alone(
-    inputs: dict[str, str], run: Path, tmp_path: Path
-) -> None:
+def test_a_run_folder_in_use_is_refused(inputs: dict[str, str], run: Path, tmp_path: Path) -> None:
     fresh = tmp_path / "fresh"
     fresh.mkdir()
     for folder in (run, fresh):
         before = contents(folder)
         with (
             Lock(folder / ".lock", "a test"),
-            pytest.raises(UsageError, match=rf"the run {folder} is being written by another"),
+            pytest.raises(UsageError, match=rf"the run {folder} .*another"),
         ):
             train(small_config(inputs, folder), resume=folder == run)
         assert contents(folder) == before
 
 
-def test_left_over_lines_and_half_written_checkpoints_go(run: Path, unbroken: Path) -> None:
-    """As a kill between a log line and the next checkpoint leaves them."""
+def test_lines_and_checkpoints_of_a_killed_run_are_removed(run: Path, unbroken: Path) -> None:
+    """They are left if a run is killed between a log line and its next checkpoint."""
     with open(run / "metrics.jsonl", "a") as file:
         file.write('{"step": 2, "train/loss": 99.0}\n{"step": 3, "train/lo')
     half = run / "checkpoints" / ".step_000004.tmp"
     half.mkdir()
     (half / "model.safetensors").write_bytes(b"half")
-    assert go_on(run) == 0
+    assert resume(run) == 0
     assert losses(run) == losses(unbroken)
     assert not half.exists()
 
 
-def test_torch_goes_on_from_the_random_state_that_was_saved(run: Path) -> None:
-    """Whatever may have drawn until then; nothing in training does, so that it stays as it is."""
+def test_torchs_random_state_is_restored_from_the_checkpoint(run: Path) -> None:
+    """Training itself draws no random numbers, so the state stays as it was restored."""
     found = checkpoint.Checkpoint.open(checkpoint.complete_checkpoints(run)[-1])
     model = bare_model(found.config, found.tokenizer())
     optimizer = build_optimizer(model, found.config)
@@ -285,7 +280,7 @@ def test_torch_goes_on_from_the_random_state_that_was_saved(run: Path) -> None:
             run, found.state, config=found.config, model=model, optimizer=optimizer,
             tokenizer=found.tokenizer(),
         )  # fmt: skip
-    assert go_on(run, "--stop-at", "4") == 0
+    assert resume(run, "--stop-at", "4") == 0
     assert torch.equal(torch.get_rng_state(), drawn)
     saved = [
         load_file(folder / "random.safetensors")["cpu"]
@@ -294,9 +289,11 @@ def test_torch_goes_on_from_the_random_state_that_was_saved(run: Path) -> None:
     assert len(saved) == 2 and all(torch.equal(state, drawn) for state in saved)
 
 
-def test_a_checkpoint_too_many_goes_when_the_run_goes_on(unbroken: Path, tmp_path: Path) -> None:
-    """As a kill between a save and the removal of the oldest leaves it; nothing else is saved
-    here, since the run has ended."""
+def test_a_surplus_checkpoint_is_removed_when_the_run_is_resumed(
+    unbroken: Path, tmp_path: Path
+) -> None:
+    """It is left if a run is killed between a save and the removal of the oldest checkpoint. Here
+    nothing else is saved, since the run has ended."""
     run = Path(shutil.copytree(unbroken, tmp_path / "run"))
     assert [folder.name[-2:] for folder in checkpoint.complete_checkpoints(run)] == [
         "04",
@@ -304,7 +301,7 @@ def test_a_checkpoint_too_many_goes_when_the_run_goes_on(unbroken: Path, tmp_pat
         "12",
     ]
     kept = contents(run)
-    assert go_on(run, "--keep", "2") == 0
+    assert resume(run, "--keep", "2") == 0
     gone = {name for name in kept if name.startswith("checkpoints/step_000004/")}
     assert contents(run).keys() == kept.keys() - gone and gone
     assert [folder.name[-2:] for folder in checkpoint.complete_checkpoints(run)] == ["08", "12"]

@@ -1,4 +1,4 @@
-"""SIGKILL at eight points of a run; `make torture` has a hundred."""
+"""SIGKILL at eight points of a run; `make torture` tries a hundred."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ def trainer(tmp_path_factory: pytest.TempPathFactory) -> Trainer:
 
 
 @pytest.mark.timeout(600)
-def test_killed_anywhere_and_resumed_is_bit_identical(trainer: Trainer) -> None:
+def test_a_run_killed_anywhere_and_resumed_is_bit_identical(trainer: Trainer) -> None:
     found = trainer.points
     assert any(point.startswith("fsync") for point in found)
     assert any(point.startswith("os.rename") for point in found)
@@ -22,7 +22,7 @@ def test_killed_anywhere_and_resumed_is_bit_identical(trainer: Trainer) -> None:
         trainer.killed_and_resumed(at)
 
 
-def test_a_file_size_limit_keeps_the_earlier_checkpoint(trainer: Trainer, tmp_path: Path) -> None:
+def test_a_full_disk_keeps_the_earlier_checkpoint(trainer: Trainer, tmp_path: Path) -> None:
     import resource
     import subprocess
 
@@ -47,7 +47,9 @@ def test_a_file_size_limit_keeps_the_earlier_checkpoint(trainer: Trainer, tmp_pa
     assert trainer.resume(run).returncode == 0
 
 
-def test_a_kill_before_the_encoder_was_written(trainer: Trainer) -> None:
+def test_a_run_killed_before_writing_the_encoder_file_writes_it_when_resumed(
+    trainer: Trainer,
+) -> None:
     (path,) = trainer.whole.glob("deepencoder_*.safetensors")
     written = path.read_bytes()
     path.unlink()
@@ -55,7 +57,7 @@ def test_a_kill_before_the_encoder_was_written(trainer: Trainer) -> None:
     assert path.read_bytes() == written
 
 
-def test_killed_while_an_old_checkpoint_goes(trainer: Trainer) -> None:
+def test_a_run_killed_while_removing_an_old_checkpoint_is_bit_identical(trainer: Trainer) -> None:
     found = trainer.points
     last = max(n for n, what in enumerate(found, 1) if what.startswith("os.rmdir"))
     trainer.killed_and_resumed(last)

@@ -8,7 +8,7 @@ from ocrtrain.run.optimizer import build_optimizer, learning_rate, set_rate
 from ocrtrain.settings.config import Config
 
 
-def test_cosine_with_warm_up() -> None:
+def test_the_cosine_schedule_with_warm_up() -> None:
     config = Config(steps=1000, warmup=10, lr=5e-5)
     rates = [learning_rate(config, step) for step in range(1000)]
     assert rates[0] == pytest.approx(5e-6)
@@ -18,7 +18,7 @@ def test_cosine_with_warm_up() -> None:
     assert rates[10:] == sorted(rates[10:], reverse=True)
 
 
-def test_step_and_constant() -> None:
+def test_the_step_and_constant_schedules() -> None:
     config = Config(steps=5000, warmup=100, lr=1.0, schedule="step", step_every=2000)
     assert [learning_rate(config, s) for s in (0, 99, 100, 1999)] == [0.01, 1.0, 1.0, 1.0]
     assert learning_rate(config, 2000) == pytest.approx(0.1)
@@ -27,7 +27,7 @@ def test_step_and_constant() -> None:
     assert learning_rate(constant, 4000) == 1.0
 
 
-def test_the_schedule_is_torchs_step_lr() -> None:
+def test_the_step_schedule_equals_torchs_step_lr() -> None:
     config = Config(steps=60, warmup=0, lr=0.5, schedule="step", step_every=7)
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.5)
     schedule = torch.optim.lr_scheduler.StepLR(optimizer, 7, 0.1)
@@ -38,7 +38,7 @@ def test_the_schedule_is_torchs_step_lr() -> None:
 
 
 class Parts(nn.Module):
-    """Parameters by the names of the real model."""
+    """Parameters with the names of the real model."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -48,7 +48,7 @@ class Parts(nn.Module):
         self.gpt = nn.Linear(2, 5)
 
 
-def test_groups_by_rate_and_decay_of_what_is_trained() -> None:
+def test_trainable_parameters_are_grouped_by_rate_and_decay() -> None:
     model = Parts()
     model.encoder["projector"].bias.requires_grad_(False)
     config = Config(weight_decay=0.1, sam_lr_scale=0.05, clip_lr_scale=0.5)

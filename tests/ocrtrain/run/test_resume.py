@@ -1,4 +1,4 @@
-"""A checkpoint is believed only in the run it was saved by."""
+"""A run resumes only from its own checkpoints, with its own record."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.support.streams import damaged
 
 @pytest.fixture(scope="module")
 def stopped(inputs: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three runs stopped at their second state: two alike but for their seed, one that skipped."""
+    """Three stopped runs: two that differ in their seed only, and one that skipped a sample."""
     home = tmp_path_factory.mktemp("stopped")
     spec = damaged(inputs, home, 17) + "[:48]"
     configs = {
@@ -33,44 +33,46 @@ def stopped(inputs: dict[str, str], tmp_path_factory: pytest.TempPathFactory) ->
     return home
 
 
-def go_on(inputs: dict[str, str], run: Path, **settings: Any) -> int:
+def resume(inputs: dict[str, str], run: Path, **settings: Any) -> int:
     return train(small_config(inputs, run, **settings), resume=True)
 
 
-def test_the_checkpoint_of_another_run(
+def test_the_checkpoint_of_another_run_is_refused(
     inputs: dict[str, str], stopped: Path, tmp_path: Path
 ) -> None:
     run = Path(shutil.copytree(stopped / "two", tmp_path / "two"))
     [foreign] = checkpoint.complete_checkpoints(stopped / "one")[-1:]
     shutil.copytree(foreign, run / "checkpoints" / foreign.name)
     before = {path: path.read_bytes() for path in run.rglob("*.json*")}
-    with pytest.raises(TrainError, match=r"step_000006: is not a checkpoint of this run: --seed"):
-        go_on(inputs, run, seed=7)
+    with pytest.raises(TrainError, match=r"step_000006\b.*--seed"):
+        resume(inputs, run, seed=7)
     assert {path: path.read_bytes() for path in run.rglob("*.json*")} == before
 
 
-def test_a_folder_under_another_step(inputs: dict[str, str], stopped: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_renamed_to_another_step_is_refused(
+    inputs: dict[str, str], stopped: Path, tmp_path: Path
+) -> None:
     run = Path(shutil.copytree(stopped / "two", tmp_path / "two"))
     [last] = checkpoint.complete_checkpoints(run)[-1:]
     last.rename(last.with_name("step_000009"))
-    with pytest.raises(TrainError, match=r"step_000009.*it is of step 4"):
-        go_on(inputs, run, seed=7)
+    with pytest.raises(TrainError, match=r"step_000009.*\bstep 4\b"):
+        resume(inputs, run, seed=7)
 
 
 @pytest.mark.parametrize("lost", ["all", "the last"])
-def test_a_record_that_does_not_reach_the_checkpoint(
+def test_a_batch_log_that_ends_before_the_checkpoint_is_refused(
     inputs: dict[str, str], stopped: Path, tmp_path: Path, lost: str
 ) -> None:
     run = Path(shutil.copytree(stopped / "two", tmp_path / "two"))
     path = run / batch_log.FILE
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"" if lost == "all" else b"".join(lines[:-1]))
-    with pytest.raises(TrainError, match=r"batches\.jsonl has none for step 3"):
-        go_on(inputs, run, seed=7)
+    with pytest.raises(TrainError, match=r"batches\.jsonl .*\bnone .*\bstep 3\b"):
+        resume(inputs, run, seed=7)
 
 
 @pytest.mark.parametrize("lost", ["the file", "a line", "its newline"])
-def test_a_record_of_skipped_samples_that_lacks_some(
+def test_a_record_of_skipped_samples_that_is_incomplete_is_refused(
     inputs: dict[str, str], stopped: Path, tmp_path: Path, lost: str
 ) -> None:
     run = Path(shutil.copytree(stopped / "bad", tmp_path / "bad"))
@@ -79,18 +81,18 @@ def test_a_record_of_skipped_samples_that_lacks_some(
     assert whole.endswith(b"\n")
     path.write_bytes({"the file": b"", "a line": whole[:-9], "its newline": whole[:-1]}[lost])
     settings = {"shards": (f"{stopped}/squares-*.tar[:48]",), "bad_samples": "skip"}
-    if lost == "its newline":  # its check says that it is whole
-        assert go_on(inputs, run, **settings) == 0
+    if lost == "its newline":  # the line's checksum says that it is complete
+        assert resume(inputs, run, **settings) == 0
         assert path.read_bytes() == whole
         return
-    with pytest.raises(TrainError, match=r"skipped before it, bad\.jsonl has 0 of them"):
-        go_on(inputs, run, **settings)
+    with pytest.raises(TrainError, match=r"\b[1-9]\d* samples were skipped .*bad\.jsonl .*\b0\b"):
+        resume(inputs, run, **settings)
 
 
-def test_a_run_that_began_while_shards_were_opened(
+def test_a_run_that_started_while_shards_were_opened_is_noticed(
     inputs: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was looked at before the lock is looked at again under it."""
+    """What was checked before taking the lock is checked again under it."""
     first, second = (small_config(inputs, tmp_path / "run", stop_at=2, seed=n) for n in (1, 2))
     opened = module.open_sources
 
@@ -100,7 +102,7 @@ def test_a_run_that_began_while_shards_were_opened(
         return opened(config)  # type: ignore[arg-type]
 
     monkeypatch.setattr(module, "open_sources", slowly)
-    with pytest.raises(UsageError, match="holds a run already"):
+    with pytest.raises(UsageError, match=r"run already contains a run.*--out"):
         train(second)
 
     def later(config: object) -> object:
@@ -109,5 +111,5 @@ def test_a_run_that_began_while_shards_were_opened(
         return opened(config)  # type: ignore[arg-type]
 
     monkeypatch.setattr(module, "open_sources", later)
-    with pytest.raises(UsageError, match="has just been trained by another process"):
+    with pytest.raises(UsageError, match=r"run: another process .*--resume"):
         train(small_config(inputs, tmp_path / "run", seed=1), resume=True)
