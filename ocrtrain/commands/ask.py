@@ -2,8 +2,8 @@
 
     python -m ocrtrain.ask --checkpoint runs/stage1-full --image chart.png "What is the title?"
 
-`--checkpoint` is a run folder (its newest complete checkpoint is taken) or one of its
-checkpoints/step_N folders. Standard output gets the answer and nothing else.
+`--checkpoint` is a run folder, for its newest complete checkpoint, or one of its checkpoints/step_N
+folders. Only the answer is printed to standard output.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ from ocrtrain.run.trained import load_for_inference
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Answer; returns the exit status."""
-    asked = build_parser().parse_args(list(arguments))
-    if not asked.question.strip():
+    """Print the answer; returns the exit status."""
+    args = build_parser().parse_args(list(arguments))
+    if not args.question.strip():
         raise UsageError("the question is empty")
-    device = resolve_device(asked.device)
-    decoding = Decoding(max_new_tokens=asked.max_new_tokens)
-    pictures = [read_image(Path(name)) for name in asked.image]
-    loaded = load_for_inference(Path(asked.checkpoint), device)
+    device = resolve_device(args.device)
+    decoding = Decoding(max_new_tokens=args.max_new_tokens)
+    pictures = [read_image(Path(name)) for name in args.image]
+    loaded = load_for_inference(Path(args.checkpoint), device)
     size = loaded.model.image_size
     images = tuple(torch.from_numpy(shrink_to_fit(picture, size)) for picture in pictures)
     (found,) = answer(
         loaded.model,
         loaded.tokenizer,
-        [Question([user_message(asked.question, len(images))], images)],
+        [Question([user_message(args.question, len(images))], images)],
         replace(decoding, precision=autocast_type(loaded.config.precision, device)),
     )
     print(found.text)
@@ -57,21 +57,23 @@ def build_parser() -> Parser:
     parser.add_argument("question", help="what to ask")
     parser.add_argument("--checkpoint", required=True, help="a run folder, or checkpoints/step_N")
     parser.add_argument(
-        "--image", action="append", default=[], help="image file; again for further images"
+        "--image", action="append", default=[], help="image file; repeat for several images"
     )
-    parser.add_argument("--max-new-tokens", type=int, default=1024, help="longest answer, tokens")
+    parser.add_argument(
+        "--max-new-tokens", type=int, default=1024, help="longest answer, in tokens"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     return parser
 
 
 def user_message(question: str, images: int) -> Message:
-    """A user's message: the images first, as the data sets have them, then the question."""
+    """A user message: the images first, as in the data sets, then the question."""
     return {"role": "user", "content": [*([IMAGE_PART] * images), text_part(question)]}
 
 
 def read_image(path: Path) -> RGB:
-    """The pixels of an image file. Raises UsageError where it cannot be read, ImageError where it
-    is no image."""
+    """The pixels of an image file. Raises UsageError if it cannot be read, ImageError if it is not
+    an image."""
     try:
         return decode_rgb(path.read_bytes())
     except OSError as exc:

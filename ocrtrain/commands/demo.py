@@ -1,7 +1,7 @@
 """The main job on synthetic charts and sums, from nothing to a model that answers: `make demo`.
 
-Nothing here is special to the demo: it types the commands that anybody would, prints them, and
-ends with a table. Run again after a stop, it goes on where it was.
+It runs the commands that anyone would type, prints them, and ends with a table. Rerun after a stop,
+it continues where it was.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ SUMS = 4_000
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Make shards and a tokenizer, train both stages, evaluate, and print what came out."""
+    """Make shards and a tokenizer, train both stages, evaluate, and print the results."""
     parser = Parser(prog="tools/demo.py", description=__doc__ or "")
     parser.add_argument("--shards", default="shards", help="folder for the shards")
     parser.add_argument("--runs", default="runs/demo", help="folder for the two runs")
-    asked = parser.parse_args(list(arguments))
-    shards, runs = Path(asked.shards), Path(asked.runs)
-    began = time.perf_counter()
+    args = parser.parse_args(list(arguments))
+    shards, runs = Path(args.shards), Path(args.runs)
+    started = time.perf_counter()
     charts, sums = shards / "demo-charts.json", shards / "demo-sums.json"
     tokenizer = shards / "demo-tokenizer.json"
     train, val = f"{charts}[:-{VALIDATION}]", f"{charts}[-{VALIDATION}:]"
@@ -64,7 +64,7 @@ def main(arguments: Sequence[str]) -> int:
         "ocrtrain.evaluate", "--checkpoint", runs / "stage2", "--shards", val, "--exchange",
         "--max-new-tokens", 16, "--out", runs / "answers.jsonl",
     )  # fmt: skip
-    print(report(runs, seconds=time.perf_counter() - began))
+    print(report(runs, seconds=time.perf_counter() - started))
     return 0
 
 
@@ -74,17 +74,17 @@ def command(module: str, *words: object) -> None:
 
 
 def execute(words: list[str]) -> None:
-    """Print a command as one would type it, and run it. Its failure ends the demo."""
+    """Print a command as one would type it, and run it. Raises OcrError if it fails."""
     print(f"\n$ python {shlex.join(words)}", flush=True)
     status = subprocess.run([sys.executable, *words], check=False).returncode
     if status:
         raise OcrError(
-            f"the command above ended with status {status}; mend it, and run this command again"
+            f"the command above failed with status {status}; fix the cause, then rerun the demo"
         )
 
 
 def encoder(run_folder: Path) -> Path:
-    """The DeepEncoder a finished stage 1 left."""
+    """The DeepEncoder file that stage 1 wrote when it ended."""
     return sorted(run_folder.glob("deepencoder_*.safetensors"))[-1]
 
 
@@ -93,12 +93,12 @@ def report(runs: Path, *, seconds: float) -> str:
     summary = json.loads((runs / "answers.summary.json").read_text())
     lines = ["", "val loss", *(f"  {stage:<10} {_losses(runs / stage)}" for stage in
                                ("stage1", "stage2"))]  # fmt: skip
-    lines += ["", f"{'accuracy':<12}{'right image':>12}{'exchanged':>12}{'questions':>12}"]
+    lines += ["", f"{'accuracy':<12}{'own image':>12}{'swapped':>12}{'questions':>12}"]
     lines += [_row(kind, value) for kind, value in summary["scores"]["kinds"].items()]
     lines += [_row("all kinds", summary["scores"]["all"]), ""]
     gain = summary["validation"]["val/image_gain"]
     lines += [
-        f"image gain   {gain:.3f} nats a token: what the right image is worth",
+        f"image gain   {gain:.3f} nats a token: what the sample's own image is worth",
         f"took         {human_time(seconds)}",
         f"run folders  {runs}/stage1, {runs}/stage2; every answer is in {runs}/answers.jsonl",
         "next         ask it about a chart of your own:",
@@ -117,8 +117,8 @@ def _losses(run_folder: Path) -> str:
 
 
 def _row(kind: str, value: dict[str, Any]) -> str:
-    exchanged = f"{value['exchanged']['exact']:.1%}" if "exchanged" in value else "-"
-    return f"{kind:<12}{value['exact']:>12.1%}{exchanged:>12}{value['answers']:>12,}"
+    swapped = f"{value['exchanged']['exact']:.1%}" if "exchanged" in value else "-"
+    return f"{kind:<12}{value['exact']:>12.1%}{swapped:>12}{value['answers']:>12,}"
 
 
 if __name__ == "__main__":

@@ -3,12 +3,12 @@
     python -m ocrtrain.evaluate --checkpoint runs/stage1-full \\
         --shards 'shards/chartqa-<000..017>.tar[18000:18100]' --exchange
 
-Prints the validation loss, the image gain and a table of scores by kind of question, and writes
-every answer as a line of JSON, and the summary beside it. Each turn is asked alone, as the first
-question about the images of its row: what the row's other turns say does not help. With
---exchange every question is asked once more about the images of another row that has a question
-of the same kind: what is still right then was not read. Of rows with the same images the first
-takes part.
+Prints the validation loss, the image gain and a table of scores by kind of question. Writes every
+answer as a line of JSON, with a summary file beside it. Each turn is asked alone, as the first
+question about the images of its sample, so other turns cannot help. With --exchange every question
+is asked again about the images of another sample that has a question of the same kind: an answer
+that is still correct was not read from the image. Of samples with identical images only the first
+is swapped.
 """
 
 from __future__ import annotations
@@ -32,28 +32,27 @@ from ocrtrain.run.trained import TrainedModel, load_for_inference
 
 def main(arguments: Sequence[str]) -> int:
     """Evaluate, print, write; returns the exit status."""
-    parser = build_parser()
-    asked = parser.parse_args(list(arguments))
-    decoding = Decoding(asked.max_new_tokens, asked.batch)
-    device = resolve_device(asked.device)
-    shards = open_shards(asked.shards)
-    if asked.limit < 0 or asked.workers < 0:
+    args = build_parser().parse_args(list(arguments))
+    decoding = Decoding(args.max_new_tokens, args.batch)
+    device = resolve_device(args.device)
+    shards = open_shards(args.shards)
+    if args.limit < 0 or args.workers < 0:
         raise UsageError("--limit and --workers must not be negative")
-    if asked.out and Path(asked.out).is_dir():
-        raise UsageError(f"--out {asked.out} is a folder; name a file in it")
-    if asked.out and Path(asked.out).suffix != ".jsonl":
-        raise UsageError(f"--out {asked.out}: answers are JSON lines, name it so: answers.jsonl")
-    shards = shards[: asked.limit] if asked.limit else shards
+    if args.out and Path(args.out).is_dir():
+        raise UsageError(f"--out {args.out} is a folder; name a file in it")
+    if args.out and Path(args.out).suffix != ".jsonl":
+        raise UsageError(f"--out {args.out}: the name must end in .jsonl, such as answers.jsonl")
+    shards = shards[: args.limit] if args.limit else shards
     if not len(shards):
-        raise UsageError(f"--shards {' '.join(asked.shards)} holds no samples")
-    loaded = load_for_inference(Path(asked.checkpoint), device)
-    out = Path(asked.out) if asked.out else default_out(loaded)
+        raise UsageError(f"--shards {' '.join(args.shards)} holds no samples")
+    loaded = load_for_inference(Path(args.checkpoint), device)
+    out = Path(args.out) if args.out else default_out(loaded)
     make_folder(out.parent)
     decoding = replace(decoding, precision=autocast_type(loaded.config.precision, device))
     with Lock(out.with_name(f".{out.name}.lock"), f"--out {out}"):
-        refuse_other(out, shards)
+        check_out(out, shards)
         return evaluate(
-            loaded, shards, out, decoding=decoding, workers=asked.workers, exchange=asked.exchange
+            loaded, shards, out, decoding=decoding, workers=args.workers, swap=args.exchange
         )
 
 
@@ -64,20 +63,20 @@ def evaluate(
     *,
     decoding: Decoding,
     workers: int,
-    exchange: bool,
+    swap: bool,
 ) -> int:
     """Validate, ask, and write answers and summary; returns the exit status.
 
-    Raises UsageError, before anything is computed, where images are to be exchanged and cannot.
+    Raises UsageError, before anything is computed, if images are to be swapped and cannot be.
     """
-    asker = QuestionRunner(loaded.model, loaded.tokenizer, shards, decoding)
-    partners = asker.partners() if exchange else {}
-    if exchange and not partners:
-        raise UsageError(f"--exchange: no two rows of {shards.spec} have images to exchange")
+    questions = QuestionRunner(loaded.model, loaded.tokenizer, shards, decoding)
+    partners = questions.partners() if swap else {}
+    if swap and not partners:
+        raise UsageError(f"--exchange: no two samples of {shards.spec} have images to swap")
     validation = validate_loaded(loaded, shards, decoding, workers=workers)
     print(validation_lines(validation))
-    tally = write_answers(asker, partners, out)
-    print(tally.table())
+    scores = write_answers(questions, partners, out)
+    print(scores.table())
     summary = out.with_suffix(".summary.json")
     write_json(
         summary,
@@ -86,7 +85,7 @@ def evaluate(
             "shards": shards.spec,
             "samples": len(shards),
             "validation": validation.numbers(),
-            "scores": tally.summary(),
+            "scores": scores.summary(),
         },
     )
     print(f"answers: {out}\nsummary: {summary}")
@@ -99,13 +98,13 @@ def build_parser() -> Parser:
     parser.add_argument("--checkpoint", required=True, help="a run folder, or checkpoints/step_N")
     parser.add_argument("--shards", required=True, nargs="+", help="a shard spec, with a slice")
     parser.add_argument("--out", default="", help="answers file, .jsonl (default: in the run)")
-    parser.add_argument("--limit", type=int, default=0, help="first so many samples (0: all)")
+    parser.add_argument("--limit", type=int, default=0, help="use the first N samples (0: all)")
     parser.add_argument("--batch", type=int, default=32, help="questions answered at a time")
-    parser.add_argument("--workers", type=int, default=2, help="threads that make batches ahead")
+    parser.add_argument("--workers", type=int, default=2, help="threads that prepare batches")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
-    parser.add_argument("--max-new-tokens", type=int, default=256, help="longest answer, tokens")
+    parser.add_argument("--max-new-tokens", type=int, default=256, help="longest answer, in tokens")
     parser.add_argument(
-        "--exchange", action="store_true", help="ask again about other rows' images"
+        "--exchange", action="store_true", help="ask again with images swapped between samples"
     )
     return parser
 
@@ -118,19 +117,18 @@ def default_out(loaded: TrainedModel) -> Path:
 def validate_loaded(
     loaded: TrainedModel, shards: Shards, decoding: Decoding, *, workers: int
 ) -> Validation:
-    """The validation of training, on `shards`, as the checkpoint's config has it."""
-    settings = ValidationOptions(
+    """Validate on `shards` as in training, with the settings of the checkpoint's config."""
+    options = ValidationOptions(
         seq_len=loaded.config.seq_len,
         batch=loaded.config.val_batch,
         workers=workers,
         precision=decoding.precision,
     )
-    return validate(loaded.model, {shards.source_name: shards}, loaded.tokenizer, settings)
+    return validate(loaded.model, {shards.source_name: shards}, loaded.tokenizer, options)
 
 
-def refuse_other(out: Path, shards: Shards) -> None:
-    """Whether a file is there that holds anything but answers to these very samples. Raises
-    UsageError."""
+def check_out(out: Path, shards: Shards) -> None:
+    """Refuse to overwrite a file that is not the answers to the same samples. Raises UsageError."""
     if not out.exists():
         return
     try:
@@ -142,23 +140,23 @@ def refuse_other(out: Path, shards: Shards) -> None:
     except (OSError, ValueError, KeyError, TypeError):
         ours, spec = False, ""
     if not ours:
-        raise UsageError(f"--out {out} is there and holds no answers; name another file")
+        raise UsageError(f"--out {out} exists but is not an answers file; name another file")
     if spec != shards.spec:
-        raise UsageError(f"{out} holds the answers to {spec}; name another file with --out")
+        raise UsageError(f"{out} contains the answers to {spec}; name another file with --out")
 
 
-def write_answers(asker: QuestionRunner, partners: Partners, out: Path) -> ScoreTable:
-    """Ask every turn of all rows, write a line for each answer to `out`, and return the scores."""
-    tally = ScoreTable()
+def write_answers(questions: QuestionRunner, partners: Partners, out: Path) -> ScoreTable:
+    """Ask all questions, write a line for each answer to `out`, and return the scores."""
+    scores = ScoreTable()
     with atomic_file(out) as file:
-        for record in asker.records(partners):
-            tally.add(record)
+        for record in questions.records(partners):
+            scores.add(record)
             file.write(json.dumps(record.to_json(), ensure_ascii=False).encode() + b"\n")
-    return tally
+    return scores
 
 
 def validation_lines(validation: Validation) -> str:
-    """The validation for a person."""
+    """The validation as text for the console."""
     lines = [f"{name:<22} {value:.4f}" for name, value in validation.numbers().items()]
     warnings = [f"warning: {text}" for text in validation.warnings(blind_matters=True)]
     return "\n".join(

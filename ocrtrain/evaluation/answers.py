@@ -1,7 +1,7 @@
-"""Every turn of a slice asked by itself, its answer scored, and once more with other images.
+"""Asks every question of a slice by itself, scores the answers, and asks again with swapped images.
 
-Owner of what an evaluation asks and of its scores by kind of question. A kind comes from the
-sample's `meta["kinds"]`, one for each turn; without it all questions are of the kind "all".
+Scores are grouped by kind of question. Kinds come from a sample's `meta["kinds"]`, one for each
+turn; without it all questions are of the kind "all".
 """
 
 from __future__ import annotations
@@ -24,15 +24,16 @@ from ocrtrain.evaluation.swapped import SWAP_SEED, derangement
 from ocrtrain.model.ocr_model import OcrModel
 
 NO_KIND = "all"
-ROWS_AT_ONCE = 32
-"""Rows whose images are in memory together; more find more prompts of one length to batch."""
+SAMPLES_AT_ONCE = 32
+"""Samples whose images are in memory together; with more, more prompts of equal length share a
+batch."""
 
 Partners = Mapping[str, Mapping[int, int]]
-"""kind -> position -> the position whose images are shown instead."""
+"""kind -> position -> position of the sample whose images are shown instead."""
 
 
 class Turn(NamedTuple):
-    """One question of a row: its number in the row, what is asked, and the gold answer."""
+    """One question of a sample: its number there, the messages to ask, and the gold answer."""
 
     number: int
     kind: str
@@ -41,10 +42,10 @@ class Turn(NamedTuple):
 
 
 def turns_of(sample: Sample) -> list[Turn]:
-    """The turns of a sample as single questions about all of its images.
+    """The turns of a sample as separate questions, each about all of its images.
 
-    A turn that places all images keeps its places; before any other the images come first. A
-    system message stays. Images and answers of other turns are not part of the conversation.
+    A turn that places all images itself stays as it is; for any other the images come first. System
+    messages are kept; other turns are left out, with their images and answers.
     """
     system = [message for message in sample.messages if message["role"] == "system"]
     spoken = [message for message in sample.messages if message["role"] != "system"]
@@ -69,7 +70,8 @@ def turns_of(sample: Sample) -> list[Turn]:
 
 @dataclass(frozen=True, slots=True)
 class SwappedAnswer:
-    """An answer to the same question about the images of another row, scored by the same gold."""
+    """The answer to the same question about another sample's images, scored against the same gold
+    answer."""
 
     ref: SampleRef
     answer: Answer
@@ -114,7 +116,7 @@ class AnswerRecord:
 
 
 class QuestionRunner:
-    """Asks the questions of a slice, some rows at a time."""
+    """Asks the questions of a slice, a few samples at a time."""
 
     def __init__(
         self, model: OcrModel, tokenizer: Tokenizer, shards: Shards, decoding: Decoding
@@ -123,9 +125,10 @@ class QuestionRunner:
         self.shards, self.decoding = shards, decoding
 
     def partners(self) -> Partners:
-        """Whose images each row is shown instead, for each kind of question: a fixed derangement
-        among the rows that have a question of the kind and as many images. Of rows with the same
-        images the first alone takes part: another's would be its own. Reads every row."""
+        """Whose images each sample is shown instead, for each kind of question: a fixed derangement
+        among the samples that have a question of the kind and the same number of images. Of samples
+        with identical images only the first takes part, since another's images would be its own.
+        Reads every sample."""
         groups: dict[tuple[str, int], dict[tuple[bytes, ...], int]] = defaultdict(dict)
         for position in range(len(self.shards)):
             sample = self.shards[position]
@@ -135,34 +138,35 @@ class QuestionRunner:
                     groups[kind, len(images)].setdefault(images, position)
         partners: dict[str, dict[int, int]] = defaultdict(dict)
         for (kind, count), members in groups.items():
-            # The seed leaves the kind out: kinds of the same rows share partners, and so images.
+            # The seed does not depend on the kind, so that kinds with the same samples share
+            # partners, and each image is encoded once.
             partners[kind] |= derangement(list(members.values()), seed=f"{SWAP_SEED}:{count}")
         return {kind: found for kind, found in partners.items() if found}
 
     def records(self, partners: Partners) -> Iterator[AnswerRecord]:
-        """The answers, row by row and turn by turn, those to `partners`' images beside them."""
-        for start in range(0, len(self.shards), ROWS_AT_ONCE):
-            stop = min(start + ROWS_AT_ONCE, len(self.shards))
+        """The answers, by sample and turn, each with the swapped one if it has a partner."""
+        for start in range(0, len(self.shards), SAMPLES_AT_ONCE):
+            stop = min(start + SAMPLES_AT_ONCE, len(self.shards))
             yield from self._records(range(start, stop), partners)
 
     def _records(self, positions: Sequence[int], partners: Partners) -> list[AnswerRecord]:
-        """The answers of a few rows; each image is decoded and encoded once for all of them."""
-        shown = _Images(self.shards, self.model.image_size)
-        asked = [(p, turn) for p in positions for turn in turns_of(shown.item(p).sample)]
+        """The answers for a few samples; each image is decoded and encoded once for all of them."""
+        loaded = _LoadedSamples(self.shards, self.model.image_size)
+        asked = [(p, turn) for p in positions for turn in turns_of(loaded.item(p).sample)]
         others = [partners.get(turn.kind, {}).get(position) for position, turn in asked]
-        questions = [Question(turn.messages, shown.images(p)) for p, turn in asked]
+        questions = [Question(turn.messages, loaded.images(p)) for p, turn in asked]
         questions += [
-            Question(turn.messages, shown.images(other))
+            Question(turn.messages, loaded.images(other))
             for (_, turn), other in zip(asked, others, strict=True)
             if other is not None
         ]
         answers = answer(self.model, self.tokenizer, questions, self.decoding)
-        again = iter(answers[len(asked) :])
+        swapped_answers = iter(answers[len(asked) :])
         records = []
         for (position, turn), other, found in zip(asked, others, answers, strict=False):
             swapped = None
             if other is not None:
-                second = next(again)
+                second = next(swapped_answers)
                 ref = self.shards.ref(other)
                 swapped = SwappedAnswer(ref, second, score(second.text, turn.gold))
             records.append(
@@ -180,8 +184,8 @@ class QuestionRunner:
         return records
 
 
-class _Images:
-    """Decoded rows, each once, so that questions about one image share its tensor."""
+class _LoadedSamples:
+    """Decoded samples, each loaded once, so that questions about one image share its tensor."""
 
     def __init__(self, shards: Shards, size: int) -> None:
         self._shards, self._size = shards, size
@@ -189,7 +193,7 @@ class _Images:
         self._tensors: dict[int, tuple[Tensor, ...]] = {}
 
     def item(self, position: int) -> DecodedSample:
-        """The row."""
+        """The decoded sample."""
         if position not in self._items:
             name, size = self._shards.source_name, self._size
             self._items[position] = load_sample(
@@ -206,38 +210,38 @@ class _Images:
 
 
 class ScoreTable:
-    """Scores by kind of question, and over all."""
+    """Scores by kind of question, and overall."""
 
     def __init__(self) -> None:
-        self._right: dict[str, list[Score]] = defaultdict(list)
-        self._exchanged: dict[str, list[Score]] = defaultdict(list)
+        self._matched: dict[str, list[Score]] = defaultdict(list)
+        self._swapped: dict[str, list[Score]] = defaultdict(list)
         self._cut_off = 0
 
     def add(self, record: AnswerRecord) -> None:
-        """Count an answer."""
+        """Add an answer."""
         self._cut_off += not record.answer.finished
-        self._right[record.kind].append(record.score)
+        self._matched[record.kind].append(record.score)
         if record.swapped is not None:
-            self._exchanged[record.kind].append(record.swapped.score)
+            self._swapped[record.kind].append(record.swapped.score)
 
     def summary(self) -> dict[str, Any]:
-        """Means over all answers and by kind; with exchanged images where there were any."""
-        found: dict[str, Any] = {"all": _row(_all(self._right), _all(self._exchanged))}
-        if set(self._right) != {NO_KIND}:
+        """Means over all answers and by kind; with swapped images if there were any."""
+        found: dict[str, Any] = {"all": _means(_all(self._matched), _all(self._swapped))}
+        if set(self._matched) != {NO_KIND}:
             found["kinds"] = {
-                kind: _row(scores, self._exchanged.get(kind, []))
-                for kind, scores in sorted(self._right.items())
+                kind: _means(scores, self._swapped.get(kind, []))
+                for kind, scores in sorted(self._matched.items())
             }
         return found | {"cut_off": self._cut_off}
 
     def table(self) -> str:
-        """The summary for a person. Lengths are in characters."""
+        """The summary as a table for the console. Lengths are in characters."""
         summary = self.summary()
         rows = {**summary.get("kinds", {}), "all": summary["all"]}
         width = max(len("kind of question"), *map(len, rows))
         head = f"{'kind of question':<{width}}  answers  relaxed  exact    NED  length   gold"
-        with_exchange = "exchanged" in summary["all"]
-        lines = [head + ("  relaxed with exchanged images" if with_exchange else "")]
+        with_swapped = "exchanged" in summary["all"]
+        lines = [head + ("  relaxed with swapped images" if with_swapped else "")]
         for name, row in rows.items():
             line = (
                 f"{name:<{width}}  {row['answers']:>7}  {row['relaxed']:>7.1%}"
@@ -245,8 +249,8 @@ class ScoreTable:
                 f"  {row['length']:>6.1f}  {row['gold_length']:>5.1f}"
             )
             if "exchanged" in row:
-                other = row["exchanged"]
-                line += f"  {other['relaxed']:.1%} of {other['answers']}"
+                swapped = row["exchanged"]
+                line += f"  {swapped['relaxed']:.1%} of {swapped['answers']}"
             lines.append(line)
         if self._cut_off:
             lines.append(f"{self._cut_off} answers were cut off (--max-new-tokens)")
@@ -257,8 +261,8 @@ def _all(scores: Mapping[str, list[Score]]) -> list[Score]:
     return [one for kind in scores.values() for one in kind]
 
 
-def _row(matched: list[Score], swapped: list[Score]) -> dict[str, Any]:
-    row: dict[str, Any] = dict(mean_scores(matched))
+def _means(matched: list[Score], swapped: list[Score]) -> dict[str, Any]:
+    means: dict[str, Any] = dict(mean_scores(matched))
     if swapped:
-        row["exchanged"] = mean_scores(swapped)
-    return row
+        means["exchanged"] = mean_scores(swapped)
+    return means

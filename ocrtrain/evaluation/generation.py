@@ -1,9 +1,8 @@
-"""Greedy answers with a cache of keys and values.
+"""Greedy decoding with a key-value cache.
 
-Owner of decoding: prompts of equal length are filled in together and answered together, so that no
-padding exists and nothing but the last bits of a sum tells a batched answer from one given alone.
-It never chooses the questions (`ocrtrain.commands.ask`, `ocrtrain.commands.evaluate`) and never
-scores the answers (`ocrtrain.evaluation.scores`).
+Prompts of equal length are decoded together, so there is no padding, and a batched answer differs
+from one given alone only in the last bits of sums. Questions come from `ocrtrain.commands.ask` and
+`ocrtrain.commands.evaluate`; answers are scored in `ocrtrain.evaluation.scores`.
 """
 
 from __future__ import annotations
@@ -29,8 +28,8 @@ IMAGES_AT_ONCE = 16
 
 @dataclass(frozen=True)
 class Decoding:
-    """How to decode: at most `max_new_tokens` for an answer, `batch` answers at a time, autocast
-    to `precision` where one is given (as in training)."""
+    """How to decode: at most `max_new_tokens` an answer, `batch` answers at a time, and autocast to
+    `precision` if one is given (as in training)."""
 
     max_new_tokens: int = 256
     batch: int = 64
@@ -52,8 +51,8 @@ class Question(NamedTuple):
 
 
 class Answer(NamedTuple):
-    """`text` without special tokens; the tokens generated before the end; whether the model ended
-    the answer itself, or was cut off at the limit."""
+    """`text` without special tokens; `tokens`, their number before the end; `finished` if the model
+    ended the answer itself rather than being cut off at the limit."""
 
     text: str
     tokens: int
@@ -62,9 +61,9 @@ class Answer(NamedTuple):
 
 @contextmanager
 def inference(model: OcrModel, precision: torch.dtype | None) -> Iterator[None]:
-    """Evaluation mode without gradients, in autocast where a precision is given.
+    """Eval mode without gradients, in autocast if a precision is given.
 
-    Afterwards every module is in the mode it was in before, also a part that was frozen there.
+    Afterwards every module returns to its own mode, including frozen parts.
     """
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
@@ -80,18 +79,18 @@ def inference(model: OcrModel, precision: torch.dtype | None) -> Iterator[None]:
 def answer(
     model: OcrModel, tokenizer: Tokenizer, questions: Sequence[Question], decoding: Decoding
 ) -> list[Answer]:
-    """Answer each question by itself, greedily; answers in the order of the questions.
+    """Answer each question by itself, greedily; answers come in the order of the questions.
 
-    The vectors of all images given are held at once (1024 px, width 1280: 1.4 MB each in fp32),
-    so give a long list in pieces.
-    Raises ValueError where a conversation places another number of images than it comes with.
+    The feature vectors of all images are held at once (1024 px, width 1280: 1.4 MB each in fp32),
+    so split a long list. Raises ValueError if a conversation does not place as many images as it
+    comes with.
     """
     prompts = []
     for question in questions:
         placed = image_parts(question.messages)
         if placed != len(question.images):
             raise ValueError(
-                f"the conversation places {placed} images, {len(question.images)} are given"
+                f"the conversation places {placed} images, but {len(question.images)} are given"
             )
         rendered = render_prompt(list(question.messages), tokenizer, [model.slots] * placed)
         prompts.append(torch.from_numpy(rendered.ids).long())
@@ -111,7 +110,7 @@ def answer(
 
 
 def plain_text(tokenizer: Tokenizer, tokens: Sequence[int]) -> str:
-    """The text of generated tokens: specials, and ids the vocabulary leaves unused, are dropped."""
+    """The text of generated tokens, without special tokens and ids that no token has."""
     specials = set(tokenizer.specials.values())
     plain = [token for token in tokens if token not in specials]
     try:
@@ -129,7 +128,7 @@ def _is_token(tokenizer: Tokenizer, token: int) -> bool:
 
 
 def equal_lengths(prompts: Sequence[Tensor], batch: int) -> Iterator[list[int]]:
-    """Numbers of prompts of one length, at most `batch` together, in a fixed order."""
+    """Groups of at most `batch` prompts of equal length, by their indices, in a fixed order."""
     by_length: dict[int, list[int]] = defaultdict(list)
     for number, prompt in enumerate(prompts):
         by_length[len(prompt)].append(number)
@@ -140,9 +139,9 @@ def equal_lengths(prompts: Sequence[Tensor], batch: int) -> Iterator[list[int]]:
 
 
 def _encode(model: OcrModel, questions: Sequence[Question]) -> dict[int, Tensor]:
-    """Vectors [slots, D] of each image by the identity of its tensor: once, however many
-    questions share it."""
-    distinct = list({id(image): image for asked in questions for image in asked.images}.values())
+    """The vectors [slots, D] of each image, by the `id` of its tensor: questions that share a
+    tensor have it encoded once."""
+    distinct = list({id(image): image for one in questions for image in one.images}.values())
     vectors: dict[int, Tensor] = {}
     for start in range(0, len(distinct), IMAGES_AT_ONCE):
         images = distinct[start : start + IMAGES_AT_ONCE]
@@ -156,15 +155,15 @@ def _embed(model: OcrModel, ids: Tensor, images: Sequence[Tensor]) -> Tensor:
     embeds: Tensor = model.gpt.model.embed_tokens(ids)
     if not images:
         return embeds
-    places = (ids == model.image_token).unsqueeze(-1)
-    return embeds.masked_scatter(places, torch.cat(list(images)).to(embeds.dtype))
+    slots = (ids == model.image_token).unsqueeze(-1)
+    return embeds.masked_scatter(slots, torch.cat(list(images)).to(embeds.dtype))
 
 
 def greedy(
     model: OcrModel, embeds: Tensor, stops: frozenset[int], limit: int
 ) -> list[tuple[list[int], bool]]:
-    """The most likely continuation of each row of [B, T, D]: its tokens before a stop token, and
-    whether one came within `limit` tokens. Rows that have ended leave the cache."""
+    """The greedy continuation of each row of [B, T, D]: its tokens before a stop token, and whether
+    one came within `limit` tokens. Rows that have ended are removed from the cache."""
     rows, length, _ = embeds.shape
     tokens: list[list[int]] = [[] for _ in range(rows)]
     alive = list(range(rows))
@@ -172,16 +171,14 @@ def greedy(
     positions = torch.arange(length, device=embeds.device).expand(rows, -1)
     for _ in range(limit):
         newest = model.step(embeds, cache, positions).argmax(dim=-1)
-        going = [
-            (place, token) for place, token in enumerate(newest.tolist()) if token not in stops
-        ]
-        for place, token in going:
-            tokens[alive[place]].append(token)
-        if len(going) < len(alive):
-            alive = [alive[place] for place, _ in going]
+        going_on = [(at, token) for at, token in enumerate(newest.tolist()) if token not in stops]
+        for at, token in going_on:
+            tokens[alive[at]].append(token)
+        if len(going_on) < len(alive):
+            alive = [alive[at] for at, _ in going_on]
             if not alive:
                 break
-            kept = torch.tensor([place for place, _ in going], device=newest.device)
+            kept = torch.tensor([at for at, _ in going_on], device=newest.device)
             cache.batch_select_indices(kept)
             newest, positions = newest[kept], positions[kept]
         embeds = model.gpt.model.embed_tokens(newest.unsqueeze(1))

@@ -1,13 +1,13 @@
-"""How alike the encoder's features of different images are: the sign of a collapse.
+"""How alike the encoder's features of different images are, to detect a collapsed encoder.
 
-Owner of val/image_similarity and val/feature_std. Sums alone are kept, so that memory does not
-grow with the images.
+Computes val/image_similarity and val/feature_std. Only sums are kept, so memory does not grow with
+the number of images.
 
-Features are compared place by place, not averaged over the image first: text stands at other places
-in every image, and the average hides that. (Measured on 24 real charts and random weights at 512
-px: the averages have a cosine of 0.92, the features at their places one of 0.47, so that only the
-latter leaves room to see a collapse; the experiment that did not read had 0.59
-before it and 0.9998 after.)
+Features are compared position by position, not averaged over the image first: text is at different
+positions in every image, and the average hides that. (On 24 real charts with random weights at 512
+px, averages have a cosine of 0.92 and features by position one of 0.47, so only the latter leaves
+room to see a collapse; in the experiment whose model did not learn to read it rose from 0.59 to
+0.9998.)
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from ocrtrain.model.ocr_model import OcrModel
 
 
 class Similarity:
-    """Compares images by one vector each: all of `DeepEncoder.features`, (S/64)^2 places of
-    CLIP's channels and SAM's.
+    """Compares images by one vector each: all of `DeepEncoder.features`, (S/64)^2 positions with
+    the channels of CLIP and SAM.
 
-    Images of the same pixels count once, and no more than the first `limit` are looked at.
+    Images with the same pixels count once; only the first `limit` images are used.
     """
 
     def __init__(self, limit: int) -> None:
@@ -36,7 +36,7 @@ class Similarity:
         self._units = self._sum = self._squares = torch.zeros(1, dtype=torch.float64)
 
     def add(self, model: OcrModel, images: Sequence[Tensor]) -> None:
-        """Look at those of the uint8 [H, W, 3] images that were not seen before."""
+        """Add those of the uint8 [H, W, 3] images that were not seen before."""
         fresh = []
         for image in images:
             identity = _identity(image) if len(self._seen) < self._limit else None
@@ -48,7 +48,7 @@ class Similarity:
             self.add_vectors(model.encoder.features(pixels).flatten(1))
 
     def add_vectors(self, vectors: Tensor) -> None:
-        """Count in image vectors [N, D]."""
+        """Add image vectors [N, D]."""
         vectors = vectors.cpu().double()
         self._count += len(vectors)
         self._units = self._units + torch.nn.functional.normalize(vectors, dim=1).sum(dim=0)
@@ -59,7 +59,7 @@ class Similarity:
     def similarity(self) -> float | None:
         """Mean cosine over all pairs of different images, in [-1, 1]; None for fewer than two.
 
-        Of unit vectors u, the sum over ordered pairs is |sum u|^2 - n: no pair is ever formed.
+        For unit vectors u the sum over ordered pairs is |sum u|^2 - n, so no pair is ever formed.
         """
         if self._count < 2:
             return None
@@ -68,8 +68,8 @@ class Similarity:
 
     @property
     def std(self) -> float | None:
-        """Root of the mean, over places and channels, of the variance over images: in the units
-        of the features, 0 where all images have the same. None for fewer than two images."""
+        """Root of the variance over images, averaged over positions and channels: in the units of
+        the features, 0 if all images have the same. None for fewer than two images."""
         if self._count < 2:
             return None
         variance = self._squares / self._count - (self._sum / self._count).square()

@@ -1,9 +1,9 @@
-"""Streamed validation: the loss of a fixed slice, and whether the model looks at the images.
+"""Validation: the loss on a fixed slice, and whether the model looks at the images.
 
-Owner of val/loss, image gain, image similarity and feature std. Every call sees the same samples
-in the same order, in batches of the same size, few of them in memory at a time. It draws no
-random numbers but its own fixed ones, leaves the model as it found it, and never chooses when to
-validate or where numbers go (`ocrtrain.run.loop` does).
+Computes val/loss, image gain, image similarity and feature std. Every call reads the same samples
+in the same order, in batches of the same size, a few of them in memory at a time. It leaves the
+model and all random states unchanged. When to validate and where to log is up to
+`ocrtrain.run.loop`.
 """
 
 from __future__ import annotations
@@ -27,21 +27,21 @@ from ocrtrain.evaluation.swapped import swap_partners
 from ocrtrain.model.ocr_model import OcrModel
 
 HEAD_TOKENS = 8
-"""Supervised tokens of an answer that `image_gain_head` looks at: on long answers the plain gain is
-diluted."""
+"""First supervised tokens of each answer, which `image_gain_head` is over: long answers dilute the
+plain gain."""
 
 COLLAPSED_SIMILARITY = 0.99
-"""In the experiment that did not read, it went from 0.59 to 0.9998."""
+"""In the experiment whose model did not learn to read, the similarity rose from 0.59 to 0.9998."""
 COMPARED_IMAGES = 64
 """Images whose features are compared, at most: 2,016 pairs."""
 
 BLIND_GAIN = 0.02
-"""Nats per token: 2 % of the perplexity. Below it the images might as well be missing."""
+"""Nats per token: 2 % of the perplexity. Below it the images make no real difference."""
 
 
 @dataclass(frozen=True)
 class ValidationOptions:
-    """How to validate. `batch` is samples a forward pass; `precision` as in training, None for
+    """How to validate. `batch` is samples a forward pass; `precision` is as in training, None for
     fp32."""
 
     seq_len: int
@@ -51,19 +51,19 @@ class ValidationOptions:
 
     def __post_init__(self) -> None:
         if self.batch < 1:
-            raise UsageError(f"the validation batch is {self.batch}, it must be at least 1")
+            raise UsageError(f"the validation batch is {self.batch}, but must be at least 1")
 
 
 @dataclass(slots=True)
 class LossTotal:
-    """A sum of losses in nats, and the supervised tokens it is over."""
+    """A sum of losses in nats, and the number of supervised tokens it is over."""
 
     loss: float = 0.0
     tokens: int = 0
 
     @property
     def mean(self) -> float | None:
-        """Nats per supervised token; None over no tokens."""
+        """Nats per supervised token; None if there are none."""
         return self.loss / self.tokens if self.tokens else None
 
     def __add__(self, other: LossTotal) -> LossTotal:
@@ -72,8 +72,8 @@ class LossTotal:
 
 @dataclass(slots=True)
 class Gain:
-    """Losses of the same samples with the right images and with exchanged ones; each over all
-    supervised tokens, and over the first `HEAD_TOKENS` of each answer."""
+    """Losses of the same samples with their own images (matched) and with swapped ones, each over
+    all supervised tokens and over the first `HEAD_TOKENS` of each answer."""
 
     samples: int = 0
     matched: LossTotal = field(default_factory=LossTotal)
@@ -83,17 +83,17 @@ class Gain:
 
     @property
     def gain(self) -> float | None:
-        """Nats per supervised token that the right images are worth; None without any exchange."""
+        """Nats per supervised token that the matched images are worth; None if none are swapped."""
         return _difference(self.swapped, self.matched)
 
     @property
     def head(self) -> float | None:
-        """The same over the beginnings of the answers."""
+        """The same over the first tokens of the answers."""
         return _difference(self.swapped_head, self.matched_head)
 
 
 def _difference(swapped: LossTotal, matched: LossTotal) -> float | None:
-    """Of two means over the same tokens; None over no tokens."""
+    """The difference of two means over the same tokens; None if there are none."""
     if swapped.mean is None or matched.mean is None:
         return None
     return swapped.mean - matched.mean
@@ -101,7 +101,7 @@ def _difference(swapped: LossTotal, matched: LossTotal) -> float | None:
 
 @dataclass(frozen=True)
 class Validation:
-    """What one validation found. None stands where a number is undefined."""
+    """The result of one validation. Undefined numbers are None."""
 
     losses: dict[str, LossTotal]
     """By source."""
@@ -112,12 +112,11 @@ class Validation:
 
     @property
     def total(self) -> LossTotal:
-        """Over all sources: every supervised token counts the same."""
+        """Over all sources; every supervised token counts the same."""
         return sum(self.losses.values(), LossTotal())
 
     def numbers(self) -> dict[str, float]:
-        """The numbers under the names they are logged by, undefined ones
-        absent."""
+        """The numbers by the names they are logged under, without undefined ones."""
         found: dict[str, float | None] = {"val/loss": self.total.mean}
         found |= {f"val/{source}_loss": loss.mean for source, loss in self.losses.items()}
         found["val/image_gain"] = self.gain.gain
@@ -127,27 +126,27 @@ class Validation:
         return {name: value for name, value in found.items() if value is not None}
 
     def warnings(self, *, blind_matters: bool) -> list[str]:
-        """What should worry a person, in words. An untrained model does not look yet: the caller
-        says with `blind_matters` whether it has trained long enough for that to mean something."""
+        """Sentences about what looks wrong. An untrained model does not look at the images yet, so
+        the caller says with `blind_matters` whether that is worth a warning by now."""
         found = []
         gain, head = self.gain.gain, self.gain.head
-        looks = max((one for one in (gain, head) if one is not None), default=None)
-        sees = looks is not None and looks >= BLIND_GAIN
+        best = max((one for one in (gain, head) if one is not None), default=None)
+        looks = best is not None and best >= BLIND_GAIN
         similarity = self.image_similarity
-        if similarity is not None and similarity > COLLAPSED_SIMILARITY and not sees:
+        if similarity is not None and similarity > COLLAPSED_SIMILARITY and not looks:
             found.append(
                 f"the encoder gives all images nearly the same features (mean cosine "
-                f"{similarity:.4f}): it has collapsed, or has not begun to tell them apart"
+                f"{similarity:.4f}): it has collapsed, or cannot tell them apart yet"
             )
-        if blind_matters and looks is None:
+        if blind_matters and best is None:
             found.append(
-                "no two validation samples have images to exchange: whether the model looks at "
-                "them is not measured"
+                "image gain is not measured: no two validation samples have images that could be "
+                "swapped"
             )
-        if blind_matters and looks is not None and not sees:
+        if blind_matters and best is not None and not looks:
             found.append(
-                f"the model does not look at the images: with other images its loss changes by "
-                f"{gain:+.4f} nats a token ({head:+.4f} at the beginning of answers), "
+                f"the model ignores the images: with swapped images its loss changes by "
+                f"{gain:+.4f} nats a token ({head:+.4f} at the start of answers), "
                 f"less than {BLIND_GAIN}"
             )
         return found
@@ -157,25 +156,25 @@ def validate(
     model: OcrModel,
     sources: Mapping[str, Shards],
     tokenizer: Tokenizer,
-    settings: ValidationOptions,
+    options: ValidationOptions,
 ) -> Validation:
-    """Validate on the whole of each source, in the order given.
+    """Validate on all samples of each source, in the order given.
 
     Loss: the sum over supervised tokens divided by their number. Image gain: over every third
-    sample that has images, exchanged by a fixed derangement among those of its source with as
-    many images; None where fewer than two can be exchanged. Raises ShardError for damage, and
-    UsageError where a source is empty.
+    sample that has images, which are swapped by a fixed derangement among those of its source with
+    the same number of images; None if fewer than two can be swapped. Raises ShardError for damage,
+    and UsageError if a source is empty.
     """
     losses: dict[str, LossTotal] = {}
     gain, features = Gain(), Similarity(COMPARED_IMAGES)
-    with inference(model, settings.precision):
+    with inference(model, options.precision):
         for name, shards in sources.items():
             if not len(shards):
                 raise UsageError(f"validation source {name} ({shards.spec}) holds no samples")
             partners = swap_partners(shards)
-            run = _SourceValidation(model, name, shards, tokenizer, settings)
-            losses[name] = run.matched(partners, gain, features)
-            run.swapped(partners, gain)
+            source = _SourceValidation(model, name, shards, tokenizer, options)
+            losses[name] = source.matched(partners, gain, features)
+            source.swapped(partners, gain)
     return Validation(
         losses=losses,
         samples={name: len(shards) for name, shards in sources.items()},
@@ -186,7 +185,7 @@ def validate(
 
 
 class _SourceValidation:
-    """The two passes over one source: with the right images, and with exchanged ones."""
+    """The two passes over one source: with matched and with swapped images."""
 
     def __init__(
         self,
@@ -194,65 +193,65 @@ class _SourceValidation:
         name: str,
         shards: Shards,
         tokenizer: Tokenizer,
-        settings: ValidationOptions,
+        options: ValidationOptions,
     ) -> None:
         self.model, self.name, self.shards = model, name, shards
-        self.tokenizer, self.settings = tokenizer, settings
+        self.tokenizer, self.options = tokenizer, options
 
     def matched(self, partners: Mapping[int, int], gain: Gain, features: Similarity) -> LossTotal:
-        """Loss of all samples; those that will be exchanged also enter `gain`."""
+        """Loss of all samples; those with a partner also enter `gain`."""
         total = LossTotal()
         with self._batches(range(len(self.shards)), {}) as batches:
             for part, batch in batches:
                 features.add(self.model, batch.images)
-                whole, head, looks = self._losses(batch)
+                whole, head, has_images = self._losses(batch)
                 for row, position in enumerate(part):
                     total += whole[row]
-                    if position in partners and looks[row]:
+                    if position in partners and has_images[row]:
                         gain.samples += 1
                         gain.matched += whole[row]
                         gain.matched_head += head[row]
         return total
 
     def swapped(self, partners: Mapping[int, int], gain: Gain) -> None:
-        """Loss of the exchanged samples, into `gain`."""
+        """Loss of the samples with swapped images, into `gain`."""
         with self._batches(list(partners), partners) as batches:
             for part, batch in batches:
-                whole, head, looks = self._losses(batch)
+                whole, head, has_images = self._losses(batch)
                 for row in range(len(part)):
-                    if looks[row]:
+                    if has_images[row]:
                         gain.swapped += whole[row]
                         gain.swapped_head += head[row]
 
     def _batches(
         self, positions: Sequence[int], partners: Mapping[int, int]
     ) -> Prefetcher[tuple[Sequence[int], Batch]]:
-        """Batches of `positions` in order, images taken from `partners` where there is one."""
-        size = self.settings.batch
+        """Batches of `positions` in order; samples with a partner get the partner's images."""
+        size = self.options.batch
         parts = [positions[start : start + size] for start in range(0, len(positions), size)]
 
         def make(number: int) -> tuple[Sequence[int], Batch]:
-            pieces = [
+            samples = [
                 prepare_sample(
                     self._item(position, partners),
                     tokenizer=self.tokenizer,
                     image_size=self.model.image_size,
-                    seq_len=self.settings.seq_len,
+                    seq_len=self.options.seq_len,
                 )
                 for position in parts[number]
             ]
             batch = collate(
                 number,
-                [[piece] for piece in pieces],
+                [[sample] for sample in samples],
                 tokenizer=self.tokenizer,
                 image_size=self.model.image_size,
             )
             return parts[number], batch
 
-        return Prefetcher(make, 0, stop=len(parts), workers=self.settings.workers)
+        return Prefetcher(make, 0, stop=len(parts), workers=self.options.workers)
 
     def _item(self, position: int, partners: Mapping[int, int]) -> DecodedSample:
-        """A sample, with its partner's images where it has one."""
+        """A sample, with its partner's images if it has a partner."""
         item = self._load(position)
         if position in partners:
             item = replace(item, images=self._load(partners[position]).images)
@@ -263,20 +262,22 @@ class _SourceValidation:
         return load_sample(self.shards, position, source=self.name, image_size=size)
 
     def _losses(self, batch: Batch) -> tuple[list[LossTotal], list[LossTotal], list[bool]]:
-        """Of each row: its loss, the loss of its answers' beginnings, whether it shows images."""
+        """For each row: its loss, the loss of the first tokens of its answers, and whether any of
+        its images were left by truncation."""
         batch = batch.to(self.model.device)
         losses, rows = self.model.token_losses(
             batch.input_ids, batch.position_ids, batch.targets, batch.images
         )
         head = answer_ranks(batch.targets)[batch.targets != IGNORE] < HEAD_TOKENS
         count = batch.targets.shape[0]
-        looks = [row.images > 0 for row in batch.rows]
-        return row_totals(losses, rows, count), row_totals(losses[head], rows[head], count), looks
+        has_images = [row.images > 0 for row in batch.rows]
+        heads = row_totals(losses[head], rows[head], count)
+        return row_totals(losses, rows, count), heads, has_images
 
 
 def answer_ranks(targets: Tensor) -> Tensor:
-    """targets [B, T] -> int64 [B, T]: which supervised token of its answer a position is,
-    from 0. An answer is an unbroken run of supervised positions; elsewhere meaningless."""
+    """targets [B, T] -> int64 [B, T]: the rank of each supervised position in its answer, from 0;
+    undefined elsewhere. An answer is an unbroken stretch of supervised positions."""
     supervised = targets != IGNORE
     before = torch.nn.functional.pad(supervised[:, :-1], (1, 0), value=False)
     columns = torch.arange(targets.shape[1], device=targets.device).expand_as(targets)
@@ -285,8 +286,8 @@ def answer_ranks(targets: Tensor) -> Tensor:
 
 
 def row_totals(losses: Tensor, rows: Tensor, count: int) -> list[LossTotal]:
-    """Losses [K] of the rows [K] -> the total of each of `count` rows, summed in float64 on the
-    CPU, where the order of the sum is fixed."""
+    """Token losses [K] and their row numbers [K] -> the totals of `count` rows, summed in float64
+    on the CPU, where the order of the sum is fixed."""
     losses, rows = losses.cpu().double(), rows.cpu()
     sums = torch.zeros(count, dtype=torch.float64).index_add_(0, rows, losses).tolist()
     tokens = torch.bincount(rows, minlength=count).tolist()

@@ -1,4 +1,4 @@
-"""Asking a trained model, as a person types it."""
+"""Asking a trained model a question."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def run_folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("name", list(small.COLOURS))
-def test_the_answer_alone_is_printed(
+def test_only_the_answer_is_printed(
     run_folder: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     image = str(run_folder.parent / f"{name}.png")
@@ -35,7 +35,7 @@ def test_the_answer_alone_is_printed(
         assert capsys.readouterr() == (f"{expected}\n", "")
 
 
-def test_text_alone_several_images_and_a_step_folder(
+def test_text_only_several_images_and_a_checkpoint_folder(
     run_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     step = ["--checkpoint", str(run_folder / "checkpoints" / "step_000150")]
@@ -49,7 +49,7 @@ def test_text_alone_several_images_and_a_step_folder(
     assert ask.main([*step, *images, "--max-new-tokens", "5", "Which?"]) == 0
 
 
-def test_a_cut_off_answer_says_so_beside_the_output(
+def test_a_cut_off_answer_is_reported_on_standard_error(
     run_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     image = str(run_folder.parent / "red.png")
@@ -73,7 +73,7 @@ def test_a_cut_off_answer_says_so_beside_the_output(
         (["Which?", "--max-new-tokens", "0"], UsageError, "max_new_tokens"),
     ],
 )
-def test_mistakes_are_told_before_anything_is_loaded(
+def test_mistakes_are_found_before_the_model_is_loaded(
     run_folder: Path,
     monkeypatch: pytest.MonkeyPatch,
     arguments: list[str],
@@ -86,7 +86,7 @@ def test_mistakes_are_told_before_anything_is_loaded(
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has CUDA")
-def test_a_device_that_is_not_there() -> None:
+def test_a_missing_device_is_an_error() -> None:
     with pytest.raises(UsageError, match="CUDA devices"):
         ask.main(["Which?", "--checkpoint", "run", "--device", "cuda"])
 
@@ -100,7 +100,7 @@ def test_a_damaged_checkpoint_is_refused(run_folder: Path) -> None:
         ask.main(["--checkpoint", str(run_folder), "Which?"])
 
 
-def test_the_command_as_it_is_typed(run_folder: Path) -> None:
+def test_the_command_prints_the_answer_or_one_line_of_error(run_folder: Path) -> None:
     command = [sys.executable, "-m", "ocrtrain.ask", "--checkpoint", str(run_folder), "--image"]
     image = str(run_folder.parent / "blue.png")
     asked = [*command, image, small.QUESTIONS["colour"]]

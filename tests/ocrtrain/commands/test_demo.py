@@ -1,4 +1,4 @@
-"""The demo's commands and its closing table; the demo itself takes minutes (`make demo`)."""
+"""The demo's commands and its final table; the demo itself takes minutes (`make demo`)."""
 
 import json
 from pathlib import Path
@@ -17,7 +17,7 @@ def test_a_command_that_fails_ends_the_demo(capfd: pytest.CaptureFixture[str]) -
     assert "no/such.tar" in err
 
 
-def test_the_table_shows_each_kind_and_what_to_type_next(tmp_path: Path) -> None:
+def test_the_table_shows_each_kind_and_the_next_commands(tmp_path: Path) -> None:
     scores = {"exact": 0.75, "answers": 8, "exchanged": {"exact": 0.125}}
     summary = {
         "scores": {"kinds": {"title": scores}, "all": {"exact": 0.5, "answers": 9}},

@@ -1,4 +1,4 @@
-"""Scores against plain oracles: the textbook edit distance, the reference's relaxed accuracy."""
+"""Scores against oracles: the textbook edit distance, the reference's relaxed accuracy."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def reference_relaxed(answer: str, gold: str) -> bool:
 
 
 @given(SHORT, SHORT)
-def test_edit_distance_is_the_textbook_one_over_the_longer_length(a: str, b: str) -> None:
+def test_edit_distance_is_the_textbook_one_divided_by_the_longer_length(a: str, b: str) -> None:
     longer = max(len(a), len(b))
     expected = plain_edit_distance(a, b) / longer if longer else 0.0
     assert scores.edit_distance(a, b) == pytest.approx(expected)
@@ -68,7 +68,7 @@ def test_relaxed_text_agrees_with_the_reference(a: str, b: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("answer", "gold", "right"),
+    ("answer", "gold", "correct"),
     [
         ("14", "14", True),
         ("14.", "14", True),
@@ -100,12 +100,12 @@ def test_relaxed_text_agrees_with_the_reference(a: str, b: str) -> None:
         ("9" * 5000, "9" * 5000, True),
     ],
 )
-def test_relaxed_examples(answer: str, gold: str, right: bool) -> None:
-    assert scores.relaxed_match(answer, gold) is right
+def test_relaxed_match_of_examples(answer: str, gold: str, correct: bool) -> None:
+    assert scores.relaxed_match(answer, gold) is correct
 
 
 @given(SHORT, SHORT)
-def test_exact_answers_are_right_by_every_measure(a: str, b: str) -> None:
+def test_an_exact_answer_is_correct_by_every_score(a: str, b: str) -> None:
     same = scores.score(a, a)
     assert (same.exact, same.relaxed, same.ned) == (True, True, 0.0)
     assert same.word_precision == same.word_recall == 1.0
@@ -117,7 +117,7 @@ def test_exact_answers_are_right_by_every_measure(a: str, b: str) -> None:
 @given(
     st.lists(st.sampled_from("abcde"), max_size=6), st.lists(st.sampled_from("abcde"), max_size=6)
 )
-def test_word_overlap_counts_sets(answer: list[str], gold: list[str]) -> None:
+def test_word_overlap_compares_sets_of_words(answer: list[str], gold: list[str]) -> None:
     words = scores.word_overlap(" ".join(answer), "\n".join(gold))
     common = len([word for word in "abcde" if word in answer and word in gold])
     assert words.common == common
@@ -125,7 +125,7 @@ def test_word_overlap_counts_sets(answer: list[str], gold: list[str]) -> None:
     assert words.recall == (common / len(set(gold)) if gold else float(not answer))
 
 
-def test_short_output_wins_at_precision_alone_and_the_score_shows_it() -> None:
+def test_a_short_answer_scores_high_on_precision_only() -> None:
     page = " ".join(f"word{n}" for n in range(500))
     short = scores.score("word1", page)
     assert short.word_precision == 1.0
@@ -134,13 +134,13 @@ def test_short_output_wins_at_precision_alone_and_the_score_shows_it() -> None:
     assert (short.length, short.gold_length) == (5, len(page))
 
 
-def test_long_texts_are_scored_fast_enough_to_be_used() -> None:
+def test_long_texts_are_scored_fast_enough() -> None:
     text = "the quick brown fox jumps over 1,234 lazy dogs " * 200
     assert len(text) > 9000
     assert scores.edit_distance(text, text[500:]) == pytest.approx(500 / len(text))
 
 
-def test_means() -> None:
+def test_mean_scores_average_every_field() -> None:
     both = [scores.score("14", "14"), scores.score("No", "Yes")]
     means = scores.mean_scores(both)
     assert means["answers"] == 2

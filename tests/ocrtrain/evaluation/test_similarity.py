@@ -1,4 +1,4 @@
-"""Similarity and std by sums against all pairs."""
+"""Similarity and std computed from sums, against a computation over all pairs."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from tests.support import small
 
 
 @given(st.integers(2, 9), st.integers(1, 6), st.integers(0, 2**31), st.integers(1, 4))
-def test_sums_equal_all_pairs(images: int, channels: int, seed: int, pieces: int) -> None:
+def test_similarity_from_sums_equals_that_of_all_pairs(
+    images: int, channels: int, seed: int, parts: int
+) -> None:
     vectors = np.random.default_rng(seed).normal(1.0, 2.0, (images, channels)).astype("f")
     found = Similarity(limit=images)
-    for piece in np.array_split(vectors, pieces):
-        found.add_vectors(torch.from_numpy(piece))
+    for part in np.array_split(vectors, parts):
+        found.add_vectors(torch.from_numpy(part))
     units = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     pairs = [float(a @ b) for a, b in itertools.combinations(units, 2)]
     assert found.similarity == pytest.approx(np.mean(pairs), abs=1e-6)

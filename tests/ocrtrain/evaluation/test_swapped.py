@@ -1,4 +1,4 @@
-"""Which sample gets whose images."""
+"""Which sample is shown which other sample's images."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.support import small
 SETTINGS = ValidationOptions(seq_len=128, batch=5)
 
 
-def test_samples_exchange_only_with_as_many_images(tmp_path: Path) -> None:
+def test_images_are_swapped_among_samples_with_equally_many(tmp_path: Path) -> None:
     counts = [1, 0, 0, 2, 0, 0, 1, 0, 0, 2, 0, 0, 3, 0, 0, 0]
     names = ["red" if at < 6 else "blue" for at in range(len(counts))]
     samples = [
@@ -22,13 +22,13 @@ def test_samples_exchange_only_with_as_many_images(tmp_path: Path) -> None:
         for name, count in zip(names, counts, strict=True)
     ]
     shards = small.write(tmp_path / "mixed-000.tar", samples)
-    assert swap_partners(shards) == {0: 6, 6: 0, 3: 9, 9: 3}  # three images: nobody to take
+    assert swap_partners(shards) == {0: 6, 6: 0, 3: 9, 9: 3}  # three images: no partner
     found = validate(small.untrained(), {"m": shards}, small.tokenizer(), SETTINGS)
     assert found.gain.samples == 4
 
 
-def test_samples_of_the_same_images_exchange_once(tmp_path: Path) -> None:
-    """Who gets its own image back, from another sample, would gain nothing by the right one."""
+def test_of_samples_with_the_same_images_only_the_first_is_swapped(tmp_path: Path) -> None:
+    """A sample that got its own image back from another sample would show no image gain."""
     names = ["red", "red", "blue", "red", "blue", "green"]
     samples = [small.coloured(name) for name in names for _ in range(3)]
     partners = swap_partners(small.write(tmp_path / "few-000.tar", samples))
@@ -38,7 +38,9 @@ def test_samples_of_the_same_images_exchange_once(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.integers(), unique=True, max_size=40), st.text(max_size=5))
-def test_derangements_move_everyone_and_lose_no_one(members: list[int], seed: str) -> None:
+def test_a_derangement_maps_no_member_to_itself_and_loses_none(
+    members: list[int], seed: str
+) -> None:
     found = derangement(members, seed=seed)
     assert found == derangement(members, seed=seed)
     if len(members) < 2:
@@ -49,7 +51,7 @@ def test_derangements_move_everyone_and_lose_no_one(members: list[int], seed: st
         assert all(member != other for member, other in found.items())
 
 
-def test_the_derangement_is_the_same_for_ever() -> None:
-    """Numbers of older runs must stay comparable: this table is the format."""
+def test_derangements_never_change() -> None:
+    """Image gains of older runs must stay comparable."""
     fixed = {0: 3, 1: 0, 2: 5, 3: 4, 4: 2, 5: 1}
     assert derangement(range(6), seed="20251020:1") == fixed
