@@ -10,16 +10,14 @@ and answers. The same texts give the same file. To train a model with it, pass
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
 from ocrdata.errors import OcrError, UsageError
 from ocrdata.reading.view import Shards, open_shards
 from ocrdata.runtime.cli import Parser, run
+from ocrdata.runtime.progress import progress_bar
 from ocrdata.runtime.units import human_bytes, human_time
 from ocrdata.storage.files import make_folder
 from ocrdata.storage.locks import Lock
@@ -95,7 +93,7 @@ class _Texts:
 
     def __iter__(self) -> Iterator[str]:
         total = sum(len(shards) for shards in self.sets)
-        with tqdm(total=total, unit=" samples", leave=False, disable=None, file=sys.stderr) as bar:
+        with progress_bar(total, " samples") as bar:
             for shards in self.sets:
                 for sample in shards:
                     for message in sample.messages:
