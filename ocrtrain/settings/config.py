@@ -175,7 +175,7 @@ class Config:
     row_images: int = _flag(32, "maximum images in a packed row")
     bad_samples: str = _flag(
         "raise",
-        "a sample that cannot be used: raise (stop with an error) or skip (mask its place)",
+        "if a sample cannot be used: raise an error, or skip it and mask its place in the row",
         runtime=True,
     )
     max_bad: int = _flag(100, "stop after skipping more samples than this", runtime=True)
@@ -190,8 +190,8 @@ class Config:
         "learning rate after the warm-up: cosine (to 0), step (see --step-every) or constant",
     )
     warmup: int = _flag(10, "steps of linear warm-up")
-    step_every: int = _flag(2000, "--schedule step: steps between two reductions")
-    step_factor: float = _flag(0.1, "--schedule step: factor of each reduction")
+    step_every: int = _flag(2000, "with --schedule step: steps between reductions of the rate")
+    step_factor: float = _flag(0.1, "with --schedule step: factor of each reduction")
     weight_decay: float = _flag(0.0, "AdamW weight decay, applied to matrices only")
     beta1: float = _flag(0.9, "AdamW beta 1")
     beta2: float = _flag(0.999, "AdamW beta 2")
