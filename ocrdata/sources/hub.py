@@ -1,43 +1,25 @@
-"""The Hugging Face hub: what a data set consists of at one commit, and ranges of its files.
+"""Data sets on the Hugging Face hub: what one consists of at one commit, and ranges of its files.
 
-Owner of everything that is asked of the hub, of retries, and of saying in one line why the hub
-does not deliver. The data files of a config are resolved by `datasets`; their bytes are read in
-ranges, so that nothing is ever kept on the disk but the hub's own small cache of the data set
-card. `HF_ENDPOINT` names another hub, `HF_TOKEN` opens gated ones; neither is ever printed with
-a token. The clients are imported on first use: they take two seconds, and `--help` needs none.
+The data files of a config are resolved by `datasets`; their bytes are read in ranges, so that
+nothing is kept on the disk but the hub's own small cache of the data set card. Requests, retries
+and error messages are those of `ocrdata.storage.hub_client`.
 """
 
 from __future__ import annotations
 
 import difflib
-import errno
 import io
 import os
 import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
-from urllib.parse import quote
 
-from ocrdata.errors import OcrError, SourceError, UsageError, first_line
-
-TIMEOUT_S = 7.0
-"""Seconds without a byte after which a request is given up."""
-
-FIRST_WAIT_S = 0.5
-CONTACT_RETRIES = 3
-"""First contact: 4 tries with 0.5 + 1 + 2 s between them, 32 s at worst where nothing answers."""
-
-READ_RETRIES = 5
-"""In the middle of reading: 6 tries and 15.5 s between them, 58 s at worst. What is broken for
-longer is told, and the conversion goes on from there when it is run again."""
+from ocrdata.errors import OcrError, SourceError, UsageError
+from ocrdata.storage.hub_client import READ_RETRIES, explain, repository_info, request
 
 BLOCK_BYTES = 256 << 10
 """Smaller reads than this fetch this much: the small columns of a row group lie side by side, and
 each would be a request of its own (ten in FineVision, 100 ms each from afar)."""
-
-CONTINUE = "run the same command again when it is back: what is done is kept"
 
 
 @dataclass(frozen=True)
@@ -67,12 +49,12 @@ def resolve(repository: str, config: str | None, split: str, commit: str) -> Dat
     where the hub does not deliver or the data are not Parquet.
     """
     # Asked first, with few retries: where the hub is not there `datasets` takes minutes to say so.
-    _contact(repository, commit)
+    repository_info(repository, commit, "data set")
     import datasets
     from huggingface_hub import HfFileSystem
 
     datasets.disable_progress_bars()
-    with _explain(repository):
+    with explain(repository, commit, "data set"):
         try:
             builder = datasets.load_dataset_builder(repository, config, revision=commit)
         except ValueError as exc:
@@ -101,19 +83,10 @@ def resolve_commit(repository: str, revision: str) -> str:
     """The 40-digit commit that a branch or tag names at this moment; a commit names itself."""
     if re.fullmatch(r"[0-9a-f]{40}", revision):
         return revision
-    commit = _contact(repository, revision)
+    commit = str(repository_info(repository, revision, "data set").get("sha"))
     if not re.fullmatch(r"[0-9a-f]{40}", commit):
         raise SourceError(f"{repository}: the hub gives no commit for revision {revision!r}")
     return commit
-
-
-def _contact(repository: str, revision: str) -> str:
-    """The commit of a revision, as the hub says it. Raises SourceError within half a minute."""
-    from huggingface_hub import constants
-
-    url = f"{constants.ENDPOINT}/api/datasets/{repository}/revision/{quote(revision, safe='')}"
-    with _explain(repository, revision):
-        return str(_request(url, {}, CONTACT_RETRIES).json().get("sha"))
 
 
 class RangeFile(io.RawIOBase):
@@ -124,7 +97,7 @@ class RangeFile(io.RawIOBase):
         from huggingface_hub import hf_hub_url
 
         self._place = f"{repository}: {path}"
-        self._repository, self._at = repository, 0
+        self._repository, self._commit, self._at = repository, commit, 0
         self._url = hf_hub_url(repository, path, repo_type="dataset", revision=commit)
         self.size = size
         self._block, self._block_start = b"", 0
@@ -162,9 +135,9 @@ class RangeFile(io.RawIOBase):
         return self._block[inside : inside + size]
 
     def _range(self, start: int, stop: int) -> bytes:
-        with _explain(self._repository):
+        with explain(self._repository, self._commit, "data set"):
             headers = {"Range": f"bytes={start}-{stop - 1}"}
-            answer = _request(self._url, headers, READ_RETRIES)
+            answer = request(self._url, headers, READ_RETRIES)
             data: bytes = answer.content
         said = answer.headers.get("Content-Range", "")
         # A server may ignore Range and send another part, or all: never take that for the part.
@@ -176,31 +149,6 @@ class RangeFile(io.RawIOBase):
         if len(data) != stop - start:
             raise SourceError(f"{self._place}: {len(data)} bytes came, {stop - start} were asked")
         return data
-
-
-def _request(url: str, headers: Mapping[str, str], retries: int) -> Any:
-    """GET with bounded retries; raises the client's own errors, see `_explain`."""
-    from huggingface_hub.utils import (
-        build_hf_headers,
-        hf_raise_for_status,
-        http_backoff,
-        logging,
-    )
-
-    logging.set_verbosity_error()  # each retry would be a line or two
-    # Compressed answers would have other lengths than the ranges asked.
-    headers = {**build_hf_headers(), "Accept-Encoding": "identity", **headers}
-    answer = http_backoff(
-        "GET",
-        url,
-        headers=headers,
-        timeout=TIMEOUT_S,
-        max_retries=retries,
-        base_wait_time=FIRST_WAIT_S,
-        follow_redirects=True,
-    )
-    hf_raise_for_status(answer)
-    return answer
 
 
 def _licence(repository: str, commit: str) -> str:
@@ -236,57 +184,3 @@ def _config_error(
 def _listed(names: list[str]) -> str:
     shown = ", ".join(names[:20])
     return shown if len(names) <= 20 else f"{shown}, ... ({len(names)} in all)"
-
-
-_CLIENTS = {"httpx", "httpx2", "httpcore", "httpcore2", "huggingface_hub", "datasets"}
-
-
-@contextmanager
-def _explain(repository: str, revision: str = "") -> Iterator[None]:
-    """Turn what the clients raise into one SourceError of one line, without URLs or headers."""
-    try:
-        yield
-    except OcrError:
-        raise
-    except Exception as exc:
-        chain = list(_chain(exc))
-        if not any(_foreign(one) for one in chain):
-            raise
-        raise SourceError(_one_line(chain, repository, revision)) from exc
-
-
-def _chain(exc: BaseException | None) -> Iterator[BaseException]:
-    while exc is not None:
-        yield exc
-        exc = exc.__cause__ or exc.__context__
-
-
-def _foreign(exc: BaseException) -> bool:
-    module = type(exc).__module__.partition(".")[0]
-    return module in _CLIENTS or isinstance(exc, (ConnectionError, TimeoutError))
-
-
-def _one_line(chain: list[BaseException], repository: str, revision: str) -> str:
-    from huggingface_hub import constants
-    from huggingface_hub import errors as hub
-
-    endpoint = constants.ENDPOINT
-    for exc in chain:
-        if isinstance(exc, hub.OfflineModeIsEnabled):
-            return f"{repository}: the hub is switched off by HF_HUB_OFFLINE; unset it"
-        if isinstance(exc, hub.GatedRepoError):
-            return f"{repository} is gated: ask for access on {endpoint} and set HF_TOKEN"
-        if isinstance(exc, hub.RevisionNotFoundError):
-            return f"{repository} has no revision {revision or 'of this commit'} on {endpoint}"
-        if isinstance(exc, hub.RepositoryNotFoundError):
-            return f"{repository}: no such data set on {endpoint}, or it is private (set HF_TOKEN)"
-    for exc in chain:
-        status = getattr(getattr(exc, "response", None), "status_code", None)
-        if isinstance(status, int):
-            return f"{repository}: the hub {endpoint} answers with status {status}; {CONTINUE}"
-    codes = [exc.errno for exc in chain if isinstance(exc, OSError) and exc.errno]
-    if codes and codes[-1] in errno.errorcode:
-        reason = os.strerror(codes[-1])
-    else:
-        reason = first_line(chain[-1])
-    return f"{repository}: the hub {endpoint} is not responding ({reason}); {CONTINUE}"

@@ -1,8 +1,8 @@
-"""Files of a repository of the hub, or of a folder that holds the same.
+"""Files of a model repository of the hub, or of a folder that holds the same files.
 
-Owner of fetching. A source is `owner/name`, `owner/name@revision` (a branch, tag or commit), or a
-folder. What was fetched stays in the hub's cache and is taken from there when the hub cannot be
-reached, which is told within a minute.
+A source is `owner/name`, `owner/name@revision` (a branch, tag or commit), or a folder. Fetched
+files stay in the hub's cache and are taken from there when the hub cannot be reached, which takes
+at most half a minute to find out (`ocrdata.storage.hub_client`).
 """
 
 from __future__ import annotations
@@ -11,18 +11,17 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ocrdata.errors import SourceError, UsageError
-
-TIMEOUT = 20.0  # seconds to wait for the hub's first answer
+from ocrdata.storage.hub_client import TIMEOUT_S, UnreachableError, explain, repository_info
 
 Choose = Callable[[Sequence[str]], list[str]]
-"""Picks from the names of a source; [] where none will do."""
+"""Picks from the file names of a source; [] where none fits."""
 
 
-def fetch(source: str, choose: Choose, *, needed: str = "what is looked for") -> list[Path]:
-    """Local paths of the files `choose` picks from the names a source holds, in its order.
+def fetch(source: str, choose: Choose, *, needed: str = "the files asked for") -> list[Path]:
+    """Local paths of the files that `choose` picks from a source's file names, in its order.
 
-    Raises UsageError where `source` can name nothing, SourceError where it cannot be had or
-    nothing is picked; `needed` says what should have been there.
+    Raises UsageError where `source` is neither a folder nor a possible repository, SourceError
+    where it cannot be fetched or nothing is picked; `needed` names what is missing then.
     """
     folder = Path(source).expanduser()
     if folder.is_dir():
@@ -32,7 +31,7 @@ def fetch(source: str, choose: Choose, *, needed: str = "what is looked for") ->
     else:
         paths = _fetch_from_hub(source, choose)
     if not paths:
-        raise SourceError(f"{source}: holds nothing of what is needed: {needed}")
+        raise SourceError(f"{source}: missing {needed}")
     return paths
 
 
@@ -41,35 +40,31 @@ def _pick(folder: Path, choose: Choose) -> list[Path]:
 
 
 def _fetch_from_hub(source: str, choose: Choose) -> list[Path]:
-    from huggingface_hub import HfApi, hf_hub_download, snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub import hf_hub_download, snapshot_download
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
 
-    # Of the HTTP library that this version of huggingface_hub is built on, and OSError.
-    unreachable = tuple(
-        kind for kind in HfHubHTTPError.__mro__ if kind.__name__ in ("HTTPError", "OSError")
-    )
-    repo, _, pinned = source.partition("@")
+    repository, _, pinned = source.partition("@")
     revision = pinned or None
     try:
-        found = HfApi().model_info(repo, revision=revision, timeout=TIMEOUT)
-        names = [entry.rfilename for entry in found.siblings or ()]
-        # By the name asked for and not its commit: so it is found in the cache without the hub.
-        return [Path(hf_hub_download(repo, name, revision=revision)) for name in choose(names)]
+        validate_repo_id(repository)
     except HFValidationError as exc:
-        raise UsageError(f"{source}: is no folder and no repository of the hub") from exc
-    except unreachable as exc:
-        status = getattr(getattr(exc, "response", None), "status_code", 0)
-        if status in (401, 403, 404):
-            raise SourceError(
-                f"{source}: the hub has no such repository or revision, or does not show it "
-                f"(HTTP {status})"
-            ) from exc
+        raise UsageError(f"{source}: neither a folder nor a repository name") from exc
+    try:
+        files = repository_info(repository, pinned, "model").get("siblings") or []
+        with explain(repository, pinned, "model"):
+            # By the revision asked for and not its commit, which the cache is asked for offline.
+            return [
+                Path(hf_hub_download(repository, name, revision=revision, etag_timeout=TIMEOUT_S))
+                for name in choose([str(file["rfilename"]) for file in files])
+            ]
+    except UnreachableError as exc:
         try:
-            cached = Path(snapshot_download(repo, revision=revision, local_files_only=True))
+            cached = Path(snapshot_download(repository, revision=revision, local_files_only=True))
         except OSError:
-            reason = (str(exc).strip() or type(exc).__name__).splitlines()[0]
             raise SourceError(
-                f"{source}: the hub cannot be reached and nothing is cached ({reason}); "
-                "name a local folder, or use --init random"
+                f"{exc}, and nothing is cached; name a local folder, or use --init random"
             ) from exc
         return _pick(cached, choose)
+    except OSError as exc:  # a full disk, a folder without permission
+        raise SourceError(f"{source}: cannot be stored in the hub's cache: {exc}") from exc

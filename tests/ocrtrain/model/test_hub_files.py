@@ -6,9 +6,11 @@ HF_ENDPOINT is read when huggingface_hub is imported; hence the processes.
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -57,7 +59,9 @@ class ModelHub(BaseHTTPRequestHandler):
             headers = {"ETag": f'"{len(data):040x}"', "X-Repo-Commit": COMMIT}
             self.reply(200, data, headers, body=body)
         else:
-            self.reply(404, b"", {"X-Error-Code": "RepoNotFound"}, body=body)
+            known = self.path.startswith("/api/models/owner/name/")
+            error = "RevisionNotFound" if known else "RepoNotFound"
+            self.reply(404, b"", {"X-Error-Code": error}, body=body)
 
     def reply(self, status: int, data: bytes, headers: dict[str, str], *, body: bool) -> None:
         self.send_response(status)
@@ -79,8 +83,13 @@ def endpoint() -> Iterator[str]:
     server.server_close()
 
 
-def run(source: str, endpoint: str, home: Path) -> str:
-    environment = {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_DISABLE_TELEMETRY": "1"}
+def run(source: str, endpoint: str, home: Path, **more: str) -> str:
+    environment = {
+        "HF_ENDPOINT": endpoint,
+        "HF_HOME": str(home),
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        **more,
+    }
     done = subprocess.run(
         [sys.executable, "-c", FETCH, source],
         capture_output=True,
@@ -105,14 +114,49 @@ def test_files_are_fetched_and_then_found_without_the_hub(
     assert run(source, NOBODY, tmp_path) == "new weights"
 
 
-def test_an_unreachable_hub_is_told_in_one_line(tmp_path: Path) -> None:
+def test_an_unreachable_hub_is_reported_in_one_line(tmp_path: Path) -> None:
     line = run("owner/name", NOBODY, tmp_path)
-    assert line.startswith("SourceError: owner/name: the hub cannot be reached and nothing is ca")
-    assert "--init random" in line and "\n" not in line
+    assert line.startswith("SourceError: owner/name: ") and "\n" not in line
+    for fact in (NOBODY, "Connection refused", "nothing is cached", "--init random"):
+        assert fact in line
 
 
-@pytest.mark.parametrize("source", ["owner/other", "owner/name@nowhere"])
-def test_what_the_hub_does_not_have(source: str, endpoint: str, tmp_path: Path) -> None:
+@pytest.mark.torture  # half a minute of waiting
+def test_a_hub_that_never_answers_is_reported_within_a_minute(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        began = time.monotonic()
+        line = run("owner/name", f"http://127.0.0.1:{silent.getsockname()[1]}", tmp_path)
+        assert time.monotonic() - began < 60
+    assert "timed out" in line and "nothing is cached" in line
+
+
+@pytest.mark.parametrize(
+    ("source", "missing"),
+    [("owner/other", "no such model"), ("owner/name@nowhere", "no revision nowhere")],
+)
+def test_a_missing_repository_or_revision(
+    source: str, missing: str, endpoint: str, tmp_path: Path
+) -> None:
     line = run(source, endpoint, tmp_path)
-    assert line.startswith(f"SourceError: {source}: the hub has no such repository or revision")
-    assert "(HTTP 404)" in line
+    assert line.startswith(f"SourceError: {source.partition('@')[0]}")
+    for fact in (missing, endpoint, "status 404"):
+        assert fact in line
+
+
+def test_a_cached_file_is_used_where_the_hub_is_switched_off(endpoint: str, tmp_path: Path) -> None:
+    assert run("owner/name", endpoint, tmp_path) == "new weights"
+    assert run("owner/name", endpoint, tmp_path, HF_HUB_OFFLINE="1") == "new weights"
+    line = run("owner/name", endpoint, tmp_path / "empty", HF_HUB_OFFLINE="1")
+    assert "HF_HUB_OFFLINE" in line and "nothing is cached" in line
+
+
+@pytest.mark.parametrize("source", ["a/b/c", "owner name", "owner/..name"])
+def test_what_can_name_neither_a_folder_nor_a_repository(source: str, tmp_path: Path) -> None:
+    line = run(source, NOBODY, tmp_path)
+    assert line.startswith(f"UsageError: {source}: ")
+
+
+def test_a_cache_that_cannot_be_written(endpoint: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    line = run("owner/name", endpoint, tmp_path / "file")
+    assert line.startswith("SourceError: owner/name: ") and "cache" in line
