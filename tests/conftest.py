@@ -1,4 +1,5 @@
-"""What all tests share. No example of a property is failed for being slow on a busy machine."""
+"""Fixtures shared by all tests, and settings of hypothesis: examples have no time limit, so that a
+busy machine does not fail them."""
 
 from collections.abc import Iterator
 
@@ -13,7 +14,7 @@ settings.load_profile("project")
 
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Shards and a tokenizer to train on, see `tests.support.data.make_inputs`."""
+    """Shards and a tokenizer for training; see `tests.support.data.make_inputs`."""
     from tests.support.data import make_inputs
 
     return make_inputs(tmp_path_factory.mktemp("inputs"))
@@ -21,8 +22,8 @@ def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
-    """torch computes with one thread: losses are compared bit for bit."""
-    import torch  # here, so that tests of making and reading shards do without it
+    """Limit torch to one thread, so that losses are bit-identical."""
+    import torch  # imported here because most tests of shards do not need it
 
     before = torch.get_num_threads()
     torch.set_num_threads(1)

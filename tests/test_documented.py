@@ -1,4 +1,4 @@
-"""Every command the documents show is one that the commands themselves accept."""
+"""Every command shown in the documentation is accepted by its own parser."""
 
 import ast
 import re
@@ -30,10 +30,10 @@ PARSERS = {
     "tools/show_batch.py": show_batch.build_parser,
     "tools/train_tokenizer.py": train_tokenizer.build_parser,
 }
-"""Each command's reader of its words."""
+"""Command -> the function that builds its parser."""
 
 
-def test_what_the_code_cites_is_in_the_repository() -> None:
+def test_files_named_in_code_and_pages_exist() -> None:
     cited = {
         (path.name, name)
         for path in [*SOURCES, *(ROOT / "ocrdata").rglob("*.py"), *PAGES]
@@ -45,7 +45,7 @@ def test_what_the_code_cites_is_in_the_repository() -> None:
     assert {(where, name) for where, name in cited if not (ROOT / name).is_file()} == set()
 
 
-def test_the_page_of_formats_has_every_column() -> None:
+def test_the_formats_page_lists_every_column() -> None:
     page = (ROOT / "docs" / "formats.md").read_text()
     kinds = [SCHEMA.field(name).type.value_type for name in ("members", "images")]
     names = [*SCHEMA.names, *(part.name for kind in kinds for part in kind), *TurnCount._fields]
@@ -53,7 +53,8 @@ def test_the_page_of_formats_has_every_column() -> None:
 
 
 def documented() -> list[str]:
-    """Commands in fenced blocks of pages and in module docstrings, continued lines joined."""
+    """The commands in fenced blocks of pages and in module docstrings, with continuation lines
+    joined."""
     texts = [block for page in PAGES for block in
              re.findall(r"```\n(.*?)```", page.read_text(), re.DOTALL)]  # fmt: skip
     texts += [ast.get_docstring(ast.parse(path.read_text())) or "" for path in SOURCES]
@@ -62,7 +63,7 @@ def documented() -> list[str]:
     return sorted({line for line in lines if line.startswith("python ")})
 
 
-def test_there_is_something_to_check() -> None:
+def test_the_main_commands_are_documented() -> None:
     shown = " ".join(documented())
     tools = ("make_shards.py chartqa", "make_shards.py smoltalk", "check_shards.py")
     modules = ("ocrtrain.stage1", "ocrtrain.stage2", "ocrtrain.evaluate", "ocrtrain.ask")
@@ -70,7 +71,7 @@ def test_there_is_something_to_check() -> None:
 
 
 @pytest.mark.parametrize("command", documented())
-def test_a_documented_command_is_understood(command: str) -> None:
+def test_a_documented_command_is_accepted(command: str) -> None:
     words = shlex.split(re.sub(r"\[(--[^\]]*)\]", r"\1", command))[1:]
     if words[0] == "-m":
         program, arguments = words[1], words[2:]

@@ -1,5 +1,5 @@
-"""A system-call trace of converter and trainer: synced, then named, then the folder synced; the
-manifest last. And proof that the replay of a trace sees each thing that can be wrong."""
+"""System-call traces of a conversion and a training run: every file is synced, renamed, and its
+folder synced, the manifest last. Also tests that the replay of a trace detects each violation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ OUT = Path("/o")
 
 
 def calls(*lines: str) -> list[Call]:
-    """'fsync /o/a' -> a call; `p2:` before it is another process."""
+    """'fsync /o/a' -> a call; with the prefix `p2:`, of another process."""
     found = []
     for number, line in enumerate(lines):
         process, _, rest = line.rpartition(":")
@@ -29,9 +29,10 @@ GOOD = (
     "mkdir /o", "fsync /", "openat /o/.a.tmp", "write /o/.a.tmp", "fsync /o/.a.tmp",
     "rename /o/.a.tmp /o/a", "fsync /o",
 )  # fmt: skip
+UNSYNCED = "/o/.a.tmp is not synced before it becomes /o/a"
 
 
-def test_a_good_order() -> None:
+def test_a_correct_order() -> None:
     found = replay(calls(*GOOD), OUT)
     assert (found.broken, found.published) == ([], ["/o/a"])
 
@@ -39,21 +40,21 @@ def test_a_good_order() -> None:
 @pytest.mark.parametrize(
     ("lines", "broken"),
     [
-        ([*GOOD[:4], *GOOD[5:]], "/o/.a.tmp is not synced before it is /o/a"),
-        ([*GOOD[:5], "write /o/.a.tmp", *GOOD[5:]], "/o/.a.tmp is not synced before it is /o/a"),
-        ([*GOOD[:5], "mmap /o/.a.tmp", *GOOD[5:]], "/o/.a.tmp is not synced before it is /o/a"),
+        ([*GOOD[:4], *GOOD[5:]], UNSYNCED),
+        ([*GOOD[:5], "write /o/.a.tmp", *GOOD[5:]], UNSYNCED),
+        ([*GOOD[:5], "mmap /o/.a.tmp", *GOOD[5:]], UNSYNCED),
         (GOOD[:6], "the folder of /o/a is never synced"),
         ([*GOOD[:6], "p2:fsync /o"], "the folder of /o/a is never synced"),
         (
             [*GOOD[:6], "openat /o/.b.tmp", "fsync /o/.b.tmp", "rename /o/.b.tmp /o/b", "fsync /o"],
-            "the folder of /o/a is not synced before /o/b comes",
+            "the folder of /o/a is not synced before /o/b exists",
         ),
-        (["mkdir /o"], "/o is made and its parent never synced"),
-        (["mkdir /o/sub"], "/o/sub is made and its parent never synced"),
+        (["mkdir /o"], "/o is created but its parent never synced"),
+        (["mkdir /o/sub"], "/o/sub is created but its parent never synced"),
         (["openat /o/a", "fsync /o/a"], "/o/a is written under its final name"),
         (
             ["openat /o/.s.tmp/w", "fsync /o/.s.tmp/w", "rename /o/.s.tmp /o/s", "fsync /o"],
-            "/o/.s.tmp is not synced before it is /o/s",
+            "/o/.s.tmp is not synced before it becomes /o/s",
         ),
         (
             ["openat /o/metrics.jsonl", "rename /o/.s.tmp /o/step_1", "fsync /o"],
@@ -61,11 +62,11 @@ def test_a_good_order() -> None:
         ),
     ],
 )  # fmt: skip
-def test_each_broken_rule_is_seen(lines: list[str], broken: str) -> None:
+def test_each_broken_rule_is_detected(lines: list[str], broken: str) -> None:
     assert replay(calls(*lines), OUT).broken == [broken]
 
 
-def test_lines_of_strace() -> None:
+def test_lines_of_strace_are_parsed() -> None:
     for line, name, paths in (
         ("1.5 fsync(3</o/.a.tmp>)        = 0", "fsync", ("/o/.a.tmp",)),
         ('1.5 rename("/o/.a", "/o/a") = 0', "rename", ("/o/.a", "/o/a")),
@@ -80,7 +81,7 @@ def test_lines_of_strace() -> None:
     assert parse("1", '1.5 rename("/o/.a", "/o/a") = -1 ENOENT (No such file)') is None
 
 
-def test_the_converter(tmp_path: Path) -> None:
+def test_a_conversion_is_durable(tmp_path: Path) -> None:
     out = tmp_path / "out"
     write_rows(tmp_path / "rows.jsonl")
     words = command(tmp_path / "rows.jsonl", out, 2)
@@ -92,7 +93,7 @@ def test_the_converter(tmp_path: Path) -> None:
     assert sorted(names) == sorted(path.name for path in out.iterdir())
 
 
-def test_the_trainer(tmp_path: Path) -> None:
+def test_a_training_run_is_durable(tmp_path: Path) -> None:
     from tests.support.trainkill import Trainer
 
     trainer = Trainer(tmp_path, whole=False)

@@ -1,4 +1,4 @@
-"""Two hundred examples of each property of the parsers; `make torture` has ten thousand."""
+"""Two hundred examples for each property of the parsers; ten thousand in `make torture`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A pipe that lies where a file is looked for is refused, and never waited for."""
+"""A pipe in place of a file is an error at once; no reader waits for it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ocrdata.shards.index import index_path
 from tests.support.bombs import ROOT
 from tests.support.rows import sample, write_set, write_shard
 
-# One child for all: what hangs is killed with it.
+# All in one child process, which is killed if a reader hangs.
 READ = """
 import sys
 from pathlib import Path
@@ -52,7 +52,7 @@ open_shards("beside/x-000.tar")[0], open_shards("other")[0]
 """
 
 
-def test_no_pipe_is_waited_for(tmp_path: Path) -> None:
+def test_no_reader_waits_for_a_pipe(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for name in ("tar", "index", "manifest", "beside", "other"):
         (tmp_path / name).mkdir()
@@ -64,7 +64,7 @@ def test_no_pipe_is_waited_for(tmp_path: Path) -> None:
         tmp_path / "manifest" / "x.json",
         index_path(tmp_path / "index" / "x-000.tar").path,
         tmp_path / "beside" / "x.json",
-        tmp_path / "other" / "y.json",  # of no set there is: not asked any further
+        tmp_path / "other" / "y.json",  # not the manifest of this shard: ignored
     ):
         path.unlink(missing_ok=True)
         os.mkfifo(path)
@@ -78,6 +78,6 @@ def test_no_pipe_is_waited_for(tmp_path: Path) -> None:
         timeout=60,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    said = done.stdout.splitlines()
-    assert len(said) == 13
-    assert not [line for line in said if "not a regular file" not in line], said
+    printed = done.stdout.splitlines()
+    assert len(printed) == 13
+    assert not [line for line in printed if "not a regular file" not in line], printed

@@ -1,4 +1,5 @@
-"""The converter refused at one point each; `make torture` has twenty, and the trainer."""
+"""A full disk, missing permission and a size limit at one point each of a conversion; `make
+torture` has twenty points, and training too."""
 
 from __future__ import annotations
 
@@ -13,7 +14,7 @@ from tests.support.refusals import REASONS, refused_at, small_disk
 from tests.support.shardcommand import environment, made
 
 
-def test_each_refusal_is_told_and_cured(tmp_path: Path) -> None:
+def test_the_converter_reports_each_and_completes_when_repeated(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk") as disk:
         write_rows(tmp_path / "rows.jsonl")
         out, env = disk / "out", environment(tmp_path)
@@ -27,17 +28,17 @@ def test_each_refusal_is_told_and_cured(tmp_path: Path) -> None:
                 [middle], action, words, out=out, env=env,
                 go_on=lambda: go_on(files, words, out, env),
             )  # fmt: skip
-            assert ends == {"told": 1}, action
+            assert ends == {"clear error": 1}, action
 
 
-def test_what_is_no_clear_line_is_seen() -> None:
+def test_an_unclear_error_is_detected() -> None:
     from subprocess import CompletedProcess
 
-    from tests.support.refusals import check_told
+    from tests.support.refusals import check_error
 
-    good = "error: /o/x: no permission; get the right to it, or choose another place\n"
-    check_told(CompletedProcess([], 1, "", good), "forbid", 1)
+    good = "error: /o/x: no permission; choose another folder\n"
+    check_error(CompletedProcess([], 1, "", good), "forbid", 1)
     for status, text in ((2, good), (1, ""), (1, good + good), (1, "Traceback\n" + good),
                          (1, "error: something\n")):  # fmt: skip
         with pytest.raises(AssertionError):
-            check_told(CompletedProcess([], status, "", text), "forbid", 1)
+            check_error(CompletedProcess([], status, "", text), "forbid", 1)

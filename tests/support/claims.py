@@ -1,7 +1,7 @@
-"""Images that claim to be larger than they are: small ones with other numbers in their headers.
+"""Small images whose headers claim a larger size.
 
-Each function takes the claimed size in pixels; what it gives differs from a sound image (the same
-function with `SIDE`) in nothing but these numbers.
+Each function takes the claimed width and height in pixels; with `SIDE` it gives a valid image. Only
+the size in the header differs.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ def _saved(kind: str, **options: object) -> bytearray:
 
 
 def png(side: int) -> bytes:
-    """The size in IHDR, with the checksum of the changed chunk."""
+    """The size in IHDR, with the chunk's checksum updated."""
     data = _saved("PNG")
     data[16:24] = struct.pack(">II", side, side)
     data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
@@ -38,7 +38,7 @@ def _jpeg(side: int, marker: bytes, *, progressive: bool) -> bytes:
 
 
 def jpeg(side: int) -> bytes:
-    """The size in the frame header (SOF0); at most 65,500 by libjpeg."""
+    """The size in the frame header (SOF0); libjpeg allows at most 65,500."""
     return _jpeg(side, b"\xff\xc0", progressive=False)
 
 
@@ -55,7 +55,7 @@ def gif(side: int) -> bytes:
 
 
 def gif_frame(side: int) -> bytes:
-    """The size of the first frame, which the canvas grows to."""
+    """The size of the first frame; decoders enlarge the canvas to it."""
     data = _saved("GIF")
     at = data.index(b",\0\0\0\0") + 5
     data[at : at + 4] = struct.pack("<HH", side, side)
@@ -106,7 +106,7 @@ def _tiff(side: int, compression: str) -> bytes:
 
 
 def tiff(side: int) -> bytes:
-    """The size in the tags, of 32 bits each; pixels as they are."""
+    """The size in the tags, of 32 bits each; uncompressed pixels."""
     return _tiff(side, "raw")
 
 
@@ -128,4 +128,4 @@ CLAIMS: Mapping[str, tuple[Callable[[int], bytes], str, int]] = {
     "tiff": (tiff, "tif", 50_000),
     "tiff, deflated": (deflated_tiff, "tif", 50_000),
 }
-"""By name: what makes it, its ending, and the largest side of 50,000 px that the format can say."""
+"""Name -> function, file extension, and 50,000 px or the largest size the format can hold."""

@@ -1,4 +1,4 @@
-"""Compressed files of any making, ours and others', for the tests of `.tar.zst`."""
+"""zstd files, as we and as other programs write them, for the tests of `.tar.zst`."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ from ocrdata.shards.writer import ShardWriter
 
 @dataclass(frozen=True)
 class Piece:
-    """One frame as its file holds it, and its content."""
+    """One frame: its compressed bytes and its content."""
 
     raw: bytes
     content: bytes
 
 
 def sized(content: bytes, *, checksum: bool = True) -> Piece:
-    """A frame whose header says its size."""
+    """A frame with the content size in its header."""
     return Piece(zstandard.ZstdCompressor(write_checksum=checksum).compress(content), content)
 
 
 def streamed(content: bytes, *, checksum: bool = True) -> Piece:
-    """A frame as a pipe makes it: its header does not say the size."""
+    """A frame as written to a pipe: without the content size in its header."""
     writer = zstandard.ZstdCompressor(write_checksum=checksum).compressobj()
     return Piece(writer.compress(content) + writer.flush(), content)
 
 
 def skippable(content: bytes, kind: int = 3) -> Piece:
-    """A frame that holds nothing."""
+    """A skippable frame, which has no content."""
     return Piece(struct.pack("<II", 0x184D2A50 + kind, len(content)) + content, b"")
 
 
 def pieces(largest: int = 300) -> st.SearchStrategy[list[Piece]]:
-    """Files of any frames."""
+    """Frames of all kinds, the parts of one file."""
     data = st.one_of(
         st.binary(max_size=largest),
         st.builds(bytes, st.integers(0, largest)),
@@ -57,20 +57,20 @@ def pieces(largest: int = 300) -> st.SearchStrategy[list[Piece]]:
 
 
 def write(path: Path, frames: Iterable[Piece]) -> FrameTable:
-    """A file of these frames; where they lie, by construction."""
+    """Write a file of these frames; returns its frame table."""
     frames = list(frames)
     path.write_bytes(b"".join(piece.raw for piece in frames))
     return FrameTable([(len(piece.raw), len(piece.content)) for piece in frames])
 
 
 def chat(number: int) -> Sample:
-    """A text-only sample that is like no other."""
+    """A text-only sample that is unique for its number."""
     turns = [(f"What is {number}?", f"It is {number}. " * (1 + number % 7))]
     return from_turns(turns, [], source="numbers", meta={"number": number})
 
 
 def write_chats(path: Path, count: int, frames: ZstdOptions = DEFAULT_ZSTD) -> Path:
-    """A shard of `count` such samples; a name that ends in .zst makes it a compressed one."""
+    """Write a shard of `count` such samples; compressed if the name ends in .zst."""
     with ShardWriter(path, frames=frames) as writer:
         for number in range(count):
             writer.write(make_key(number), chat(number))

@@ -1,4 +1,4 @@
-"""Conversions that are killed and run again."""
+"""Conversions that are killed and repeated."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def command(file: Path, out: Path, workers: int = 1, more: Sequence[str] = ()) -
 
 
 def write_rows(file: Path, count: int = 40) -> None:
-    """Rows of which two are rejected."""
+    """Write rows, two of which are rejected."""
     rows = [
         {"prompt": f"question {n}", "answer": "" if n in (7, 30) else f"answer {n} " * 50}
         for n in range(count)
@@ -33,7 +33,7 @@ def write_rows(file: Path, count: int = 40) -> None:
 
 
 def check_names(files: dict[str, bytes], whole: dict[str, bytes]) -> None:
-    """Whatever has a final name is what it is in the unbroken conversion."""
+    """Every file with a final name is the same as in an undisturbed conversion."""
     for name, data in files.items():
         if not name.startswith("."):
             assert data == whole[name], name
@@ -41,12 +41,12 @@ def check_names(files: dict[str, bytes], whole: dict[str, bytes]) -> None:
 
 @pytest.fixture
 def whole(tmp_path: Path) -> tuple[dict[str, bytes], int]:
-    """The files of the unbroken conversion, and at how many points it can be killed."""
+    """The files of an undisturbed conversion, and the number of points where it can be killed."""
     return unbroken(tmp_path)
 
 
 def unbroken(folder: Path, more: Sequence[str] = ()) -> tuple[dict[str, bytes], int]:
-    """See `whole`; `more` goes on the command line."""
+    """See `whole`; `more` is added to the command line."""
     write_rows(folder / "rows.jsonl")
     out = folder / "out"
     words = command(folder / "rows.jsonl", out, more=more)
@@ -74,7 +74,7 @@ def kill_and_go_on(
 
 
 def go_on(files: dict[str, bytes], words: Sequence[str], out: Path, env: dict[str, str]) -> None:
-    """Whatever was stopped shows nothing half-written, and ends as the unbroken conversion."""
+    """A stopped conversion has no incomplete files; repeated, it gives the undisturbed files."""
     check_names(made(out) if out.exists() else {}, files)
     done = make_shards(*words[2:], env=env)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""Token counting that is killed and run again."""
+"""Token counting that is killed and repeated."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def tokenizer() -> Tokenizer:
 
 
 def turns_of(counted: ViewCounts) -> list[list[TurnCount]]:
-    """What the view's counts say, in its order."""
+    """The counts of a view, in its order."""
     found: list[list[TurnCount]] = []
     for first, counts in counted:
         assert first == len(found)
@@ -45,8 +45,8 @@ if __name__ == "__main__":
 
 
 def killed_and_made_again(home: Path, tokenizer: Tokenizer, *, workers: int, wanted: int) -> None:
-    """Killed at `wanted` points, the whole group; nothing partial is ever under a final name, and
-    after another run everything is as if nothing had been."""
+    """Kill the process group at `wanted` points: no incomplete file has a final name, and the
+    repeated count gives the undisturbed files."""
     out, program, file = home / "out", home / "killed.py", home / "tokenizer.json"
     out.mkdir()
     write_set(out, "x", [3, 3])

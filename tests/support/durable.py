@@ -1,9 +1,9 @@
-"""The order of writes, fsyncs and renames, as the kernel saw them.
+"""Checks the order of writes, fsyncs and renames in a trace of system calls.
 
-`trace` runs a program under strace, which sees what libraries write by themselves too (Arrow,
-safetensors). `broken_rules` replays it below one folder: a name without a leading dot is a final
-one; what gets it by a rename must be synced whole before, its folder after, before the next such
-name and before the end; nothing but a log is written under a final name.
+`trace` runs a program under strace, which also sees what native libraries write (Arrow,
+safetensors). `replay` checks the calls below one folder. A name without a leading dot is final:
+files are written under another name, synced, and renamed to it; then the folder is synced, before
+the next final name and before the program ends. Only logs are written under a final name.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ OPENS = {"open", "openat", "creat"}
 MAKES = {"mkdir", "mkdirat"}
 TRACED = sorted(WRITES | SYNCS | RENAMES | OPENS | MAKES)
 LOGS = {"metrics.jsonl", "batches.jsonl", "bad.jsonl"}
-"""Files that grow: each line counts for itself, and a checkpoint syncs what it knows of them."""
+"""Files that grow line by line; a checkpoint syncs them first."""
 
 _LINE = re.compile(r"(\d+\.\d+) (\w+)\((.*)\)\s+= (-?\d+)")
 _HANDLE = re.compile(r"(?:\d+|AT_FDCWD)<([^>]*)>")
@@ -35,7 +35,7 @@ _TEXT = re.compile(r'"((?:[^"\\]|\\.)*)"')
 
 @dataclass(frozen=True, order=True)
 class Call:
-    """One finished system call, with the paths it is about."""
+    """A completed system call and its paths."""
 
     time: float
     process: str
@@ -45,16 +45,16 @@ class Call:
 
 
 def trace(command: Sequence[str], env: Mapping[str, str], scratch: Path) -> list[Call]:
-    """Run a command to its good end; the calls of all its processes, in order."""
+    """Run a command, which must succeed; returns the calls of all its processes, in order."""
     strace = shutil.which("strace")
     if strace is None:
-        pytest.skip("there is no strace here")
+        pytest.skip("the command strace is missing")
     scratch.mkdir()
     words = [strace, "-ff", "-ttt", "-y", "-s", "4096", "-o", str(scratch / "calls"),
              "-e", f"trace={','.join(f'?{name}' for name in TRACED)}", *command]  # fmt: skip
     done = subprocess.run(words, env=dict(env), capture_output=True, text=True, check=False)
     if "PTRACE" in done.stderr or "ptrace" in done.stderr:
-        pytest.skip(f"no process can be traced here: {done.stderr[:200]}")
+        pytest.skip(f"processes cannot be traced here: {done.stderr[:200]}")
     assert done.returncode == 0, done.stderr
     calls = []
     for path in scratch.glob("calls.*"):
@@ -66,7 +66,7 @@ def trace(command: Sequence[str], env: Mapping[str, str], scratch: Path) -> list
 
 
 def parse(process: str, line: str) -> Call | None:
-    """A line of strace's; None for a call that failed or that says nothing of files."""
+    """Parse a line of strace; None for a failed call or one without files."""
     match = _LINE.match(line)
     if match is None or int(match[4]) < 0:
         return None
@@ -88,7 +88,7 @@ def parse(process: str, line: str) -> Call | None:
 
 
 class Replay:
-    """What is not durable yet, call by call."""
+    """Tracks what is not yet durable, call by call, and the rules that were broken."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = str(folder)
@@ -100,7 +100,7 @@ class Replay:
         self.broken: list[str] = []
 
     def take(self, call: Call) -> None:
-        """Go on by one call."""
+        """Process one call."""
         if call.name in SYNCS:
             self.made = {path for path in self.made if os.path.dirname(path) != call.paths[0]}
         paths = [path for path in call.paths if (path + "/").startswith(self.folder + "/")]
@@ -127,14 +127,14 @@ class Replay:
             self.broken.append(f"{path} is written under its final name")
 
     def _rename(self, process: str, source: str, target: str) -> None:
-        if os.path.basename(source) in self.written:  # safetensors writes aside and renames, too
+        if os.path.basename(source) in self.written:  # safetensors renames temporary files itself
             self.written.add(os.path.basename(target))
         inside = {path for path in self.dirty if path == source or path.startswith(source + "/")}
         if self._is_final(target):
-            self.broken += [f"{path} is not synced before it is {target}" for path in inside]
+            self.broken += [f"{path} is not synced before it becomes {target}" for path in inside]
             if process in self.unnamed:
                 name = self.unnamed[process]
-                self.broken.append(f"the folder of {name} is not synced before {target} comes")
+                self.broken.append(f"the folder of {name} is not synced before {target} exists")
             if "/step_" in target:
                 logs = {path for path in self.dirty if os.path.basename(path) in LOGS}
                 self.broken += [f"{path} is not synced before {target}" for path in logs]
@@ -144,18 +144,18 @@ class Replay:
         self.dirty |= {target + path.removeprefix(source) for path in inside}
 
     def _is_final(self, path: str) -> bool:
-        """Whether this is a name that others look at: below the folder, no part hidden."""
+        """Whether a path is below the folder and no part of it is hidden."""
         inside = path.removeprefix(self.folder + "/")
         return inside != path and not any(part.startswith(".") for part in inside.split("/"))
 
     def end(self) -> None:
-        """The program has ended."""
+        """Process the end of the program."""
         self.broken += [f"the folder of {name} is never synced" for name in self.unnamed.values()]
-        self.broken += [f"{path} is made and its parent never synced" for path in self.made]
+        self.broken += [f"{path} is created but its parent never synced" for path in self.made]
 
 
 def replay(calls: Iterable[Call], folder: Path) -> Replay:
-    """All calls of a program that wrote into `folder`."""
+    """Replay all calls of a program that wrote into `folder`."""
     state = Replay(folder)
     for call in calls:
         state.take(call)

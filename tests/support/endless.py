@@ -11,7 +11,7 @@ from ocrdata.runtime.processes import Report
 
 @dataclass(frozen=True)
 class Endless:
-    """Holds a pipe open and reports for ever."""
+    """Holds a pipe open and reports forever."""
 
     pipe: str
 

@@ -140,8 +140,8 @@ def _judge(target: Target, found: Reading, good: Reading) -> tuple[str, str]:
         if target.place not in str(error) or (target.by_sample and wanted and key != wanted):
             return "error names neither", f"{name}: {error}"
     named = any(isinstance(error, ShardError) and error.key for error in errors.values())
-    found_in = "error names sample" if named else "error names file"
-    return found_in, str(next(iter(errors.values())))
+    what = "error names sample" if named else "error names file"
+    return what, str(next(iter(errors.values())))
 
 
 def cases(

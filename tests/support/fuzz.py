@@ -1,8 +1,8 @@
-"""Properties of every parser of bytes and texts from outside: whatever they are given, they end
-with a value or with our error.
+"""Properties of every parser of external bytes and texts: for any input, it returns a value or
+raises an `OcrError`.
 
-`PROPERTIES` are run with 200 examples each by `make test` and with 10,000 by `make torture`. Files
-are made once for each property, in a folder of its own, and mutated in memory.
+`make test` checks `PROPERTIES` with 200 examples each, `make torture` with 10,000. The files of a
+property are made once and mutated in memory.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Check = Callable[[Any], None]
 
 @dataclass(frozen=True)
 class Property:
-    """`prepare(folder)` makes what is needed and gives the check of one example of `values`."""
+    """`prepare(folder)` makes the files and returns the check of one example of `values`."""
 
     name: str
     values: Callable[[], st.SearchStrategy[Any]]
@@ -41,7 +41,7 @@ class Property:
 
 
 def examine(one: Property, folder: Path, examples: int) -> int:
-    """Run a property in a folder; the number of examples that were checked."""
+    """Check a property in a folder; returns the number of examples checked."""
     check, count = one.prepare(folder), 0
 
     def counted(value: Any) -> None:
@@ -62,9 +62,9 @@ NASTY = {
     "objects": b'{"a":' * 5_000, "null": b"null", "digits": b"9" * 5_000, "zeros": bytes(600),
     "surrogate": b'"\\ud800"', "brace": b"}", "empty": b'""', "line": b"\n",
 }  # fmt: skip
-"""Named, so that an example of half a megabyte is one word in a report."""
+"""By name, so that reports of failures stay short."""
 
-# Mutations: where (as a share of the length), what, and with which bytes.
+# Mutations: where (as a fraction of the length), what, and with which bytes.
 EDIT = st.tuples(
     st.floats(0, 1, exclude_max=True),
     st.sampled_from(["flip", "replace", "insert", "remove", "cut", "repeat"]),
@@ -75,7 +75,7 @@ EDITS = st.lists(EDIT, min_size=1, max_size=4)
 
 
 def mutated(data: bytes, edits: list[Edit]) -> bytes:
-    """`data` after some edits."""
+    """`data` with the edits applied."""
     for where, kind, what in edits:
         new = NASTY[what] if isinstance(what, str) else what
         at = int(where * len(data))
@@ -95,7 +95,7 @@ def mutated(data: bytes, edits: list[Edit]) -> bytes:
 
 
 def walked(data: bytes) -> list[tuple[str, bytes]]:
-    """Names and payloads by our walker. It asks for no byte outside the tar."""
+    """Names and payloads by our walker; asserts that it reads no byte outside the tar."""
 
     def read(offset: int, size: int) -> bytes:
         assert offset >= 0 and size >= 0 and offset + size <= len(data)
@@ -110,13 +110,13 @@ FORMATS = (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT)
 
 
 def tars() -> st.SearchStrategy[Any]:
-    """Members and the dialect they are written in."""
+    """Members, and the tar format they are written in."""
     files = st.lists(st.tuples(NAME, st.binary(max_size=1200)), max_size=5)
     return st.tuples(files, st.sampled_from(FORMATS))
 
 
 def written(files: list[tuple[str, bytes]], form: int) -> bytes:
-    """A tar by Python's tarfile."""
+    """A tar written by Python's tarfile."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w", format=form) as tar:
         for name, data in files:
@@ -131,7 +131,7 @@ def written(files: list[tuple[str, bytes]], form: int) -> bytes:
 
 
 def well_formed_tar(_: Path) -> Check:
-    """Our walker finds what Python's tarfile does."""
+    """Our walker finds the same members as Python's tarfile."""
 
     def check(value: Any) -> None:
         data = written(*value)
@@ -144,8 +144,8 @@ def well_formed_tar(_: Path) -> Check:
 
 
 def mutated_tar(folder: Path) -> Check:
-    """Walked, indexed and opened: all three find it sound, or none does. `check` of a mutation
-    that repairs the checksums comes to the parts behind it."""
+    """Whatever the walker accepts can be indexed and opened, and nothing else. Some mutations get
+    valid checksums, to reach the parts of the parser behind the checksum test."""
     path = folder / "y.tar"
 
     def check(value: Any) -> None:
@@ -160,7 +160,7 @@ def mutated_tar(folder: Path) -> Check:
             sound = False
         try:
             index = index_tar(path)
-            assert sound, "indexed, but not to be walked"
+            assert sound, "it was indexed, although the walker rejects it"
             payloads = dict(found)
             for at in range(len(index)):
                 for member in index.members(at):
@@ -174,7 +174,7 @@ def mutated_tar(folder: Path) -> Check:
 
 
 def with_checksums(data: bytes) -> bytes:
-    """Every block that looks like a header gets the right checksum."""
+    """Give every block that looks like a header a valid checksum."""
     blocks = [data[at : at + 512] for at in range(0, len(data), 512)]
     for number, block in enumerate(blocks):
         if block[257:262] == b"ustar" and len(block) == 512:
@@ -184,7 +184,7 @@ def with_checksums(data: bytes) -> bytes:
 
 
 def arbitrary_blocks(_: Path) -> Check:
-    """Blocks of anything."""
+    """A tar of arbitrary blocks is walked or is a ShardError."""
 
     def check(value: Any) -> None:
         try:
@@ -196,7 +196,7 @@ def arbitrary_blocks(_: Path) -> Check:
 
 
 def blocks() -> st.SearchStrategy[Any]:
-    """Zeros, noise, and headers whose fields are noise."""
+    """Blocks of zeros, of random bytes, and headers with random fields."""
     kind = st.sampled_from([b"0", b"5", b"x", b"g", b"L", b"K", b"1", b"\0", b"S", b"Z"])
     number = st.sampled_from([b"00000000003\0", b"\x80" + bytes(7) + b"\x10\0\0\0", b"\xff" * 12,
                               b"77777777777\0", b"00000000000 ", b"0000000001x\0"])  # fmt: skip
@@ -217,7 +217,7 @@ def blocks() -> st.SearchStrategy[Any]:
 
 
 def mutated_index(folder: Path) -> Check:
-    """The rows that were written, or an error; the same of footer and key range."""
+    """The original rows, footer and key range, or an error."""
     make_set(folder)
     path = folder / "x-000.index.parquet"
     whole, good, head, keys = path.read_bytes(), read_index(path), read_header(path), ("", "")
@@ -240,7 +240,7 @@ def mutated_index(folder: Path) -> Check:
 
 
 def mutated_manifest(folder: Path) -> Check:
-    """The manifest that was written, or an error."""
+    """The original manifest, or an error."""
     make_set(folder)
     path = folder / "x.json"
     whole, good = path.read_bytes(), read_manifest(path)
@@ -257,7 +257,7 @@ def mutated_manifest(folder: Path) -> Check:
 
 
 def any_spec(folder: Path) -> Check:
-    """Resolved, or an error that is ours; never another exception."""
+    """Any text resolves to files or raises an OcrError."""
     make_set(folder)
 
     def check(text: str) -> None:
@@ -275,7 +275,7 @@ def any_spec(folder: Path) -> Check:
 
 
 def specs() -> st.SearchStrategy[Any]:
-    """Words of the language of specs in any order, and any text at all."""
+    """The syntax elements of specs in any order, and arbitrary text."""
     word = st.sampled_from(
         ["x-", "000", "001", "<000..001>", "{000..001}", "{x,y}-", ".tar", ".json", "*", "?", "[",
          "]", "[:3]", "[0:9:2]", "[::-1]", "[5]", "[1:", "<", ">", "{", "}", "..", "/", ".", "~",
@@ -284,13 +284,13 @@ def specs() -> st.SearchStrategy[Any]:
     )  # fmt: skip
     words = st.lists(word, max_size=8).map("".join)
     return (words | st.text(max_size=60)).filter(
-        # Patterns over the whole disk, and half a million names, only take time.
+        # Patterns over the whole disk and ranges of half a million names only take time.
         lambda text: not text.startswith("/") and "../" not in text and "..9999" not in text
     )
 
 
 def any_slice(_: Path) -> Check:
-    """What a list does with the same slice."""
+    """A slice selects what it selects from a list."""
     items = list(range(20))
 
     def check(value: Any) -> None:

@@ -1,4 +1,4 @@
-"""Properties of the files that a resumed run reads, as those of `tests.support.fuzz`."""
+"""Properties, as in `tests.support.fuzz`, of the files that a resumed run reads."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SKIPPED = ((2, "charts", 1), (2, "charts", 4))
 
 
 def make_run_files(run: Path) -> None:
-    """The logs, the plan and the config of a few steps."""
+    """The logs, plan and config of a run of a few steps."""
     log = RunLog(run, Config(wandb="off"))
     for step in range(STEPS):
         log.write(step, {"val/loss": 5.0 - step} if step % 3 == 0 else {"train/loss": 4.0 - step})
@@ -40,9 +40,8 @@ def make_run_files(run: Path) -> None:
 
 
 def read_metrics(run: Path) -> object:
-    """Cut back as a resume does, then read. A line whose numbers are others is not told from one
-    that was logged so: no digest stands beside it, and nothing is computed from it. Anything else
-    is not accepted."""
+    """Truncate the log as a resumed run does, then read it. Changed numbers go undetected: lines
+    have no digest, and nothing is computed from them. Everything else must be valid."""
     run_log.cut_back(run, STEPS)
     lines = run_log.read(run)
     assert all(isinstance(line, dict) and type(line["step"]) is int for line in lines)
@@ -50,19 +49,19 @@ def read_metrics(run: Path) -> object:
 
 
 def read_batches(run: Path) -> object:
-    """As a resume cuts it back and as an identity is looked up."""
+    """Truncate the log as a resumed run does, then look up the identity of every step."""
     batch_log.cut_back(run, STEPS)
     assert all(isinstance(batch_log.identity_at(run, step), str) for step in range(STEPS))
     return True
 
 
 def read_bad(run: Path) -> object:
-    """As a resume loads it. A torn end may be missing: it was never acted on; nothing else may be
-    there."""
+    """Load it as a resumed run does. An incomplete last line may be missing; nothing may be
+    added."""
     known = SkippedSamples(skip=True, limit=9)
     known.load(run)
-    there = [at for at in SKIPPED if known.reason(at)]
-    assert len(known) == len(there)
+    found = [at for at in SKIPPED if known.reason(at)]
+    assert len(known) == len(found)
     return True
 
 
@@ -79,7 +78,7 @@ RUN_READERS: Mapping[str, Callable[[Path], object]] = {
 
 
 def mutated_run(name: str) -> Callable[[Path], Check]:
-    """A file of a run that is gone on with: what was written, or an error."""
+    """A mutated file of a run that is resumed: the original content, or an error."""
 
     def prepare(folder: Path) -> Check:
         make_run(folder)
@@ -102,7 +101,7 @@ def mutated_run(name: str) -> Callable[[Path], Check]:
 
 
 def resealed(name: str) -> Callable[[Path], Check]:
-    """A checkpoint's JSON that another program wrote, digests and all: our error or any value."""
+    """A checkpoint's JSON with other values but valid digests: any value, or an OcrError."""
 
     def prepare(folder: Path) -> Check:
         make_run(folder)
@@ -137,7 +136,7 @@ JSON = st.recursive(
 
 PROPERTIES: tuple[Property, ...] = (
     *(Property(f"mutated {name}", lambda: EDITS, mutated_run(name)) for name in RUN_READERS),
-    *(Property(f"another's {name}", lambda: st.tuples(
+    *(Property(f"rewritten {name}", lambda: st.tuples(
         st.floats(0, 1, exclude_max=True), JSON, st.just([]) | EDITS), resealed(name))
       for name in ("state.json", "config.json")),
 )  # fmt: skip

@@ -1,11 +1,10 @@
-"""Kills a program at a chosen point of what it does to files, the same point every time.
+"""Kills a program at a chosen file operation, the same one every time.
 
-A point is something a process does below one folder: opening a file for writing, a write, an fsync
-(before and after it), a rename, a removal, making or removing a folder. `points` runs the program
-to its end and lists them in order; `run_killed` runs it again and kills it with SIGKILL at one of
-them; `run_refused` takes something away there instead: the room on the disk, the right to write,
-the size files may have. The program knows nothing of it: an audit hook is loaded by Python's own
-`sitecustomize`. Each process counts for itself.
+A point is an operation below one folder: opening a file for writing, a write, an fsync (before and
+after it), a rename, a removal, creating or removing a folder. `points` runs the program to its end
+and lists them in order; `run_killed` kills it with SIGKILL at one of them; `run_refused` fills the
+disk, removes the permission to write or limits file sizes at one of them. The program itself is not
+changed: `sitecustomize` installs an audit hook. Each process counts its own points.
 """
 
 from __future__ import annotations
@@ -113,9 +112,9 @@ def _environment(
 def points(
     command: Sequence[str], folder: Path, *, scratch: Path, env: Mapping[str, str]
 ) -> list[str]:
-    """Run to the end and list the points, all processes together in the order they came to them.
+    """Run to the end and list the points of all processes, in the order they occurred.
 
-    `scratch` is a folder outside `folder` for the hook.
+    `scratch` is a folder for the hook, outside `folder`.
     """
     log = scratch / "points.txt"
     log.unlink(missing_ok=True)
@@ -134,9 +133,9 @@ def run_killed(
     env: Mapping[str, str],
     group: bool = False,
 ) -> subprocess.CompletedProcess[str]:
-    """Run and kill at point `at`, from 1 on: the process that comes to it, or its whole group.
+    """Run and kill at point `at`, counted from 1: the process that reaches it, or its whole group.
 
-    Whatever children it leaves behind are left alone, as after a real kill.
+    Remaining child processes are left running, as after a real kill.
     """
     prepared = _environment(folder, scratch, env, at=at, log="", KILL_GROUP=str(int(group)))
     done = subprocess.run(
@@ -160,11 +159,11 @@ def run_refused(
     scratch: Path,
     env: Mapping[str, str],
 ) -> subprocess.CompletedProcess[str]:
-    """Run, and at point `at` take something away for the rest of the run.
+    """Run, and apply an action at point `at`, for the rest of the program.
 
-    `action` is `fill` (the disk that holds `folder` is full of `folder`'s neighbour `ballast`),
-    `forbid` (no folder may be written to; root has no privilege over that), or `limit` (no file
-    may grow beyond 64 bytes). `cure` undoes it.
+    `action` is `fill` (a file `ballast` beside `folder` fills the disk), `forbid` (all folders are
+    read-only, for root as well), or `limit` (no file may grow beyond 64 bytes); `undo_refusal`
+    undoes it.
     """
     more = {"KILL_ACTION": action, "KILL_BALLAST": str(folder.parent / "ballast")}
     prepared = _environment(folder, scratch, env, at=at, log="", **more)
@@ -174,8 +173,8 @@ def run_refused(
     return subprocess.run(command, env=prepared, capture_output=True, text=True, check=False)
 
 
-def cure(folder: Path) -> None:
-    """What `run_refused` took away is there again."""
+def undo_refusal(folder: Path) -> None:
+    """Undo the action of `run_refused`."""
     (folder.parent / "ballast").unlink(missing_ok=True)
     for path in [folder, *folder.rglob("*")]:
         if path.is_dir():
@@ -183,7 +182,7 @@ def cure(folder: Path) -> None:
 
 
 def spread(count: int, wanted: int) -> list[int]:
-    """`wanted` points of 1..count, evenly, the first and the last among them."""
+    """`wanted` evenly spaced points of 1..count, with the first and the last."""
     if count <= wanted:
         return list(range(1, count + 1))
     return sorted({1 + round(n * (count - 1) / (wanted - 1)) for n in range(wanted)})

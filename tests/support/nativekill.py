@@ -1,7 +1,7 @@
-"""Kills a program at a chosen write, fsync or rename of any library, by strace.
+"""Kills a program at a chosen write, fsync or rename of a native library, with strace.
 
-`tests.support.kill` sees what Python does; Arrow and safetensors write by themselves, and only the
-kernel sees that. The first thread is watched: it is the one that writes.
+`tests.support.kill` sees only the operations of Python, not those of Arrow and safetensors. Only
+the main thread is traced: it does all the writing.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ import pytest
 
 CALLS = "write,writev,fsync,rename"
 Point = tuple[str, int]
-"""A system call and its number among those of its name, as strace counts."""
+"""The name of a system call and its number among the calls of that name, as strace counts."""
 
 
 def native_points(
     command: Sequence[str], folder: Path, *, scratch: Path, env: Mapping[str, str]
 ) -> list[Point]:
-    """The calls about files below `folder`, of a run to the good end."""
+    """The calls on files below `folder` when the command runs to its end."""
     if shutil.which("strace") is None:
-        pytest.skip("there is no strace here")
+        pytest.skip("the command strace is missing")
     log = scratch / "calls.txt"
     words = ["strace", "-y", "-s", "9", "-o", str(log), "-e", f"trace={CALLS}", *command]
     done = subprocess.run(words, env=dict(env), capture_output=True, text=True, check=False)
     if "ptrace" in done.stderr.lower():
-        pytest.skip(f"no process can be traced here: {done.stderr[:200]}")
+        pytest.skip(f"processes cannot be traced here: {done.stderr[:200]}")
     assert done.returncode == 0, done.stderr
     inside = re.compile(r'[<"]' + re.escape(str(folder)) + "/")
     counts, found = Counter[str](), list[Point]()
@@ -45,7 +45,7 @@ def native_points(
 
 
 def kill_natively(command: Sequence[str], at: Point, env: Mapping[str, str]) -> None:
-    """Run again and kill the process at a point."""
+    """Run the command and kill it at a point."""
     inject = f"inject={at[0]}:signal=SIGKILL:when={at[1]}"
     words = ["strace", "-qq", "-o", "/dev/null", "-e", f"trace={CALLS}", "-e", inject, *command]
     done = subprocess.run(words, env=dict(env), capture_output=True, text=True, check=False)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.kill import cure, run_refused
+from tests.support.kill import run_refused, undo_refusal
 
 REASONS = {
     "fill": ("no space left", "needed, "),
@@ -58,7 +58,7 @@ def refused_at(
     for at in points:
         scratch = out.parent.parent / "hook"
         done = run_refused(command, out, action, at=at, scratch=scratch, env=env)
-        cure(out)
+        undo_refusal(out)
         if done.returncode:
             check_error(done, action, at)
         ends["clear error" if done.returncode else "completed"] += 1

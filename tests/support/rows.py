@@ -1,4 +1,4 @@
-"""Samples, tars and damage for the tests of the data plane."""
+"""Samples, tars and damage for the tests of `ocrdata`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def image(kind: str, width: int = 8, height: int = 6) -> bytes:
 
 
 def sample(number: int, kinds: Iterable[str] = ("PNG",)) -> Sample:
-    """A sample that is like no other."""
+    """A sample that is unique for its number."""
     images = [image(kind, 8 + number % 50, 6 + at) for at, kind in enumerate(kinds)]
     turns = [(f"What is {number}?", f"It is {number}.")]
     return from_turns(turns, images, source="numbers", meta={"number": number})
@@ -42,7 +42,7 @@ def write_shard(path: Path, samples: Iterable[Sample], start: int = 0) -> ShardI
 def write_set(
     folder: Path, name: str, counts: Iterable[int], kinds: Iterable[str] = ("PNG",)
 ) -> Manifest:
-    """A complete set with a manifest; shard K holds counts[K] samples, numbered through."""
+    """A complete set with a manifest; shard K holds counts[K] samples, numbered consecutively."""
     infos, start = [], 0
     for shard, count in enumerate(counts):
         rows = [sample(number, kinds) for number in range(start, start + count)]
@@ -58,7 +58,7 @@ def write_set(
 def write_tar(
     path: Path, files: Iterable[tuple[str, bytes]], form: int = tarfile.PAX_FORMAT
 ) -> Path:
-    """Anybody's tar."""
+    """Write any files as a tar."""
     with tarfile.open(path, "w", format=form) as tar:
         for name, data in files:
             info = tarfile.TarInfo(name)
@@ -68,7 +68,7 @@ def write_tar(
 
 
 def flip(path: Path, offset: int, bit: int = 0) -> None:
-    """Turn one bit of a file."""
+    """Flip one bit of a file."""
     with path.open("r+b") as file:
         file.seek(offset)
         byte = file.read(1)[0]
@@ -81,7 +81,7 @@ texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=40)
 
 @st.composite
 def samples(draw: st.DrawFn) -> Sample:
-    """Legal samples: any texts, up to four images of any format."""
+    """Valid samples: any texts, up to four images of any format."""
     kinds = draw(
         st.lists(st.sampled_from(["PNG", "JPEG", "GIF", "WEBP", "BMP", "TIFF"]), max_size=4)
     )

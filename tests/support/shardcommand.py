@@ -1,4 +1,4 @@
-"""Runs `tools/make_shards.py` as people do, in a process of its own."""
+"""Runs `tools/make_shards.py` as users do, in a process of its own."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TOOL = ROOT / "tools" / "make_shards.py"
 
 
 def environment(home: Path, endpoint: str = "http://127.0.0.1:9", **more: str) -> dict[str, str]:
-    """No cache but a fresh one, no hub but the one given, our code importable."""
+    """Environment variables with an empty cache, the given hub only, and our code importable."""
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -43,13 +43,13 @@ def make_shards(
 
 
 def made(out: Path) -> dict[str, bytes]:
-    """Every file in an output folder by its path in it, hidden ones too."""
+    """Path in the output folder -> content of every file, hidden ones too."""
     files = (path for path in out.rglob("*") if path.is_file())
     return {str(path.relative_to(out)): path.read_bytes() for path in files}
 
 
 def one_line(done: subprocess.CompletedProcess[str]) -> str:
-    """The error, which is the last line and the only one that is no progress."""
+    """The error: the only line on standard error that is not progress."""
     lines = [line for line in done.stderr.splitlines() if not line.endswith("B/s)")]
     assert len(lines) == 1, done.stderr
     assert "error: " in lines[0]

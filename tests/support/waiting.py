@@ -1,4 +1,4 @@
-"""Who waits for a lock, as the kernel tells it: nothing needs to sleep and hope."""
+"""Asks the kernel whether a process waits for a lock, so that tests need no sleeps."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ SECONDS = 60
 
 
 def waits_on(handle: int) -> bool:
-    """Whether anybody is blocked on a lock of this open file: a line with an arrow has its
-    inode. The file may have lost its name."""
+    """Whether anyone is blocked on a lock of this open file: its inode is in a line with an arrow.
+    The file may have been removed."""
     inode = f":{os.fstat(handle).st_ino}"
     lines = (line.split() for line in LOCKS.read_text().splitlines())
     return any("->" in words and any(word.endswith(inode) for word in words) for words in lines)
 
 
 def until(true: Callable[[], bool]) -> bool:
-    """Look again and again until something is true; False where it has not come in a minute."""
+    """Poll until something is true; False if it is not within a minute."""
     end = time.monotonic() + SECONDS
     while not true():
         if time.monotonic() > end:
