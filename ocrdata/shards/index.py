@@ -1,10 +1,9 @@
-"""The index of one tar: `NAME-000.index.parquet`, a row per sample (docs/formats.md).
+"""The index of a shard: `NAME-000.index.parquet`, one entry per sample (docs/formats.md).
 
-It depends on the tar alone: what `ShardWriter` gathers while it writes is what `index_tar` finds in
-the finished tar. In memory it is a few arrays, so that a sample's row takes about 0.4 KB. Offsets
-are bytes in the tar: `offset` and `size` of a sample span its headers, payloads and padding, those
-of a member its payload alone. Of a compressed shard they are bytes of the tar in it, and the header
-says where its frames lie.
+It depends on the tar alone: `ShardWriter` and `index_tar` make the same index. In memory it is a
+few arrays, about 0.4 KB per sample. Offsets are bytes in the tar; `offset` and `size` of a sample
+span its headers, payloads and padding, those of a member its payload. For a compressed shard they
+are bytes of the tar inside, and the header lists the frames.
 """
 
 from __future__ import annotations
@@ -58,16 +57,16 @@ from ocrdata.storage.sealed import (
 SUFFIX = ".index.parquet"
 
 NAMED_KEYS = 16
-"""Keys that an error lists; of more it names the first and the last."""
+"""An error lists up to this many keys; of more it names the first and the last."""
 
 
 @dataclass(frozen=True)
 class IndexHeader:
-    """What the file's metadata says, readable without the rows.
+    """The metadata of an index file, readable without its rows.
 
-    `shard_size` and `shard_digest` are of the shard as it lies on the disk, `rows_digest` of the
-    rows. `frames` are those of a compressed shard, in order and without a gap, its seek table
-    among them; a plain tar has none.
+    `shard_size` and `shard_digest` are those of the shard's file on disk, `rows_digest` that of the
+    index's rows. `frames` are those of a compressed shard, in order and without gaps, including the
+    seek table; a plain tar has none.
     """
 
     shard_size: int
@@ -79,11 +78,11 @@ class IndexHeader:
 
     @property
     def tar_size(self) -> int:
-        """Bytes of the tar: the file itself, or what its frames hold."""
+        """Bytes of the tar: the file's size, or the content of all frames."""
         return sum(size for _, size in self.frames) if self.frames else self.shard_size
 
     def document(self) -> dict[str, Any]:
-        """As the file's metadata holds it; that of a plain tar says nothing of frames."""
+        """The sealed JSON document in the file's metadata. A plain tar's has no frames."""
         body = {"format": FORMAT, **asdict(self), "tar_size": self.tar_size}
         if not self.frames:
             del body["frames"], body["tar_size"]
@@ -91,7 +90,7 @@ class IndexHeader:
 
 
 class IndexMember(NamedTuple):
-    """One file of a sample in the tar: where its payload is, and its xxh3_128 (16 bytes)."""
+    """One member of a sample: where its payload is in the tar, and its xxh3_128 (16 bytes)."""
 
     name: str
     offset: int
@@ -100,7 +99,7 @@ class IndexMember(NamedTuple):
 
 
 class IndexRow(NamedTuple):
-    """One sample, as far as its index knows it. `offset` and `size` span headers and padding."""
+    """The index entry of one sample. `offset` and `size` span headers and padding."""
 
     key: str
     offset: int
@@ -112,7 +111,7 @@ class IndexRow(NamedTuple):
 
 
 class Index:
-    """The rows of one index as arrays, for fast access by position and by key."""
+    """The entries of one index as arrays, for fast access by position and by key."""
 
     def __init__(self, table: pa.Table, header: IndexHeader) -> None:
         self.table, self.header = table, header
@@ -127,7 +126,7 @@ class Index:
         self.digests = fixed_bytes(find("members", "xxh3_128"))
         self._by_key: dict[str, int] | None = None
 
-    # What reading payloads does not need is made of the columns when it is first asked for.
+    # Columns that reading payloads does not need are converted on first use.
 
     @cached_property
     def keys(self) -> list[str]:
@@ -137,12 +136,12 @@ class Index:
 
     @cached_property
     def image_starts(self) -> memoryview:
-        """Where each sample's images begin among all of them, and where the last one's end."""
+        """Sample n has the images `[image_starts[n], image_starts[n + 1])` of all images."""
         return starts(self._columns.find("images"))
 
     @cached_property
     def turns(self) -> memoryview:
-        """Pairs of user and assistant in each sample."""
+        """Number of user/assistant pairs of each sample."""
         return numbers(self._columns.find("turns"))
 
     @cached_property
@@ -169,7 +168,7 @@ class Index:
         return len(self.offsets)
 
     def row(self, position: int) -> IndexRow:
-        """Everything about one sample, without its payload."""
+        """The entry of one sample."""
         first, last = self.image_starts[position], self.image_starts[position + 1]
         return IndexRow(
             key=self.keys[position],
@@ -202,13 +201,13 @@ class Index:
 
     @property
     def payload_sizes(self) -> Int64:
-        """The bytes of each sample's members together, headers and padding not counted."""
+        """Payload bytes of each sample: the sum over its members."""
         ends = np.concatenate([[0], np.cumsum(np.asarray(self.member_sizes), dtype=np.int64)])
         sizes: Int64 = np.diff(ends[np.asarray(self.member_starts, np.int64)])
         return sizes
 
     def members(self, position: int) -> Iterator[IndexMember]:
-        """The files of one sample, in the tar's order."""
+        """The members of one sample, in the tar's order."""
         for at in range(self.member_starts[position], self.member_starts[position + 1]):
             digest = self.digests[16 * at : 16 * at + 16]
             yield IndexMember(
@@ -216,7 +215,8 @@ class Index:
             )
 
     def between(self, start: int, stop: int) -> str:
-        """In words which samples lie in the bytes `[start, stop)` of the tar; "" for none."""
+        """Names the samples in bytes `[start, stop)` of the tar, for an error; "" if there are
+        none."""
         first = bisect.bisect_right(self.offsets, start) - 1
         if first < 0 or self.offsets[first] + self.sizes[first] <= start:
             first += 1
@@ -233,12 +233,13 @@ class Index:
 
 
 def index_path(shard: LocationLike) -> Location:
-    """Where the index of a shard lies: NAME-000.tar or .tar.zst -> NAME-000.index.parquet."""
+    """The index file of a shard: NAME-000.tar or .tar.zst -> NAME-000.index.parquet."""
     return beside(shard, SUFFIX)
 
 
 def write_index(path: LocationLike, index: Index) -> None:
-    """Write an index, atomically. The same rows give the same bytes for one pyarrow version."""
+    """Write an index atomically. The same rows give the same bytes with the same pyarrow
+    version."""
     document = index.header.document()
     table = index.table.replace_schema_metadata({FORMAT: json.dumps(document, sort_keys=True)})
     with atomic_file(Location.of(path).path) as file:
@@ -252,14 +253,17 @@ def write_index(path: LocationLike, index: Index) -> None:
 
 
 def read_header(path: LocationLike) -> IndexHeader:
-    """What an index says of itself, from its footer alone. Raises ShardError."""
+    """The header of an index file, from its footer alone. Raises ShardError."""
     with _explain(path):
         return _header(path, read_footer(path))
 
 
 def read_key_range(path: LocationLike, shard_size: int | None = None) -> tuple[str, str] | None:
-    """The smallest and the largest key, None of no rows. Raises as `read_index`. Not the ranges in
-    the footer: asked for them, pyarrow ends the process where the footer is damaged."""
+    """The smallest and the largest key; None for an index without entries. Raises as `read_index`
+    does.
+
+    Read from the keys, not from the footer's statistics: pyarrow aborts the process on damaged
+    ones."""
     with _explain(path), _opened(path, shard_size) as (file, _):
         keys = file.read(columns=["key"], use_threads=False).column("key").to_pylist()
         return (min(keys), max(keys)) if keys else None
@@ -267,14 +271,14 @@ def read_key_range(path: LocationLike, shard_size: int | None = None) -> tuple[s
 
 @contextmanager
 def _opened(path: LocationLike, size: int | None) -> Iterator[tuple[pq.ParquetFile, IndexHeader]]:
-    """An index with its header, and no more in it than there can be."""
-    # From one buffer: three times faster than pyarrow's own small reads of a file.
+    """An open index file and its header, checked against what a tar of its size can need."""
+    # From one buffer: three times as fast as pyarrow's small reads of a file.
     data = read_all(path)
     with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as file:
         header = _header(path, file.metadata.metadata)
         if not file.schema_arrow.equals(SCHEMA):
-            raise ShardError(str(path), "its columns are not those of an index")
-        # A sample is a header and a payload in the tar, whatever it says of their number.
+            raise ShardError(str(path), "its columns are not those of an index file")
+        # A sample takes at least one header block in the tar, whatever the index claims.
         check_row_count(str(path), file.metadata, min(header.samples, header.tar_size // BLOCK))
         tar_size = header.tar_size if size in (None, header.shard_size) else 0
         check_column_bytes(str(path), data, tar_size, INDEX_STRINGS)
@@ -282,27 +286,28 @@ def _opened(path: LocationLike, size: int | None) -> Iterator[tuple[pq.ParquetFi
 
 
 def read_index(path: LocationLike, shard_size: int | None = None) -> Index:
-    """Read and verify an index. Raises ShardError where it is damaged, contradicts itself, or would
-    take more memory than that of a tar, of a shard of `shard_size` bytes where that is known."""
+    """Read and verify an index. Raises ShardError if it is damaged, contradicts itself, or would
+    take more memory than a tar of its size can need. `shard_size`, if known, is the size of the
+    shard's file."""
     with _explain(path):
         with _opened(path, shard_size) as (file, header):
             table = file.read(use_threads=False)
         index = Index(table, header)
         if index.rows_digest() != header.rows_digest:
-            raise ShardError(str(path), "the rows are not those its digest was made of")
+            raise ShardError(str(path), "checksum mismatch in its rows")
         _check_bounds(str(path), index)
         return index
 
 
 def _explain(path: LocationLike) -> AbstractContextManager[None]:
-    remedy = "delete it; it is made again from the tar on the next use"
+    remedy = "delete it; it is recreated from the tar on the next use"
     return explain_parquet(path, "index", remedy)
 
 
 def _header(path: LocationLike, metadata: dict[bytes, bytes] | None) -> IndexHeader:
     raw = (metadata or {}).get(FORMAT.encode())
     if raw is None:
-        raise ShardError(str(path), "not an index: the file's metadata says nothing of a shard")
+        raise ShardError(str(path), "not an index: its metadata does not describe a shard")
     document = parse_object(str(path), raw)
     check_version(str(path), document.get("version"))
     check_seal(str(path), document)
@@ -310,24 +315,24 @@ def _header(path: LocationLike, metadata: dict[bytes, bytes] | None) -> IndexHea
     frames = tuple((int(size), int(content)) for size, content in document.get("frames", ()))
     header = IndexHeader(**{name: document[name] for name in names}, frames=frames)
     if not (is_count(header.samples) and is_count(header.tar_size) and is_count(header.shard_size)):
-        raise ShardError(str(path), "its numbers of samples and bytes are no counts")
+        raise ShardError(str(path), "sample or byte counts are out of range")
     if frames and not (
         sum(size for size, _ in frames) == header.shard_size
         and header.tar_size == document["tar_size"]
         and all(size > 0 and content >= 0 for size, content in frames)
     ):
-        raise ShardError(str(path), "its frames are not those of a shard of its size")
+        raise ShardError(str(path), "its frames do not add up to the size of the shard")
     check_growth(str(path), header.shard_size, header.tar_size)
     return header
 
 
 def _check_bounds(name: str, index: Index) -> None:
-    """Offsets rise, and members lie inside their samples and samples inside the tar."""
+    """Check that offsets rise, members are inside their samples, and samples inside the tar."""
     end = index.header.tar_size
     offsets, sizes = np.asarray(index.offsets), np.asarray(index.sizes)
     starts, lengths = np.asarray(index.member_offsets), np.asarray(index.member_sizes)
     owner = np.repeat(np.arange(len(index)), np.diff(index.member_starts))
-    # Each number by itself first, so that no sum below can overflow.
+    # Each number alone first, so that no sum below can overflow.
     fine = len(index) == index.header.samples and all(
         bool(((numbers >= 0) & (numbers <= end)).all())
         for numbers in (offsets, sizes, starts, lengths)
@@ -339,4 +344,4 @@ def _check_bounds(name: str, index: Index) -> None:
         and bool((np.diff(index.member_starts) > 0).all())
     )
     if not fine:
-        raise ShardError(name, "the index contradicts itself")
+        raise ShardError(name, "the index contradicts itself: offsets or sizes are out of range")

@@ -1,7 +1,8 @@
-"""The manifest `NAME.json`: what a complete shard set consists of (docs/formats.md).
+"""The manifest `NAME.json`: the shards of a complete set, and where they come from
+(docs/formats.md).
 
-Written last, atomically: its presence means that the set is complete. Nothing in it depends on
-when, where or with how many workers the set was made.
+It is written last and atomically, so its presence means that the set is complete. Nothing in it
+depends on when, where or with how many workers the set was made.
 """
 
 from __future__ import annotations
@@ -33,9 +34,23 @@ _KINDS = {"name": str, "licence": str, "provenance": dict, "totals": dict, "reje
 
 
 @dataclass(frozen=True)
+class ShardInfo:
+    """A manifest's entry for one shard. `file` is a name without folder; `bytes` and `digest`
+    are those of the file on disk, compressed or not; `index_digest` is that of the index file,
+    `rows_digest` that of the index's rows."""
+
+    file: str
+    samples: int
+    bytes: int
+    digest: str
+    index_digest: str
+    rows_digest: str
+
+
+@dataclass(frozen=True)
 class Manifest:
-    """A shard set. `provenance` says where the rows come from (repository, pinned commit, slice,
-    options); its "command", if any, is what makes the set again and stands in error messages."""
+    """A shard set. `provenance` records where the samples come from (repository, pinned commit,
+    slice, options); its "command", if any, recreates the set and is quoted in error messages."""
 
     name: str
     shards: tuple[ShardInfo, ...]
@@ -57,33 +72,33 @@ class Manifest:
 
     @property
     def digest(self) -> str:
-        """The manifest's own digest: the identity of the set with its provenance."""
+        """The manifest's own digest. It identifies the set and its provenance."""
         return str(_document(self)["digest"])
 
 
 def _document(manifest: Manifest) -> dict[str, Any]:
     body = {entry.name: getattr(manifest, entry.name) for entry in fields(manifest)}
     body["shards"] = [asdict(shard) for shard in manifest.shards]
-    # Through JSON once, so that the digest is that of what a reader will find.
+    # Through JSON once, so that the digest is that of the values a reader will parse.
     plain = json.loads(json.dumps(body | {"format": FORMAT, "kind": KIND}, default=dict))
     return seal(plain)
 
 
 def write_manifest(path: LocationLike, manifest: Manifest) -> None:
-    """Write `NAME.json`, atomically. Last of all files of a set."""
+    """Write `NAME.json` atomically. Call it last, when all shards of the set are complete."""
     write_json(Location.of(path).path, _document(manifest))
 
 
 def is_manifest(path: LocationLike) -> bool:
-    """Whether a JSON file claims to be a manifest; it may still be damaged. A pipe or a folder of
-    that name does not."""
+    """Whether a JSON file claims to be a manifest; it may still be damaged. False for a pipe or a
+    folder."""
     try:
         file = open_file(path)
     except ShardError:
         return False
     head = file.read(0, min(file.size, 1 << 16))
     file.close()
-    # One of the two is enough: what claims half of it is damaged, and not somebody's own JSON.
+    # Either one is enough: a file with only one of them is a damaged manifest, not somebody's JSON.
     return f'"format": "{FORMAT}"'.encode() in head or f'"kind": "{KIND}"'.encode() in head
 
 
@@ -105,45 +120,31 @@ def read_manifest(path: LocationLike) -> Manifest:
         wanted = {entry.name: document[entry.name] for entry in fields(Manifest)}
         for field_name, kind in _KINDS.items():
             if not isinstance(wanted[field_name], kind):
-                raise ValueError(f"{field_name} is no {kind.__name__}")
+                raise ValueError(f"{field_name} is not of type {kind.__name__}")
     except (KeyError, TypeError, ValueError) as exc:
-        raise ShardError(name, f"the manifest lacks or misuses a field: {exc}") from exc
+        raise ShardError(name, f"a field of the manifest is missing or invalid: {exc}") from exc
     if len({shard.file for shard in shards}) != len(shards):
-        raise ShardError(name, "the manifest names a shard twice")
+        raise ShardError(name, "the manifest lists a shard twice")
     return Manifest(**{**wanted, "shards": shards})
 
 
 def _shard(entry: dict[str, Any]) -> ShardInfo:
     info = ShardInfo(**{name.name: entry[name.name] for name in fields(ShardInfo)})
     if not isinstance(info.file, str) or Location(info.file).name != info.file or info.file == "..":
-        raise ValueError(f"shard file {info.file!r} is no plain file name")
+        raise ValueError(f"shard file {info.file!r} is not a plain file name")
     if not (is_count(info.samples) and is_count(info.bytes)):
-        raise ValueError(f"{info.file}: samples and bytes are no counts")
+        raise ValueError(f"{info.file}: sample or byte count is out of range")
     if not all(
         isinstance(part, str) for part in (info.digest, info.index_digest, info.rows_digest)
     ):
-        raise ValueError(f"{info.file}: a digest is no text")
+        raise ValueError(f"{info.file}: a digest is not a string")
     return info
-
-
-@dataclass(frozen=True)
-class ShardInfo:
-    """What a manifest says of one shard. `file` is a name without folder; `bytes` and `digest` are
-    of that file as it lies on the disk, compressed or not; the others of its index file, and of
-    the index's rows."""
-
-    file: str
-    samples: int
-    bytes: int
-    digest: str
-    index_digest: str
-    rows_digest: str
 
 
 def shard_info(path: LocationLike) -> ShardInfo:
     """The manifest's entry for a finished shard, from its index; the tar's payload is not read.
 
-    Raises ShardError where the index is missing, damaged, or not that of a tar of this size.
+    Raises ShardError if the index is missing, damaged, or belongs to a tar of another size.
     """
     shard, file = Location.of(path), index_path(path)
     for needed in (shard, file):
@@ -152,7 +153,7 @@ def shard_info(path: LocationLike) -> ShardInfo:
     found, size = read_index_header(file), size_of(shard)
     if size != found.shard_size:
         raise ShardError(
-            str(shard), f"has {size:,} bytes, its index was made of {found.shard_size:,}"
+            str(shard), f"has {size:,} bytes, its index belongs to a file of {found.shard_size:,}"
         )
     return ShardInfo(
         file=shard.name,

@@ -1,8 +1,7 @@
-"""The file names of a shard: its two endings, the stem that all files beside it begin with, and
-the set and number in it.
+"""Names: of a shard, of the files beside it, of the set it belongs to, and of its members.
 
-`NAME-000.tar` is plain, `NAME-000.tar.zst` compressed; both have the stem `NAME-000`, so that two
-such files in one folder would share their index, and are refused where a spec names both.
+`NAME-000.tar` is plain, `NAME-000.tar.zst` compressed. Both have the stem `NAME-000`, so two such
+files in one folder would share an index; a spec that names both is refused.
 """
 
 from __future__ import annotations
@@ -14,6 +13,9 @@ from ocrdata.images.decode import ImageInfo
 from ocrdata.storage.location import Location, LocationLike
 
 PLAIN, COMPRESSED = ".tar", ".tar.zst"
+KEY_DIGITS = 9
+"""Digits of a key at least: the number of the origin row."""
+
 _NUMBERED = re.compile(r"(.+)-(\d{3,})")
 
 
@@ -69,16 +71,13 @@ def natural(locations: Iterable[Location]) -> list[Location]:
     return sorted(locations, key=order)
 
 
-KEY_DIGITS = 9
-
-
 def make_key(row: int) -> str:
     """The key of an origin row: 3127 -> '000003127'."""
     return f"{row:0{KEY_DIGITS}d}"
 
 
 def image_names(key: str, images: list[ImageInfo]) -> list[str]:
-    """KEY.png, KEY.1.jpg, KEY.2.png"""
+    """The member names of a sample's images, in their order: KEY.png, KEY.1.jpg, KEY.2.png."""
     return [
         f"{key}.{number}.{image.format}" if number else f"{key}.{image.format}"
         for number, image in enumerate(images)

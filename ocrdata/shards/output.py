@@ -1,7 +1,7 @@
-"""Where a shard's bytes go while it is written: into a file as they are, or in zstd frames.
+"""Writes a shard's bytes to its file: as they are, or in zstd frames.
 
-Owner of buffering, of the digest over what is in the file, and of which samples share a frame. It
-knows nothing of tar: a sample is some bytes.
+Buffers them, computes the digest of the file, and decides which samples share a frame. It knows
+nothing about tar: a sample is a run of bytes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _FLUSH_BUFFERS = 512  # below IOV_MAX, 1,024 on Linux
 
 @dataclass(frozen=True)
 class Written:
-    """What a file consists of now: its size and digest, and its frames where it is compressed."""
+    """A finished file: its size, its digest, and its frames if it is compressed."""
 
     size: int
     digest: str
@@ -29,7 +29,7 @@ class Written:
 
 
 class PlainOutput:
-    """Bytes as they are, gathered and written a megabyte at a time."""
+    """Writes bytes as they are, a megabyte at a time."""
 
     def __init__(self, handle: int, location: Location) -> None:
         self._handle, self._location = handle, location
@@ -43,7 +43,7 @@ class PlainOutput:
         self._buffered += sum(map(len, pieces))
 
     def end_sample(self) -> None:
-        """The bytes since the last call are a sample."""
+        """Mark the bytes since the last call as one sample."""
         if self._buffered >= _FLUSH_BYTES or len(self._buffers) >= _FLUSH_BUFFERS:
             self._flush()
 
@@ -59,14 +59,14 @@ class PlainOutput:
         self._buffers, self._buffered = [], 0
 
     def finish(self, end: bytes) -> Written:
-        """Append what ends the file."""
+        """Append the last bytes, and write everything out."""
         self.put(end)
         self._flush()
         return Written(self._size, str(self._hasher.hexdigest()))
 
 
 def _rest(buffers: list[bytes], written: int) -> list[bytes]:
-    """What of `buffers` is left when their first `written` bytes are gone."""
+    """`buffers` without their first `written` bytes."""
     for number, data in enumerate(buffers):
         if written < len(data):
             return [data[written:], *buffers[number + 1 :]]
@@ -76,7 +76,7 @@ def _rest(buffers: list[bytes], written: int) -> list[bytes]:
 
 @dataclass(frozen=True)
 class ZstdOptions:
-    """How samples are compressed: content of a frame in bytes, at most, and zstd's level."""
+    """How samples are compressed: the largest content of a frame in bytes, and zstd's level."""
 
     size: int = FRAME_BYTES
     level: int = LEVEL
@@ -86,10 +86,10 @@ DEFAULT_ZSTD = ZstdOptions()
 
 
 class ZstdOutput:
-    """zstd frames of whole samples, then a seek table.
+    """Writes zstd frames of whole samples, then a seek table.
 
-    A frame is closed before the sample that would make it too large; a sample larger than that is
-    a frame of its own. What ends the tar goes into the last frame.
+    A frame ends before the sample that would make it too large; a larger sample is a frame of its
+    own. The tar's end mark is in the last frame.
     """
 
     def __init__(self, out: PlainOutput, how: ZstdOptions) -> None:
@@ -104,7 +104,7 @@ class ZstdOutput:
         self._sample += pieces
 
     def end_sample(self) -> None:
-        """The bytes since the last call are a sample."""
+        """Mark the bytes since the last call as one sample."""
         size = sum(map(len, self._sample))
         if self._content and self._size + size > self._how.size:
             self._close_frame()
@@ -120,7 +120,7 @@ class ZstdOutput:
         self._content, self._size = [], 0
 
     def finish(self, end: bytes) -> Written:
-        """Append what ends the tar, then the seek table."""
+        """Append the tar's last bytes, then the seek table."""
         self._content.append(end)
         self._size += len(end)
         self._close_frame()

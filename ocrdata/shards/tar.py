@@ -1,9 +1,9 @@
-"""Tar archives, written one way and walked strictly.
+"""Tar archives, written in one way and parsed strictly.
 
 Writing: ustar, mode 0644, owner 0, time 0, so that the same members give the same bytes; a PAX
-header only where a name or a size does not fit ustar. Walking: every header's checksum, every
-bound and the end mark are checked, and what has no place in a data set (links, devices, absolute
-names, `..`) is refused. Payload bytes are the business of others.
+header only where a name or size does not fit ustar. Parsing: the checksum and bounds of every
+header and the end mark are checked; links, devices, absolute names and `..` are refused. Payload
+bytes are not looked at.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from ocrdata.errors import ShardError, TruncatedError
 
 BLOCK = 512
 END = bytes(2 * BLOCK)
-"""Two zero blocks: the end mark, and all that follows the last member in our own tars."""
+"""Two zero blocks: the end mark. Nothing follows it in our own tars."""
 
 MAX_EXTENDED = 1 << 20
-"""Largest PAX or long-name header read, in bytes; names are short, and a bomb is not."""
+"""Largest PAX or long-name header that is read, in bytes: names are short."""
 
 _USTAR_SIZE_LIMIT = 8**11
 _REGULAR = (b"0", b"\0", b"7")
@@ -39,7 +39,8 @@ _FIXED_SUM = sum(_OWNERS + _TIME + _MAGIC) + 8 * 0x20
 
 
 class TarMember(NamedTuple):
-    """One member. `start` is its first header, `offset` its payload, both bytes in the archive."""
+    """One member. `start` is the byte of its first header in the archive, `offset` that of its
+    payload."""
 
     name: str
     start: int
@@ -54,13 +55,13 @@ class TarMember(NamedTuple):
 
 
 def padding(size: int) -> int:
-    """Zero bytes that follow `size` bytes up to the next block."""
+    """Zero bytes between a payload of `size` bytes and the next block."""
     return -size % BLOCK
 
 
 def header(name: str, size: int) -> bytes:
-    """The header block, or blocks, of a regular member. Raises ValueError for an unfit name."""
-    reason = unfit_name(name)
+    """The header block, or blocks, of a regular member. Raises ValueError for an unsafe name."""
+    reason = unsafe_name(name)
     if reason:
         raise ValueError(f"member name {name!r} {reason}")
     extended: dict[str, str] = {}
@@ -79,7 +80,7 @@ def header(name: str, size: int) -> bytes:
 
 
 def _block(name: tuple[bytes, bytes], size: int, kind: bytes) -> bytes:
-    """One ustar header block (POSIX.1-1988); only what varies is summed for its checksum."""
+    """One ustar header block (POSIX.1-1988). The checksum of the constant fields is precomputed."""
     digits = b"%011o" % size
     checksum = _FIXED_SUM + sum(name[0]) + sum(name[1]) + sum(digits) + kind[0]
     return b"".join(
@@ -97,7 +98,7 @@ def _block(name: tuple[bytes, bytes], size: int, kind: bytes) -> bytes:
 
 
 def _split_name(name: str) -> tuple[bytes, bytes] | None:
-    """(name, prefix) as ustar holds them, or None where it cannot."""
+    """(name, prefix) as ustar stores them; None if the name does not fit."""
     if not name.isascii():
         return None
     raw = name.encode()
@@ -117,16 +118,16 @@ def _pax_record(key: str, value: str) -> bytes:
     return str(length).encode() + body
 
 
-def unfit_name(name: str) -> str:
-    """Why a member must not have this name; "" where it may."""
+def unsafe_name(name: str) -> str:
+    """Why a member name is refused; "" if it is safe."""
     if not name:
         return "is empty"
     if "\0" in name:
-        return "holds a NUL"
+        return "contains a NUL"
     if name.startswith("/"):
         return "is an absolute path"
     if ".." in name.split("/"):
-        return "holds a '..'"
+        return "contains '..'"
     return ""
 
 
@@ -135,14 +136,15 @@ Read = Callable[[int, int], bytes]
 
 
 class Walker:
-    """Walks the headers of one tar, of `size` bytes, through `read` at rising offsets."""
+    """Parses the headers of a tar of `size` bytes, read by `read` at rising offsets."""
 
     def __init__(self, shard: str, read: Read, size: int) -> None:
         self.shard, self.size = shard, size
         self._read = read
 
     def all(self) -> Iterator[TarMember]:
-        """Every member, up to a correct end. Raises ShardError; TruncatedError without an end."""
+        """Every member up to a valid end mark. Raises ShardError; TruncatedError if the end is
+        missing."""
         offset = 0
         while (member := self.member(offset, self.size)) is not None:
             yield member
@@ -150,16 +152,16 @@ class Walker:
         self.check_end(offset)
 
     def part(self, start: int, stop: int) -> Iterator[TarMember]:
-        """The members that fill [start, stop) exactly. Raises ShardError where they do not."""
+        """The members that fill [start, stop) exactly. Raises ShardError if they do not."""
         while start < stop:
             member = self.member(start, stop)
             if member is None:
-                raise ShardError(self.shard, f"a zero block at byte {start:,} in place of a header")
+                raise ShardError(self.shard, f"a zero block at byte {start:,} instead of a header")
             yield member
             start = member.end
 
     def check_end(self, offset: int) -> None:
-        """From `offset` on two zero blocks and nothing but zeros."""
+        """Check that two zero blocks follow at `offset`, and only zeros after them."""
         if self.size < offset + len(END):
             raise self._cut(f"no end mark (two zero blocks) at byte {offset:,}")
         while offset < self.size:
@@ -169,7 +171,8 @@ class Walker:
             offset += count
 
     def member(self, start: int, stop: int) -> TarMember | None:
-        """The member whose headers begin at `start` and which ends by `stop`; None at the end."""
+        """The member whose headers start at `start` and which ends by `stop`; None at the end
+        mark."""
         offset, name, size = start, "", -1
         while True:
             if offset + BLOCK > stop:
@@ -177,7 +180,9 @@ class Walker:
             block = self._read(offset, BLOCK)
             if block == _ZERO:
                 if offset != start:
-                    raise ShardError(self.shard, f"a lone extended header at byte {start:,}")
+                    raise ShardError(
+                        self.shard, f"an extended header without a member at byte {start:,}"
+                    )
                 return None
             self._check_sum(block, offset)
             kind = block[156:157]
@@ -195,25 +200,27 @@ class Walker:
                     name = found.get("path", name)
                     size = self._decimal(found["size"], start) if "size" in found else size
                 elif "path" in found or "size" in found:
-                    raise ShardError(self.shard, f"a global name or size at byte {start:,}")
+                    raise ShardError(
+                        self.shard, f"a global PAX header sets a name or size at byte {start:,}"
+                    )
         name = name or self._plain_name(block, start)
         size = own_size if size < 0 else size
         return self._fit(kind, TarMember(name, start, offset, size, True), stop)
 
     def _fit(self, kind: bytes, member: TarMember, stop: int) -> TarMember:
-        reason = unfit_name(member.name)
+        reason = unsafe_name(member.name)
         if reason:
             raise ShardError(self.shard, f"member name {member.name!r} {reason}")
         if kind == b"5" or (kind in _REGULAR and member.name.endswith("/")):
             member = member._replace(size=0, regular=False)
         elif kind not in _REGULAR:
-            what = _REFUSED.get(kind, f"of the unknown type {kind!r}")
+            what = _REFUSED.get(kind, f"of unknown type {kind!r}")
             raise ShardError(
                 self.shard, f"is {what}; only regular files are read", member=member.name
             )
         if member.end > stop:
             raise self._cut(
-                f"claims {member.size:,} bytes from byte {member.offset:,} on, past byte {stop:,}",
+                f"its {member.size:,} bytes from byte {member.offset:,} on end after byte {stop:,}",
                 member.name,
             )
         return member
@@ -223,7 +230,7 @@ class Walker:
             self.shard,
             f"truncated or damaged: {detail}",
             member=member,
-            remedy="make or copy it again",
+            remedy="recreate the shard, or copy it again",
         )
 
     def _check_sum(self, block: bytes, offset: int) -> None:
@@ -231,9 +238,9 @@ class Walker:
         found = sum(block) - sum(block[148:156]) + 8 * 0x20
         if stored == found:
             return
-        # Some old tars summed signed bytes; they differ where a name is not ASCII.
+        # Some old tars sum signed bytes, which differs for names that are not ASCII.
         if stored != found - 256 * sum(byte > 127 for byte in block[:148] + block[156:]):
-            raise ShardError(self.shard, f"the header at byte {offset:,} has a wrong checksum")
+            raise ShardError(self.shard, f"checksum mismatch in the header at byte {offset:,}")
 
     def _number(self, field: bytes, offset: int) -> int:
         if field[0] & 0x80:  # base 256, for sizes of 8 GiB and more
@@ -244,18 +251,20 @@ class Walker:
             digits = field.rstrip(b"\0 ").lstrip(b" ")
             if all(48 <= byte <= 55 for byte in digits):
                 return int(digits or b"0", 8)
-        raise ShardError(self.shard, f"the header at byte {offset:,} has a number that is none")
+        raise ShardError(self.shard, f"the header at byte {offset:,} has a malformed numeric field")
 
     def _decimal(self, text: str, offset: int) -> int:
         if text.isascii() and text.isdigit() and len(text) < 20:
             return int(text)
-        raise ShardError(self.shard, f"the header at byte {offset:,} has a size that is none")
+        raise ShardError(self.shard, f"the header at byte {offset:,} has a malformed size")
 
     def _extended(self, offset: int, size: int, stop: int) -> bytes:
         if size > MAX_EXTENDED:
-            raise ShardError(self.shard, f"an extended header of {size:,} bytes at byte {offset:,}")
+            raise ShardError(
+                self.shard, f"the extended header at byte {offset:,} is too large: {size:,} bytes"
+            )
         if offset + size + padding(size) > stop:
-            raise self._cut(f"an extended header at byte {offset:,} passes the end")
+            raise self._cut(f"the extended header at byte {offset:,} is longer than the file")
         return self._read(offset, size)
 
     def _pax(self, data: bytes, offset: int) -> dict[str, str]:
@@ -270,7 +279,9 @@ class Walker:
             if at + length > len(data) or not equals or not value.endswith(b"\n"):
                 raise ShardError(self.shard, f"the extended header at byte {offset:,} is malformed")
             if key.startswith(b"GNU.sparse"):
-                raise ShardError(self.shard, f"a sparse file at byte {offset:,}")
+                raise ShardError(
+                    self.shard, f"a sparse file at byte {offset:,}; only regular files are read"
+                )
             if key in (b"path", b"size"):
                 found[key.decode()] = self._text(value[:-1], offset)
             at += length
@@ -286,5 +297,5 @@ class Walker:
             return raw.decode()
         except UnicodeDecodeError as exc:
             raise ShardError(
-                self.shard, f"the name in the header at byte {offset:,} is not UTF-8"
+                self.shard, f"the name in the header at byte {offset:,} is not valid UTF-8"
             ) from exc

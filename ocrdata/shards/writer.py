@@ -1,9 +1,8 @@
-"""Writes shards: a tar and its index, complete or absent.
+"""Writes a shard: a tar and its index, complete or absent (docs/formats.md).
 
-Owner of the layout of our own tars (docs/formats.md): `KEY.json` first, then `KEY.png`,
-`KEY.1.jpg`, ... in the order of the conversation's images, named by the format found in their
-bytes. It never looks at pixels and never changes a byte of an image. How the tar lies on the disk,
-plain or compressed, is in `ocrdata.shards.output`.
+Each sample is `KEY.json`, then `KEY.png`, `KEY.1.jpg`, ... in the order of the conversation's
+images. The extension is the format found in an image's bytes, which are written unchanged.
+Buffering and compression are in `ocrdata.shards.output`.
 """
 
 from __future__ import annotations
@@ -32,30 +31,30 @@ _PADDING = [bytes(size) for size in range(BLOCK)]
 def _json(sample: Sample) -> bytes:
     try:
         return sample.to_json()
-    except ValueError as exc:  # half a surrogate pair in a text, a NaN in the meta
-        raise RejectedRow(f"no valid JSON can be written: {exc}"[:200]) from exc
+    except ValueError as exc:  # a lone surrogate in a text, a NaN in the meta
+        raise RejectedRow(f"cannot be written as JSON: {exc}"[:200]) from exc
 
 
 def _check_fits(payloads: list[bytes]) -> None:
     size = sum(BLOCK + len(data) + padding(len(data)) for data in payloads)
     if size > MAX_FRAME:
         raise RejectedRow(
-            f"{size:,} bytes in the tar: a compressed shard's samples have at most {MAX_FRAME:,}"
+            f"{size:,} bytes in the tar, at most {MAX_FRAME:,} are allowed in a compressed shard"
         )
 
 
 class ShardWriter:
     """Writes one shard under a temporary name beside its final one.
 
-    A context manager: a normal end closes it, an exception removes what was written. Keys are
-    decimal, of nine digits or more, and rise. The disk's refusals are DiskErrors. A name that ends
-    in .tar.zst makes a compressed shard, as `frames` says.
+    A context manager: leaving it normally closes the shard, an exception removes what was written.
+    Keys are decimal numbers of nine digits or more, in rising order. A name that ends in .tar.zst
+    makes a compressed shard with the given `frames`. Raises DiskError if the disk refuses to write.
     """
 
     def __init__(self, path: LocationLike, *, frames: ZstdOptions = DEFAULT_ZSTD) -> None:
         self.location = Location.of(path)
         if not is_shard(self.location.name):
-            raise UsageError(f"{self.location}: a shard's name ends in .tar or .tar.zst")
+            raise UsageError(f"{self.location}: a shard name must end in .tar or .tar.zst")
         self._path = self.location.path
         if not self._path.parent.is_dir():
             raise DiskError(f"{self._path.parent}: no such folder")
@@ -68,7 +67,7 @@ class ShardWriter:
             self._handle = create_file(self._temporary, 0o644)
         self._compressed = is_compressed(self.location.name)
         plain = PlainOutput(self._handle, self.location)
-        self._sink = ZstdOutput(plain, frames) if self._compressed else plain
+        self._output = ZstdOutput(plain, frames) if self._compressed else plain
 
     def __enter__(self) -> ShardWriter:
         return self
@@ -82,18 +81,18 @@ class ShardWriter:
             self.abort()
 
     def write(self, key: str, sample: Sample) -> int:
-        """Append one sample; bytes of its JSON and images.
+        """Append one sample; returns the bytes of its JSON and images.
 
-        Raises ImageError for bytes that are no image, RejectedRow for what JSON cannot hold and
-        for a sample too large for a compressed shard: then nothing of it was written. Raises
-        UsageError for a key that does not follow the last one, or where the shard is closed.
+        Raises ImageError for an image whose header cannot be read, and RejectedRow for a sample
+        that JSON cannot hold or that is too large for a compressed shard; nothing of it is written
+        then. Raises UsageError for a key out of order, or if the shard is closed.
         """
         if self._handle < 0:
             raise UsageError(f"{self.location}: the shard is closed")
         if not (key.isascii() and key.isdigit() and len(key) >= KEY_DIGITS):
-            raise UsageError(f"key {key!r}: a key is a row number of {KEY_DIGITS} digits or more")
+            raise UsageError(f"key {key!r}: must be a row number of {KEY_DIGITS} digits or more")
         if (number := int(key)) <= self._last_key:
-            raise UsageError(f"key {key!r} does not follow {make_key(self._last_key)}: keys rise")
+            raise UsageError(f"key {key!r} must be above the last one, {make_key(self._last_key)}")
         images = [read_header(data) for data in sample.images]
         names = [f"{key}.json", *image_names(key, images)]
         payloads = [_json(sample), *sample.images]
@@ -101,7 +100,7 @@ class ShardWriter:
             _check_fits(payloads)
         start = self._offset
         members = list(map(self._member, names, payloads))
-        self._sink.end_sample()
+        self._output.end_sample()
         self._last_key = number
         size = self._offset - start
         self._index.add(IndexRow(key, start, size, members, images, sample.turns, sample.source))
@@ -111,27 +110,27 @@ class ShardWriter:
         size = len(data)
         head, pad = header(name, size), _PADDING[padding(size)]
         offset = self._offset + len(head)
-        self._sink.put(head, data, pad)
+        self._output.put(head, data, pad)
         self._offset = offset + size + len(pad)
         return IndexMember(name, offset, size, xxhash.xxh3_128_digest(data))
 
     @property
     def tar_size(self) -> int:
-        """Bytes of the tar so far, uncompressed; once closed with its end mark."""
+        """Uncompressed bytes of the tar so far; with its end mark once it is closed."""
         return self._offset if self.info is None else self._offset + len(END)
 
     def close(self) -> ShardInfo:
-        """Finish the tar, then its index, and give both their final names."""
+        """Finish the tar, then its index, and give both their final names. Idempotent."""
         if self.info is not None:
             return self.info
         if self._handle < 0:
-            raise UsageError(f"{self.location}: the shard was given up")
+            raise UsageError(f"{self.location}: the shard was aborted")
         try:
-            index = self._index.finish(self._sink.finish(END))
+            index = self._index.finish(self._output.finish(END))
             with explain_disk(self._path):
                 os.fsync(self._handle)
                 self._close_handle()
-                # An older index must never stand beside a newer tar.
+                # An older index must never be beside a newer tar.
                 index_path(self.location).path.unlink(missing_ok=True)
                 publish(self._temporary, self._path)
             write_index(index_path(self.location), index)
@@ -142,7 +141,7 @@ class ShardWriter:
         return self.info
 
     def abort(self) -> None:
-        """Give up: nothing is left of a shard that was not closed."""
+        """Remove everything written of a shard that was not closed."""
         self._close_handle()
         discard(self._temporary)
 

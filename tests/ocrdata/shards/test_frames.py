@@ -56,7 +56,7 @@ def test_every_cut_and_every_other_size_is_an_error() -> None:
         with pytest.raises(DigestError):
             reader.frame("x", frame[:size], 0, len(data))
     for wrong in (0, len(data) - 1, len(data) + 1, 1 << 40):
-        with pytest.raises(DigestError, match=rf"holds {len(data)} bytes, {wrong:,} are expected"):
+        with pytest.raises(DigestError, match=rf"\b{len(data)}\b.*\b{wrong:,}\b"):
             reader.frame("x", frame, 0, wrong)
     with pytest.raises(DigestError, match="unused data"):
         reader.frame("x", frame + b"more", 0, len(data))
@@ -83,19 +83,19 @@ def test_what_is_no_frame_of_ours() -> None:
     named = zstandard.train_dictionary(2048, words)
     tied = zstandard.ZstdCompressor(dict_data=named).compress(b"abc" * 20)
     for head, message in (
-        (b"PK\x03\x04" + bytes(14), "x: no zstd frame at byte 1,234"),
-        (wide[:18], "needs a window of 134,217,728 bytes, at most 16,777,216 are allowed"),
-        (tied[:18], "needs a dictionary"),
+        (b"PK\x03\x04" + bytes(14), "^x: .*zstd frame.*byte 1,234"),
+        (wide[:18], "byte 1,234.*134,217,728.*16,777,216"),
+        (tied[:18], "byte 1,234.*dictionary"),
     ):
         with pytest.raises(ShardError, match=message):
             frame_head("x", head, 1234)
     whole = compress(bytes(70_000), 3)
     for size in range(frame_head("x", whole[:18], 0).payload):
-        with pytest.raises(TruncatedError, match="the file ends in the zstd frame from byte 9 on"):
+        with pytest.raises(TruncatedError, match=r"zstd frame at byte 9\b"):
             frame_head("x", whole[:size], 9)
     with pytest.raises(TruncatedError):
         frame_head("x", seek_table([])[:7], 9)
-    with pytest.raises(ShardError, match="block at byte 7 is of no known kind"):
+    with pytest.raises(ShardError, match="block at byte 7 "):
         block_size("x", b"\x06\0\0", 7)
 
 
@@ -120,7 +120,7 @@ def test_the_seek_table_as_the_format_has_it(frames: list[tuple[int, int]]) -> N
 
 def test_growth() -> None:
     check_growth("x", 10, FREE_GROWTH + 10 * MAX_GROWTH)
-    with pytest.raises(ShardError, match="a compression bomb: its 10 bytes decompress to"):
+    with pytest.raises(ShardError, match="bomb: 10 bytes"):
         check_growth("x", 10, FREE_GROWTH + 10 * MAX_GROWTH + 1)
 
 

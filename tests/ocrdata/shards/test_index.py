@@ -153,7 +153,7 @@ def test_an_index_that_is_none(tmp_path: Path) -> None:
     write_shard(tmp_path / "x-000.tar", [sample(0)])
     path = tmp_path / "x-000.index.parquet"
     rewritten(path, {}, pa.table({"a": [1]}))
-    with pytest.raises(ShardError, match="columns are not those of an index"):
+    with pytest.raises(ShardError, match="columns"):
         read_index(path)
 
 
@@ -162,7 +162,7 @@ def test_rows_that_were_changed(tmp_path: Path) -> None:
     path = tmp_path / "x-000.index.parquet"
     rows = pq.read_table(path)
     rewritten(path, {}, rows.slice(0, 1))
-    with pytest.raises(ShardError, match="the rows are not those"):
+    with pytest.raises(ShardError, match="checksum mismatch"):
         read_index(path)
 
 
@@ -180,14 +180,14 @@ def test_more_than_the_tar_can_hold_is_not_decompressed(tmp_path: Path) -> None:
     rows = pq.read_table(path)
     many = pa.concat_tables([rows] * 50)
     rewritten(path, {}, many)
-    with pytest.raises(ShardError, match="has 100 rows, where there can be 2 at most"):
+    with pytest.raises(ShardError, match=r"has 100 rows.*\b2\b"):
         read_index(path)
     blocks = (tmp_path / "x-000.tar").stat().st_size // 512
     rewritten(path, {"samples": 100}, many)
-    with pytest.raises(ShardError, match=f"has 100 rows, where there can be {blocks} at most"):
+    with pytest.raises(ShardError, match=rf"has 100 rows.*\b{blocks}\b"):
         read_index(path)
     rewritten(path, {"samples": blocks}, many.slice(0, blocks))
-    with pytest.raises(ShardError, match="the rows are not those"):
+    with pytest.raises(ShardError, match="checksum mismatch"):
         read_index(path)
 
 
@@ -256,5 +256,5 @@ def test_numbers_that_are_no_counts(tmp_path: Path) -> None:
     for change in ({"samples": 1 << 70}, {"samples": 1.0}, {"shard_size": 1 << 70}):
         document = json.dumps(seal(said | change))
         pq.write_table(table.replace_schema_metadata({FORMAT: document}), path)
-        with pytest.raises(ShardError, match="its numbers of samples and bytes are no counts"):
+        with pytest.raises(ShardError, match="out of range"):
             read_header(path)

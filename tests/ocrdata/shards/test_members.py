@@ -40,11 +40,11 @@ def test_anybodys_webdataset(tmp_path: Path) -> None:
     assert (two.source, two.meta["licence"]) == ("web", "CC0")
     assert shards.members(3) == {"p/four.cls": b"4"}
     for at, message in (
-        (2, r"sample p/three: no messages in a .json.*it has: p/three.txt"),
-        (3, "sample p/four: no messages"),
-        (4, "sample p/five: member p/five.json: not readable as JSON"),
-        (5, "sample p/six: the text is not UTF-8"),
-        (7, "sample p/eight: source or meta is not what a sample has"),
+        (2, r"sample p/three: .*p/three\.txt"),
+        (3, r"sample p/four: .*p/four\.cls"),
+        (4, r"sample p/five: member p/five\.json: .*JSON"),
+        (5, "sample p/six: .*UTF-8"),
+        (7, "sample p/eight: .*source.*meta"),
     ):
         with pytest.raises(ShardError, match=message):
             shards[at]
@@ -54,13 +54,13 @@ def test_anybodys_webdataset(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("messages", "message"),
     [
-        ('[{"role": "user", "content": "a string"}]', "are not lists of parts"),
-        ('[{"role": "user", "content": ["a string"]}]', "are not lists of parts"),
-        ('[{"role": "user", "content": [{"type": "text"}]}]', "are not lists of parts"),
-        ('[{"role": "user", "content": [{"type": "audio"}]}]', "are not lists of parts"),
-        ('[{"content": []}]', "are not lists of parts"),
-        ("[1]", "are not lists of parts"),
-        ('[{"role": "user", "content": [{"type": "image"}]}]', "place 1 images, the tar holds 0"),
+        ('[{"role": "user", "content": "a string"}]', "sample a: .*messages"),
+        ('[{"role": "user", "content": ["a string"]}]', "sample a: .*messages"),
+        ('[{"role": "user", "content": [{"type": "text"}]}]', "sample a: .*messages"),
+        ('[{"role": "user", "content": [{"type": "audio"}]}]', "sample a: .*messages"),
+        ('[{"content": []}]', "sample a: .*messages"),
+        ("[1]", "sample a: .*messages"),
+        ('[{"role": "user", "content": [{"type": "image"}]}]', "sample a: .* 1 images.* 0$"),
     ],
 )
 def test_messages_that_are_not_ours(tmp_path: Path, messages: str, message: str) -> None:

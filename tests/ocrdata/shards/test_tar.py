@@ -10,12 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocrdata.errors import ShardError, TruncatedError
-from ocrdata.shards.tar import BLOCK, END, Walker, header, padding, unfit_name
+from ocrdata.shards.tar import BLOCK, END, Walker, header, padding, unsafe_name
 from tests.support.tarheaders import with_checksum
 
 ascii_names = st.from_regex(r"[A-Za-z0-9_ .-]{1,60}(/[A-Za-z0-9_ .-]{1,60}){0,4}", fullmatch=True)
 names = st.one_of(ascii_names, st.text("aé漢/.b", min_size=1, max_size=160)).filter(
-    lambda name: not unfit_name(name) and not name.endswith("/")
+    lambda name: not unsafe_name(name) and not name.endswith("/")
 )
 members = st.lists(
     st.tuples(names, st.binary(max_size=1500)), max_size=6, unique_by=lambda pair: pair[0]
@@ -87,7 +87,7 @@ def test_names_and_sizes_that_do_not_fit_ustar_get_a_pax_header() -> None:
 
 
 @pytest.mark.parametrize("name", ["", "/etc/x", "../x", "a/../../x", "a\0b"])
-def test_unfit_names_are_not_written(name: str) -> None:
+def test_unsafe_names_are_not_written(name: str) -> None:
     with pytest.raises(ValueError, match="member name"):
         header(name, 0)
 
@@ -143,11 +143,11 @@ def pax(records: bytes, kind: bytes = b"x", claim: int | None = None) -> bytes:
     [
         (b"12 path=a\0b\n", "NUL"),
         (b"12 path=../\n", r"'\.\.'"),
-        (b"9 path=\xff\n", "not UTF-8"),
+        (b"9 path=\xff\n", "byte 0 .*UTF-8"),
         (b"99 path=a\n", "malformed"),
         (b"path=a\n", "malformed"),
         (b"10 path=ab\r", "malformed"),
-        (b"11 size=-1\n", "size that is none"),
+        (b"11 size=-1\n", "byte 0 .*size"),
         (b"24 GNU.sparse.major=1\n\0\0", "sparse|malformed"),
         (b"22 GNU.sparse.major=1\n", "sparse"),
     ],
@@ -157,24 +157,24 @@ def test_bad_pax_headers(records: bytes, message: str) -> None:
         walked(pax(records))
 
 
-def test_a_global_comment_is_no_matter() -> None:
+def test_a_global_comment_is_ignored() -> None:
     assert walked(pax(b"15 comment=abc\n", kind=b"g")) == [("a.txt", b"abc")]
 
 
 def test_more_bad_headers() -> None:
     for data, message in (
-        (pax(b"9 path=b\n", kind=b"g"), "global name"),
-        (pax(b"", claim=2 << 20), "extended header of 2,097,152 bytes"),
-        (pax(b"", claim=1 << 19), "passes the end"),
-        (pax(b"9 path=b\n")[: 2 * BLOCK] + END, "lone extended header"),
-        (changed(124, b"00000000009z"), "number that is none"),
-        (changed(124, b"\xff" * 12), "number that is none"),
-        (changed(124, b"77777777777\0"), "claims 8,589,934,591 bytes"),
-        (changed(124, b"\x80" + (8 << 40).to_bytes(11, "big")), "claims 8,796,093,022,208 bytes"),
-        (changed(0, b"\xff"), "not UTF-8"),
+        (pax(b"9 path=b\n", kind=b"g"), "global.*byte 0"),
+        (pax(b"", claim=2 << 20), "extended header at byte 512 .*2,097,152 bytes"),
+        (pax(b"", claim=1 << 19), "extended header at byte 512 "),
+        (pax(b"9 path=b\n")[: 2 * BLOCK] + END, "extended header.*byte 0"),
+        (changed(124, b"00000000009z"), "byte 0 .*numeric"),
+        (changed(124, b"\xff" * 12), "byte 0 .*numeric"),
+        (changed(124, b"77777777777\0"), "8,589,934,591 bytes"),
+        (changed(124, b"\x80" + (8 << 40).to_bytes(11, "big")), "8,796,093,022,208 bytes"),
+        (changed(0, b"\xff"), "byte 0 .*UTF-8"),
         (built([("a.txt", b"abc")])[:-BLOCK] + b"x" * BLOCK, "data after the end mark"),
         (built([("a.txt", b"abc")])[:-BLOCK], "no end mark"),
-        (b"\x01" * 1024, "wrong checksum|number that is none"),
+        (b"\x01" * 1024, "byte 0"),
     ):
         with pytest.raises(ShardError, match=message):
             walked(data)
@@ -193,7 +193,7 @@ def test_a_part_is_filled_exactly() -> None:
     assert [member.name for member in walker(data).part(0, 2560)] == ["a.json", "a.png"]
     with pytest.raises(ShardError, match="a zero block"):
         list(walker(data).part(0, len(data)))
-    with pytest.raises(TruncatedError, match="claims 600 bytes"):
+    with pytest.raises(TruncatedError, match="600 bytes"):
         list(walker(data).part(0, 2048))
 
 

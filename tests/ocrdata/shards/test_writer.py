@@ -98,8 +98,8 @@ def test_a_large_shard_is_written_in_parts(tmp_path: Path) -> None:
         (["1"], "nine|9 digits"),
         (["00000000x"], "9 digits"),
         (["²00000000"], "9 digits"),
-        (["000000002", "000000002"], "keys rise"),
-        (["1000000000", "000000003"], "keys rise"),
+        (["000000002", "000000002"], "key '00000000[23]'"),
+        (["1000000000", "000000003"], "key '00000000[23]'"),
     ],
 )
 def test_keys_are_row_numbers_that_rise(tmp_path: Path, keys: list[str], message: str) -> None:
@@ -133,7 +133,7 @@ def test_an_exception_leaves_nothing(tmp_path: Path) -> None:
         writer.write(make_key(0), sample(0))
         raise KeyError
     assert not list(tmp_path.iterdir())
-    with pytest.raises(UsageError, match="was given up"):
+    with pytest.raises(UsageError, match="aborted"):
         writer.close()
     with pytest.raises(UsageError, match="is closed"):
         writer.write(make_key(1), sample(1))
@@ -149,7 +149,7 @@ def test_closing_twice_is_no_harm(tmp_path: Path) -> None:
 
 
 def test_where_it_cannot_be_written(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"ends in \.tar"):
+    with pytest.raises(UsageError, match=r"\.tar or \.tar\.zst"):
         ShardWriter(tmp_path / "x.zip")
     with pytest.raises(DiskError, match="no such folder"):
         ShardWriter(tmp_path / "absent" / "x-000.tar")
@@ -184,7 +184,7 @@ def test_what_a_manifest_may_not_list(tmp_path: Path) -> None:
         shard_info(path)
     write_shard(path, [sample(0)])
     os.truncate(path, 512)
-    with pytest.raises(ShardError, match="has 512 bytes, its index was made of"):
+    with pytest.raises(ShardError, match=r"x-000\.tar: has 512 bytes"):
         shard_info(path)
 
 
@@ -302,7 +302,7 @@ def test_a_sample_too_large_to_be_compressed(tmp_path: Path) -> None:
     large = from_turns([("q", "a" * MAX_FRAME)], [], source="s", meta={})
     with ShardWriter(path) as writer:
         writer.write(make_key(0), chat(0))
-        with pytest.raises(RejectedRow, match="bytes in the tar: a compressed shard's samples"):
+        with pytest.raises(RejectedRow, match="16,777,216"):
             writer.write(make_key(1), large)
         writer.write(make_key(2), chat(2))
     assert list(open_shards(str(path))) == [chat(0), chat(2)]
