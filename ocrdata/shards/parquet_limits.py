@@ -1,12 +1,14 @@
-"""What the pages of a Parquet file promise, added up before one of them is decompressed.
+"""Limits the memory that an index or a token counts file can take, before its pages are
+decompressed.
 
-A page says in its header what it decompresses to, and how many values it holds; either may be ten
-thousand times what it takes in the file. Headers are looked for in the bytes themselves, 1 us each:
-the footer says where they lie, but pyarrow ends the process where the description of a column is
-damaged. So whatever looks like a header counts, wherever it lies (1.5 GiB of random bytes held
-none). What stays: a header that is no writer's, with its fields in another order or its numbers in
-longer forms, is read by pyarrow and is not seen here; and a shard's index may take FREE and
-PER_TAR_BYTE times its tar, whose size a compressed shard may claim at MAX_GROWTH times its own.
+A page header states the decompressed size and the number of values; either can be ten thousand
+times the page's size in the file. The sizes in the footer do not help: they can be false (9 KB took
+864 MiB with a footer that said 1 byte), pyarrow has no limit on a page, and it aborts when asked
+for a column of a corrupted footer. So page headers are found by a pattern in the raw bytes, at 1 us
+each; every match counts (1.5 GiB of random bytes had none). Not covered: a header whose fields are
+in another order or whose numbers have redundant bytes, which no writer produces but pyarrow reads;
+and an index may take FREE bytes plus PER_TAR_BYTE times the size of its tar, which a compressed
+shard may claim at MAX_GROWTH times its own.
 """
 
 from __future__ import annotations
@@ -24,24 +26,24 @@ from ocrdata.storage.file import open_file
 from ocrdata.storage.location import LocationLike
 
 INDEX_STRINGS = ("key", "members.list.element.name", "images.list.element.format", "source")
-"""The index's string columns, as Parquet writes their paths."""
+"""Paths of the index's string columns in Parquet."""
 
 FREE = 1 << 24
-"""Bytes that any file may take, whatever the size of its tar."""
+"""Bytes that every file may take, regardless of the size of its tar."""
 
 PER_TAR_BYTE = 3
-"""What rows may take for each byte of their tar: names, keys and sources stand in it, and each
-member has 512 bytes of header there."""
+"""Further bytes of columns per byte of the tar. The tar contains the names, keys and sources
+too, and a header of 512 bytes per member."""
 
 FOOTER_BYTES = 1 << 16
 """Read from the end of a file at first; ours are a few KB."""
 
 _VALUE = 24
-"""Bytes a value takes in memory: 16 at most, and its levels."""
+"""Bytes a value takes in memory: at most 16, and its levels."""
 
-# Thrift's compact protocol (parquet.thrift, PageHeader): 0x15 begins the next field if it is an
-# i32. The fields: kind, bytes decompressed, bytes in the file, perhaps a checksum, then a structure
-# by the kind, with the number of values, and the encoding where the kind is DATA_PAGE.
+# PageHeader of parquet.thrift in Thrift's compact protocol; 0x15 precedes an i32 that is the next
+# field. Fields: type, uncompressed size, compressed size, optional checksum, then a struct for the
+# type that begins with the number of values and, for DATA_PAGE, the encoding.
 _NUMBER = rb"[\x80-\xff]{0,4}[\x00-\x7f]"
 _HEADER = re.compile(
     rb"\x15([\x00\x04\x06])\x15(%b)\x15%b(?:\x15%b)?[\x1c\x2c\x3c\x4c\x5c]\x15(%b)\x15(.)"
@@ -49,15 +51,15 @@ _HEADER = re.compile(
     re.DOTALL,
 )
 _DICTIONARY = b"\x04"
-_AS_THEY_ARE = (b"\x00", b"\x04", b"\x10")
-"""Encodings of a DATA_PAGE whose values lie in it, or in the dictionary: none is longer."""
+_UNSHORTENED = (b"\x00", b"\x04", b"\x10")
+"""Encodings of a DATA_PAGE that store every value whole, in the page or in the dictionary."""
 
 
 def _number(data: bytes) -> int:
     value = 0
     for byte in reversed(data):
         value = value << 7 | byte & 127
-    return value >> 1  # zigzag; a negative number is read as a positive one
+    return value >> 1  # zigzag, without the sign
 
 
 def read_footer(path: LocationLike) -> dict[bytes, bytes] | None:
@@ -77,47 +79,46 @@ def read_footer(path: LocationLike) -> dict[bytes, bytes] | None:
 
 
 def check_row_count(file: str, footer: pq.FileMetaData, rows: int) -> None:
-    """Refuse a file of more than `rows` rows by its footer, before a page is decompressed: repeated
-    rows take next to nothing in a file, and gigabytes out of it. Raises ShardError.
+    """Raises ShardError if the footer states more than `rows` rows: repeated rows take next to
+    nothing in the file and gigabytes in memory.
 
-    Nothing else in a footer is asked: pyarrow ends the process, and raises nothing, where the
-    description of a column is damaged.
+    Do not read the column metadata of an unverified footer: `RowGroupMetaData.column` of pyarrow 26
+    aborts the process on some corrupted ones (37 of the 26,600 single-bit flips of one footer).
     """
     if footer.num_rows > rows:
-        raise ShardError(file, f"has {footer.num_rows:,} rows, where there can be {rows:,} at most")
+        raise ShardError(file, f"has {footer.num_rows:,} rows, at most {rows:,} are possible")
 
 
 def check_column_bytes(file: str, data: bytes, tar_size: int, strings: Sequence[str] = ()) -> None:
-    """Refuse a Parquet file whose columns would take more than those of a tar of `tar_size` bytes.
-
-    `strings` are the paths of its string columns. Raises ShardError.
+    """Raises ShardError if the columns would take more memory than those of a tar of `tar_size`
+    bytes can. `data` is the whole Parquet file, `strings` the paths of its string columns.
     """
     limit = FREE + PER_TAR_BYTE * tar_size
     size = values = longest = 0
-    repeats = False  # whether values are shortened by what stands before them
+    shortened = False  # whether values may be stored as their difference from the one before
     for kind, content, count, encoding in _HEADER.findall(data):
         here = _number(content)
         size += here
         values += _number(count)
         if kind == _DICTIONARY:
             longest = max(longest, here)
-        elif kind != b"\x00" or encoding not in _AS_THEY_ARE:
-            longest, repeats = max(longest, here), True
+        elif kind != b"\x00" or encoding not in _UNSHORTENED:
+            longest, shortened = max(longest, here), True
     size += _VALUE * values
-    # Every value could be the longest of a dictionary; where that were too much, they are
-    # looked at.
+    # In the worst case every value is the longest one of a dictionary. The exact sum is computed
+    # only if the worst case is above the limit.
     if strings and size <= limit < longest * values:
-        size += longest * values if repeats else _spelled_out(data, strings)
+        size += longest * values if shortened else _string_bytes(data, strings)
     if size > limit:
         raise ShardError(
             file,
-            f"its columns take {size:,} bytes, where those of a tar of {tar_size:,} take "
-            f"{limit:,} at most",
+            f"its columns take {size:,} bytes in memory; the limit for a tar of {tar_size:,} bytes "
+            f"is {limit:,}",
         )
 
 
-def _spelled_out(data: bytes, strings: Sequence[str]) -> int:
-    """The bytes of all strings, each counted as often as it stands there; each held once."""
+def _string_bytes(data: bytes, strings: Sequence[str]) -> int:
+    """Total bytes of all strings, repetitions included; in memory each string is held once."""
     total = 0
     with pq.ParquetFile(pa.BufferReader(data), read_dictionary=list(strings)) as file:
         for path in strings:

@@ -1,14 +1,13 @@
-"""Conversations as rows of ids, and their lengths without rendering them.
+"""Renders conversations as token ids, as nanochat does, and counts their tokens without rendering.
 
-Owner of the rendering (nanochat's), of which ids are supervised, of cutting a rendering at a turn,
-and of token counts. Conversion, planning and training use this one module, so a planned length is
-the trained one. It needs no torch and decodes no image: an image is a number of positions, `slots`,
-that the caller gives.
+It also decides which ids are supervised and truncates at a turn. Conversion, planning and training
+all use this module, so a sample is as long in training as in the plan. It needs no torch and
+decodes no image: the caller passes the number of positions of each image, its `slots`.
 
     <|bos|> (<|user_start|> text, images <|user_end|> <|assistant_start|> text <|assistant_end|>)*
 
-Each text part is encoded by itself and nothing is put between parts; a leading system message is
-put before the first user message with an empty line between them. So lengths add up exactly:
+Each text part is encoded on its own, with nothing between parts. A leading system message is put
+before the first user message, with an empty line between them. So lengths add up exactly:
 
     tokens(sample) = specials(turns) + sum(user_tokens + assistant_tokens) + sum(slots)
 """
@@ -30,8 +29,8 @@ SPECIALS_PER_TURN = 4  # user_start, user_end, assistant_start, assistant_end
 
 
 class TurnCount(NamedTuple):
-    """Tokens of the texts of one turn, and the images its user message places; a system message
-    counts with the first user message."""
+    """Tokens of the texts of one turn, and the images in its user message. A system message counts
+    with the first user message."""
 
     user_tokens: int
     assistant_tokens: int
@@ -39,18 +38,18 @@ class TurnCount(NamedTuple):
 
     @property
     def tokens(self) -> int:
-        """Of both texts, without specials and image positions."""
+        """Tokens of both texts, without special tokens and image slots."""
         return self.user_tokens + self.assistant_tokens
 
 
 @dataclass(frozen=True)
 class TokenizedConversation:
-    """One conversation as ids.
+    """One conversation as T ids.
 
-    `supervised[t]` is True where `ids[t]` is to be predicted: assistant text and its end token.
-    Image n takes the positions from `image_starts[n]`, `image_slots[n]` of them. `ends` are the
-    positions just after each turn. `truncated_tokens` and `truncated_turns` say what `truncate`
-    left out; a turn whose answer was only shortened is not among the turns.
+    `loss_mask[t]` is True where `ids[t]` is predicted: assistant texts and their end tokens. Image
+    n has `image_slots[n]` positions from `image_starts[n]` on. `ends` holds the position after each
+    turn. `truncated_tokens` and `truncated_turns` count what `truncate` removed; a turn whose
+    answer was only shortened is not counted.
     """
 
     ids: npt.NDArray[np.int32]
@@ -71,17 +70,18 @@ class _Turn(NamedTuple):
 
 
 def specials(turns: int) -> int:
-    """Special tokens in a conversation of `turns` turns, images apart: <|bos|> and four a turn."""
+    """Special tokens in a conversation of `turns` turns, without images: <|bos|> and four a
+    turn."""
     return 1 + SPECIALS_PER_TURN * turns
 
 
 def render(
     messages: Sequence[Message], tokenizer: Tokenizer, slots: Sequence[int] = ()
 ) -> TokenizedConversation:
-    """Ids of a whole conversation; `slots[n]` positions for its n-th image.
+    """Ids of a whole conversation, with `slots[n]` positions for its n-th image.
 
-    Raises RejectedRow where the roles are out of order, ValueError where `slots` do not fit the
-    images.
+    Raises RejectedRow if the roles are out of order, ValueError if there is not one positive number
+    of slots per image.
     """
     turns = _turns(messages)
     if turns[-1].answer is None:
@@ -92,21 +92,21 @@ def render(
 def render_prompt(
     messages: Sequence[Message], tokenizer: Tokenizer, slots: Sequence[int] = ()
 ) -> TokenizedConversation:
-    """Ids up to and with the <|assistant_start|> after the last user message; none supervised.
+    """Ids through the <|assistant_start|> after the last user message; none is supervised.
 
-    Raises RejectedRow where the conversation does not end with a user message.
+    Raises RejectedRow if the conversation does not end with a user message.
     """
     turns = _turns(messages)
     if turns[-1].answer is not None:
-        raise RejectedRow("a prompt ends with a user message, this one with the assistant's")
+        raise RejectedRow("a prompt must end with a user message; the last one is the assistant's")
     rendered = _render(turns, tokenizer, slots)
     return replace(rendered, loss_mask=np.zeros(len(rendered), np.bool_))
 
 
 def count(messages: Sequence[Message], tokenizer: Tokenizer) -> list[TurnCount]:
-    """Tokens and images of each turn, exactly as `render` encodes and places them.
+    """Tokens and images of each turn, exactly as `render` encodes them.
 
-    Raises RejectedRow where the roles are out of order.
+    Raises RejectedRow if the roles are out of order.
     """
     counts = []
     for user, answer in _turns(messages):
@@ -124,14 +124,14 @@ def count(messages: Sequence[Message], tokenizer: Tokenizer) -> list[TurnCount]:
 
 
 def truncate(rendered: TokenizedConversation, seq_len: int) -> TokenizedConversation:
-    """At most `seq_len` ids: whole turns from the first on, and the rendering itself when it fits.
+    """At most `seq_len` ids: as many whole turns as fit, from the first on.
 
-    Where not even the first turn fits, its answer is cut. Where its question alone leaves no room
-    for an answer, no turn is left: the row is a hole of one <|bos|> that nothing is learned from,
-    and all its turns are counted as cut. An image is never cut. Raises UsageError below 2.
+    If not even the first turn fits, its answer is cut. If its question alone leaves no room for an
+    answer, one unsupervised <|bos|> is left and all turns count as truncated. An image is never
+    cut. Raises UsageError if `seq_len` is below 2.
     """
     if seq_len < 2:
-        raise UsageError(f"seq_len {seq_len} has no room for a token and what follows it")
+        raise UsageError(f"seq_len {seq_len} is too short: a token and its target need 2")
     length = len(rendered)
     if length <= seq_len:
         return rendered
@@ -157,15 +157,15 @@ def truncate(rendered: TokenizedConversation, seq_len: int) -> TokenizedConversa
 
 
 def _has_room(rendered: TokenizedConversation, seq_len: int) -> bool:
-    """Whether the first question leaves a position for its answer."""
+    """Whether the first answer has a position within `seq_len`."""
     answers = np.flatnonzero(rendered.loss_mask)
     return len(answers) > 0 and int(answers[0]) < seq_len
 
 
 def _turns(messages: Sequence[Message]) -> list[_Turn]:
-    """Question and answer pairs, the system message merged into the first question.
+    """Pairs of question and answer, with the system message merged into the first question.
 
-    The last answer may be None. Raises RejectedRow where roles do not alternate.
+    The last answer may be None. Raises RejectedRow if the roles do not alternate.
     """
     system: str | None = None
     rest = list(messages)
@@ -190,7 +190,7 @@ def _turns(messages: Sequence[Message]) -> list[_Turn]:
 
 
 def _merge_system(system: str, user: list[Part]) -> list[Part]:
-    """`system + "\\n\\n" + user` (nanochat): one text with the first part where that is text."""
+    """`system + "\\n\\n" + user`, as nanochat; one text with the first part if that is text."""
     head = system + "\n\n"
     if user and user[0]["type"] == "text":
         return [text_part(head + user[0]["text"]), *user[1:]]
@@ -202,9 +202,9 @@ def _render(
 ) -> TokenizedConversation:
     images = sum(part["type"] == "image" for turn in turns for part in turn.user)
     if images != len(slots) or any(number < 1 for number in slots):
-        raise ValueError(f"{images} images are placed, their slots are {list(slots)}")
+        raise ValueError(f"{images} images need a positive number of slots each, not {list(slots)}")
     ids = [tokenizer.bos]
-    spans: list[tuple[int, int]] = []  # supervised, from and up to
+    spans: list[tuple[int, int]] = []  # supervised positions [start, end)
     starts: list[int] = []
     ends: list[int] = []
     for user, answer in turns:
@@ -233,4 +233,4 @@ def _render(
 
 
 IGNORE = -100
-"""Target of a position that carries no loss (torch's cross_entropy default)."""
+"""Target of a position without loss (the default of torch's cross_entropy)."""

@@ -1,8 +1,8 @@
-"""Vocabularies: byte-level BPE in the two forms people have it in.
+"""Byte-level BPE vocabularies in two forms.
 
-Owner of how text without anything special becomes ids: tiktoken's ranks with a split pattern (what
-nanochat has, and what we train), or a definition of `tokenizers`. It knows no special tokens and
-reads no files; both are `ocrdata.tokens.tokenizer`'s.
+They encode plain text: by tiktoken's ranks with a split pattern (nanochat's form, and that of the
+vocabularies trained here), or by a definition of `tokenizers`. Special tokens and files are left to
+`ocrdata.tokens.tokenizer`.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ NANOCHAT_PATTERN = (
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}"
     r"| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
 )
-"""nanochat's split pattern: GPT-4's, with digits in groups of one or two instead of up to three."""
+"""nanochat's split pattern: GPT-4's, with digits in groups of at most two instead of three."""
 
 LARGEST_VOCABULARY = 1 << 24
-"""Ids; the largest vocabularies in use have a quarter of a million."""
+"""Ids. The largest vocabularies in use have a quarter of a million."""
 
 GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
 
 @contextmanager
 def _explain_panic() -> Iterator[None]:
-    """A panic of a library in Rust, which is no Exception, becomes an OcrError."""
+    """Turns a panic of a Rust library, which is not an Exception, into an OcrError."""
     try:
         yield
     except BaseException as exc:
@@ -46,23 +46,24 @@ def _explain_panic() -> Iterator[None]:
 
 
 class Backend(Protocol):
-    """What a vocabulary must do: `kind` and `body` describe it wholly, `size` ids come first."""
+    """A vocabulary. `kind` and `body` describe it completely; `size` is its largest id plus one."""
 
     kind: str
     size: int
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text in which nothing is special."""
+        """Ids of a text; special tokens in it are plain text."""
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids."""
 
     def body(self) -> dict[str, Any]:
-        """The vocabulary as JSON values."""
+        """The vocabulary as a JSON object."""
 
 
 class Ranks:
-    """Byte-level BPE by ranks: the pair of neighbours whose bytes have the lowest rank merges."""
+    """Byte-level BPE by ranks: the neighbouring tokens whose joined bytes have the lowest rank are
+    merged first."""
 
     kind = "ranks"
 
@@ -71,7 +72,7 @@ class Ranks:
         if missing:
             raise UsageError(f"the ranks lack {len(missing)} of the 256 single bytes")
         if not all(type(rank) is int for rank in ranks.values()):
-            raise UsageError("a rank is no integer")
+            raise UsageError("a rank is not an integer")
         if max(ranks.values()) >= LARGEST_VOCABULARY:
             raise UsageError(f"a rank is {max(ranks.values()):,}, above {LARGEST_VOCABULARY:,}")
         if len(set(ranks.values())) != len(ranks) or min(ranks.values()) < 0:
@@ -89,22 +90,23 @@ class Ranks:
             raise UsageError(f"the split pattern cannot be compiled: {exc}") from exc
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text in which nothing is special."""
+        """Ids of a text; special tokens in it are plain text."""
         with _explain_panic():
             return self._encoding.encode_ordinary(text)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of ids; bytes that are no UTF-8 become U+FFFD."""
+        """The text of ids; invalid UTF-8 becomes U+FFFD."""
         return self._encoding.decode(list(ids))
 
     def body(self) -> dict[str, Any]:
-        """Pattern and tokens (base64) with their ranks, in the order of the ranks."""
+        """The pattern, and the rank of each token (base64) in the order of ranks."""
         ranks = {base64.b64encode(token).decode(): rank for token, rank in self.ranks.items()}
         return {"pattern": self.pattern, "ranks": ranks}
 
 
 class Definition:
-    """A byte-level BPE as `tokenizers` defines it, with its special tokens read as plain text."""
+    """A byte-level BPE defined by the JSON of `tokenizers`; its special tokens in a text are plain
+    text."""
 
     kind = "tokenizers"
 
@@ -120,16 +122,15 @@ class Definition:
         parts = json.dumps([definition.get("pre_tokenizer"), definition.get("decoder")])
         if model.get("type") != "BPE" or "ByteLevel" not in parts:
             raise UsageError(
-                f"it holds a {model.get('type')} model; a byte-level BPE is needed, "
-                "others lose characters"
+                f"the model is {model.get('type')}, not a byte-level BPE; others lose characters"
             )
         if model.get("dropout"):
-            raise UsageError("its BPE has dropout: the same text would not give the same ids")
+            raise UsageError("its BPE has dropout, so the same text could give different ids")
         try:
             with _explain_panic():
                 self._tokenizer = tokenizers.Tokenizer.from_str(json.dumps(self.definition))
         except Exception as exc:  # the library raises bare Exception
-            raise UsageError(f"`tokenizers` cannot read it: {exc}") from exc
+            raise UsageError(f"`tokenizers` rejects this definition: {exc}") from exc
         self._tokenizer.encode_special_tokens = True
         added = definition.get("added_tokens") or []
         self.added = {token["content"]: int(token["id"]) for token in added if token.get("special")}
@@ -137,27 +138,29 @@ class Definition:
         self._never = frozenset(self.added.values())
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text in which nothing is special."""
+        """Ids of a text; special tokens in it are plain text. Raises OcrError if the library
+        nevertheless makes a special token of it."""
         with _explain_panic():
             ids = self._tokenizer.encode(text, add_special_tokens=False).ids
         if not self._never.isdisjoint(ids):
-            raise OcrError("this tokenizer makes a special token of plain text; use another one")
+            raise OcrError("this tokenizer encodes plain text as a special token; use another one")
         return ids
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of ids; bytes that are no UTF-8 become U+FFFD."""
+        """The text of ids; invalid UTF-8 becomes U+FFFD."""
         return self._tokenizer.decode(list(ids), skip_special_tokens=False)
 
     def body(self) -> dict[str, Any]:
-        """The definition, less what belongs to one use of it (truncation, padding)."""
+        """The definition without truncation, padding and post-processing."""
         return {"definition": self.definition}
 
 
 def train_ranks(texts: Iterable[str], size: int) -> Ranks:
-    """Byte-level BPE of at most `size` tokens with nanochat's split pattern, by `tokenizers`.
+    """Trains a byte-level BPE of at most `size` tokens with nanochat's split pattern, by
+    `tokenizers`.
 
-    The same texts give the same ranks, whatever the number of threads. Each learned token is a
-    merge of two earlier ones, so its place in the vocabulary is its rank.
+    The same texts give the same ranks for any number of threads. Each learned token merges two
+    earlier ones, so its id is its rank.
     """
     bpe = tokenizers.Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.Sequence(
@@ -181,7 +184,7 @@ def train_ranks(texts: Iterable[str], size: int) -> Ranks:
 
 
 def _byte_letters() -> dict[str, int]:
-    """The letter that `tokenizers` (as GPT-2) writes for each byte, to the byte."""
+    """Maps the character by which `tokenizers` (as GPT-2) represents a byte to that byte."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]
     letters = {chr(byte): byte for byte in printable}

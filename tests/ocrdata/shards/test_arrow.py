@@ -14,7 +14,7 @@ from ocrdata.shards.arrow import SCHEMA, elements, numbers, rows_digest, starts
 from tests.support.rows import sample, write_shard
 
 
-def test_the_rows_digest_is_what_its_definition_says(tmp_path: Path) -> None:
+def test_the_rows_digest_matches_its_definition(tmp_path: Path) -> None:
     write_shard(tmp_path / "x-000.tar", [sample(0), sample(1, ()), sample(2, ("GIF", "PNG"))])
     table = pq.read_table(tmp_path / "x-000.index.parquet", schema=SCHEMA)
     hasher = xxhash.xxh3_128()
@@ -42,13 +42,15 @@ def test_the_rows_digest_is_what_its_definition_says(tmp_path: Path) -> None:
     number(*(row["turns"] for row in rows))
     text([row["source"] for row in rows])
     assert rows_digest(table) == hasher.hexdigest()
-    # It does not depend on how Arrow happens to hold the rows.
+    # Independent of how Arrow splits the rows into chunks.
     parts = pa.concat_tables([table.slice(0, 1), table.slice(1, 2)])
     assert rows_digest(parts) == hasher.hexdigest()
 
 
 @given(st.lists(st.lists(st.integers(-(2**31), 2**31 - 1), max_size=4), max_size=9), st.data())
-def test_lists_and_numbers_of_any_slice(rows: list[list[int]], data: st.DataObject) -> None:
+def test_elements_numbers_and_starts_of_any_slice(
+    rows: list[list[int]], data: st.DataObject
+) -> None:
     first = data.draw(st.integers(0, len(rows)))
     rows, whole = rows[first:], pa.array(rows, pa.list_(pa.int32()))
     array = whole.slice(first)
@@ -61,8 +63,8 @@ def test_lists_and_numbers_of_any_slice(rows: list[list[int]], data: st.DataObje
     assert len(bounds) == len(rows) + 1
 
 
-def test_reading_needs_neither_pandas_nor_the_compute_functions(tmp_path: Path) -> None:
-    """They cost a quarter of a second and 40 MB in every process that reads."""
+def test_reading_imports_neither_pandas_nor_pyarrow_compute(tmp_path: Path) -> None:
+    """They would take a quarter of a second and 40 MB in every process that reads."""
     write_shard(tmp_path / "x-000.tar", [sample(0), sample(1)])
     code = """
 import sys

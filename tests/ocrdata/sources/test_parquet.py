@@ -1,24 +1,29 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocrdata.errors import SourceError
+from ocrdata.images.decode import MAX_PIXELS
+from ocrdata.sources import parquet as module
 from ocrdata.sources.parquet import ParquetRows
+from tests.support.bombs import measured
 from tests.support.hubdata import parquet
 
 
 @dataclass
 class Memory:
-    """Files in memory that remember where they were read."""
+    """Files in memory, with a record of which were opened and of the lowest offset read."""
 
     files: Mapping[str, bytes]
     opened: list[str] = field(default_factory=list)
@@ -57,7 +62,7 @@ def numbered(*counts: int, group: int) -> Memory:
     group=st.integers(1, 150),
     data=st.data(),
 )
-def test_any_stretch_is_that_of_the_list(
+def test_any_range_of_rows_equals_the_slice_of_a_list(
     counts: list[int], group: int, data: st.DataObject
 ) -> None:
     rows = ParquetRows(numbered(*counts, group=group), ("n",))
@@ -72,8 +77,6 @@ def test_any_stretch_is_that_of_the_list(
 
 def test_nothing_before_the_first_row_group_is_read() -> None:
     table = pa.table({"n": list(range(300)), "x": ["x" * 1000 + str(n) for n in range(300)]})
-    import pyarrow.parquet as pq
-
     buffer = io.BytesIO()
     pq.write_table(table, buffer, row_group_size=100, compression="none", use_dictionary=False)
     files = Memory({"a": buffer.getvalue(), "b": buffer.getvalue()})
@@ -86,7 +89,7 @@ def test_nothing_before_the_first_row_group_is_read() -> None:
     assert files.lowest["b"] > len(buffer.getvalue()) // 4
 
 
-def test_columns_without_plain_values_are_left_out_and_the_order_does_not_matter() -> None:
+def test_columns_without_plain_values_are_ignored_and_column_order_does_not_matter() -> None:
     columns = {
         "n": pa.array([1]),
         "when": pa.array([datetime(2026, 1, 1)]),
@@ -102,20 +105,69 @@ def test_columns_without_plain_values_are_left_out_and_the_order_does_not_matter
     assert [name for name, _ in first] == ["deep", "images", "n"]
 
 
-def test_size_is_shared_evenly_within_a_row_group() -> None:
+def test_the_size_of_a_range_is_its_fraction_of_the_row_group() -> None:
     rows = ParquetRows(numbered(100, group=50), ("n",))
     whole = rows.size(0, 100)
     assert 0 < rows.size(0, 25) < whole
     assert abs(rows.size(0, 30) + rows.size(30, 100) - whole) <= 1
 
 
-def test_no_files_are_no_rows() -> None:
+def test_a_source_without_files_has_no_rows() -> None:
     assert ParquetRows(Memory({}), ()).count() == 0
 
 
-def test_what_is_no_parquet_or_lacks_a_column() -> None:
-    with pytest.raises(SourceError, match=r"^bad\.parquet: not a readable Parquet file: "):
+def test_a_file_that_is_not_parquet_or_lacks_a_column() -> None:
+    with pytest.raises(SourceError, match=r"^bad\.parquet: .*Parquet"):
         ParquetRows(Memory({"bad.parquet": b"not parquet"}), ()).count()
     rows = ParquetRows(numbered(3, group=3), ("texts",))
-    with pytest.raises(SourceError, match=r"no column 'texts', so this is not .* it has n"):
+    with pytest.raises(SourceError, match=r"^0\.parquet: .*'texts'.* n$"):
         list(rows.rows(0, 1))
+
+
+def in_one_group(*sizes: int) -> Memory:
+    """One row group of strings of these lengths."""
+    return Memory({"x.parquet": parquet(pa.table({"n": ["x" * size for size in sizes]}), 1 << 20)})
+
+
+LARGEST = 1 << 24
+
+
+def test_a_row_group_of_large_rows_is_refused_by_its_footer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its page of 100 MB, a few KB in the file, is never decompressed."""
+    monkeypatch.setattr(module, "LARGEST_ROW", LARGEST)
+    rows = ParquetRows(in_one_group(100_000_000), ("n",))
+    assert rows.count() == 1  # the footer is readable; other row groups of the set can be converted
+    match = r"x\.parquet: row group 0 \(rows 0 to 0\): .* 100,\d+,\d+ .* 16,777,216 "
+
+    def refused() -> None:
+        with pytest.raises(SourceError, match=match):
+            list(rows.rows(0, 1))
+
+    assert measured(refused) < 16 << 20
+
+
+def test_a_large_row_among_small_ones_is_refused_when_it_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "LARGEST_ROW", LARGEST)
+    rows = ParquetRows(in_one_group(1, 2, LARGEST + 1, 3), ("n",)).rows(0, 4)
+    assert [len(next(rows)[1]["n"]) for _ in range(2)] == [1, 2]
+    with pytest.raises(SourceError, match=r"x\.parquet: row group 0 .*: row 2 has 16,777,2\d\d "):
+        next(rows)
+
+
+def test_a_large_row_group_of_small_rows_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The limit is on a row: row groups of images have hundreds of MB."""
+    monkeypatch.setattr(module, "LARGEST_ROW", LARGEST)
+    sizes = [1 << 20] * 40 + [LARGEST - 100]
+    table = pa.table({"n": [os.urandom(size // 2).hex() for size in sizes]})
+    files = Memory({"x.parquet": parquet(table, 1 << 20)})
+    rows = ParquetRows(files, ("n",))
+    assert rows.groups()[0].bytes > 3 * LARGEST
+    assert [len(row["n"]) for _, row in rows.rows(0, 41)] == sizes
+
+
+def test_an_image_of_the_most_pixels_is_below_the_limit() -> None:
+    assert 2 * 3 * MAX_PIXELS <= module.LARGEST_ROW

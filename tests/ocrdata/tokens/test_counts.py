@@ -189,9 +189,7 @@ def test_more_rows_than_it_says_are_not_decompressed(tmp_path: Path) -> None:
     many = pa.concat_tables([pq.read_table(path)] * 40)
     rewritten(path, {}, many)
     most = len(many) // 40
-    with pytest.raises(
-        ShardError, match=f"has {len(many)} rows, where there can be {most} at most"
-    ):
+    with pytest.raises(ShardError, match=rf"has {len(many)} rows.*\b{most}\b"):
         read(path)
 
 

@@ -280,9 +280,9 @@ def test_ids_that_are_none(trained: Tokenizer) -> None:
         (b"[1]", "JSON, but neither"),
         (b'{"format": "ocr-tokenizer", "version": "a"}', "format version 'a'"),
         (b'{"model": {"type": "BPE"}, "added_tokens": [1]}', "added_tokens are no list"),
-        (b'{"model": [1]}', "holds a None model"),
-        (b'{"model": "BPE"}', "holds a None model"),
-        (b'{"model": {"type": "Unigram"}}', "holds a Unigram model; a byte-level BPE is needed"),
+        (b'{"model": [1]}', "model is None"),
+        (b'{"model": "BPE"}', "model is None"),
+        (b'{"model": {"type": "Unigram"}}', r"Unigram.*byte-level BPE"),
     ],
 )
 def test_files_that_are_no_tokenizer(tmp_path: Path, content: bytes, message: str) -> None:
@@ -309,5 +309,5 @@ def test_a_definition_that_makes_specials_of_text(tmp_path: Path) -> None:
     path = tmp_path / "tokenizer.json"
     path.write_text(json.dumps(value))
     tokenizer = load_tokenizer(path)
-    with pytest.raises(OcrError, match="makes a special token of plain text"):
+    with pytest.raises(OcrError, match="special token"):
         tokenizer.encode("<|bos|>")
