@@ -76,7 +76,7 @@ def plan_with_lengths(
 ) -> RunPlan:
     """Plan a run from the lengths of its samples. Raises UsageError if it cannot be planned."""
     plan = _plan(config, sources, lengths)
-    # A bar on a terminal, where it takes more than a second: a billion rows take minutes.
+    # Shown on a terminal if planning takes more than a second: a billion rows take minutes.
     with progress_bar(plan.steps, " steps", description="planning", delay=1) as bar:
         totals = compute(plan, rows_per_pass=config.rows_per_pass, progress=bar.update)
     _check_run(config, plan, totals)

@@ -80,7 +80,7 @@ def train(config: Config, *, resume: bool = False) -> int:
     with ExitStack() as stack:
         found = newest(run) if resume else None
         _check_no_other_run(run, resume=resume)
-        if found is None:  # a checkpoint needs none of the files that a new run starts from
+        if found is None:  # a checkpoint contains all that a new run loads from these files
             check_data(config)
             check_weights(config)
         sources = open_sources(config)

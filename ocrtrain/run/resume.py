@@ -19,7 +19,7 @@ from ocrtrain.state.run_files import read_sealed
 
 
 def resumed_config(flags: ParsedFlags) -> Config:
-    """The config saved in --out, with typed settings replaced where they may change; if no run is
+    """The config saved in --out, with typed settings taken over where they may change; if no run is
     there, the typed config.
 
     Raises UsageError naming every typed setting that differs and may not, and TrainError for a

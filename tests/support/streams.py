@@ -28,7 +28,7 @@ def two_sources(inputs: dict[str, str], **values: object) -> Config:
 
 
 def make_stream(config: Config) -> Stream:
-    """A stream whose parts are all created anew, as in another process."""
+    """A stream with sources, tokenizer and plan of its own, as in another process."""
     sources, tokenizer = open_sources(config), load_tokenizer(config.tokenizer)
     plan = plan_run(config, sources, tokenizer).plan
     return Stream(plan, sources, config, tokenizer=tokenizer)

@@ -19,7 +19,7 @@ def run_folder(tmp_path: Path) -> Path:
     """A run of the trained model with pictures beside it."""
     for name, colour in small.COLOURS.items():
         (tmp_path / f"{name}.png").write_bytes(small.png(colour))
-    (tmp_path / "torn.png").write_bytes(small.png((0, 0, 0))[:40])
+    (tmp_path / "truncated.png").write_bytes(small.png((0, 0, 0))[:40])
     (tmp_path / "note.txt").write_text("not an image")
     return small.trained(tmp_path).save(tmp_path / "run")
 
@@ -66,7 +66,7 @@ def test_a_cut_off_answer_is_reported_on_standard_error(
         (["  "], UsageError, "question is empty"),
         (["Which?", "--image", "absent.png"], UsageError, "absent.png: No such file"),
         (["Which?", "--image", "run"], UsageError, "run: Is a directory"),
-        (["Which?", "--image", "torn.png"], ImageError, "torn.png"),
+        (["Which?", "--image", "truncated.png"], ImageError, "truncated.png"),
         (["Which?", "--image", "note.txt"], ImageError, "note.txt: not an image"),
         (["Which?", "--checkpoint", "."], TrainError, "no complete checkpoint"),
         (["Which?", "--device", "warp"], UsageError, "'warp'"),

@@ -99,8 +99,8 @@ def test_the_longest_samples_are_listed(inputs: dict[str, str], tmp_path: Path) 
     assert len(longest) == 5 and longest[0].shard.startswith("squares-00")
     assert [one.tokens for one in longest] == sorted((o.tokens for o in longest), reverse=True)
     slots, found = image_slots(config.image_size), planned(config)
-    whole = max(int(own.untruncated.max()) for own in found.plan.measures)
-    assert longest[0].tokens == whole > slots
+    wanted = max(int(own.untruncated.max()) for own in found.plan.lengths)
+    assert longest[0].tokens == wanted > slots
 
 
 def test_too_long_samples_are_an_error_on_request(inputs: dict[str, str], tmp_path: Path) -> None:

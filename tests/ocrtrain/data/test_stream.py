@@ -31,11 +31,11 @@ def test_a_batch_holds_the_samples_its_plan_names(inputs: dict[str, str], mix: s
     plan, stream = make_plan(config, sources), make_stream(config)
     names, views = list(sources.train), list(sources.train.values())
     for step in range(STEPS):
-        batch, places = stream.batch(step), [row[0] for row in plan.rows(step)]
+        batch, samples = stream.batch(step), [row[0] for row in plan.rows(step)]
         assert batch.step == step
-        assert batch.refs == tuple(views[p.source].ref(p.position) for p in places)
-        assert batch.sources == tuple(names[p.source] for p in places)
-        shown = [data for p in places for data in views[p.source][p.position].images]
+        assert batch.refs == tuple(views[s.source].ref(s.position) for s in samples)
+        assert batch.sources == tuple(names[s.source] for s in samples)
+        shown = [data for s in samples for data in views[s.source][s.position].images]
         assert len(shown) == len(batch.images)
         for data, image in zip(shown, batch.images, strict=True):
             assert np.array_equal(image.numpy(), decode_rgb(data))  # all are small: none shrinks
@@ -129,8 +129,8 @@ def test_a_damaged_sample_is_an_error_at_its_own_step(
     for path in Path(inputs["shards"]).parent.glob("squares-*"):
         shutil.copy(path, tmp_path)
     spec = str(tmp_path / "squares-*.tar")
-    bad = 17
-    row = open_shards(spec).row(bad)
+    damaged = 17
+    row = open_shards(spec).row(damaged)
     image = next(member for member in row.members if not member.name.endswith(".json"))
     with open(tmp_path / "squares-000.tar", "r+b") as file:
         file.seek(image.offset)
@@ -139,11 +139,11 @@ def test_a_damaged_sample_is_an_error_at_its_own_step(
         file.write(bytes([byte[0] ^ 1]))
     config = small_config(inputs, tmp_path / "run", shards=(spec + "[:48]",), steps=12)
     stream, plan = make_stream(config), make_plan(config, open_sources(config))
-    at = next(step for step in range(12) if bad in {row[0].position for row in plan.rows(step)})
-    place = rf"squares-000\.tar: sample {bad:09d}: member {image.name}"
+    at = next(step for step in range(12) if damaged in {row[0].position for row in plan.rows(step)})
+    wanted = rf"squares-000\.tar: sample {damaged:09d}: member {image.name}"
     with Prefetcher(stream.batch, 0, stop=12, workers=workers) as batches:
         assert [next(batches).step for _ in range(at)] == list(range(at))
-        with pytest.raises(ShardError, match=place):
+        with pytest.raises(ShardError, match=wanted):
             next(batches)
 
 
@@ -187,7 +187,7 @@ def test_shared_samples_are_those_with_the_same_bytes(
             return sample.images or [sample.to_json()]
 
         seen = {
-            piece for view in sources.train.values() for sample in view for piece in shown(sample)
+            part for view in sources.train.values() for sample in view for part in shown(sample)
         }
         wanted = sum(
             bool(seen.intersection(shown(sample)))

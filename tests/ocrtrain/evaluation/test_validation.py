@@ -46,11 +46,11 @@ def plain_losses(model: OcrModel, shards: Shards, position: int, images_of: int)
         hidden = model.hidden(
             model.embed(ids, model.pixels(images)), torch.arange(ids.shape[1])[None]
         )
-        chances = model.logits(hidden[0]).log_softmax(dim=-1)
+        log_probs = model.logits(hidden[0]).log_softmax(dim=-1)
     return [
-        -float(chances[place - 1, ids[0, place]])
-        for place in range(1, ids.shape[1])
-        if rendered.loss_mask[place]
+        -float(log_probs[at - 1, ids[0, at]])
+        for at in range(1, ids.shape[1])
+        if rendered.loss_mask[at]
     ]
 
 

@@ -22,7 +22,7 @@ def test_a_run_killed_anywhere_and_resumed_is_bit_identical(trainer: Trainer) ->
         trainer.killed_and_resumed(at)
 
 
-def test_a_full_disk_keeps_the_earlier_checkpoint(trainer: Trainer, tmp_path: Path) -> None:
+def test_a_file_size_limit_keeps_the_earlier_checkpoint(trainer: Trainer, tmp_path: Path) -> None:
     import resource
     import subprocess
 
