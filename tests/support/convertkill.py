@@ -33,7 +33,7 @@ def write_rows(file: Path, count: int = 40) -> None:
 
 
 def check_names(files: dict[str, bytes], whole: dict[str, bytes]) -> None:
-    """Every file with a final name is the same as in an undisturbed conversion."""
+    """Every file with a final name is the same as in an uninterrupted conversion."""
     for name, data in files.items():
         if not name.startswith("."):
             assert data == whole[name], name
@@ -41,11 +41,11 @@ def check_names(files: dict[str, bytes], whole: dict[str, bytes]) -> None:
 
 @pytest.fixture
 def whole(tmp_path: Path) -> tuple[dict[str, bytes], int]:
-    """The files of an undisturbed conversion, and the number of points where it can be killed."""
-    return unbroken(tmp_path)
+    """The files of an uninterrupted conversion, and the number of points where it can be killed."""
+    return uninterrupted(tmp_path)
 
 
-def unbroken(folder: Path, more: Sequence[str] = ()) -> tuple[dict[str, bytes], int]:
+def uninterrupted(folder: Path, more: Sequence[str] = ()) -> tuple[dict[str, bytes], int]:
     """See `whole`; `more` is added to the command line."""
     write_rows(folder / "rows.jsonl")
     out = folder / "out"
@@ -74,7 +74,7 @@ def kill_and_go_on(
 
 
 def go_on(files: dict[str, bytes], words: Sequence[str], out: Path, env: dict[str, str]) -> None:
-    """A stopped conversion has no incomplete files; repeated, it gives the undisturbed files."""
+    """A stopped conversion has no incomplete files; repeated, it gives the uninterrupted files."""
     check_names(made(out) if out.exists() else {}, files)
     done = make_shards(*words[2:], env=env)
     assert done.returncode == 0, done.stderr

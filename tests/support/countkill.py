@@ -46,7 +46,7 @@ if __name__ == "__main__":
 
 def killed_and_made_again(home: Path, tokenizer: Tokenizer, *, workers: int, wanted: int) -> None:
     """Kill the process group at `wanted` points: no incomplete file has a final name, and the
-    repeated count gives the undisturbed files."""
+    repeated count gives the uninterrupted files."""
     out, program, file = home / "out", home / "killed.py", home / "tokenizer.json"
     out.mkdir()
     write_set(out, "x", [3, 3])

@@ -152,15 +152,15 @@ def mutated_tar(folder: Path) -> Check:
         (files, form), edits, repaired = value
         data = mutated(written(files, form), edits)
         path.write_bytes(with_checksums(data) if repaired else data)
-        sound = True
+        valid = True
         try:
             found = walked(path.read_bytes())
         except ShardError as exc:
             assert exc.shard == "x.tar"
-            sound = False
+            valid = False
         try:
             index = index_tar(path)
-            assert sound, "it was indexed, although the walker rejects it"
+            assert valid, "it was indexed, although the walker rejects it"
             payloads = dict(found)
             for at in range(len(index)):
                 for member in index.members(at):

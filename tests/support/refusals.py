@@ -49,7 +49,7 @@ def refused_at(
 ) -> Counter[str]:
     """Run the command once for each point, with the action applied there; count how it ended.
 
-    `go_on` checks that earlier data is intact, repeats the command, compares with an undisturbed
+    `go_on` checks that earlier data is intact, repeats the command, compares with an uninterrupted
     one, and removes the output. A command may complete if the action comes near its end.
     """
     if action == "forbid" and shutil.which("setpriv") is None:

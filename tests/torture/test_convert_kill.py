@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ocrdata.reading.view import open_shards
-from tests.support.convertkill import ZSTD, command, kill_and_go_on, unbroken, whole
+from tests.support.convertkill import ZSTD, command, kill_and_go_on, uninterrupted, whole
 from tests.support.hub import Hub
 from tests.support.hubdata import FINEVISION, SMOLTALK, chart_rows, finevision_repository, shared
 from tests.support.hubdata import smoltalk_repository as chat_repository
@@ -29,7 +29,7 @@ def test_killed_at_every_point(whole: tuple[dict[str, bytes], int], tmp_path: Pa
 
 
 def test_a_compressed_conversion_killed_at_every_point(tmp_path: Path) -> None:
-    files, count = unbroken(tmp_path, ZSTD)
+    files, count = uninterrupted(tmp_path, ZSTD)
     for at in range(1, count + 1):
         kill_and_go_on(files, at, tmp_path, more=ZSTD)
 

@@ -76,8 +76,8 @@ def test_compressed_shards_are_made_damaged_and_repaired(tmp_path: Path) -> None
     assert "rows-000.tar.zst to rows-002.tar.zst" in done.stdout
     assert "times smaller than" in done.stdout
     before = (tmp_path / "rows-001.tar.zst").read_bytes()
-    sound = check_shards(*(f"rows-00{n}.tar.zst" for n in range(3)), cwd=tmp_path)
-    assert sound.stdout.count("no errors") == 1 and "3 shards, 90 samples" in sound.stdout
+    checked = check_shards(*(f"rows-00{n}.tar.zst" for n in range(3)), cwd=tmp_path)
+    assert checked.stdout.count("no errors") == 1 and "3 shards, 90 samples" in checked.stdout
     flip(tmp_path / "rows-001.tar.zst", 300)
     found = check_shards("rows.json", cwd=tmp_path)
     named = [line for line in found.stdout.splitlines() if "zstd frame at byte 0" in line]

@@ -47,7 +47,7 @@ def repository(rows: list[dict[str, Any]]) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def whole(repository: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory) -> Whole:
-    """The files of an undisturbed conversion, and what the hub served for it."""
+    """The files of an uninterrupted conversion, and what the hub served for it."""
     home = tmp_path_factory.mktemp("whole")
     with Hub({FINEVISION: repository}) as hub:
         done = chartqa(home, hub.url)

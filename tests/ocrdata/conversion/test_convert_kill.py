@@ -1,10 +1,17 @@
-"""Conversions that are killed with SIGKILL, repeated, and compared with an undisturbed one."""
+"""Conversions that are killed with SIGKILL, repeated, and compared with an uninterrupted one."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from tests.support.convertkill import ZSTD, check_names, command, kill_and_go_on, unbroken, whole
+from tests.support.convertkill import (
+    ZSTD,
+    check_names,
+    command,
+    kill_and_go_on,
+    uninterrupted,
+    whole,
+)
 from tests.support.kill import run_killed, spread
 from tests.support.shardcommand import environment, made, make_shards
 
@@ -20,7 +27,7 @@ def test_killed_at_eight_points(whole: tuple[dict[str, bytes], int], tmp_path: P
 
 
 def test_a_compressed_conversion_killed_at_four_points(tmp_path: Path) -> None:
-    files, count = unbroken(tmp_path, ZSTD)
+    files, count = uninterrupted(tmp_path, ZSTD)
     assert [name for name in files if name.endswith(".tar.zst")]
     for at in spread(count, 4):
         kill_and_go_on(files, at, tmp_path, more=ZSTD)
