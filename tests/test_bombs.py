@@ -1,4 +1,4 @@
-"""Every bomb is refused with our error, in little memory, and writes nothing where it must not."""
+"""Every bomb is refused with our error, in little memory, and writes no file it must not."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import pytest
 from tests.support import bombs_data
 from tests.support.bombs import Bomb, Ending, can_measure, explode, faults, measured
 
-pytestmark = pytest.mark.skipif(not can_measure(), reason="the peak of memory cannot be set back")
+pytestmark = pytest.mark.skipif(not can_measure(), reason="the peak memory cannot be reset")
 
 
-def test_the_data_plane(tmp_path: Path) -> None:
+def test_every_bomb_is_refused(tmp_path: Path) -> None:
     endings = explode("tests.support.bombs_data", bombs_data.BOMBS, tmp_path)
-    assert not faults(bombs_data.BOMBS, endings)
+    assert not (found := faults(bombs_data.BOMBS, endings)), "\n".join(found)
 
 
-def test_what_is_measured_is_seen_and_what_is_wrong_is_told() -> None:
+def test_the_harness_measures_memory_and_reports_wrong_endings() -> None:
     assert measured(lambda: None) < 4 << 20
     bomb = Bomb("x", lambda folder, hostile: None, lambda folder: None, "no such")
     good, control = Ending("x", "ShardError", "no such", 0), Ending("control", "", "", 160 << 20)

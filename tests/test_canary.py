@@ -1,4 +1,4 @@
-"""No pickle is executed, wherever it is put: it ends as our error, or is the bytes it is."""
+"""No canary is executed anywhere: it is refused with our error, or returned as bytes."""
 
 from __future__ import annotations
 
@@ -12,19 +12,21 @@ from tests.support.canary import ENTRIES, EXECUTE, Entry
 
 
 @pytest.mark.parametrize("kind", EXECUTE)
-def test_the_canary_sings_for_who_executes(kind: str, tmp_path: Path) -> None:
-    """Else its silence elsewhere would show nothing."""
+def test_an_unsafe_reader_triggers_the_canary(kind: str, tmp_path: Path) -> None:
+    """Without this, an untouched mark would prove nothing."""
     make: Callable[[Path], bytes]
     make, execute = EXECUTE[kind]
     mark = tmp_path / "mark"
     data = make(mark)
-    assert not mark.exists(), "making it is not executing it"
+    assert not mark.exists(), "writing it must not execute it"
     execute(data)
     assert mark.exists()
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: entry.name)
-def test_it_is_silent_here(entry: Entry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_reader_triggers_the_canary(
+    entry: Entry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder, mark = tmp_path / "folder", tmp_path / "mark"
     folder.mkdir()
     monkeypatch.chdir(folder)

@@ -1,9 +1,9 @@
-"""Files that promise more than they hold, or name places they must not: made, read, measured.
+"""Hostile files that expand or point outside their folder, and the memory that reading them takes.
 
-A `Bomb` is a hostile folder, a sound twin of it, and the public reader of both. `explode` reads
-them in a child process, the twin first, and says how each bomb ended and by how much it lifted the
-peak of memory above what the process held after the twin. That peak is the kernel's (VmHWM), set
-back before each: `ru_maxrss` would not do, a child begins with its parent's.
+A `Bomb` is a hostile folder, a valid twin, and a public reader of both. `explode` reads them in a
+child process, the twin first, and reports how each bomb ended and how far it raised the peak memory
+above what the process held after reading the twin. The peak is the kernel's VmHWM, reset before
+each bomb; `ru_maxrss` cannot be reset and starts at the parent's.
 """
 
 from __future__ import annotations
@@ -21,20 +21,21 @@ from ocrdata.errors import OcrError
 
 ROOT = Path(__file__).parents[2]
 LIMIT = 64 << 20
-"""By how much a refused file may lift the peak of memory, in bytes."""
+"""Bytes by which a refused file may raise the peak memory."""
 
 CONTROL = 160 << 20
 DEPTH = 100_000
 INDEXES = r"\d+/(sound|hostile)/x(-000)?\.index\.parquet"
-"""All that reading may write: a tar that can be read is indexed, whatever its images claim."""
+"""The only files that reading may write: a readable tar is indexed, whatever its images claim."""
 
 Make = Callable[[Path, bool], None]
-"""make(folder, hostile): fills the folder, with the bomb or with its sound twin."""
+"""make(folder, hostile): writes the bomb, or its valid twin, into the folder."""
 
 
 @dataclass(frozen=True)
 class Bomb:
-    """`read` must accept the sound folder and refuse the hostile one with what `says` matches."""
+    """`read` must accept the valid folder and refuse the hostile one with a message matching
+    `says`."""
 
     name: str
     make: Make
@@ -44,8 +45,8 @@ class Bomb:
 
 @dataclass(frozen=True)
 class Ending:
-    """How reading a bomb ended: `error` is a class of ours, "" where it was accepted, or "crash"
-    with any other exception in `said`; `grown` in bytes."""
+    """How reading a bomb ended. `error` is the class of our exception, "" if the bomb was
+    accepted, or "crash" for any other exception; `said` is the message; `grown` is in bytes."""
 
     name: str
     error: str
@@ -54,7 +55,7 @@ class Ending:
 
 
 def _memory(field: str) -> int:
-    """A field of /proc/self/status, in bytes."""
+    """A field of /proc/self/status in bytes."""
     status = Path("/proc/self/status").read_text()
     found = re.search(rf"{field}:\s+(\d+) kB", status)
     assert found, status
@@ -62,15 +63,15 @@ def _memory(field: str) -> int:
 
 
 def measured(call: Callable[[], object]) -> int:
-    """By how many bytes the peak of memory during `call` lies above what is held before it."""
+    """Bytes by which the peak memory during `call` exceeds the memory held before it."""
     before = _memory("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak becomes what is held now
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak to what is held now
     call()
     return max(0, _memory("VmHWM") - before)
 
 
 def can_measure() -> bool:
-    """Whether the kernel lets a process set its peak back."""
+    """Whether the kernel lets a process reset its peak memory."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -88,7 +89,7 @@ def _ending(bomb: Bomb, folder: Path) -> Ending:
             bomb.read(folder / "hostile")
         except OcrError as exc:
             error, said = type(exc).__name__, str(exc)
-        except Exception as exc:  # whatever else gets out of a reader is what is looked for
+        except Exception as exc:  # anything else that escapes from a reader is a finding
             error, said = "crash", f"{type(exc).__name__}: {exc}"
 
     grown = measured(attempt)
@@ -96,12 +97,12 @@ def _ending(bomb: Bomb, folder: Path) -> Ending:
 
 
 def _control() -> Ending:
-    """What must be seen where anything is seen: memory taken and given back."""
+    """Memory taken and freed again, which a working measurement must show."""
     return Ending("control", "", "", measured(lambda: b"x" * CONTROL))
 
 
 def everything(folder: Path) -> set[str]:
-    """All that lies in a folder, links not followed."""
+    """Relative paths of everything in a folder, without following links."""
     return {
         str((Path(place) / name).relative_to(folder))
         for place, folders, files in os.walk(folder)
@@ -110,9 +111,9 @@ def everything(folder: Path) -> set[str]:
 
 
 def explode(module: str, bombs: Iterable[Bomb], folder: Path) -> list[Ending]:
-    """Make and read the `BOMBS` of a module, in a child of its own; the control comes last.
+    """Write the `BOMBS` of a module and read them in a child process; the control comes last.
 
-    Raises AssertionError where anything was written but indexes beside the tars of a bomb.
+    Raises AssertionError if reading wrote anything but indexes beside the tars.
     """
     bombs = tuple(bombs)
     for number, bomb in enumerate(bombs):
@@ -138,7 +139,7 @@ def explode(module: str, bombs: Iterable[Bomb], folder: Path) -> list[Ending]:
 
 
 def child(bombs: Iterable[Bomb]) -> None:
-    """Read all bombs made above the working folder, an ending a line."""
+    """Read all bombs in the parent of the working folder; print one JSON ending per line."""
     for number, bomb in enumerate(bombs):
         print(json.dumps(vars(_ending(bomb, Path("..").resolve() / str(number)))), flush=True)
     print(json.dumps(vars(_control())))
@@ -150,7 +151,7 @@ def deep(shape: str) -> str:
 
 
 def faults(bombs: Iterable[Bomb], endings: list[Ending]) -> list[str]:
-    """What is wrong with these endings, a line each; none where each bomb was refused in time."""
+    """What is wrong with these endings, one line each; empty if every bomb was refused properly."""
     found = []
     for bomb, ending in zip(bombs, endings, strict=False):
         if ending.error in ("", "crash"):

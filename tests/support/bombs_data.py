@@ -1,4 +1,4 @@
-"""The bombs of the data plane: tars, names, images, compressed shards, Parquet, JSON."""
+"""Bombs for `ocrdata`: tars, names, images, compressed shards, Parquet, JSON."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ INDEX, PRINT = "0" * 32, "f" * 16
 
 
 def train_on(folder: Path) -> None:
-    """Every sample as training takes it: fetched, verified, decoded."""
+    """Fetch, verify and decode every sample, as training does."""
     shards = open_shards(str(folder))
     for position in range(len(shards)):
         load_sample(shards, position, source="x", image_size=1024)
 
 
 def check_all(folder: Path) -> None:
-    """The first error of the checker."""
+    """Raise the first error that verification finds."""
     for error in verify_shards(find(str(folder)), ShardStatistics()):
         raise error
 
@@ -73,7 +73,7 @@ def _convert(folder: Path) -> None:
 
 
 def _member(change: Callable[[tarfile.TarInfo, Path], None], folder: Path, hostile: bool) -> None:
-    """A sound sample, then a member that is changed."""
+    """A valid sample, then a member changed by `change`."""
     with tarfile.open(folder / "x.tar", "w", format=tarfile.PAX_FORMAT) as tar:
         for name, data in (("a.png", image("PNG")), ("a.txt", b"text"), ("b.png", image("PNG")),
                            ("b.txt", b"text")):  # fmt: skip
@@ -99,7 +99,7 @@ def _kind(kind: bytes) -> Callable[[tarfile.TarInfo, Path], None]:
 
 
 def _claim(size: int, kind: bytes, folder: Path, hostile: bool) -> None:
-    """A header that claims `size` bytes, in a tar of a few KiB."""
+    """A tar of a few KiB with a member header that claims `size` bytes."""
     write_shard(folder / "x.tar", [sample(0)])
     if hostile:
         block = header("b.png", 3)
@@ -112,7 +112,7 @@ def _claim(size: int, kind: bytes, folder: Path, hostile: bool) -> None:
 
 
 def _extended(folder: Path, hostile: bool) -> None:
-    """A PAX header of 96 MiB, which is really there: a comment that nobody needs."""
+    """A PAX header with a comment of 96 MiB, which is in the file."""
     size = 96 << 20 if hostile else 40
     record = b"%d comment=" % size
     record += b"c" * (size - len(record) - 1) + b"\n"
@@ -129,11 +129,11 @@ def _compressed(says: bool, folder: Path, hostile: bool) -> None:
     write_chats(folder / "x.tar.zst", 3)
     index_path(folder / "x.tar.zst").path.unlink()
     if hostile:
-        zstd_bomb(folder / "x.tar.zst", says_its_size=says)
+        zstd_bomb(folder / "x.tar.zst", declares_size=says)
 
 
 def _repeat(path: Path) -> None:
-    """The first row of a Parquet file `ROWS` times, with the metadata it had."""
+    """Rewrite a Parquet file as its first row `ROWS` times, with unchanged metadata."""
     table = pq.read_table(path)
     metadata = pq.read_metadata(path).metadata
     part = table.take([0] * (ROWS // 10)).replace_schema_metadata(
@@ -170,14 +170,14 @@ def _read_counts(folder: Path) -> None:
 
 
 def _sealed(path: Path, table: pa.Table, **says: object) -> None:
-    """Other rows in a Parquet file beside a shard, which its metadata vouches for."""
+    """Replace the rows of a Parquet file beside a shard, with a valid digest in its metadata."""
     said = json.loads(pq.read_schema(path).metadata[FORMAT.encode()]) | says
     document = json.dumps(seal(said | {"rows_digest": rows_digest(table)}))
     pq.write_table(table.replace_schema_metadata({FORMAT: document}), path, compression="zstd")
 
 
 def _changed(change: Callable[[dict[str, Any]], object], folder: Path, hostile: bool) -> None:
-    """An index of one row, with something in it that its tar cannot hold."""
+    """An index of one row with a value that its tar cannot contain."""
     write_shard(folder / "x-000.tar", [sample(0)])
     path = index_path(folder / "x-000.tar").path
     if hostile:
@@ -187,7 +187,7 @@ def _changed(change: Callable[[dict[str, Any]], object], folder: Path, hostile: 
 
 
 def _claiming(folder: Path, hostile: bool) -> None:
-    """As `_changed`, beside a manifest, and of a tar of 1 TiB."""
+    """As `_changed`, with a manifest, and an index that claims a tar of 1 TiB."""
     write_set(folder, "x", [1])
     path = index_path(folder / "x-000.tar").path
     if hostile:
@@ -252,11 +252,11 @@ def _tokenizer(shape: str, folder: Path, hostile: bool) -> None:
 
 
 NAMES = (
-    ("..", _named("../outside.png"), r"holds a '\.\.'"),
-    ("deep ..", _named("b/../../../outside.png"), r"holds a '\.\.'"),
-    ("absolute", _named("FOLDER/outside.png"), "is an absolute path"),
+    ("..", _named("../outside.png"), r"outside\.png.*'\.\.'"),
+    ("deep ..", _named("b/../../../outside.png"), r"outside\.png.*'\.\.'"),
+    ("absolute", _named("FOLDER/outside.png"), r"outside\.png.*absolute"),
     ("NUL", _named("b\0.png"), "NUL"),
-    ("a name twice", _named("a.png"), "a.png.*(twice|again)|(twice|again).*a.png"),
+    ("a name twice", _named("a.png"), r"a\.png.*duplicate"),
     ("symbolic link", _kind(tarfile.SYMTYPE), "symbolic link"),
     ("hard link", _kind(tarfile.LNKTYPE), "hard link"),
     ("character device", _kind(tarfile.CHRTYPE), "character device"),
@@ -264,17 +264,12 @@ NAMES = (
     ("pipe", _kind(tarfile.FIFOTYPE), "a pipe"),
 )
 DEEP = (
-    ("KEY.json", _key_json, train_on, "not readable as JSON"),
-    ("line", _line, _convert, "the line is no JSON"),
-    ("array", _line, _rows, "nested too deeply"),
-    (
-        "manifest",
-        _manifest,
-        lambda folder: read_manifest(folder / "x.json"),
-        "not readable as JSON",
-    ),
-    ("index", _footer, train_on, "not readable as JSON"),
-    ("tokenizer", _tokenizer, load_tokenizer, "neither JSON nor another kind"),
+    ("KEY.json", _key_json, train_on, r"a\.json.*recursion"),
+    ("line", _line, _convert, "JSON.*recursion"),
+    ("array", _line, _rows, "nested"),
+    ("manifest", _manifest, lambda folder: read_manifest(folder / "x.json"), "JSON.*recursion"),
+    ("index", _footer, train_on, r"index\.parquet.*JSON.*recursion"),
+    ("tokenizer", _tokenizer, load_tokenizer, r"tokenizer\.json.*recursion"),
 )
 BOMBS = (
     *(Bomb(f"image {name}", partial(_picture, name), train_on, "pixels|Image size")
@@ -285,21 +280,21 @@ BOMBS = (
       for name, change, says in NAMES),
     *(Bomb(f"name {name}, checked", partial(_member, change), check_all, says)
       for name, change, says in NAMES),
-    Bomb("8 TiB", partial(_claim, 8 << 40, b"0"), train_on, "claims 8,796,093,022,208 bytes"),
-    Bomb("8 TiB of PAX", partial(_claim, 8 << 40, b"x"), train_on, "an extended header of 8,796,"),
-    Bomb("96 MiB of PAX", _extended, train_on, "an extended header of 100,663,296 bytes"),
-    Bomb("1 GiB in 32 KiB", partial(_compressed, True), train_on, "a compression bomb"),
-    Bomb("1 GiB in 32 KiB, piped", partial(_compressed, False), train_on, "a compression bomb"),
-    Bomb("index", _index, train_on, "has 600,000 rows"),
-    Bomb("index, by key", _index, _by_key, "has 600,000 rows"),
-    Bomb("token counts", _counts, _read_counts, "has 600,000 rows"),
+    Bomb("8 TiB", partial(_claim, 8 << 40, b"0"), train_on, "8,796,093,022,208 bytes"),
+    Bomb("8 TiB of PAX", partial(_claim, 8 << 40, b"x"), train_on, "header.* 8,796,093,022,208"),
+    Bomb("96 MiB of PAX", _extended, train_on, "extended header.* 100,663,296 bytes"),
+    Bomb("1 GiB in 32 KiB", partial(_compressed, True), train_on, "decompress.* 1,073,741,824"),
+    Bomb("1 GiB in 32 KiB, piped", partial(_compressed, False), train_on, "decomp.* 100,663,296"),
+    Bomb("index", _index, train_on, "600,000 rows"),
+    Bomb("index, by key", _index, _by_key, "600,000 rows"),
+    Bomb("token counts", _counts, _read_counts, "600,000 rows"),
     Bomb("index, a long source", partial(_changed, lambda row: row.update(source="x" * LONG)),
-         train_on, "its columns take 100,"),
+         train_on, "columns.* 100,"),
     Bomb("index, a million members",
          partial(_changed, lambda row: row.update(members=row["members"][:1] * 1_000_000)),
-         train_on, "its columns take"),
-    Bomb("index, of a tar of 1 TiB", _claiming, train_on, "its columns take 100,"),
-    Bomb("token counts, many turns", _turns, _read_counts, "its columns take"),
+         train_on, "columns.* 96,000,"),
+    Bomb("index, of a tar of 1 TiB", _claiming, train_on, "columns.* 100,"),
+    Bomb("token counts, many turns", _turns, _read_counts, "columns.* 1,440,000,"),
     *(Bomb(f"deep {name}, {shape}", partial(make, shape), read, says)
       for name, make, read, says in DEEP for shape in ("list", "object")),
 )  # fmt: skip

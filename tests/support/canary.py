@@ -1,7 +1,7 @@
-"""Pickles that leave a mark when they are executed, at every place where a file is read.
+"""Files that leave a mark when executed, for every place where the project reads a file.
 
-An `Entry` puts a canary where somebody could, and reads it by the public way. The mark is a file.
-The canaries themselves are proven by readers that do execute (`fires`), or nothing would be shown.
+An `Entry` writes such a canary where an attacker could, and reads it through the public API. The
+mark is a file. `EXECUTE` has a reader per kind that does execute it, to show that it works.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from tests.support.rows import write_tar
 
 
 class Canary:
-    """Makes the file `mark` when it is unpickled by a reader that executes."""
+    """Creates the file `mark` when it is unpickled by an unsafe reader."""
 
     def __init__(self, mark: Path) -> None:
         self.mark = mark
@@ -54,7 +54,7 @@ def plain(mark: Path) -> bytes:
 
 
 def zipped(mark: Path, *, archive: bool = True) -> bytes:
-    """What torch.save writes, now or of old."""
+    """A file of torch.save: a zip archive, or its old format without one."""
     buffer = io.BytesIO()
     value = {"image_newline": torch.ones(3), "x": Canary(mark)}
     torch.save(value, buffer, _use_new_zipfile_serialization=archive)
@@ -62,19 +62,19 @@ def zipped(mark: Path, *, archive: bool = True) -> bytes:
 
 
 def old(mark: Path) -> bytes:
-    """What torch.save wrote before zip archives."""
+    """The old format of torch.save, without a zip archive."""
     return zipped(mark, archive=False)
 
 
 def objects(mark: Path) -> bytes:
-    """An .npy of objects."""
+    """An .npy file of Python objects."""
     buffer = io.BytesIO()
     np.save(buffer, np.array([Canary(mark)], dtype=object), allow_pickle=True)
     return buffer.getvalue()
 
 
 def extension(mark: Path) -> bytes:
-    """A Parquet file whose column claims a pickled type of Python's (arrow.py_extension_type)."""
+    """A Parquet file whose column claims a pickled Python type (arrow.py_extension_type)."""
     claim = {"ARROW:extension:name": "arrow.py_extension_type",
              "ARROW:extension:metadata": plain(mark)}  # fmt: skip
     schema = pa.schema([pa.field("n", pa.int64(), metadata=claim)])
@@ -84,14 +84,14 @@ def extension(mark: Path) -> bytes:
 
 
 def _execute_extension(data: bytes) -> None:
-    """What pyarrow did with such a column when it still unpickled these types."""
+    """Unpickles the type of such a column, as old versions of pyarrow did."""
     field = pq.read_schema(io.BytesIO(data)).field("n")
     assert field.metadata is not None
     pickle.loads(field.metadata[b"ARROW:extension:metadata"])
 
 
-# The one place that executes what it reads, all of it made above: a canary must be seen to sing
-# before its silence means anything.
+# The only code that executes what it reads, all of it written above: a canary without a mark means
+# something only if the canary can leave one.
 EXECUTE: Mapping[str, tuple[Callable[[Path], bytes], Callable[[bytes], object]]] = {
     "pickle": (plain, pickle.loads),
     "torch": (zipped, lambda data: torch.load(io.BytesIO(data), weights_only=False)),
@@ -103,13 +103,13 @@ EXECUTE: Mapping[str, tuple[Callable[[Path], bytes], Callable[[bytes], object]]]
         lambda data: subprocess.run(data, shell=True, check=True),
     ),
 }
-"""Each kind of canary, and a reader that executes it."""
+"""Each kind of canary with a reader that executes it."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """`put(folder, mark)` lays the canary, `read(folder)` reads it. `harmless`: it is delivered as
-    the bytes it is, or not looked at; all others must end as our error."""
+    """`put(folder, mark)` writes the canary, `read(folder)` reads it. `harmless`: its bytes are
+    returned unchanged, or it is not read; all others must raise our error."""
 
     name: str
     put: Callable[[Path, Path], None]
@@ -124,7 +124,7 @@ def _member(make: Callable[[Path], bytes], ending: str, folder: Path, mark: Path
 
 
 def _as_bytes(ending: str, folder: Path) -> None:
-    """All the ways to members; they are the bytes that were put there."""
+    """Members read in every way are the bytes that were written."""
     shards, data = open_shards(str(folder / "x.tar")), (folder / "expected").read_bytes()
     for members in (shards.members(0), *shards.iter_members()):
         assert members[f"a.{ending}"] == data
@@ -155,7 +155,7 @@ def _load(part: str, folder: Path) -> None:
 
 
 def _checkpoint(name: str, sealed: bool, folder: Path, mark: Path) -> None:
-    """A run with a canary in place of one file, for which the marker vouches or not."""
+    """A run with one checkpoint file replaced by a canary; `sealed`: with a valid digest for it."""
     make_run(folder)
     step = folder / STEP
     (step / name).write_bytes(plain(mark))
@@ -187,7 +187,7 @@ def _decode(folder: Path) -> None:
 
 
 class _Folder:
-    """Parquet files of a folder, as a source wants them."""
+    """Parquet files of a folder, as `ParquetRows` takes them."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.paths = folder, ("x.parquet",)
