@@ -1,8 +1,8 @@
-"""The sample: one conversation with its images, and what makes it legal.
+"""A sample, one conversation with its images, and the rules that it must follow.
 
-Owner of `KEY.json` (docs/formats.md): messages whose content is always a list of parts, so that
-the place of an image is a part and never a word in the text. Images are the original bytes; they
-are decoded only in `ocrdata.images.decode`.
+Its JSON form is the member `KEY.json` of a shard (docs/formats.md): the content of a message is
+always a list of parts, so that the place of an image is a part and never a word in the text. Images
+are the original bytes; `ocrdata.images.decode` decodes them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ IMAGE_PART: Part = {"type": "image"}
 
 
 def text_part(text: str) -> Part:
-    """A part that holds text."""
+    """A text part."""
     return {"type": "text", "text": text}
 
 
@@ -55,7 +55,7 @@ class Sample:
 
 
 def image_parts(messages: Iterable[Message]) -> int:
-    """How many images the conversation places."""
+    """Number of image parts in a conversation."""
     return sum(part["type"] == "image" for message in messages for part in message["content"])
 
 
@@ -74,8 +74,8 @@ def from_turns(
 ) -> Sample:
     """A sample of (user, assistant) pairs.
 
-    The images stand where `placeholder` does in the user texts; without one they all come first
-    in the first user turn, as the origin data sets mean it.
+    Every `placeholder` in the user texts becomes an image part; if there is none, all images come
+    first in the first user turn, as the original data sets mean it.
     """
     placed = bool(placeholder) and any(placeholder in user for user, _ in turns)
     messages: list[Message] = []
@@ -91,7 +91,7 @@ def from_turns(
 
 
 def split_placeholders(text: str, placeholder: str) -> list[Part]:
-    """'<image>\\nWhat?' -> [image, 'What?']: the newline that belongs to a placeholder goes."""
+    """'<image>\\nWhat?' -> [image, 'What?']: a newline after a placeholder is dropped."""
     parts: list[Part] = []
     for number, piece in enumerate(text.split(placeholder)):
         if number:
@@ -103,7 +103,7 @@ def split_placeholders(text: str, placeholder: str) -> list[Part]:
 
 
 def check_messages(messages: list[Message]) -> None:
-    """The rules of a conversation. Raises RejectedRow with the reason."""
+    """Check the rules of a conversation. Raises RejectedRow with the reason."""
     start = 1 if messages and messages[0]["role"] == "system" else 0
     roles = [message["role"] for message in messages[start:]]
     expected = ["user", "assistant"] * (len(roles) // 2)
@@ -116,7 +116,9 @@ def check_messages(messages: list[Message]) -> None:
             if part["type"] == "text":
                 _check_text(part.get("text"), number)
             if part["type"] == "image" and message["role"] != "user":
-                raise RejectedRow(f"message {number}: {message['role']} messages hold no images")
+                raise RejectedRow(
+                    f"message {number}: {message['role']} messages cannot have images"
+                )
         if message["role"] == "assistant" and not text_of(message).strip():
             raise RejectedRow(f"message {number}: no assistant text")
 
@@ -127,16 +129,16 @@ def _check_text(text: object, message: int) -> None:
     try:
         text.encode()
     except UnicodeEncodeError as exc:
-        raise RejectedRow(f"message {message}: half a surrogate pair in the text") from exc
+        raise RejectedRow(f"message {message}: lone surrogate in the text") from exc
 
 
 def check(sample: Sample) -> None:
-    """Whether a sample may be written: legal roles, answers, as many images as are placed, all
-    of which decode. Raises RejectedRow with the reason."""
+    """Check that a sample may be written: roles in order, an answer to every question, one image
+    per image part, every image decodable. Raises RejectedRow with the reason."""
     check_messages(sample.messages)
     placed = image_parts(sample.messages)
     if placed != len(sample.images):
-        raise RejectedRow(f"the text places {placed} images, the row holds {len(sample.images)}")
+        raise RejectedRow(f"{placed} image parts in the messages, but {len(sample.images)} images")
     for number, data in enumerate(sample.images):
         try:
             check_image(data)

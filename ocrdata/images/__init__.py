@@ -1,4 +1,4 @@
-"""Image bytes to pixels. In: the original bytes of one image. Out: its format and size, uint8 [H,
-W, 3] pixels, and where they lie in the square the model sees. Read `decode.py` first: every rule of
-decoding is in it; `png.py` is a faster way to the same pixels.
+"""Image bytes to pixels. In: the original bytes of one image. Out: its format and size, its pixels
+as uint8 [H, W, 3], and its position in the square the model sees. Read `decode.py` first: it has
+every rule of decoding; `png.py` decodes plain PNGs to the same pixels faster.
 """

@@ -1,15 +1,14 @@
-"""Images: what they are by their bytes, and the one way they become pixels.
+"""Decodes images: original bytes to format and size, and to pixels as uint8 [H, W, 3].
 
-Owner of every rule between the original bytes of an image and `uint8 [H, W, 3]`: which formats are
-read, EXIF rotation, first frame of an animation, palettes expanded, alpha composited on white,
-16 bits cut to 8, CMYK and grey to RGB. It never writes an image. A truncated one is an
-error; damage inside a JPEG is concealed by libjpeg, which shows grey and says nothing.
+EXIF rotation is applied, the first frame of an animation taken, palettes expanded, alpha composited
+on white, 16 bits reduced to 8, CMYK and grey converted to RGB. A truncated image is an error;
+damage inside a JPEG is not detected, because libjpeg fills it with grey and reports nothing.
 
-Decoding is Pillow's; plain PNGs take a quicker way to the same pixels (`ocrdata.images.png`). For
-JPEG the others measured (OpenCV, simplejpeg, kornia-rs: the same libjpeg-turbo, the same bytes)
-save a copy, but would be a second decoder of what has more than one right decoding: its version is
-part of a batch's identity. OpenCV also returns truncated JPEGs as if they were whole. Pillow
-releases the GIL while decoding and resizing: threads are good workers.
+Pillow decodes; plain PNGs have a faster decoder with the same pixels (`ocrdata.images.png`). JPEGs
+have not, because they have more than one correct decoding, so that the decoder's version is part of
+a batch's identity, and the others measured (OpenCV, simplejpeg, kornia-rs) only save a copy: all
+use libjpeg-turbo. OpenCV also accepts truncated JPEGs. Pillow releases the GIL while it decodes and
+resizes, so threads run in parallel.
 """
 
 from __future__ import annotations
@@ -40,21 +39,21 @@ from ocrdata.images import png
 RGB = npt.NDArray[np.uint8]
 
 MAX_PIXELS = 89_478_485
-"""Largest image that is decoded, in pixels: Pillow's own line for a decompression bomb (a quarter
-of a gigabyte in RGB, `PIL.Image.MAX_IMAGE_PIXELS`). Above it Pillow warns; we refuse first."""
+"""Largest image that is decoded, in pixels: Pillow's limit for decompression bombs, a quarter of a
+gigabyte in RGB (`PIL.Image.MAX_IMAGE_PIXELS`). Above it Pillow only warns."""
 
 MAX_SCANS = 100
-"""Scans of a JPEG: each is a pass over all pixels, and takes ten bytes in a file. Encoders write
-ten, libjpeg-turbo advises readers to take 500 at most."""
+"""Most scans of a JPEG: each is a pass over all pixels, but can be ten bytes in a file. Encoders
+write about ten; libjpeg-turbo advises readers to accept 500 at most."""
 
 _WORTH_COUNTING = 10**10
-"""Bytes of a JPEG times its pixels, from which on its scans are counted: fewer, and were all of it
-scans, it would take a second (1 ns for a pixel and scan)."""
+"""Scans are counted only where bytes times pixels of a JPEG exceed this: below, even a file of
+nothing but scans decodes in a second (ten bytes a scan, 1 ns a pixel and scan)."""
 
 WHITE = (255, 255, 255)
 
-# A plugin is called directly, never through Image.open: no other format's parser ever sees the
-# bytes (EPS runs Ghostscript), and its warning about large images cannot leak.
+# Plugins are called directly, not through Image.open, which would try the parsers of other formats
+# (EPS runs Ghostscript) and warn about large images.
 _OPENERS: dict[str, Callable[[io.BytesIO], ImageFile.ImageFile]] = {
     "png": PngImagePlugin.PngImageFile,
     "jpg": JpegImagePlugin.JpegImageFile,
@@ -85,7 +84,8 @@ _TRANSPOSE = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""EXIF orientation to what undoes it (EXIF 2.3, tag 0x0112; as PIL.ImageOps.exif_transpose)."""
+"""EXIF orientation to the operation that undoes it (EXIF 2.3, tag 0x0112; the same as
+`PIL.ImageOps.exif_transpose`)."""
 
 
 class ImageInfo(NamedTuple):
@@ -115,11 +115,11 @@ def sniff(data: bytes) -> str:
 def read_header(data: bytes) -> ImageInfo:
     """Format and size from the header, without decoding pixels.
 
-    The size is that of `decode_rgb`'s result. Raises ImageError where there is no such header.
+    The size is that of `decode_rgb`'s result. Raises ImageError if the header is not readable.
     """
     name, image = _open(data, MAX_PIXELS)
     if name == "png" and png.has_late_metadata(data):
-        # Pillow meets metadata that stands after the pixels only when it has read the pixels.
+        # Pillow reads metadata after the pixels only when it has read the pixels.
         _load(name, image)
     width, height = image.size
     if name != "tif" and _orientation(image) in (5, 6, 7, 8):
@@ -130,10 +130,9 @@ def read_header(data: bytes) -> ImageInfo:
 def decode_rgb(data: bytes, *, max_pixels: int = MAX_PIXELS) -> RGB:
     """The pixels of an image: uint8 [H, W, 3], writable, owning its memory.
 
-    EXIF rotation applied, first frame, palette expanded, alpha composited on white, CMYK and grey
-    turned to RGB, of 16 bits the upper eight. Raises ImageError for what is no image, is truncated
-    or damaged, holds more than `max_pixels` pixels (checked before decoding), or has 32-bit or
-    float samples, whose white is unknown. Raises ValueError where `max_pixels` is out of range.
+    Raises ImageError for bytes that are not an image in a known format, are truncated or corrupted,
+    for more than `max_pixels` pixels (checked before decoding), and for 32-bit or float samples,
+    whose value for white is unknown. Raises ValueError if `max_pixels` is out of range.
     """
     if not 0 < max_pixels <= MAX_PIXELS:
         raise ValueError(f"max_pixels is {max_pixels}, it must be from 1 to {MAX_PIXELS:,}")
@@ -144,9 +143,11 @@ def decode_rgb(data: bytes, *, max_pixels: int = MAX_PIXELS) -> RGB:
 
 
 def check_image(data: bytes) -> None:
-    """Whether an image can be decoded, by Pillow alone: what becomes a sample must not depend on
-    whether the quick decoder is there, which passes over a checksum that Pillow compares. Raises
-    ImageError."""
+    """Raises ImageError if an image cannot be decoded.
+
+    Pillow alone decides: which rows become samples must not depend on whether the fast decoder is
+    installed, which ignores a checksum that Pillow verifies.
+    """
     _decode_pillow(data, *_open(data, MAX_PIXELS))
 
 
@@ -157,13 +158,13 @@ def _decode_pillow(data: bytes, name: str, image: ImageFile.ImageFile) -> RGB:
     except ImageError:
         raise
     except Exception as exc:  # Pillow's conversions raise many types on damaged palettes
-        raise ImageError(f"{name} image cannot be turned to RGB: {_reason(exc)}") from exc
+        raise ImageError(f"{name} image cannot be converted to RGB: {_reason(exc)}") from exc
 
 
 def _decode_fast(data: bytes, image: ImageFile.ImageFile) -> RGB | None:
-    """The pixels of an opened PNG by the quick way, None where Pillow has to decode it."""
+    """The pixels of an opened PNG by the fast decoder; None if Pillow has to decode it."""
     pixels = png.decode_plain(data)
-    # Asked last: Pillow remembers the answer, and has not met what stands after the pixels.
+    # Last, because Pillow caches the orientation, and has not read metadata after the pixels yet.
     if pixels is None or _orientation(image) != 1:
         return None
     if pixels.shape[2] == 3:
@@ -173,14 +174,14 @@ def _decode_fast(data: bytes, image: ImageFile.ImageFile) -> RGB | None:
 
 
 def _open(data: bytes, max_pixels: int) -> tuple[str, ImageFile.ImageFile]:
-    """The lazily opened image, of a size that is allowed. Nothing is decoded."""
+    """Format and lazily opened image, after the checks of its size. No pixels are decoded."""
     name = sniff(data)
     if name == "gif":
-        # Pillow grows the canvas to the first frame and would warn there.
+        # Pillow enlarges the canvas to the first frame, and would warn about its size there.
         _refuse_large(name, _gif_canvas(data), max_pixels)
     try:
         image = _OPENERS[name](io.BytesIO(data))
-    except Exception as exc:  # SyntaxError, OSError, struct.error, ... : whatever garbage causes
+    except Exception as exc:  # SyntaxError, OSError, struct.error, ...: any, on corrupted bytes
         raise ImageError(f"{name} image has no readable header: {_reason(exc)}") from exc
     _refuse_large(name, image.size, max_pixels)
     if name == "jpg":
@@ -211,7 +212,7 @@ def _refuse_large(name: str, size: tuple[int, int], max_pixels: int) -> None:
 
 
 def _gif_canvas(data: bytes) -> tuple[int, int]:
-    """The canvas of a GIF with its first frame (GIF89a, sections 18 to 24)."""
+    """Width and height of a GIF's canvas, enlarged to its first frame (GIF89a, sections 18-24)."""
     try:
         width, height, flags = struct.unpack_from("<HHB", data, 6)
         at = 13 + (3 << (flags & 7) + 1 if flags & 128 else 0)
@@ -238,12 +239,12 @@ def _refuse_scans(data: bytes, size: tuple[int, int]) -> None:
         return
     if (scans := _scans(data)) > MAX_SCANS:
         raise ImageError(
-            f"jpg image has {scans:,} scans, {MAX_SCANS} at most are decoded; save it again"
+            f"jpg image has {scans:,} scans, more than the {MAX_SCANS} allowed; save it again"
         )
 
 
 def _scans(data: bytes) -> int:
-    """The scans of a JPEG (T.81, annex B), without those of a thumbnail in its metadata."""
+    """Number of scans of a JPEG (T.81, annex B), without those of a thumbnail in its metadata."""
     scans, at = 0, 2
     while (marker := _MARKER.search(data, at)) is not None and marker[1] != b"\xd9":
         at = marker.end()
@@ -254,7 +255,7 @@ def _scans(data: bytes) -> int:
 
 
 def _orientation(image: Image.Image) -> int:
-    """EXIF (or XMP) orientation, 1 to 8. EXIF that cannot be read turns nothing."""
+    """EXIF (or XMP) orientation, 1 to 8; 1 if the metadata cannot be read."""
     try:
         return int(Image.Image.getexif(image).get(ExifTags.Base.Orientation, 1))
     except Exception:  # a damaged EXIF block does not make the pixels wrong
@@ -262,9 +263,9 @@ def _orientation(image: Image.Image) -> int:
 
 
 def _to_rgb(image: ImageFile.ImageFile, *, sixteen_bit: bool) -> RGB:
-    """Pixels of a loaded image, rotated, on white."""
+    """Pixels of a loaded image, rotated and composited on white."""
     turned: Image.Image = image
-    # Pillow has already turned a TIFF when it loaded it.
+    # Pillow has already rotated a TIFF when it loaded it.
     method = None if image.format == "TIFF" else _TRANSPOSE.get(_orientation(image))
     if method is not None:
         turned = image.transpose(method)
@@ -273,16 +274,16 @@ def _to_rgb(image: ImageFile.ImageFile, *, sixteen_bit: bool) -> RGB:
     if turned.mode in ("I", "F"):
         raise ImageError(
             f"{(image.format or '').lower()} image has samples of mode {turned.mode} "
-            "(32 bits), whose white is unknown; save it with 8 or 16 bits"
+            "(32 bits), whose value for white is unknown; save it with 8 or 16 bits"
         )
     if turned.has_transparency_data:
         key = turned.info.get("transparency")
         if sixteen_bit and isinstance(key, tuple):
-            # The key colour is given in 16 bits, of the pixels Pillow kept the upper eight.
+            # The transparent colour has 16 bits; of the pixels Pillow kept the upper eight.
             turned.info["transparency"] = tuple(value >> 8 for value in key)
         turned = _on_white(turned if turned.mode == "RGBA" else turned.convert("RGBA"))
-    # np.array copies once more than np.asarray, for memory that torch may share and write.
-    # convert() copies even where nothing changes.
+    # np.array, not np.asarray: torch shares this memory and may write to it. convert() would copy
+    # even an RGB image.
     return np.array(turned if turned.mode == "RGB" else turned.convert("RGB"))
 
 

@@ -1,8 +1,7 @@
-"""The letterbox: where an image lies in the square the model sees, and what is shrunk before.
+"""The letterbox: an image's size and position in the square the model sees.
 
-Owner of the geometry, so that the worker (which may shrink) and the device (which letterboxes,
-`ocrtrain.model.pixels`) agree on every pixel's place. It decodes nothing (`ocrdata.images.decode`
-does).
+The worker that shrinks large images and the device that letterboxes them (`ocrtrain.model.pixels`)
+both use this geometry, so that they agree on the position of every pixel.
 """
 
 from __future__ import annotations
@@ -15,16 +14,15 @@ from PIL import Image
 from ocrdata.images.decode import RGB
 
 WHOLE_SIDE = 1024
-"""px; whatever the image size of a run, images travel whole as they do for this one, the recipe's.
-"""
+"""px; the recipe's image size. A run with smaller images shrinks no more images than this one."""
 
 LARGEST_FACTOR = 16
-"""By how much the device may shrink: torch's antialiased CUDA kernel keeps its weights in 48 KB of
-shared memory, enough for this factor (arithmetic, not run)."""
+"""Largest factor by which the device may shrink: torch's antialiased CUDA kernel keeps its weights
+in 48 KB of shared memory, which is enough for it (computed, not measured)."""
 
 
 class Letterbox(NamedTuple):
-    """Where an image lies in its square: resized to `width` x `height`, at (`left`, `top`)."""
+    """An image's place in its square, in px: resized to `width` x `height`, at (`left`, `top`)."""
 
     width: int
     height: int
@@ -33,14 +31,14 @@ class Letterbox(NamedTuple):
 
 
 def letterbox_geometry(width: int, height: int, size: int) -> Letterbox:
-    """The place of a `width` x `height` image in a square of `size` px: aspect kept, centred.
+    """The place of a `width` x `height` image in a square of `size` px: aspect ratio kept, centred.
 
-    All rounding is `PIL.ImageOps.pad`'s (Python's round, half to even), by the same expressions,
-    which is how the original letterboxed; but a side is never less than one pixel, where Pillow
-    gives an empty image. Raises ValueError for sizes below 1.
+    Uses the expressions of `PIL.ImageOps.pad`, as the original recipe did, so the rounding is the
+    same (half to even); but a side is at least one pixel, where Pillow would give an empty image.
+    Raises ValueError for sizes below 1.
     """
     if min(width, height, size) < 1:
-        raise ValueError(f"no letterbox of {width} x {height} px in {size} px")
+        raise ValueError(f"cannot letterbox {width} x {height} px into {size} px: out of range")
     new_width = new_height = size
     if width > height:
         new_height = max(1, round(height / width * size))
@@ -52,14 +50,14 @@ def letterbox_geometry(width: int, height: int, size: int) -> Letterbox:
 
 
 def shrink_to_fit(rgb: RGB, size: int) -> RGB:
-    """The worker's part of letterboxing: bound the memory of an image on its way to the device.
+    """Shrinks a large image in the worker, to bound the memory it takes on its way to the device.
 
     An image [H, W, 3] of more than 4 * max(size, 1024)^2 pixels (12.6 MB), or with a side of more
-    than 16 * size px, is shrunk to twice its letterboxed size; all others are returned as they
-    are, which is faster and nearer to Pillow's letterbox: receipts of 1.8 megapixels to 512 px took
-    2.2 ms whole, on a CPU as the device, and 16.5 ms shrunk first. The factor of exactly two keeps
-    `letterbox_geometry`, and leaves the device enough of the antialiased resize to be near Pillow's
-    all the same (`benchmarks/pixels.py`).
+    than 16 * size px, is shrunk to twice its letterboxed size. All others are returned unchanged,
+    which is faster and closer to Pillow's letterbox: receipts of 1.8 megapixels to 512 px took 2.2
+    ms with the CPU as device, 16.5 ms if shrunk first. A factor of exactly two keeps
+    `letterbox_geometry` the same, and leaves enough of the antialiased resize to the device to stay
+    close to Pillow's (`benchmarks/pixels.py`).
     """
     height, width = rgb.shape[:2]
     within = width * height <= 4 * max(size, WHOLE_SIDE) ** 2

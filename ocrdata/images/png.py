@@ -33,13 +33,13 @@ _HEADER = struct.Struct(">8sI4sIIBBBBB")
 _CHUNK = struct.Struct(">I4s")
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _MODES = {2: "rgb", 6: "rgba"}
-"""Colour type of the header (PNG, section 11.2.2) to the decoder's name for it."""
+"""Colour type in the header (PNG, section 11.2.2) to the decoder's name for it."""
 
 _BEFORE = frozenset(
     b"bKGD cHRM cICP eXIf gAMA hIST iCCP iDOT iTXt pHYs PLTE sBIT sRGB tEXt tIME zTXt".split()
 )
-"""Chunks that may stand before the pixels: they change none, as Pillow reads them (iDOT is Apple's,
-in its screenshots). Not tRNS, which makes a colour transparent, nor those of animations."""
+"""Chunks that may come before the pixels, because they change no pixel that Pillow returns (iDOT is
+in Apple's screenshots). Not tRNS, which makes a colour transparent, nor those of animations."""
 
 
 def _load_decoder() -> Decoder | None:
@@ -56,7 +56,7 @@ _decode = _load_decoder()
 
 
 def decoder_version() -> str | None:
-    """Of the second decoder, None where there is none: for a run's record."""
+    """Version of the second decoder for a run's record; None if it is not installed."""
     if _decode is None:
         return None
     import kornia_rs
@@ -67,15 +67,15 @@ def decoder_version() -> str | None:
 def decode_plain(data: bytes) -> Pixels | None:
     """The pixels of a plain PNG, uint8 [H, W, 3] or [H, W, 4], writable; None for any other.
 
-    The caller has opened it with Pillow, which has read the chunks before the pixels, and turns it
-    where one of them says so. Never raises: what is damaged is left to Pillow.
+    No rotation is applied: the caller reads the orientation with Pillow. Never raises: damaged
+    files are left to Pillow.
     """
     if _decode is None or len(data) > PLAIN_BYTES or not _is_plain(data):
         return None
     width, height = struct.unpack_from(">II", data, 16)
     try:
         pixels: Pixels = _decode(data, (height, width), _MODES[data[25]])
-    except Exception:  # it has one type for all it does not like
+    except Exception:  # the decoder raises nothing more specific
         return None
     return pixels if pixels.shape[:2] == (height, width) else None
 
@@ -91,8 +91,8 @@ def has_late_metadata(data: bytes) -> bool:
 
 
 def _chunks(data: bytes, at: int) -> Iterator[tuple[int, int, bytes]]:
-    """(where it begins, bytes of its content, its kind) of each chunk from `at` on, up to the last
-    whose header is whole."""
+    """(position, content length, kind) of each chunk from position `at` on, in bytes, up to the
+    last complete chunk header."""
     while at + 8 <= len(data):
         length, kind = _CHUNK.unpack_from(data, at)
         yield at, length, kind
@@ -100,7 +100,8 @@ def _chunks(data: bytes, at: int) -> Iterator[tuple[int, int, bytes]]:
 
 
 def _is_plain(data: bytes) -> bool:
-    """8 bits, RGB or RGBA, not interlaced; harmless chunks, pixels, the end and nothing missing."""
+    """Whether a PNG has 8 bits, RGB or RGBA, is not interlaced, not truncated, and of an allowed
+    size and chunk order."""
     if len(data) < 57:
         return False
     signature, length, kind, width, height, *rest = _HEADER.unpack_from(data)
@@ -116,7 +117,7 @@ def _is_plain(data: bytes) -> bool:
 
 
 def _has_plain_chunks(data: bytes) -> bool:
-    """After the header: chunks that change no pixel, the pixels, the end."""
+    """Whether only chunks that change no pixel, the pixels and the end follow the header."""
     pixels = False
     for at, length, kind in _chunks(data, 33):
         if kind == b"IEND":
@@ -128,17 +129,17 @@ def _has_plain_chunks(data: bytes) -> bool:
 
 
 def without_alpha(pixels: Pixels) -> Pixels | None:
-    """[H, W, 4] -> [H, W, 3] where every pixel is opaque, else None."""
+    """[H, W, 4] -> [H, W, 3] if every pixel is opaque, else None."""
     if pixels[..., 3].min() != 255:
         return None
     height, width = pixels.shape[:2]
     # Pillow packs four bytes to three five times as fast as numpy copies a strided array.
     packed = from_array(pixels).tobytes("raw", "RGB")
-    # Copied once more, into memory that is its own and may be written to.
+    # Copied once more, into writable memory of its own.
     return np.array(np.frombuffer(packed, np.uint8).reshape(height, width, 3))
 
 
 def from_array(pixels: Pixels) -> Image.Image:
-    """A Pillow image over an RGBA array's memory, not copied."""
+    """A Pillow image that shares an RGBA array's memory."""
     height, width = pixels.shape[:2]
     return Image.frombuffer("RGBA", (width, height), pixels, "raw", "RGBA", 0, 1)

@@ -1,8 +1,33 @@
-"""Sources: adapters from somebody's format to samples.
+"""What the conversion needs of a source, an adapter from one data set's format to samples.
 
-Owner of what the conversion asks of a source. A source numbers its rows from 0 in an order that
-never changes, so that any stretch of them can be made again alone, on another day, by another
-process. It knows nothing of shards.
+A source numbers its rows from 0 in an order that never changes, so that any range of them can be
+converted again later, alone, by another process. To add a source, write a class in this folder:
+
+    class PairsSource:
+        name = "pairs"
+
+        def __init__(self, path: Path) -> None:
+            self.lines = path.read_text().splitlines()
+            self.provenance = {"format": "pairs", "lines": self.lines}  # better: a digest
+
+        def count(self) -> int:
+            return len(self.lines)
+
+        def rows(self, start: int, stop: int) -> Iterator[tuple[int, Sample | RejectedRow]]:
+            return attempt(enumerate(self.lines[start:stop], start), self.make)
+
+        def make(self, line: str) -> Sample:
+            question, _, answer = line.partition(" | ")  # without an answer the row is rejected
+            return from_turns([(question, answer)], [], source=self.name, meta={})
+
+and an entry in `registry.REGISTRY`, which becomes `python tools/make_shards.py pairs --path FILE`:
+
+    "pairs": SourceKind(
+        "a text file of lines `question | answer`",
+        (Flag("path", "the file", "FILE", required=True),),
+        lambda values: "pairs",
+        lambda values, recorded: PairsSource(Path(values["path"])),
+    ),
 """
 
 from __future__ import annotations
@@ -15,47 +40,47 @@ from ocrdata.errors import RejectedRow
 from ocrdata.sample import Sample
 
 ROW_BYTES = 2_048
-"""Room a row takes in a tar besides its values: headers and padding of two members, JSON keys."""
+"""Bytes of a row in a tar besides its values: headers and padding of two members, JSON keys."""
 
 
 class Source(Protocol):
-    """Rows of one data set, fixed: pinned to a commit, a file's content or a seed.
+    """The rows of one data set, pinned to a commit, a file's content or a seed.
 
-    It is sent to worker processes, so it holds values and opens files when asked.
+    It is pickled and sent to worker processes, so it holds values and opens files only when read.
     """
 
     name: str
-    """As errors show it."""
+    """The data set's name in error messages."""
 
     @property
     def provenance(self) -> Mapping[str, Any]:
-        """What the rows depend on, in plain JSON values; equal provenance means equal rows.
-        A `licence` in it becomes the manifest's. Nothing about this machine."""
+        """What the rows depend on, as JSON values: equal provenance means equal rows. A `licence`
+        in it becomes the manifest's. It has no paths of this machine."""
 
     def count(self) -> int:
-        """All rows there are, before anything is read of them. Raises SourceError."""
+        """The number of rows. Raises SourceError."""
 
     def rows(self, start: int, stop: int) -> Iterator[tuple[int, Sample | RejectedRow]]:
-        """Every row of `[start, stop)` in order: its number, and the sample or why there is none.
+        """Yields every row of `[start, stop)` in order: its number, and its sample or rejection.
 
-        Nothing before `start` is read but for the unit (a row group) it lies in. Raises
-        SourceError where the rows cannot be had.
+        Of the rows before `start` it reads at most those of the same unit (a row group). Raises
+        SourceError if the rows cannot be read.
         """
 
 
 @runtime_checkable
 class SizedSource(Protocol):
-    """A source that knows how much room its rows take, for the check of free disk."""
+    """A source that can estimate the size of its shards, for the check of free disk space."""
 
     def size(self, start: int, stop: int) -> int:
-        """Bytes that rows `[start, stop)` take in shards, roughly, rather too many."""
+        """Estimated bytes of rows `[start, stop)` in shards; too many rather than too few."""
 
 
 def safe_name(text: str) -> str:
-    """A name for files and shard specs out of any text.
+    """Any text as a name for files and shard specs.
 
-    Each run of characters other than letters, digits, `_` and `-` becomes one `-`, none at the
-    ends: `chart2text(cauldron)` -> `chart2text-cauldron`.
+    Every sequence of characters other than letters, digits, `_` and `-` becomes one `-`, and `-` is
+    stripped from both ends: `chart2text(cauldron)` -> `chart2text-cauldron`.
     """
     return re.sub(r"[^A-Za-z0-9_-]+", "-", text).strip("-") or "shards"
 
@@ -63,7 +88,7 @@ def safe_name(text: str) -> str:
 def attempt(
     rows: Iterable[tuple[int, Any]], make: Any
 ) -> Iterator[tuple[int, Sample | RejectedRow]]:
-    """`make(row)` for every numbered row, where RejectedRow is a result and not the end."""
+    """Yields every row's number and `make(row)`, or the RejectedRow that it raised."""
     for number, row in rows:
         try:
             yield number, make(row)

@@ -1,9 +1,8 @@
 """Synthetic charts: bars, lines and pies with questions of the kinds ChartQA asks.
 
-Owner of the drawing and of the questions. Row i is a function of (seed, i). No question can be
-answered from the text alone: titles, months, colours, labels and values are drawn independently
-and evenly, so that a model that does not look does no better than chance. Drawn for 256 px, where
-a person reads every word; the font is the one Pillow carries.
+Row i is a function of (seed, i). Titles, months, colours, labels and values are independent and
+uniform, so that a model that ignores the image does no better than chance. Charts are drawn at 256
+px, where a person can read every word, in the font that comes with Pillow.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ from ocrdata.sample import Sample, from_turns
 from ocrdata.sources.synthetic import SyntheticSource
 
 SIZE = 256  # px, both sides
-VERSION = 1  # raise it with any change of what a row is
+VERSION = 1  # increase it with every change of a row
 
 TYPES = ("bar", "line", "pie")
 COLOURS = {
@@ -51,7 +50,7 @@ class Item(NamedTuple):
 
 @dataclass(frozen=True)
 class Chart:
-    """All that is drawn."""
+    """Everything that is drawn."""
 
     type: str
     title: str
@@ -60,12 +59,12 @@ class Chart:
 
     @property
     def largest(self) -> Item:
-        """The item of the largest value; values of one chart differ."""
+        """The item with the largest value; no two values of a chart are equal."""
         return max(self.items, key=lambda item: item.value)
 
 
 class ChartsSource(SyntheticSource):
-    """Charts; each has a question of each of `KINDS`, in an order of its own."""
+    """Charts, each with one question of each of `KINDS`, shuffled."""
 
     name = "charts"
     version = VERSION
@@ -76,7 +75,7 @@ class ChartsSource(SyntheticSource):
 
 
 def make_sample(seed: int, row: int) -> Sample:
-    """Chart, questions and answers of one row; `meta` names each turn's kind and what is drawn."""
+    """Chart, questions and answers of one row; `meta` has each turn's kind and what is drawn."""
     pick = random.Random(f"charts-{VERSION}-{seed}-{row}")
     chart = make_chart(pick)
     asked = questions(chart, pick)
@@ -96,11 +95,11 @@ def make_sample(seed: int, row: int) -> Sample:
 
 
 def make_chart(pick: random.Random) -> Chart:
-    """A chart of 3 to 6 items. Bars and lines have one colour, the slices of a pie one each."""
+    """A chart of 3 to 6 items. Bars and lines have one colour, each slice of a pie its own."""
     kind = pick.choice(TYPES)
     count = pick.randint(3, 6)
     labels = pick.sample(LABELS, count)
-    # A slice of 10 would be too thin for its number.
+    # A slice of value 10 would be too thin for its label.
     values = pick.sample(range(20 if kind == "pie" else 10, 100, 10), count)
     colours = pick.sample(list(COLOURS), count)
     if kind != "pie":
@@ -177,7 +176,7 @@ MIDDLE, RADIUS = (128, 143), 74  # px, of a pie
 
 
 def _draw_pie(pen: ImageDraw.ImageDraw, items: tuple[Item, ...]) -> None:
-    """Slices clockwise from the top, the number in each, its label outside."""
+    """Slices clockwise from the top, with the value inside and the label outside."""
     total = sum(item.value for item in items)
     x, y = MIDDLE
     box = [x - RADIUS, y - RADIUS, x + RADIUS, y + RADIUS]

@@ -16,10 +16,10 @@ REPOSITORY = "HuggingFaceM4/FineVision"
 
 @dataclass(frozen=True)
 class FineVisionRow:
-    """A row of FineVision as a sample: all turns, all images before the first question (there are
-    no placeholders in the texts), everything else in `meta`.
+    """Converts a row of FineVision to a sample: all turns, all images before the first question
+    (the texts have no placeholders), everything else in `meta`.
 
-    `images` may be null, and hold several; ratings may be absent, null or hold nulls.
+    `images` may be null or have several; ratings may be missing, null or contain nulls.
     """
 
     subset: str
@@ -27,7 +27,7 @@ class FineVisionRow:
     needed: tuple[str, ...] = ("images", "texts")
 
     def __call__(self, row: dict[str, Any]) -> Sample:
-        """Raises RejectedRow where an image has no bytes or there are no turns."""
+        """Raises RejectedRow if an image has no bytes or the row has no turns."""
         images = []
         for number, image in enumerate(row["images"] or []):
             data = image.get("bytes") if image else None
@@ -55,6 +55,7 @@ class FineVisionRow:
 def finevision(
     subset: str, *, repository: str, revision: str, recorded: Mapping[str, Any]
 ) -> HubSource:
-    """One subset of FineVision or of a repository like it. Raises SourceError, UsageError."""
+    """One subset of FineVision, or of a repository with the same columns. Raises SourceError and
+    UsageError."""
     request = Request(repository, subset, "train", revision)
     return HubSource(safe_name(subset), request, FineVisionRow(subset), recorded=recorded)

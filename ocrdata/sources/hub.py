@@ -18,14 +18,14 @@ from ocrdata.errors import OcrError, SourceError, UsageError
 from ocrdata.storage.hub_client import READ_RETRIES, explain, repository_info, request
 
 BLOCK_BYTES = 256 << 10
-"""Smaller reads than this fetch this much: the small columns of a row group lie side by side, and
-each would be a request of its own (ten in FineVision, 100 ms each from afar)."""
+"""Smaller reads fetch this much: the small columns of a row group are next to each other, and each
+would be a request of its own (FineVision has ten, 100 ms each over the internet)."""
 
 
 @dataclass(frozen=True)
 class DataFiles:
-    """The Parquet files of one split of one config at one commit; `sizes` in bytes, by their
-    paths in the repository."""
+    """The Parquet files of one split of one config at one commit; `sizes` are in bytes, by path in
+    the repository."""
 
     repository: str
     commit: str
@@ -38,17 +38,17 @@ class DataFiles:
         return tuple(self.sizes)
 
     def open(self, path: str) -> RangeFile:
-        """One of the files, for reading anywhere in it. Nothing is asked of the hub yet."""
+        """One of the files, for random access. The hub is not contacted before the first read."""
         return RangeFile(self.repository, self.commit, path, self.sizes[path])
 
 
 def resolve(repository: str, config: str | None, split: str, commit: str) -> DataFiles:
     """The data files of a config's split, as `datasets` finds them from the data set card.
 
-    Raises UsageError for a config or split that is not there (it names near ones), SourceError
-    where the hub does not deliver or the data are not Parquet.
+    Raises UsageError for an unknown config or split (it names similar ones), SourceError if the hub
+    fails or the data are not Parquet.
     """
-    # Asked first, with few retries: where the hub is not there `datasets` takes minutes to say so.
+    # First, with few retries: without a hub `datasets` takes minutes to fail.
     repository_info(repository, commit, "data set")
     import datasets
     from huggingface_hub import HfFileSystem
@@ -70,8 +70,8 @@ def resolve(repository: str, config: str | None, split: str, commit: str) -> Dat
         wrong = [path for path in paths if not path.endswith(".parquet") or "://" in path]
         if wrong or not paths:
             raise SourceError(
-                f"{repository}: the {split} split is not Parquet files of this repository, "
-                f"which is all that is read here (first other file: {(wrong or ['none'])[0]})"
+                f"{repository}: the {split} split is not Parquet files of this repository; no "
+                f"other format can be read (first other file: {(wrong or ['none'])[0]})"
             )
         files = HfFileSystem()
         root = prefix.removeprefix("hf://")
@@ -80,17 +80,17 @@ def resolve(repository: str, config: str | None, split: str, commit: str) -> Dat
 
 
 def resolve_commit(repository: str, revision: str) -> str:
-    """The 40-digit commit that a branch or tag names at this moment; a commit names itself."""
+    """The 40-digit commit that a branch or tag points to now; a commit is returned unchanged."""
     if re.fullmatch(r"[0-9a-f]{40}", revision):
         return revision
     commit = str(repository_info(repository, revision, "data set").get("sha"))
     if not re.fullmatch(r"[0-9a-f]{40}", commit):
-        raise SourceError(f"{repository}: the hub gives no commit for revision {revision!r}")
+        raise SourceError(f"{repository}: the hub returned no commit for revision {revision!r}")
     return commit
 
 
 class RangeFile(io.RawIOBase):
-    """One file of a data set repository, read in ranges, each of which is exact or an error."""
+    """One file of a data set repository, read in ranges: exact bytes, or a SourceError."""
 
     def __init__(self, repository: str, commit: str, path: str, size: int) -> None:
         super().__init__()
@@ -115,7 +115,7 @@ class RangeFile(io.RawIOBase):
         return self._at
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Move; nothing is asked of the hub."""
+        """Set the position, without contacting the hub."""
         self._at = offset + {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self.size}[whence]
         return self._at
 
@@ -140,19 +140,21 @@ class RangeFile(io.RawIOBase):
             answer = request(self._url, headers, READ_RETRIES)
             data: bytes = answer.content
         said = answer.headers.get("Content-Range", "")
-        # A server may ignore Range and send another part, or all: never take that for the part.
+        # A server may ignore Range and send another part of the file, or all of it.
         if answer.status_code != 206 or said != f"bytes {start}-{stop - 1}/{self.size}":
             raise SourceError(
-                f"{self._place}: the server answers bytes {start}-{stop - 1} of {self.size} with "
-                f"status {answer.status_code} and range {said!r}"
+                f"{self._place}: requested bytes {start}-{stop - 1} of {self.size}, got status "
+                f"{answer.status_code} and range {said!r}"
             )
         if len(data) != stop - start:
-            raise SourceError(f"{self._place}: {len(data)} bytes came, {stop - start} were asked")
+            raise SourceError(
+                f"{self._place}: received {len(data)} bytes, {stop - start} were requested"
+            )
         return data
 
 
 def _licence(repository: str, commit: str) -> str:
-    """The licence in the data set card, "unknown" where it says none."""
+    """The licence in the data set card, or "unknown"."""
     from huggingface_hub import DatasetCard, hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 
@@ -167,17 +169,17 @@ def _licence(repository: str, commit: str) -> str:
 def _config_error(
     repository: str, config: str | None, commit: str, exc: ValueError
 ) -> OcrError | ValueError:
-    """What to say of a config that `datasets` refuses; `exc` itself where that is not it."""
+    """The error for a config that `datasets` refuses; `exc` itself if the config exists."""
     import datasets
 
     names = sorted(datasets.get_dataset_config_names(repository, revision=commit))
     if config in names:
         return exc
     if config is None:
-        return UsageError(f"{repository}: say which of its configs: {_listed(names)}")
+        return UsageError(f"{repository}: choose one of its configs: {_listed(names)}")
     near = difflib.get_close_matches(config, names, n=5, cutoff=0.4)
     near += [name for name in names if config.lower() in name.lower() and name not in near][:5]
-    hint = f"near names: {', '.join(near)}" if near else f"it has {_listed(names)}"
+    hint = f"similar names: {', '.join(near)}" if near else f"it has {_listed(names)}"
     return UsageError(f"{repository} has no subset {config!r}; {hint}")
 
 

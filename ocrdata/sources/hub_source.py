@@ -1,4 +1,4 @@
-"""What every source on the hub shares: pinned at one commit, read through row groups."""
+"""Sources on the hub: pinned to one commit, and read row group by row group."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PROVENANCE = ("format", "repository", "revision", "commit", "config", "split", "
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for on the hub. `revision` is a branch, a tag or a commit."""
+    """A split of a data set on the hub. `revision` is a branch, a tag or a commit."""
 
     repository: str
     config: str | None
@@ -26,10 +26,10 @@ class Request:
 
     def __post_init__(self) -> None:
         if self.repository.count("/") != 1 or not all(self.repository.split("/")):
-            raise UsageError(f"repository {self.repository!r}: written as OWNER/NAME")
+            raise UsageError(f"repository {self.repository!r} is invalid; it is OWNER/NAME")
 
-    def is_that_of(self, recorded: Mapping[str, Any]) -> bool:
-        """Whether an earlier conversion's provenance answers this request."""
+    def matches(self, recorded: Mapping[str, Any]) -> bool:
+        """Whether this is what an earlier conversion, by its provenance, converted."""
         return (
             recorded.get("repository") == self.repository
             and recorded.get("config") == self.config
@@ -39,15 +39,15 @@ class Request:
 
 
 class RowFormat(Protocol):
-    """How a row of some repository becomes a sample."""
+    """Converts a row of some repository to a sample."""
 
     @property
     def format(self) -> str:
-        """Which schema this reads, for the provenance."""
+        """Name of the schema, for the provenance."""
 
     @property
     def needed(self) -> tuple[str, ...]:
-        """Columns without which a file is something else."""
+        """Columns that a file must have."""
 
     def __call__(self, row: dict[str, Any]) -> Sample:
         """Raises RejectedRow."""
@@ -56,9 +56,9 @@ class RowFormat(Protocol):
 class HubSource:
     """The rows of one split of one config of a data set repository.
 
-    `recorded` is the provenance of an earlier conversion to continue or to compare with: where it
-    answers the same request its commit is kept, whatever the branch points to by now, and the hub
-    is asked nothing before rows are needed.
+    `recorded` is the provenance of an earlier conversion to continue, or {}: if its request was the
+    same, its commit is kept, even if the branch has moved on, and the hub is not contacted before
+    rows are read.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class HubSource:
     ) -> None:
         self.name, self.request, self._form = name, request, form
         self._table: ParquetRows | None = None
-        if request.is_that_of(recorded):
+        if request.matches(recorded):
             self.provenance = {name: recorded.get(name) for name in PROVENANCE}
         else:
             commit = resolve_commit(request.repository, request.revision)
@@ -82,25 +82,25 @@ class HubSource:
             }
 
     def _files(self, commit: str) -> DataFiles:
-        asked = self.request
-        files = resolve(asked.repository, asked.config, asked.split, commit)
+        request = self.request
+        files = resolve(request.repository, request.config, request.split, commit)
         self._table = ParquetRows(files, self._form.needed)
         return files
 
     @property
     def table(self) -> ParquetRows:
-        """The rows; the hub is asked for the list of files the first time."""
+        """The rows; the first access asks the hub for the list of files."""
         if self._table is None:
             self._files(str(self.provenance["commit"]))
         assert self._table is not None
         return self._table
 
     def count(self) -> int:
-        """Rows in the split, from the footers of its files."""
+        """Number of rows in the split, from the footers of its files."""
         return self.table.count()
 
     def size(self, start: int, stop: int) -> int:
-        """Bytes in shards: the values and what a tar adds to them."""
+        """Estimated bytes in shards: the values and what a tar adds to them."""
         return self.table.size(start, stop) + (stop - start) * ROW_BYTES
 
     def rows(self, start: int, stop: int) -> Iterator[tuple[int, Sample | RejectedRow]]:

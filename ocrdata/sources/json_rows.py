@@ -103,7 +103,7 @@ class _HashedFile:
 def _array_start(path: Path, file: BinaryIO) -> int | None:
     """The position after the `[` of a file that is one JSON array of records; None for lines.
 
-    Lines may begin with `[` too: nanochat's bare lists of messages, whose first element has a role.
+    A line may begin with `[` too: nanochat's bare list of messages, whose first element has a role.
     """
     line = b"\n"
     while line and not line.strip():
@@ -112,7 +112,7 @@ def _array_start(path: Path, file: BinaryIO) -> int | None:
     if not line.removeprefix(b"\xef\xbb\xbf").strip().startswith(b"["):
         return None
     start = begin + line.index(b"[") + 1
-    # The first element is enough where it is a record: an array on one line may be the whole file.
+    # If the first element is a record, the rest is not read: the line may be the whole file.
     file.seek(start)
     try:
         if _is_record(json.loads(next(_elements(path, file, start))[1])):

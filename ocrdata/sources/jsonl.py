@@ -1,8 +1,7 @@
 """Conversations in a JSON Lines file or a JSON array, with images in a folder.
 
-Owner of the record schemas people keep in such files (see `RecordFormat`) and of finding their
-images. A row is a line, or an element of the array. The file is read once to number its rows;
-then any row is reached from a position kept for every 1,024th.
+A row is a line, or an element of the array. `RecordFormat` lists the schemas that are read;
+`ocrdata.sources.json_rows` numbers the rows.
 """
 
 from __future__ import annotations
@@ -28,13 +27,13 @@ from ocrdata.storage.files import can_be_a_path, is_file, read_file
 
 PLACEHOLDER = "<image>"
 SIZED_ROWS = 32
-"""Rows whose images are measured to estimate the room that all will take."""
+"""Rows whose images are measured to estimate the size of all."""
 
 _NO_FILE = {errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG}
 
 
 class JsonlSource:
-    """The rows of one file. Raises UsageError where the file or the folder is not there."""
+    """The rows of one file. Raises UsageError if the file or the image folder is missing."""
 
     def __init__(self, path: Path, images: Path | None) -> None:
         if not path.is_file():
@@ -48,20 +47,20 @@ class JsonlSource:
 
     @property
     def provenance(self) -> Mapping[str, Any]:
-        """The file by its content, not by its place; the images by their names and sizes."""
+        """The file by its name and content, not its folder; the images by their names and sizes."""
         return {
             "format": "jsonl",
             "file": self._file.path.name,
             "bytes": self._file.size,
             "xxh3_128": self._file.digest,
-            "images_xxh3_128": self._pictures,
+            "images_xxh3_128": self._images_digest,
             "licence": "unknown",
         }
 
     @cached_property
-    def _pictures(self) -> str:
-        """A digest of the names and sizes of the files the records refer to: another folder with
-        images of the same names is another data set."""
+    def _images_digest(self) -> str:
+        """A digest of the names and sizes of the images: another folder with images of the same
+        names is another data set."""
         digest = xxhash.xxh3_128()
         for _, line in self._file.rows(0, self._file.count):
             for name in image_names(line):
@@ -71,11 +70,11 @@ class JsonlSource:
         return digest.hexdigest()
 
     def count(self) -> int:
-        """Lines, or elements of the array."""
+        """Number of lines, or of elements of the array."""
         return self._file.count
 
     def size(self, start: int, stop: int) -> int:
-        """Bytes in shards: the text, and images as large as those of some rows on the way."""
+        """Estimated bytes in shards: the text, and images as large as those of a few rows."""
         step = max(1, (stop - start) // SIZED_ROWS)
         seen = [
             sum(map(len, result.images))
@@ -88,25 +87,25 @@ class JsonlSource:
         return round((images + text + ROW_BYTES) * (stop - start))
 
     def rows(self, start: int, stop: int) -> Iterator[tuple[int, Sample | RejectedRow]]:
-        """Rows `[start, stop)`; a line that is no JSON is a rejected row."""
+        """Rows `[start, stop)`; a line of invalid JSON is a rejected row."""
         return attempt(self._file.rows(start, stop), self._form)
 
 
 @dataclass(frozen=True)
 class RecordFormat:
-    """A record as a sample. A record is one of
+    """Converts a record to a sample. A record is one of
 
     - `{"texts": [{"user": ..., "assistant": ...}], "image": NAME}`, the schema of `charts.jsonl`,
-    - `{"messages": [{"role": ..., "content": TEXT or PARTS}]}`, as OpenAI writes it; parts are
+    - `{"messages": [{"role": ..., "content": TEXT or PARTS}]}`, OpenAI's schema; parts are
       `{"type": "text", "text": ...}`, `{"type": "image"}` (the next of the record's images),
       `{"type": "image", "image": NAME}`, `{"type": "image_url", "image_url": {"url": NAME}}`,
     - `[{"role": ..., "content": ...}]`, nanochat's bare list,
     - `{"prompt": ..., "answer": ..., "image": NAME}`.
 
-    `image` and `images` hold a name or a list of names in the folder, or `data:` URLs. With such a
-    field, `<image>` in the user texts is where an image stands; where no text has one, all images
-    come before the first question. Without such a field `<image>` is text like any other. All
-    other fields go to `meta`.
+    `image` and `images` are a name or a list of names in the folder, or `data:` URLs. With such a
+    field, `<image>` in the user texts is the place of an image; if no text has one, all images come
+    before the first question. Without such a field `<image>` is plain text. Fields that the schema
+    does not use go to `meta`.
     """
 
     folder: Path
@@ -117,11 +116,11 @@ class RecordFormat:
         try:
             record = json.loads(line, parse_constant=_no_constant)
         except (ValueError, RecursionError) as exc:
-            raise RejectedRow(f"the line is no JSON: {exc}"[:200]) from exc
+            raise RejectedRow(f"invalid JSON: {exc}"[:200]) from exc
         if isinstance(record, list):
             record = {"messages": record}
         if not isinstance(record, dict):
-            raise RejectedRow("the record is no JSON object")
+            raise RejectedRow("the record is not a JSON object")
         names = _names(record)
         source = record.get("source")
         source = source if isinstance(source, str) and source else self.origin
@@ -146,7 +145,8 @@ class RecordFormat:
         return [self._image(number, name) for number, name in enumerate(names)]
 
     def find(self, path: PurePosixPath) -> Path:
-        """`images/a.png`, whether the folder given is that of `images` or `images` itself."""
+        """The file of a name `images/a.png`, if the folder is the parent of `images` or
+        `images`."""
         file = self.folder / path
         if not is_file(file) and path.parts[:1] == (self.folder.absolute().name,):
             file = self.folder / PurePosixPath(*path.parts[1:])
@@ -161,7 +161,7 @@ class RecordFormat:
         if path.is_absolute() or ".." in path.parts:
             raise RejectedRow(f"image {number}: {name[:80]} is outside the image folder")
         if not can_be_a_path(name):
-            raise RejectedRow(f"image {number}: {name[:80]!r}: no file can have such a name")
+            raise RejectedRow(f"image {number}: {name[:80]!r}: invalid file name")
         file = self.find(path)
         try:
             return read_file(file)
@@ -174,7 +174,7 @@ class RecordFormat:
 
 
 def image_names(line: bytes) -> list[str]:
-    """The files a record refers to; none where it is no legal record."""
+    """The names of a record's image files; [] if the record is invalid."""
     try:
         record = json.loads(line)
         if isinstance(record, list):
@@ -190,7 +190,7 @@ def image_names(line: bytes) -> list[str]:
 
 
 def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not valid JSON")
 
 
 def _data_url(number: int, url: str) -> bytes:
@@ -200,11 +200,11 @@ def _data_url(number: int, url: str) -> bytes:
             raise ValueError("not base64")
         return base64.b64decode(body, validate=True)
     except (ValueError, binascii.Error) as exc:
-        raise RejectedRow(f"image {number}: a data URL that cannot be read: {exc}") from exc
+        raise RejectedRow(f"image {number}: invalid data URL: {exc}") from exc
 
 
 def _names(record: dict[str, Any]) -> list[str]:
-    """The record's own images."""
+    """The image names in the record's `image` and `images`."""
     names: list[str] = []
     for key in ("image", "images"):
         value = record.get(key)
@@ -218,7 +218,7 @@ def _names(record: dict[str, Any]) -> list[str]:
 def _turns(record: dict[str, Any]) -> list[tuple[str, str]]:
     pairs = record.get("texts", [{"user": record.get("prompt"), "assistant": record.get("answer")}])
     if not isinstance(pairs, list) or not all(isinstance(pair, dict) for pair in pairs):
-        raise RejectedRow("texts is no list of turns")
+        raise RejectedRow("texts is not a list of turns")
     turns = [(pair.get("user"), pair.get("assistant")) for pair in pairs]
     for number, turn in enumerate(turns):
         if not all(text is None or isinstance(text, str) for text in turn):
@@ -227,9 +227,9 @@ def _turns(record: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _messages(value: Any, names: list[str]) -> tuple[list[Message], list[str]]:
-    """Messages in our form, and the images in the order of their parts."""
+    """Messages as a `Sample` has them, and image names in the order of their parts."""
     if not isinstance(value, list):
-        raise RejectedRow("messages is no list")
+        raise RejectedRow("messages is not a list")
     placed = bool(names) and any(
         isinstance(message, dict)
         and message.get("role") == "user"
@@ -264,21 +264,21 @@ def _messages(value: Any, names: list[str]) -> tuple[list[Message], list[str]]:
 
 def _check_all_placed(placed: int, held: int, order: list[str]) -> None:
     if placed and ("" in order or (held and placed < held)):
-        raise RejectedRow(f"the text places {placed} images, the row holds {held}")
+        raise RejectedRow(f"{placed} image parts in the messages, but {held} images")
 
 
 def _part(number: int, part: Any, own: Iterator[str], order: list[str]) -> Part:
-    """One content part; the image it stands for is appended to `order`."""
+    """One content part; the name of an image part is appended to `order`."""
     kind = part.get("type") if isinstance(part, dict) else None
     if kind == "text" and isinstance(part.get("text"), str):
         return text_part(part["text"])
     if kind not in ("image", "image_url"):
-        raise RejectedRow(f"message {number}: a part that is neither text nor image")
+        raise RejectedRow(f"message {number}: a content part is neither text nor image")
     name = part.get("image", part.get("image_url"))
     name = name.get("url") if isinstance(name, dict) else name
     if name is None:
         name = next(own, "")
     if not isinstance(name, str):
-        raise RejectedRow(f"message {number}: an image part without a name")
+        raise RejectedRow(f"message {number}: an image part has no name")
     order.append(name)
     return dict(IMAGE_PART)

@@ -1,5 +1,5 @@
-"""The kinds of data set that `make_shards` knows: one entry for each, with its flags, the default
-name of its shards, and how its source is made. A new kind is one entry here.
+"""The kinds of data set that `make_shards` converts, one entry each: flags, default name of the
+shards, and constructor of the source. `base.py` shows how to add one.
 
 Values are those of the command line by flag name, with underscores for dashes; a flag that was not
 given is None or its default.
@@ -17,16 +17,16 @@ from ocrdata.sources.base import Source, safe_name
 from ocrdata.sources.jsonl import JsonlSource
 
 SYNTHETIC_ROWS = 10_240
-"""Rows of a synthetic set where neither --stop nor --limit says how many."""
+"""Rows of a synthetic data set without --stop and --limit."""
 
 Values = Mapping[str, Any]
 Recorded = Mapping[str, Any]
-"""The provenance of an earlier conversion of the same name; {} where there is none."""
+"""The provenance of an earlier conversion with the same name; {} if there is none."""
 
 
 @dataclass(frozen=True)
 class Flag:
-    """One flag of a kind. `default` None means that it has none."""
+    """One flag of a kind. `default` None means no default."""
 
     name: str
     help: str
@@ -39,7 +39,7 @@ class Flag:
 
 @dataclass(frozen=True)
 class SourceKind:
-    """A kind of data set: what it is in a few words, its flags, name and source."""
+    """A kind of data set: help text, flags, default name of its shards, constructor."""
 
     text: str
     flags: tuple[Flag, ...]
@@ -49,11 +49,11 @@ class SourceKind:
 
 def _hub_flags(repository: str) -> tuple[Flag, ...]:
     return (
-        Flag("repo", f"another repository than {repository}", "OWNER/NAME"),
+        Flag("repo", f"repository on the hub (default: {repository})", "OWNER/NAME"),
         Flag(
             "revision",
-            "branch, tag or commit; the commit it stands for at the first start is recorded and "
-            "kept (default: main)",
+            "branch, tag or commit; the commit it points to at the first start is recorded and "
+            "used from then on (default: main)",
         ),
     )
 
@@ -82,7 +82,7 @@ def _jsonl(values: Values, _: Recorded) -> Source:
 
 
 def _synthetic_rows(values: Values) -> int:
-    """Synthetic rows never run out: there are as many as are asked for."""
+    """Number of rows to generate: a synthetic data set has as many as are requested."""
     return int(values["stop"] or values["start"] + (values["limit"] or SYNTHETIC_ROWS))
 
 
@@ -100,11 +100,11 @@ def _sums(values: Values, _: Recorded) -> Source:
 
 _SUBSET = Flag(
     "subset",
-    "its name on the hub; the shards are named after it, each run of characters other than "
-    "letters, digits, _ and - replaced by one -",
+    "its name on the hub; also the default name of the shards, with other characters than letters, "
+    "digits, _ and - replaced by -",
     required=True,
 )
-_SEED = Flag("seed", "another seed draws other samples (default: 0)", kind=int, default=0)
+_SEED = Flag("seed", "seed of the random samples (default: 0)", kind=int, default=0)
 
 REGISTRY = {
     "chartqa": SourceKind(
@@ -114,7 +114,7 @@ REGISTRY = {
         _finevision,
     ),
     "finevision": SourceKind(
-        "any subset of FineVision, or of a repository with its columns",
+        "any subset of FineVision, or of a repository with the same columns",
         (*_hub_flags(finevision.REPOSITORY), _SUBSET),
         lambda values: safe_name(values["subset"]),
         _finevision,
@@ -162,4 +162,4 @@ REGISTRY = {
         _sums,
     ),
 }
-"""By the word that `make_shards` takes."""
+"""By the first argument of `make_shards`."""

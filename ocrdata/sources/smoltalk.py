@@ -1,4 +1,4 @@
-"""SmolTalk and every other text set with a `messages` column."""
+"""SmolTalk and every other data set of text conversations with a `messages` column."""
 
 from __future__ import annotations
 
@@ -16,9 +16,8 @@ REPOSITORY = "HuggingFaceTB/smol-smoltalk"
 
 @dataclass(frozen=True)
 class ChatRow:
-    """A row of `messages: list<struct<role, content>>` as a sample; other columns go to `meta`.
-
-    Nothing in a text is a placeholder: a literal `<image>` stays text.
+    """Converts a row of `messages: list<struct<role, content>>` to a sample; other columns go to
+    `meta`. There are no placeholders: `<image>` in a text stays text.
     """
 
     origin: str
@@ -26,7 +25,7 @@ class ChatRow:
     needed: tuple[str, ...] = ("messages",)
 
     def __call__(self, row: dict[str, Any]) -> Sample:
-        """Raises RejectedRow where a message has no role or no content."""
+        """Raises RejectedRow if a message has no role or no content."""
         messages = []
         for number, message in enumerate(row["messages"] or []):
             role, content = (message or {}).get("role"), (message or {}).get("content")
@@ -42,14 +41,14 @@ class ChatRow:
 
 
 def default_name(config: str | None, split: str) -> str:
-    """smoltalk-train, smoltalk-all-test."""
+    """The name of the shards: smoltalk-train, smoltalk-all-test."""
     return safe_name("-".join(["smoltalk", *([config] if config else []), split]))
 
 
 def smoltalk(
     config: str | None, split: str, *, repository: str, revision: str, recorded: Mapping[str, Any]
 ) -> HubSource:
-    """One split of a chat set. Raises SourceError, UsageError."""
+    """One split of a data set of conversations. Raises SourceError and UsageError."""
     origin = repository.rpartition("/")[2]
     request = Request(repository, config, split, revision)
     return HubSource(default_name(config, split), request, ChatRow(origin), recorded=recorded)

@@ -1,7 +1,6 @@
 """Synthetic conversations without images: small sums in words, the text half of the demo.
 
-Row i is a function of (seed, i). One to three turns, each a question whose answer follows from its
-text alone.
+Row i is a function of (seed, i). It has one to three turns; each answer follows from its question.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import random
 from ocrdata.sample import Sample, from_turns
 from ocrdata.sources.synthetic import SyntheticSource
 
-VERSION = 1  # raise it with any change of what a row is
+VERSION = 1  # increase it with every change of a row
 
 NAMES = ("Ann", "Ben", "Eva", "Ida", "Jon", "Kim", "Leo", "Mia")
 THINGS = ("apples", "books", "coins", "keys", "pens", "shells")

@@ -1,4 +1,4 @@
-"""What synthetic sources share: rows without an end, each a function of (seed, row)."""
+"""Base of the synthetic sources: any number of rows, each a function of (seed, row)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class SyntheticSource(ABC):
 
     name: str
     version: ClassVar[int]
-    """Part of the provenance: raise it with any change of a pixel or a word."""
+    """Part of the provenance: increase it with every change of a pixel or a word."""
 
     def __init__(self, rows: int, *, seed: int = 0) -> None:
         self._rows, self.seed = rows, seed
@@ -35,7 +35,7 @@ class SyntheticSource(ABC):
         }
 
     def count(self) -> int:
-        """Rows asked for."""
+        """Number of rows requested."""
         return self._rows
 
     def rows(self, start: int, stop: int) -> Iterator[tuple[int, Sample | RejectedRow]]:

@@ -94,13 +94,13 @@ def test_placeholders_become_parts_and_nothing_else_does() -> None:
         ([message("user", "a"), message("assistant", " \n")], "message 1: no assistant text"),
         (
             [message("user", "a"), message("assistant", IMAGE, "b")],
-            "assistant messages hold no images",
+            "assistant messages .* images",
         ),
         (
             [message("user", {"type": "text", "text": None}), message("assistant", "b")],
             "text is not a string",
         ),
-        ([message("user", "\ud800"), message("assistant", "b")], "half a surrogate pair"),
+        ([message("user", "\ud800"), message("assistant", "b")], "surrogate"),
     ],
 )
 def test_illegal_conversations(messages: list[dict[str, Any]], reason: str) -> None:
@@ -115,7 +115,7 @@ def test_legal_conversations() -> None:
 
 def test_images_must_be_there_and_decode() -> None:
     check(from_turns([("a", "b")], [png()], source="", meta={}))
-    with pytest.raises(RejectedRow, match="places 1 images, the row holds 2"):
+    with pytest.raises(RejectedRow, match=r"1 image parts .* 2 images"):
         check(
             from_turns(
                 [("<image>", "b")], [png(), png()], source="", meta={}, placeholder="<image>"

@@ -1,10 +1,10 @@
-"""A Hugging Face hub on loopback: the endpoints that `datasets` and `huggingface_hub` ask.
+"""A Hugging Face hub on loopback: the endpoints that `datasets` and `huggingface_hub` use.
 
-Faults are asked for in the constructor: `fail_every=3` fails every third range request, half of
-them with status 503 and half by cutting the connection in the middle of the body; `die_after=n`
-closes the server for good after n range requests; `ignore_ranges` answers them with the whole
-file. Repositories named in `gated` are refused; `older` are earlier contents of repositories, to
-be had by their commits alone. It counts what it serves.
+The constructor sets the faults: `fail_every=3` fails every third range request, half of them with
+status 503 and half by closing the connection in the middle of the body; `die_after=n` closes the
+server for good after n range requests; `ignore_ranges` answers them with the whole file. Requests
+for repositories in `gated` are refused; `older` are earlier contents of repositories, available by
+their commits only. `served` counts requests and bytes.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def commit_of(files: Repository) -> str:
 
 @dataclass
 class Served:
-    """What a hub has served. `ranges` are (path, start, stop) of the range requests answered."""
+    """What a hub has served. `ranges` has (path, start, stop) of every range request answered."""
 
     bytes: int = 0
     requests: int = 0
@@ -45,7 +45,7 @@ class Served:
 
 
 class Hub(socketserver.ThreadingTCPServer):
-    """A context manager. `url` goes to HF_ENDPOINT."""
+    """A context manager. `url` is for HF_ENDPOINT."""
 
     allow_reuse_address = True
     daemon_threads = True
@@ -89,13 +89,13 @@ class Hub(socketserver.ThreadingTCPServer):
         self._thread.join()
 
     def die(self) -> None:
-        """Stop listening: new connections are refused, open ones get no more answers."""
+        """Stop listening: new connections are refused, open ones get no more responses."""
         self.dead = True
         self.shutdown()
         self.server_close()
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Clients that hang up are part of the tests."""
+        """Silence: clients that close connections are part of the tests."""
 
 
 class _Handler(BaseHTTPRequestHandler):

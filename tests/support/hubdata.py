@@ -1,5 +1,5 @@
-"""Repositories for `tests.support.hub`: FineVision's and SmolTalk's layout, from real data or made
-up."""
+"""Repositories for `tests.support.hub` in the layouts of FineVision and SmolTalk, of real or
+made-up data."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ RATINGS = ("relevance", "image_correspondence", "visual_dependency", "formatting
 
 
 def shared(name: str) -> Path:
-    """A folder of the shared data, or a skipped test."""
+    """A folder of the shared data; skips the test if it is missing."""
     if not (SHARED / name).is_dir():
         pytest.skip(f"{SHARED / name} is absent: the same code runs on made-up rows elsewhere")
     return SHARED / name
@@ -61,7 +61,7 @@ def chart_rows(count: int | None = None) -> list[dict[str, Any]]:
 
 
 def made_up_rows(count: int) -> list[dict[str, Any]]:
-    """Small rows in FineVision's columns: no image, one, two; one to three turns."""
+    """Small rows in FineVision's columns, with zero to two images and one to three turns."""
     rows = []
     for number in range(count):
         images = [
@@ -85,7 +85,7 @@ def made_up_rows(count: int) -> list[dict[str, Any]]:
 
 
 def finevision_table(rows: Sequence[Mapping[str, Any]], *, reverse: bool = False) -> pa.Table:
-    """A table with FineVision's types; `reverse` turns the order of the columns around."""
+    """A table with FineVision's types; `reverse` reverses the order of the columns."""
     types = {"images": IMAGES, "texts": TEXTS, "source": pa.string()}
     names = list(rows[0])
     for name in names:
@@ -112,7 +112,8 @@ def card(configs: Mapping[str, Mapping[str, str]], licence: str) -> bytes:
 def finevision_repository(
     subsets: Mapping[str, Sequence[Mapping[str, Any]]], *, group: int = 25
 ) -> dict[str, bytes]:
-    """Two files a subset, several row groups each, columns in another order in the second."""
+    """Two files per subset, several row groups each; the second has the columns in reverse
+    order."""
     files = {}
     for name, rows in subsets.items():
         cut = len(rows) * 3 // 5
@@ -125,7 +126,7 @@ def finevision_repository(
 
 
 def chats(count: int) -> list[dict[str, Any]]:
-    """The real chats, or made-up ones where they are absent."""
+    """The real conversations, or made-up ones if they are missing."""
     file = SHARED / "chat" / "chat.jsonl"
     if file.exists():
         return records(file, count)

@@ -1,4 +1,4 @@
-"""A source for tests of the conversion: small rows, some of them bad, and a log of what is read."""
+"""A source for tests of the conversion: small rows, some of them invalid, and a log of reads."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ocrdata.sample import Sample, from_turns
 
 
 def square(colour: str, size: tuple[int, int] = (40, 30)) -> bytes:
-    """A PNG of one colour. Here too, because worker processes should not load torch for it."""
+    """A PNG of one colour, without torch: worker processes import this file."""
     buffer = io.BytesIO()
     Image.new("RGB", size, colour).save(buffer, "PNG")
     return buffer.getvalue()
@@ -26,8 +26,8 @@ RED = square("red")
 
 @dataclass
 class Numbered:
-    """`total` rows; those in `bad` are rejected, in one of several ways; reading `breaks_at` is an
-    error of the source. Each start of reading is appended to `log`, where one is given."""
+    """`total` rows; those in `bad` are rejected, in one of four ways; reading row `breaks_at`
+    raises SourceError. If `log` is given, the range of every call of `rows` is appended to it."""
 
     total: int
     bad: frozenset[int] = frozenset()
@@ -71,6 +71,6 @@ class Numbered:
 
 
 def reads(log: Path) -> list[tuple[int, int]]:
-    """The stretches that were read, in order."""
+    """The ranges that were read, sorted."""
     lines = log.read_text().splitlines() if log.exists() else []
     return sorted((int(line.split()[0]), int(line.split()[1])) for line in lines)

@@ -1,4 +1,4 @@
-"""Small images made by hand."""
+"""Parts of small images: EXIF and PNG chunks."""
 
 from __future__ import annotations
 

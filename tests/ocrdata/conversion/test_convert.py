@@ -44,7 +44,7 @@ def test_every_row_is_a_sample_or_a_reject(options: ConversionOptions, source: N
     lines = (options.out / "set.rejects.jsonl").read_text().splitlines()
     assert [json.loads(line)["row"] for line in lines] == sorted(BAD)
     assert [json.loads(line)["reason"][:20] for line in lines] == [
-        "message 1: half a su", "image 0: not an imag", "message 1: no assist", "row 24 is bad",
+        "message 1: lone surr", "image 0: not an imag", "message 1: no assist", "row 24 is bad",
     ]  # fmt: skip
     assert manifest == read_manifest(options.out / "set.json")
     assert manifest.rejects["rows"] == 4 and manifest.rejects["reasons"]["row N is bad"] == 1

@@ -46,7 +46,7 @@ def save(image: Image.Image, name: str, exif: Image.Exif | None = None) -> bytes
 
 
 def oracle(data: bytes) -> np.ndarray:
-    """The one way to pixels, in Pillow's own words."""
+    """The same rules by Pillow's own functions."""
     with Image.open(io.BytesIO(data)) as image:
         image = ImageOps.exif_transpose(image)
         if image.has_transparency_data:
@@ -104,7 +104,7 @@ def test_png_with_exif_after_its_pixels() -> None:
     assert np.array_equal(decode_rgb(data), np.rot90(np.asarray(picture()), -1))
 
 
-def test_exif_that_cannot_be_read_turns_nothing() -> None:
+def test_unreadable_exif_does_not_rotate() -> None:
     plain = save(picture(), "png")
     data = plain[:33] + png_chunk(b"eXIf", b"MM\0*\xff\xff") + plain[33:]
     assert read_header(data) == ImageInfo("png", 37, 21)
@@ -180,7 +180,7 @@ def test_first_frame_of_an_animation() -> None:
 
 
 @pytest.mark.parametrize("name", SAVE_AS)
-def test_a_cut_image_is_an_error_or_whole(name: str) -> None:
+def test_a_truncated_image_is_an_error_or_complete(name: str) -> None:
     data = save(picture(64, 48), name)
     whole = decode_rgb(data)
     errors = 0
@@ -189,7 +189,7 @@ def test_a_cut_image_is_an_error_or_whole(name: str) -> None:
             pixels = decode_rgb(data[:cut])
         except ImageError:
             errors += 1
-        else:  # only what follows the pixels may be missing
+        else:  # only bytes after the pixels may be missing
             assert np.array_equal(pixels, whole), cut
     assert errors >= 0.9 * min(150, len(data))
 
@@ -213,7 +213,7 @@ def test_flipped_bits_are_pixels_or_an_image_error(name: str, flips: list[int]) 
         data[flip // 8 % len(data)] ^= 1 << flip % 8
     try:
         with warnings.catch_warnings():
-            # Pillow tells of metadata it cannot read; only its verdict on size must not leak.
+            # Pillow may warn about metadata it cannot read, but never about the image's size.
             warnings.simplefilter("ignore", UserWarning)
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             pixels = decode_rgb(bytes(data), max_pixels=10_000)
@@ -233,7 +233,7 @@ def test_unknown_bytes_are_named() -> None:
         decode_rgb(b"")
 
 
-def test_too_large_is_refused_before_decoding() -> None:
+def test_a_too_large_image_is_refused_before_decoding() -> None:
     with pytest.raises(ImageError, match=r"37 x 21 pixels is larger than the 776 pixels"):
         decode_rgb(save(picture(), "png"), max_pixels=776)
     assert decode_rgb(save(picture(), "png"), max_pixels=777).shape == (21, 37, 3)
@@ -271,8 +271,8 @@ def test_max_pixels_out_of_range(limit: int) -> None:
         decode_rgb(save(picture(), "png"), max_pixels=limit)
 
 
-def test_what_is_converted_does_not_depend_on_the_quick_decoder() -> None:
-    """A wrong checksum inside the compressed pixels: Pillow refuses it, the other passes it."""
+def test_the_check_at_conversion_does_not_depend_on_the_fast_decoder() -> None:
+    """A wrong checksum inside the compressed pixels: Pillow refuses it, the fast one accepts it."""
     rows = b"".join(b"\0" + bytes(range(3 * 8)) for _ in range(8))
     whole = bytearray(zlib.compress(rows))
     whole[-1] ^= 1
@@ -287,7 +287,7 @@ def test_what_is_converted_does_not_depend_on_the_quick_decoder() -> None:
 
 
 def many_scans(*, progressive: bool, extra: int, side: int = 2000) -> bytes:
-    """A JPEG with its last scan `extra` times more."""
+    """A JPEG with its last scan repeated `extra` times."""
     buffer = io.BytesIO()
     Image.new("L", (side, side), 200).save(buffer, "JPEG", progressive=progressive)
     data = buffer.getvalue()
@@ -299,9 +299,7 @@ def test_a_jpeg_of_many_scans() -> None:
     for progressive in (True, False):
         whole = many_scans(progressive=progressive, extra=5000)
         for read in (read_header, decode_rgb):
-            with pytest.raises(
-                ImageError, match=r"jpg image has 5,0\d\d scans, 100 at most are dec"
-            ):
+            with pytest.raises(ImageError, match=r"jpg image has 5,0\d\d scans, .*\b100\b"):
                 read(whole)
     assert decode_rgb(many_scans(progressive=True, extra=90)).shape == (2000, 2000, 3)
 

@@ -13,7 +13,7 @@ from ocrdata.images.letterbox import letterbox_geometry, shrink_to_fit
 
 @given(st.integers(1, 3000), st.integers(1, 3000), st.integers(1, 64))
 @settings(max_examples=500, deadline=None)
-def test_geometry_is_that_of_pillow(width: int, height: int, size: int) -> None:
+def test_geometry_equals_pillows_contain(width: int, height: int, size: int) -> None:
     box = letterbox_geometry(width, height, size)
     scaled = ImageOps.contain(
         Image.new("1", (width, height)), (size, size), Image.Resampling.NEAREST
@@ -22,7 +22,7 @@ def test_geometry_is_that_of_pillow(width: int, height: int, size: int) -> None:
     assert (box.left, box.top) == (round((size - box.width) / 2), round((size - box.height) / 2))
 
 
-def test_geometry_equals_pad() -> None:
+def test_geometry_equals_pillows_pad() -> None:
     for width, height in ((5, 3), (3, 5), (4, 4), (7, 6), (1, 64), (64, 1)):
         white = Image.new("L", (width, height), 255)
         padded = np.asarray(ImageOps.pad(white, (33, 33), color=0))
@@ -32,8 +32,8 @@ def test_geometry_equals_pad() -> None:
         assert np.array_equal(ours, padded)
 
 
-def test_geometry_of_nothing() -> None:
-    with pytest.raises(ValueError, match="no letterbox of 0 x 5"):
+def test_an_empty_image_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"0 x 5 px .* 8 px"):
         letterbox_geometry(0, 5, 8)
 
 

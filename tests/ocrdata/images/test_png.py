@@ -1,4 +1,4 @@
-"""The quick way to a PNG's pixels: Pillow's are the oracle, and it says no to all it must."""
+"""The fast PNG decoder: Pillow is the oracle, and decodes every PNG that is not plain."""
 
 import io
 import struct
@@ -45,7 +45,7 @@ def make(
 
 
 def by_pillow(data: bytes) -> np.ndarray | str:
-    """What `decode_rgb` gives without the second decoder: pixels, or the words of its error."""
+    """What `decode_rgb` returns without the second decoder: pixels, or its error's message."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(png, "_decode", None)
         return decoded(data)
@@ -76,7 +76,7 @@ def filtered(draw: st.DrawFn) -> tuple[bytes, int, int, int]:
 @needs_decoder
 @given(filtered())
 @settings(max_examples=300, deadline=None)
-def test_every_filter_and_both_kinds_equal_pillow(found: tuple[bytes, int, int, int]) -> None:
+def test_every_row_filter_of_rgb_and_rgba_equals_pillow(found: tuple[bytes, int, int, int]) -> None:
     rows, width, height, colour = found
     data = make(width, height, header=(8, colour, 0, 0, 0), rows=rows)
     pixels = png.decode_plain(data)
@@ -91,7 +91,7 @@ def test_every_filter_and_both_kinds_equal_pillow(found: tuple[bytes, int, int, 
 @needs_decoder
 @given(filtered(), st.lists(st.integers(0, 1 << 20), min_size=1, max_size=3), st.integers(0, 60))
 @settings(max_examples=500, deadline=None)
-def test_what_is_damaged_ends_as_it_does_with_pillow(
+def test_damaged_files_give_what_pillow_gives(
     found: tuple[bytes, int, int, int], flips: list[int], cut: int
 ) -> None:
     rows, width, height, colour = found
@@ -100,7 +100,7 @@ def test_what_is_damaged_ends_as_it_does_with_pillow(
         data[8 + flip // 8 % (len(data) - 8)] ^= 1 << flip % 8
     damaged = bytes(data[: len(data) - cut])
     if int.from_bytes(damaged[16:20]) * int.from_bytes(damaged[20:24]) > 1_000_000:
-        return  # its size was hit: megabytes of black
+        return  # the flip changed its size: megabytes of black
     quick, pillow = decoded(damaged), by_pillow(damaged)
     if isinstance(quick, str) or isinstance(pillow, str):
         assert quick == pillow
@@ -109,7 +109,7 @@ def test_what_is_damaged_ends_as_it_does_with_pillow(
 
 
 @needs_decoder
-def test_real_charts_take_the_quick_way_and_equal_pillow() -> None:
+def test_real_charts_take_the_fast_decoder_and_equal_pillow() -> None:
     files = sorted((DATA / "charts" / "images").glob("*"))[::5]
     if not files:
         pytest.skip(f"no real charts at {DATA}")
@@ -131,7 +131,7 @@ def test_alpha_is_composited_by_the_same_rule() -> None:
 
 
 @needs_decoder
-def test_metadata_that_changes_no_pixel_may_stand_before_them() -> None:
+def test_metadata_that_changes_no_pixel_may_precede_the_pixels() -> None:
     text = png_chunk(b"tEXt", b"Title\0a chart") + png_chunk(b"gAMA", struct.pack(">I", 45455))
     rows = bytes(range(4 * 16))
     data = make(
@@ -183,7 +183,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("what", OTHERS)
-def test_all_others_are_left_to_pillow(what: str) -> None:
+def test_every_other_png_is_left_to_pillow(what: str) -> None:
     data = OTHERS[what]
     assert png.decode_plain(data) is None
     if what != "no PNG":

@@ -19,7 +19,7 @@ from ocrdata.sources.charts import (
 
 
 @pytest.mark.parametrize("row", range(30))
-def test_rows_are_legal_and_answers_follow_from_what_is_drawn(row: int) -> None:
+def test_rows_are_valid_and_answers_follow_from_the_drawing(row: int) -> None:
     sample = make_sample(1, row)
     check(sample)
     info = read_header(sample.images[0])
@@ -44,7 +44,7 @@ def test_rows_are_legal_and_answers_follow_from_what_is_drawn(row: int) -> None:
     assert found["compare"][1] == ("yes" if by_label[left] > by_label[right] else "no")
 
 
-def test_the_answer_about_colour_is_in_the_picture() -> None:
+def test_the_colour_in_the_answer_is_in_the_image() -> None:
     for row in range(20):
         chart = make_chart(random.Random(row))
         pixels = decode_rgb(draw(chart)).reshape(-1, 3)
@@ -55,7 +55,7 @@ def test_the_answer_about_colour_is_in_the_picture() -> None:
             assert max(painted, key=lambda name: painted[name]) == chart.largest.colour
 
 
-def test_values_of_one_chart_differ_and_nothing_leaves_the_picture() -> None:
+def test_values_of_a_chart_differ_and_nothing_is_cut_off_at_the_edges() -> None:
     for row in range(50):
         chart = make_chart(random.Random(row))
         assert len({item.value for item in chart.items}) == len(chart.items)
@@ -64,7 +64,7 @@ def test_values_of_one_chart_differ_and_nothing_leaves_the_picture() -> None:
         assert (edge == 255).all(), chart
 
 
-def test_answers_are_even_so_that_a_blind_model_cannot_guess() -> None:
+def test_answers_are_uniform_so_that_a_blind_model_cannot_guess() -> None:
     answers: dict[str, Counter[str]] = {kind: Counter() for kind in KINDS}
     rows = 600
     for row in range(rows):

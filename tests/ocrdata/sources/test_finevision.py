@@ -20,7 +20,7 @@ def row(**values: Any) -> dict[str, Any]:
     return {**base, "source": "chartqa", **values}
 
 
-def test_all_turns_all_images_and_what_else_the_row_had() -> None:
+def test_all_turns_images_and_other_columns_are_kept() -> None:
     images = [{"bytes": IMAGE, "path": None}, {"bytes": b"2", "path": "b.png"}]
     texts = [{"user": "one <image>", "assistant": "1"}, {"user": "two", "assistant": "2"}]
     ratings = {"relevance_ratings": [5, None], "relevance_min": 5, "formatting_ratings": None}

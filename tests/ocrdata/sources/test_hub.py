@@ -1,5 +1,5 @@
-"""The hub through its real clients, each test in a process of its own: endpoint and cache are
-fixed when they are imported."""
+"""Data sets on the hub through its real clients, each test in a process of its own: they fix
+endpoint and cache when they are imported."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def ask(home: Path, endpoint: str, calls: list[list[Any]], **env: str) -> list[s
     return answers
 
 
-def test_what_is_not_there_is_told_in_one_line(tmp_path: Path) -> None:
+def test_missing_repositories_configs_and_splits_are_one_line_errors(tmp_path: Path) -> None:
     files = {"README.md": card({"default": {"train": "a.csv"}}, "mit"), "a.csv": b"a\n1\n"}
     two = {
         "README.md": card({n: {"train": f"{n}.parquet"} for n in "ab"}, "mit"),
@@ -69,13 +69,13 @@ def test_what_is_not_there_is_told_in_one_line(tmp_path: Path) -> None:
             f"SourceError: {FINEVISION} has no revision v9 ": ["resolve_commit", FINEVISION, "v9"],
             "SourceError: some/none: no such data set": ["resolve_commit", "some/none", "main"],
             "SourceError: some/gated is gated: ask": ["resolve_commit", "some/gated", "main"],
-            f"UsageError: {FINEVISION} has no subset 'chartsqa'; near names: chartqa": [
+            f"UsageError: {FINEVISION} has no subset 'chartsqa'; similar names: chartqa": [
                 "resolve", FINEVISION, "chartsqa", "train", commit,
             ],
             f"UsageError: {FINEVISION} has no subset 'zzz'; it has chart2text(cauldron), ": [
                 "resolve", FINEVISION, "zzz", "train", commit,
             ],
-            "UsageError: some/two: say which of its configs: a, b": [
+            "UsageError: some/two: choose one of its configs: a, b": [
                 "resolve", "some/two", None, "train", b,
             ],
             f"UsageError: {FINEVISION} has no split 'test' in config 'chartqa'; it has train": [
@@ -104,7 +104,7 @@ def test_a_subset_with_parentheses_and_its_licence(tmp_path: Path) -> None:
     assert "hf_secret" not in answer
 
 
-def test_no_licence_is_said_to_be_unknown(tmp_path: Path) -> None:
+def test_a_missing_licence_is_unknown(tmp_path: Path) -> None:
     import pyarrow as pa
 
     data = parquet(pa.table({"messages": [None]}), 1)
@@ -125,10 +125,9 @@ def test_ranges_are_exact_or_an_error(tmp_path: Path) -> None:
     assert served == [("x.bin", 0, 256 << 10), ("x.bin", 0, 600_000)]
     with Hub({"some/files": files}, ignore_ranges=True) as hub:
         [whole] = ask(tmp_path / "b", hub.url, [[*call, 10]])
-    assert whole == (
-        "SourceError: some/files: x.bin: the server answers bytes 0-262143 of 1024000 with "
-        "status 200 and range ''"
-    )
+    assert whole.startswith("SourceError: some/files: x.bin: ")
+    for fact in ("bytes 0-262143 of 1024000", "status 200", "range ''"):
+        assert fact in whole
 
 
 def test_a_hub_that_is_switched_off_or_refuses_connections(tmp_path: Path) -> None:
@@ -147,7 +146,7 @@ def test_a_hub_that_is_switched_off_or_refuses_connections(tmp_path: Path) -> No
 
 
 @pytest.mark.torture  # half a minute of waiting
-def test_a_hub_that_never_answers_is_told_within_a_minute(tmp_path: Path) -> None:
+def test_a_hub_that_never_answers_is_reported_within_a_minute(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
         began = time.monotonic()

@@ -1,6 +1,6 @@
-"""Sources on the hub: pinned at a commit, kept there, and asking nothing before rows are needed.
+"""Sources on the hub: pinned to a commit, and no request before rows are needed.
 
-Endpoint and cache are fixed when the hub's clients are imported, hence one process for what asks.
+The hub's clients fix endpoint and cache when they are imported; hence a process for what asks.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ RECORDED = {
 
 @pytest.mark.parametrize("repository", ["chartqa", "a/b/c", "/b", "a/"])
 def test_a_repository_is_owner_and_name(repository: str) -> None:
-    with pytest.raises(UsageError, match="written as OWNER/NAME"):
+    with pytest.raises(UsageError, match=f"{repository!r}.*OWNER/NAME"):
         Request(repository, None, "train")
 
 
-def test_a_request_knows_its_own_answer() -> None:
+def test_a_request_matches_only_its_own_provenance() -> None:
     request = Request("a/b", "c", "train", "main")
     answer = {"repository": "a/b", "config": "c", "split": "train", "revision": "main"}
-    assert request.is_that_of({**answer, "commit": "1" * 40})
-    assert Request("a/b", "c", "train", "1" * 40).is_that_of({**answer, "commit": "1" * 40})
+    assert request.matches({**answer, "commit": "1" * 40})
+    assert Request("a/b", "c", "train", "1" * 40).matches({**answer, "commit": "1" * 40})
     for name in answer:
-        assert not request.is_that_of({**answer, name: "other", "commit": "1" * 40})
-    assert not request.is_that_of({})
+        assert not request.matches({**answer, name: "other", "commit": "1" * 40})
+    assert not request.matches({})
 
 
 @pytest.mark.parametrize("revision", ["main", "1" * 40])
-def test_what_was_recorded_is_kept_and_the_hub_is_not_asked(revision: str) -> None:
+def test_a_recorded_commit_is_kept_without_asking_the_hub(revision: str) -> None:
     others = {"rows": 12, "shard_samples": 1024}  # of the conversion, not of the source
     request = Request(SMOLTALK, None, "train", revision)
     source = HubSource("chats", request, ChatRow("x"), recorded={**RECORDED, **others})
@@ -61,7 +61,7 @@ from ocrdata.errors import OcrError, RejectedRow
 from ocrdata.sources.hub_source import HubSource, Request
 from ocrdata.sources.smoltalk import ChatRow
 
-def told(source):
+def read(source):
     rows = [
         [row, str(got) if isinstance(got, RejectedRow) else got.messages[0]["content"][0]["text"]]
         for row, got in source.rows(5, 9)
@@ -73,7 +73,7 @@ answers = []
 for repository, revision, recorded in json.loads(sys.argv[1]):
     try:
         request = Request(repository, None, "train", revision)
-        answers.append(told(HubSource("x", request, ChatRow("x"), recorded=recorded)))
+        answers.append(read(HubSource("x", request, ChatRow("x"), recorded=recorded)))
     except OcrError as exc:
         answers.append(f"{type(exc).__name__}: {exc}")
 print(json.dumps(answers))
@@ -95,7 +95,7 @@ def ask(home: Path, endpoint: str, calls: list[Any]) -> list[Any]:
 
 
 def chats(texts: list[str]) -> dict[str, bytes]:
-    """A repository of one chat a text; an empty text has no role."""
+    """A repository with one conversation per text; for an empty text its message has no role."""
     kind = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
     rows = [
         [{"role": "user" if text else None, "content": text}, {"role": "assistant", "content": "a"}]
@@ -122,7 +122,7 @@ def test_a_source_stays_at_its_commit(tmp_path: Path) -> None:
             tmp_path,
             hub.url,
             [
-                [SMOLTALK, "main", recorded],  # goes on where it was
+                [SMOLTALK, "main", recorded],  # continues at its commit
                 [SMOLTALK, "main", {}],
                 [SMOLTALK, "main", {**recorded, "split": "test"}],  # another conversion's
                 [SMOLTALK, commit, {}],
@@ -142,7 +142,7 @@ def test_a_source_stays_at_its_commit(tmp_path: Path) -> None:
     assert gone.startswith("SourceError: some/none: no such data set")
 
 
-def test_formats_say_what_they_read() -> None:
+def test_row_formats_name_themselves_and_their_columns() -> None:
     for form, column in ((FineVisionRow("x"), "texts"), (ChatRow("x"), "messages")):
         assert column in form.needed
         assert form.format in ("finevision", "smoltalk")

@@ -71,7 +71,7 @@ def sample_of(folder: Path, record: Any) -> Sample:
         ([user("bare"), ANSWER], [text("bare")], []),
     ],
 )  # fmt: skip
-def test_the_schemas_people_have(
+def test_every_schema_that_is_read(
     folder: Path, record: Any, content: list[Any], images: list[bytes]
 ) -> None:
     sample = sample_of(folder, record)
@@ -80,7 +80,7 @@ def test_the_schemas_people_have(
     assert sample.source == "mine"
 
 
-def test_a_system_message_images_go_to_the_first_question(folder: Path) -> None:
+def test_images_go_to_the_first_question_after_a_system_message(folder: Path) -> None:
     record = {
         "messages": [{"role": "system", "content": "s"}, user("q"), ANSWER],
         "image": "images/red.png",
@@ -90,14 +90,14 @@ def test_a_system_message_images_go_to_the_first_question(folder: Path) -> None:
     assert sample.messages[1]["content"] == [IMAGE, text("q")]
 
 
-def test_everything_else_is_kept_in_meta(folder: Path) -> None:
+def test_other_fields_are_kept_in_meta(folder: Path) -> None:
     record = {"prompt": "q", "answer": "a", "id": 7, "tags": ["x"], "source": "there"}
     sample = sample_of(folder, {**record, "image": "images/red.png"})
     assert sample.source == "there"
     assert sample.meta == {"id": 7, "tags": ["x"], "image": "images/red.png"}
 
 
-def test_the_folder_may_be_the_one_of_the_names_or_the_one_above(folder: Path) -> None:
+def test_the_image_folder_may_be_the_one_in_the_names_or_its_parent(folder: Path) -> None:
     record = {"prompt": "q", "answer": "a", "image": "images/red.png"}
     assert sample_of(folder, record).images == sample_of(folder / "images", record).images == [RED]
 
@@ -105,21 +105,21 @@ def test_the_folder_may_be_the_one_of_the_names_or_the_one_above(folder: Path) -
 @pytest.mark.parametrize(
     ("record", "reason"),
     [
-        (b"{not json", "the line is no JSON: "),
-        (b"\n", "the line is no JSON: "),
-        (b'{"prompt": "q", "answer": "a", "x": NaN}', "the line is no JSON: NaN"),
-        (b'"\xff"', "the line is no JSON: "),
-        (7, "the record is no JSON object"),
+        (b"{not json", "invalid JSON: "),
+        (b"\n", "invalid JSON: "),
+        (b'{"prompt": "q", "answer": "a", "x": NaN}', "invalid JSON: NaN"),
+        (b'"\xff"', "invalid JSON: "),
+        (7, "the record is not a JSON object"),
         ({}, "the record has neither messages, nor texts, nor prompt and answer"),
-        ({"messages": 3}, "messages is no list"),
+        ({"messages": 3}, "messages is not a list"),
         ({"messages": [3]}, "message 0: no role"),
         ({"messages": [{"role": "user"}]}, "message 0: no content"),
-        ({"messages": [user([3])]}, "message 0: a part that is neither text nor image"),
-        ({"messages": [user([{"type": "image", "image": 3}])]}, "message 0: an image part without"),
-        ({"messages": [user([{"type": "audio"}])]}, "message 0: a part that is neither"),
+        ({"messages": [user([3])]}, "message 0: a content part is neither"),
+        ({"messages": [user([{"type": "image", "image": 3}])]}, "message 0: an image part has"),
+        ({"messages": [user([{"type": "audio"}])]}, "message 0: a content part is neither"),
         ({"messages": [ANSWER]}, "roles out of order"),
         ({"messages": [ANSWER], "image": "images/red.png"}, "roles out of order"),
-        ({"texts": 3}, "texts is no list of turns"),
+        ({"texts": 3}, "texts is not a list of turns"),
         ({"texts": [{"user": 3, "assistant": "a"}]}, "turn 0: text is not a string"),
         ({"texts": [{"user": "q"}]}, "message 1: no assistant text"),
         ({"texts": []}, "no turns"),
@@ -128,20 +128,20 @@ def test_the_folder_may_be_the_one_of_the_names_or_the_one_above(folder: Path) -
         ({"prompt": "q", "answer": "a", "image": "no.png"}, "image 0: no.png: no such file"),
         ({"prompt": "q", "answer": "a", "image": "images"}, "image 0: images: not a regular file"),
         ({"prompt": "q", "answer": "a", "image": "x" * 300}, f"image 0: {'x' * 80}: no such file"),
-        ({"prompt": "q", "answer": "a", "image": "a\0.png"}, "image 0: 'a\\x00.png': no file can"),
-        ({"prompt": "q", "answer": "a", "image": "\ud800"}, "image 0: '\\ud800': no file can"),
+        ({"prompt": "q", "answer": "a", "image": "a\0.png"}, "image 0: 'a\\x00.png': invalid file"),
+        ({"prompt": "q", "answer": "a", "image": "\ud800"}, "image 0: '\\ud800': invalid file"),
         ({"prompt": "q", "answer": "a", "image": "/etc/hosts"}, "image 0: /etc/hosts is outside"),
         ({"prompt": "q", "answer": "a", "image": "../x.png"}, "image 0: ../x.png is outside"),
         ({"prompt": "q", "answer": "a", "image": "http://h/x.png"}, "image 0: http://h/x.png is a"),
-        ({"prompt": "q", "answer": "a", "image": "data:image/png,xx"}, "image 0: a data URL that"),
-        ({"prompt": "q", "answer": "a", "image": "data:;base64,?"}, "image 0: a data URL that"),
+        ({"prompt": "q", "answer": "a", "image": "data:image/png,xx"}, "image 0: invalid data URL"),
+        ({"prompt": "q", "answer": "a", "image": "data:;base64,?"}, "image 0: invalid data URL"),
         ({"prompt": "<image><image>", "answer": "a", "image": "images/red.png"},
-         "the text places 2 images, the row holds 1"),
+         "2 image parts in the messages, but 1 images"),
         ({"messages": [user("<image>"), ANSWER], "images": ["images/red.png"] * 2},
-         "the text places 1 images, the row holds 2"),
+         "1 image parts in the messages, but 2 images"),
         ({"messages": [user("<image><image>"), ANSWER], "image": "images/red.png"},
-         "the text places 2 images, the row holds 1"),
-        ({"messages": [user([IMAGE]), ANSWER]}, "the text places 1 images, the row holds 0"),
+         "2 image parts in the messages, but 1 images"),
+        ({"messages": [user([IMAGE]), ANSWER]}, "1 image parts in the messages, but 0 images"),
     ],
 )  # fmt: skip
 def test_rejected_rows(folder: Path, record: Any, reason: str) -> None:
@@ -151,7 +151,7 @@ def test_rejected_rows(folder: Path, record: Any, reason: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_line_that_is_no_json_rejects_its_row_alone(folder: Path) -> None:
+def test_a_line_of_invalid_json_rejects_only_its_row(folder: Path) -> None:
     path = folder / "rows.jsonl"
     path.write_text('{"prompt": "q", "answer": "a"}\n{broken\n\n{"prompt": "r", "answer": "b"}\n')
     source = JsonlSource(path, None)
@@ -163,7 +163,7 @@ def test_a_line_that_is_no_json_rejects_its_row_alone(folder: Path) -> None:
     assert source.size(0, 4) > source.size(0, 2) > 2_000
 
 
-def test_what_is_not_there(folder: Path) -> None:
+def test_a_missing_file_or_folder(folder: Path) -> None:
     with pytest.raises(UsageError, match=r"none\.jsonl: no such file"):
         JsonlSource(folder / "none.jsonl", None)
     path = folder / "rows.jsonl"
@@ -172,13 +172,13 @@ def test_what_is_not_there(folder: Path) -> None:
         JsonlSource(path, folder / "nowhere")
 
 
-def test_an_image_that_cannot_be_read_is_not_a_rejected_row(folder: Path) -> None:
+def test_an_unreadable_image_is_an_error_and_not_a_rejected_row(folder: Path) -> None:
     (folder / "loop.png").symlink_to("loop.png")
     with pytest.raises(SourceError, match=r"loop\.png: Too many levels"):
         sample_of(folder, {"prompt": "q", "answer": "a", "image": "loop.png"})
 
 
-def test_images_are_part_of_what_the_rows_depend_on(tmp_path: Path) -> None:
+def test_images_are_part_of_the_provenance(tmp_path: Path) -> None:
     file = tmp_path / "rows.jsonl"
     record = {"texts": [{"user": "a", "assistant": "b"}], "image": "a.png"}
     file.write_text(json.dumps(record) + "\n[]\nno JSON\n")

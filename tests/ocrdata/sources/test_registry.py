@@ -36,20 +36,22 @@ def test_shards_are_named_after_their_data_set(words: tuple[str, ...], name: str
     [((), SYNTHETIC_ROWS), (("--limit", "5"), 5), (("--start", "7", "--limit", "5"), 12),
      (("--stop", "9"), 9)],
 )  # fmt: skip
-def test_synthetic_rows_are_as_many_as_are_asked_for(words: tuple[str, ...], rows: int) -> None:
+def test_the_number_of_synthetic_rows_is_the_number_requested(
+    words: tuple[str, ...], rows: int
+) -> None:
     source = REGISTRY["charts"].make(values("charts", *words, "--seed", "3"), {})
     assert isinstance(source, ChartsSource)
     assert (source.count(), source.provenance["seed"]) == (rows, 3)
 
 
-def test_a_file_of_ones_own(tmp_path: Path) -> None:
+def test_a_jsonl_file(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text('{"prompt": "a", "answer": "b"}\n')
     source = REGISTRY["jsonl"].make(values("jsonl", "--path", str(tmp_path / "a.jsonl")), {})
     assert isinstance(source, JsonlSource)
     assert source.count() == 1
 
 
-def test_the_command_in_a_manifest_has_no_folder_and_no_default() -> None:
+def test_the_command_in_a_manifest_has_no_folders_and_no_default_values() -> None:
     words = ("jsonl", "--path", "/a/b.jsonl", "--images", "/a/pictures", "--out", "/o", "--workers",
              "3", "--start", "0", "--stop", "4", "--compress", "zstd")  # fmt: skip
     assert command(values(*words)) == (

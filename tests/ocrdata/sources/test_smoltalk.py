@@ -39,6 +39,6 @@ def test_rejected_rows(messages: Any, reason: str) -> None:
         check(ChatRow("smoltalk")({"messages": messages}))
 
 
-def test_names_tell_config_and_split() -> None:
+def test_names_contain_config_and_split() -> None:
     assert default_name(None, "train") == "smoltalk-train"
     assert default_name("all", "test") == "smoltalk-all-test"

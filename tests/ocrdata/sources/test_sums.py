@@ -5,14 +5,14 @@ from ocrdata.sample import check
 from ocrdata.sources.sums import TEMPLATES, make_sample, make_turn
 
 
-def test_rows_are_legal() -> None:
+def test_rows_are_valid() -> None:
     for row in range(20):
         sample = make_sample(3, row)
         check(sample)
         assert 1 <= sample.turns <= 3
 
 
-def test_answers_are_right() -> None:
+def test_answers_are_correct() -> None:
     pick = random.Random(0)
     seen = set()
     for _ in range(500):
