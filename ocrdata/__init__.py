@@ -1,7 +1,7 @@
-"""Shards of conversations with images: written once, read exactly, sliced, ordered and mixed.
+"""Shards of conversations with images: converted, read with verification, sliced, mixed, planned.
 
-The data side of the toolkit. It never imports `ocrtrain`, and nothing in it needs torch. The names
-below load the reader on first use, so that `import ocrdata.errors` stays light.
+The data side of the toolkit: it never imports `ocrtrain` and does not need torch. The names below
+import the reader on first use, so that `import ocrdata.errors` stays fast.
 """
 
 from __future__ import annotations

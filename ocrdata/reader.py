@@ -1,4 +1,4 @@
-"""`from ocrdata.reader import open_shards`: the reader by the name it is documented under."""
+"""The documented import path of the reader: `from ocrdata.reader import open_shards`."""
 
 from ocrdata.reading.view import SampleRef, Shards, open_shards
 

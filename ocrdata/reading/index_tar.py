@@ -1,9 +1,8 @@
-"""From a tar to its index: one strict pass over any tar, ours or anybody's WebDataset, plain or
-compressed.
+"""Indexes a tar in one strict pass: ours or any WebDataset tar, plain or compressed.
 
-Members of one sample are adjacent and share the part of their name before the first dot of the
-file name. Directories, hidden files and names without a dot belong to no sample. What makes a tar
-unfit (damage, a name twice, a sample in two places, links) is a ShardError.
+The members of a sample are adjacent, and their names are equal up to the first dot of the file
+name. Directories, hidden files and names without a dot belong to no sample. A corrupted tar, a
+duplicate name, a sample in two places or a link raises ShardError.
 """
 
 from __future__ import annotations
@@ -30,51 +29,51 @@ CHUNK = 1 << 20
 
 
 class HashingReader:
-    """Reads a file forward only, once, with the digest of all that went by."""
+    """Reads a file once, forward only, and computes the digest of the whole file on the way."""
 
     def __init__(self, file: File) -> None:
         self.file = file
-        self._start, self._window = 0, b""
+        self._start, self._buffer = 0, b""
         self._hasher = xxhash.xxh3_128()
 
     def read(self, offset: int, size: int) -> bytes:
-        """`size` bytes at `offset`, which never lies before that of an earlier read."""
+        """`size` bytes at `offset`, which must not be before the offset of an earlier read."""
         at = offset - self._start
-        if at + size > len(self._window):
+        if at + size > len(self._buffer):
             self._advance(offset, size)
             at = offset - self._start
-        return self._window[at : at + size]
+        return self._buffer[at : at + size]
 
     def _advance(self, offset: int, size: int) -> None:
-        while (end := self._start + len(self._window)) < offset:
+        while (end := self._start + len(self._buffer)) < offset:
             self._load(end, 1)
         self._load(offset, size)
 
     def _load(self, start: int, size: int) -> None:
-        """Move the window to `start`, in it or at its end, with at least `size` bytes from there;
-        the window is as it was where the file does not hold them."""
-        end = self._start + len(self._window)
+        """Make the buffer begin at `start`, which is inside it or at its end, and hold at least
+        `size` bytes. The buffer is unchanged if the read fails."""
+        end = self._start + len(self._buffer)
         keep = end - start
         fresh = self.file.read(end, max(size - keep, min(CHUNK, self.file.size - end)))
         self._hasher.update(fresh)
-        self._window = self._window[len(self._window) - keep :] + fresh if keep else fresh
+        self._buffer = self._buffer[len(self._buffer) - keep :] + fresh if keep else fresh
         self._start = start
 
     def finish(self) -> str:
-        """Read what is left; the digest of the whole file."""
-        while (end := self._start + len(self._window)) < self.file.size:
+        """Read the rest; returns the digest of the whole file."""
+        while (end := self._start + len(self._buffer)) < self.file.size:
             self._load(end, 1)
         return str(self._hasher.hexdigest())
 
 
 class ZstdTarReader:
-    """Reads the tar in a compressed shard; what was read last is kept by the file itself."""
+    """The same interface for the tar inside a compressed shard, which caches frames itself."""
 
     def __init__(self, file: ZstdTar) -> None:
         self.file, self.read = file, file.read
 
     def finish(self) -> str:
-        """The digest of the whole file, as it lies on the disk."""
+        """The digest of the whole file on disk, that is, of its compressed bytes."""
         return digest_of_file(self.file.file)
 
 
@@ -82,7 +81,8 @@ Reader = HashingReader | ZstdTarReader
 
 
 def load_member(reader: Reader, member: TarMember) -> LoadedMember:
-    """Read and digest a member; its bytes are kept where they say something for the index."""
+    """Read a member and its digest. The bytes of a large member are dropped, unless the index needs
+    them (images, JSON)."""
     kind = kind_of(member.name)
     if kind in IMAGE_SUFFIXES or kind == "json" or member.size <= CHUNK:
         data = reader.read(member.offset, member.size)
@@ -93,24 +93,24 @@ def load_member(reader: Reader, member: TarMember) -> LoadedMember:
     return LoadedMember(member, hasher.digest(), b"")
 
 
-def index_tar(path: LocationLike) -> Index:
-    """Read a whole tar and index it. Raises ShardError where it is not sound to its last byte."""
-    file = open_file(path)
+def index_tar(tar: LocationLike) -> Index:
+    """Read a whole tar and index it. Raises ShardError if any part of it is corrupted."""
+    file = open_file(tar)
     table = scan(file) if is_compressed(file.location.name) else None
     reader = HashingReader(file) if table is None else ZstdTarReader(ZstdTar(file, table))
     walker = Walker(file.name, reader.read, reader.file.size)
     builder = IndexBuilder()
     key, loaded = "", list[LoadedMember]()
-    for owner, member in samples(file.name, walker.all()):
-        if owner != key and loaded:
+    for sample_key, member in samples(file.name, walker.all()):
+        if sample_key != key and loaded:
             builder.add(make_row(key, loaded))
             loaded = []
-        key = owner
+        key = sample_key
         loaded.append(load_member(reader, member))
     if loaded:
         builder.add(make_row(key, loaded))
     digest = reader.finish()
-    now = open_file(path)
+    now = open_file(tar)
     if (now.size, now.version) != (file.size, file.version):
         raise ShardError(file.name, "the file changed while it was being indexed")
     return builder.finish(Written(file.size, digest, table.sizes if table else ()))
@@ -120,14 +120,14 @@ _log = logging.getLogger(__name__)
 
 
 def cached_index_path(tar: LocationLike) -> Location:
-    """The cache's name for the index of a tar as it is now."""
+    """Where the cache keeps the index of a tar with its present size and time."""
     return cached_path(tar, SUFFIX)
 
 
 def find_index(tar: LocationLike) -> Location:
-    """The index file of a tar; made now, by reading the tar whole once, where there is none.
+    """The index file of a tar, beside it or in the cache; created by reading the tar if missing.
 
-    Raises ShardError where the tar is not sound, DiskError where no index can be written.
+    Raises ShardError if the tar is corrupted, DiskError if no index can be written.
     """
     beside = index_path(tar)
     if exists(beside):
@@ -145,6 +145,6 @@ def find_index(tar: LocationLike) -> Location:
 def _make_index(tar: LocationLike, index: Location) -> Location:
     with only_one(index.path):
         if not exists(index):
-            _log.warning("%s has no index; reading it whole, once, to make one", tar)
+            _log.warning("%s has no index; reading the whole tar once to create it", tar)
             write_index(index, index_tar(tar))
     return index

@@ -1,9 +1,9 @@
-"""The loader: batches of the plan's steps, made ahead of time, handed over in order.
+"""The loader: prepares the batches of coming steps in threads and returns them in order.
 
-Owner of the workers. They are threads: reading, digests, decompression and the decoding of images
-all release the interpreter's lock, and threads need no copies, no start-up and no shared memory;
-nobody is left behind when a process is killed. (Measured against processes in NOTES.md.) A loader
-holds no state but the next step.
+Threads suffice: reading, digests, decompression and image decoding all release the interpreter
+lock. Unlike processes, threads need no copies, start-up time or shared memory, and none survives a
+killed process (measured against processes in NOTES.md). The only state of a loader is the next
+step.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Generic, TypeVar
 
-Item_ = TypeVar("Item_")
+Item = TypeVar("Item")
 
 
-class Prefetcher(Generic[Item_]):
-    """Iterates `make(start), ..., make(stop - 1)`, each made ahead by one of `workers` threads.
+class Prefetcher(Generic[Item]):
+    """Iterates over `make(start), ..., make(stop - 1)`, computed in advance by `workers` threads.
 
-    With 0 workers everything happens in the caller. `ahead` results at most wait at any time
-    (default: two a worker). An exception of `make` is raised at its own step. `waited` is the
-    time in seconds that the last step spent without its batch. Close it, or use it as a context.
-    Raises ValueError once it is closed before its end.
+    With 0 workers, the caller computes everything. At most `ahead` results are computed in advance
+    (default: two per worker). An exception of `make` is raised at its own step. `waited` is how
+    many seconds the last `next()` took to return. Close it, or use it as a context manager;
+    `next()` after an early close raises ValueError.
     """
 
     def __init__(
         self,
-        make: Callable[[int], Item_],
+        make: Callable[[int], Item],
         start: int,
         *,
         stop: int,
@@ -39,15 +39,15 @@ class Prefetcher(Generic[Item_]):
         self._next, self._stop = start, stop
         self._ahead = ahead or 2 * workers
         self._pool = ThreadPoolExecutor(workers, "loader") if workers else None
-        self._pending: deque[Future[Item_]] = deque()
+        self._pending: deque[Future[Item]] = deque()
         self._submitted = start
         self._closed = False
         self.waited = 0.0
 
-    def __iter__(self) -> Iterator[Item_]:
+    def __iter__(self) -> Iterator[Item]:
         return self
 
-    def __next__(self) -> Item_:
+    def __next__(self) -> Item:
         if self._next >= self._stop:
             self.close()
             raise StopIteration
@@ -58,7 +58,7 @@ class Prefetcher(Generic[Item_]):
             result = self._make(self._next)
         else:
             self._fill(self._pool)
-            result = self._pending[0].result()  # a step that fails is asked for again, and fails
+            result = self._pending[0].result()  # a failed step stays first: next() fails again
             self._pending.popleft()
             self._fill(self._pool)
         self._next += 1
@@ -67,7 +67,7 @@ class Prefetcher(Generic[Item_]):
 
     @property
     def step(self) -> int:
-        """The step whose batch comes next: all the state there is to save."""
+        """The step of the next batch: the only state to save."""
         return self._next
 
     def _fill(self, pool: ThreadPoolExecutor) -> None:
@@ -76,15 +76,15 @@ class Prefetcher(Generic[Item_]):
             self._submitted += 1
 
     def close(self, *, wait: bool = True) -> None:
-        """End the workers; what they have begun is finished and dropped. Twice is no harm."""
+        """Stop the workers. In-flight batches are finished and discarded. Idempotent."""
         self._closed = True
         if self._pool is not None:
             self._pool.shutdown(wait=wait, cancel_futures=True)
             self._pending.clear()
 
-    def __enter__(self) -> Prefetcher[Item_]:
+    def __enter__(self) -> Prefetcher[Item]:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        # Who wants to stop at once does not wait for a batch that is being made.
+        # Ctrl-C must not wait for a batch that is being prepared.
         self.close(wait=kind is None or not issubclass(kind, KeyboardInterrupt))

@@ -1,4 +1,4 @@
-"""One sample, read, verified and decoded: what training and evaluation work on."""
+"""Reads, verifies and decodes one sample, for training and evaluation."""
 
 from __future__ import annotations
 
@@ -16,8 +16,7 @@ from ocrdata.sample import Sample
 
 @dataclass(frozen=True)
 class DecodedSample:
-    """A sample, read, verified and decoded. `images` are uint8 [H, W, 3], in the order of the
-    sample's image parts."""
+    """A verified sample with decoded images: uint8 [H, W, 3], in the order of its image parts."""
 
     ref: SampleRef
     source: str
@@ -26,16 +25,16 @@ class DecodedSample:
 
 
 def skippable(error: ShardError) -> bool:
-    """Whether an error is of one sample's content, and not of the way to it: only such a sample
-    may be skipped."""
+    """Whether an error concerns the content of one sample, which may then be skipped; a shard that
+    cannot be read is no reason to skip its samples."""
     return bool(error.key) and not isinstance(error, TransportError)
 
 
 def load_sample(shards: Shards, position: int, *, source: str, image_size: int) -> DecodedSample:
-    """Fetch, verify and decode one sample.
+    """Read, verify and decode the sample at `position`.
 
-    Images with far more pixels than `image_size` needs are shrunk here, so that memory depends on
-    the settings alone. Raises ShardError with the place, also for an image that cannot be decoded.
+    Images far larger than `image_size` are shrunk here, so that memory depends only on the
+    settings. Raises ShardError naming shard and sample, also for an image that cannot be decoded.
     """
     sample = shards[position]
     ref = shards.ref(position)

@@ -1,8 +1,8 @@
-"""Neighbours read in one go: the fastest way through a shard set, in order.
+"""Reads samples in order, many with one read: the fastest way through a shard set.
 
-Owner of the windows that runs of samples are read into, and of the loop that cuts members out of
-them and verifies each before it is handed out. What a run cannot give (a sample larger than a
-window, a file that is damaged) is left to `ShardSet.members`, which knows how to say it.
+A range of adjacent samples is read into a read buffer; each member is cut out of it and verified
+before it is returned. Samples larger than the buffer, and files that cannot be read, are left to
+`ShardSet.members`, which raises the errors.
 """
 
 from __future__ import annotations
@@ -22,90 +22,91 @@ from ocrdata.shards.frames import MAX_FRAME
 from ocrdata.shards.index import Index
 
 READ_BYTES = 1 << 20
-"""Bytes read at once when neighbours are read in order. A quarter of that costs a fifth more where
-a system call is dear, as in a virtual machine; four times that gains nothing."""
+"""Bytes read at once when samples are read in order. A quarter of this takes a fifth longer where
+system calls are slow, as in a virtual machine; four times this gains nothing."""
 
 T = TypeVar("T", bytes, "memoryview[int]")
 T_co = TypeVar("T_co", bytes, "memoryview[int]", covariant=True)
 SampleRange = tuple[int, range, Iterator[dict[str, T]]]
-"""(shard number, positions in the shard, the members of each)."""
+"""(shard number, positions in that shard, an iterator over the members of each sample)."""
 
 
 class Sliceable(Protocol[T_co]):
-    """Bytes whose slices are what is handed out."""
+    """Bytes whose slices become the members: bytes or memoryviews."""
 
     def __getitem__(self, part: slice, /) -> T_co: ...
 
 
 class ReadBuffer(Protocol[T_co]):
-    """Where runs are read into."""
+    """The read buffer; decides whether members are copies or views."""
 
     def fill(self, size: int, read: Callable[[memoryview], None]) -> Sliceable[T_co]:
-        """`size` bytes, at most RUN_BYTES, as `read` fills them in."""
+        """Call `read` to fill in `size` bytes, at most READ_BYTES, and return them."""
 
-    def of(self, data: bytes) -> Sliceable[T_co]:
-        """The same of bytes that are there."""
+    def wrap(self, data: bytes) -> Sliceable[T_co]:
+        """The same for bytes that are in memory already."""
 
 
 class CopyBuffer:
-    """Slices are copies; one window serves for all runs."""
+    """Slices are copies, so that one buffer can be reused for every read."""
 
     def __init__(self) -> None:
-        # Anonymous memory, of no file. Its slices are bytes at once, where those of a bytearray
-        # have to be made into such: a quarter of a microsecond a member.
-        self._window = mmap.mmap(-1, READ_BYTES)
+        # Anonymous memory, not a mapped file. Slicing it gives bytes directly; slices of a
+        # bytearray would have to be converted, a quarter of a microsecond per member.
+        self._memory = mmap.mmap(-1, READ_BYTES)
 
     def fill(self, size: int, read: Callable[[memoryview], None]) -> Sliceable[bytes]:
         """See `ReadBuffer`."""
-        with memoryview(self._window) as view:
+        with memoryview(self._memory) as view:
             read(view[:size])
-        return self._window
+        return self._memory
 
-    def of(self, data: bytes) -> Sliceable[bytes]:
+    def wrap(self, data: bytes) -> Sliceable[bytes]:
         """See `ReadBuffer`."""
         return data
 
 
 class ViewBuffer:
-    """Slices are read-only views; a window is used again when nobody holds a view of it."""
+    """Slices are read-only views; a buffer is reused once no view of it is held any more."""
 
     def __init__(self) -> None:
-        self._windows: list[bytearray] = []
+        self._buffers: list[bytearray] = []
 
     def fill(self, size: int, read: Callable[[memoryview], None]) -> Sliceable[memoryview[int]]:
         """See `ReadBuffer`."""
-        view = memoryview(self._free())[:size]
+        view = memoryview(self._unused())[:size]
         read(view)
         return view.toreadonly()
 
-    def of(self, data: bytes) -> Sliceable[memoryview[int]]:
+    def wrap(self, data: bytes) -> Sliceable[memoryview[int]]:
         """See `ReadBuffer`."""
         return memoryview(data)
 
-    def _free(self) -> bytearray:
-        # Two in turns: who asks for the next sample still has the last one in hand.
-        for window in self._windows:
+    def _unused(self) -> bytearray:
+        # Two buffers alternate: a caller asking for the next sample still holds the last one.
+        for buffer in self._buffers:
             try:
-                window.append(window.pop())  # its size cannot change while there are views of it
+                buffer.append(buffer.pop())  # BufferError if there are views of it
             except BufferError:
                 continue
-            return window
+            return buffer
         fresh = bytearray(READ_BYTES)
-        self._windows = [*self._windows[-1:], fresh]
+        self._buffers = [*self._buffers[-1:], fresh]
         return fresh
 
 
 class SequentialReader(Generic[T]):
-    """A way through a shard set, of copies or of views. Used by one thread."""
+    """Reads a shard set in order, as copies or as views. For one thread."""
 
-    def __init__(self, shards: ShardSet, window: ReadBuffer[T]) -> None:
+    def __init__(self, shards: ShardSet, buffer: ReadBuffer[T]) -> None:
         self._shards = shards
-        self._window: ReadBuffer[T] = window
+        self._buffer: ReadBuffer[T] = buffer
 
     def batches(self, positions: range) -> Iterator[SampleRange[T]]:
-        """Stretches of `positions` in turn, each to be taken to its end before the next.
+        """Split `positions` into ranges that are read together, in order. Exhaust the iterator of
+        one range before taking the next.
 
-        Raises ShardError, also while a batch is taken.
+        Raises ShardError, also while such an iterator is consumed.
         """
         at = 0
         while at < len(positions):
@@ -116,65 +117,65 @@ class SequentialReader(Generic[T]):
             at += stop - local
             index = self._shards.index(number)
             while local < stop:
-                run, batch = self._next(number, index, range(local, stop))
-                yield number, run, batch
-                local = run.stop
-                del batch  # it holds a window
+                samples, batch = self._next(number, index, range(local, stop))
+                yield number, samples, batch
+                local = samples.stop
+                del batch  # it holds a read buffer
 
     def _next(
         self, number: int, index: Index, wanted: range
     ) -> tuple[range, Iterator[dict[str, T]]]:
-        """The longest run from the first wanted sample on that one read can give."""
+        """The samples from the first wanted one on that fit one read, and their members."""
         first = wanted.start
         base, size, frame = index.offsets[first], READ_BYTES, -1
         if index.frames is not None:
             frame = index.frames.at(base)
             size = min(index.frames.contents[frame + 1] - base, MAX_FRAME)
-        run = range(first, _fitting(index, first, wanted.stop, size))
-        need = index.offsets[run.stop - 1] + index.sizes[run.stop - 1] - base
+        samples = range(first, _last_fitting(index, first, wanted.stop, size))
+        need = index.offsets[samples.stop - 1] + index.sizes[samples.stop - 1] - base
         if need > size:
-            return run, self._one_by_one(number, run)
+            return samples, self._one_by_one(number, samples)
         try:
             tar = self._shards.tar(number, index)
             if not isinstance(tar, ZstdTar):
-                data = self._window.fill(need, partial(tar.read_into, base))
-                return run, self._cut(number, index, run, data, base)
-            if tar.held(frame):
-                data = self._window.of(tar.frame(frame))
-                return run, self._cut(number, index, run, data, tar.table.contents[frame])
+                data = self._buffer.fill(need, partial(tar.read_into, base))
+                return samples, self._cut(number, index, samples, data, base)
+            if tar.fits_in_memory(frame):
+                data = self._buffer.wrap(tar.frame(frame))
+                return samples, self._cut(number, index, samples, data, tar.table.contents[frame])
         except ShardError:
-            pass  # said again, of the sample it belongs to
-        return run, self._one_by_one(number, run)
+            pass  # raised again below, with the key of the sample it concerns
+        return samples, self._one_by_one(number, samples)
 
-    def _one_by_one(self, number: int, run: range) -> Iterator[dict[str, T]]:
-        for local in run:
+    def _one_by_one(self, number: int, samples: range) -> Iterator[dict[str, T]]:
+        for local in samples:
             members = self._shards.members(number, local)
-            yield {name: self._window.of(data)[:] for name, data in members.items()}
+            yield {name: self._buffer.wrap(data)[:] for name, data in members.items()}
 
     def _cut(
-        self, number: int, index: Index, run: range, data: Sliceable[T], base: int
+        self, number: int, index: Index, samples: range, data: Sliceable[T], base: int
     ) -> Iterator[dict[str, T]]:
-        """The members of each sample of a run that lies in `data`, which begins at `base`."""
+        """Cut the members of `samples` out of `data`, whose first byte is the tar's byte `base`."""
         # The hottest loop of reading: names are local, and nothing is looked up twice.
         offsets, sizes, names = index.member_offsets, index.member_sizes, index.names
         ends, digests, verify = index.member_starts, index.digests, self._shards.verify
-        at = ends[run.start]
-        for local in run:
+        at = ends[samples.start]
+        for local in samples:
             found: dict[str, T] = {}
-            # Goes on where the last sample ended: range() has read `at` before it is a loop's.
+            # Continues where the last sample ended: range() reads `at` before the loop assigns it.
             for at in range(at, ends[local + 1]):  # noqa: B020
                 start = offsets[at] - base
                 member = data[start : start + sizes[at]]
                 if verify and xxh3_128_digest(member) != digests[16 * at : 16 * at + 16]:
-                    raise self._shards.differs(number, index, local, at)
+                    raise self._shards.mismatch_error(number, index, local, at)
                 found[names[at]] = member
             at += 1
             yield found
 
 
-def _fitting(index: Index, start: int, stop: int, size: int) -> int:
-    """The end of the run of samples from `start` on, at most to `stop`, that fits `size` bytes;
-    `start + 1` where not even the first does."""
+def _last_fitting(index: Index, start: int, stop: int, size: int) -> int:
+    """The largest end, at most `stop`, for which the samples `[start, end)` fit in `size` bytes;
+    `start + 1` if not even the first fits."""
     limit = index.offsets[start] + size
     last = bisect.bisect_right(index.offsets, limit, start + 1, stop) - 1
     fits = index.offsets[last] + index.sizes[last] <= limit

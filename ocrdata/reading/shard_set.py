@@ -1,7 +1,7 @@
-"""A set of shards behind the views of `ocrdata.reading.view`: files, indexes, and verified bytes.
+"""The shards behind a view of `ocrdata.reading.view`: open files, indexes and verified bytes.
 
-Owner of what is kept open and in memory. Counts come from the manifest or from index footers; the
-rows of an index are loaded when a sample of its shard is first asked for.
+Bounds what is kept open and in memory. Sample counts come from the manifest or from index footers;
+the rows of an index are loaded when a sample of its shard is first read.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import itertools
 import shlex
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from xxhash import xxh3_128_digest
@@ -20,27 +20,29 @@ from ocrdata.errors import DigestError, ShardError, TransportError, TruncatedErr
 from ocrdata.reading.index_tar import find_index
 from ocrdata.reading.spec import Resolved
 from ocrdata.reading.zstd_tar import FrameCache, ZstdTar
-from ocrdata.shards.frames import MAX_FRAME
-from ocrdata.shards.index import Index, index_path, read_header, read_index, read_key_range
+from ocrdata.shards.index import (
+    Index,
+    IndexHeader,
+    index_path,
+    read_header,
+    read_index,
+    read_key_range,
+)
 from ocrdata.shards.members import IMAGE_SUFFIXES, kind_of
 from ocrdata.shards.names import is_compressed, set_name, shard_number
 from ocrdata.storage.file import File, FilePool, size_of
 from ocrdata.storage.location import Location
 
 INDEX_ROWS = 1 << 17
-"""Samples whose index rows are kept in memory, about 0.4 KB each; one index is always kept."""
-
-BETWEEN_MEMBERS = 1 << 13
-"""Bytes between two members of a sample, for which they are still read together: headers and
-padding take 2 KB at most, unless a name is very long."""
+"""Index rows kept in memory, about 0.4 KB each; the index used last is always kept."""
 
 Members = dict[str, bytes]
 
 
 @dataclass(frozen=True, slots=True)
 class ShardEntry:
-    """One shard of a set, and what manifest or footer say of it; `bytes` and `digest` are of the
-    file on the disk."""
+    """One shard of a set, as its manifest or index footer describes it. `bytes` and `digest` are
+    those of the file on disk."""
 
     location: Location
     samples: int
@@ -50,7 +52,7 @@ class ShardEntry:
 
     @property
     def name(self) -> str:
-        """As errors show it."""
+        """The name shown in errors."""
         return str(self.location)
 
 
@@ -60,7 +62,7 @@ class ShardSet:
     def __init__(self, found: Resolved, *, verify: bool) -> None:
         self.base, self.verify = found.base, verify
         self._listed, self.manifest = found.listed, found.manifest
-        self.shards = tuple(_describe(found))
+        self.shards = tuple(_entries(found))
         self.starts = tuple(itertools.accumulate((s.samples for s in self.shards), initial=0))
         self._files, self._frames = FilePool(), FrameCache()
         self._indexes: OrderedDict[int, Index] = OrderedDict()
@@ -73,11 +75,11 @@ class ShardSet:
 
     @property
     def name(self) -> str:
-        """'chartqa'."""
+        """The name of the set, such as 'chartqa'."""
         return self.manifest.name if self.manifest else set_name(self.shards[0].location.name)
 
     def locate(self, position: int) -> tuple[int, int]:
-        """(shard number, position in it) of a position in the set."""
+        """A position in the set -> (shard number, position in that shard)."""
         shard = bisect.bisect_right(self.starts, position) - 1
         return shard, position - self.starts[shard]
 
@@ -103,29 +105,25 @@ class ShardSet:
         index = read_index(file, shard.bytes)
         if is_compressed(shard.location.name) != (index.frames is not None):
             raise ShardError(
-                shard.name, f"{file.name} is the index of the other variant (.tar or .tar.zst)"
+                shard.name,
+                f"its index {file.name} belongs to the same shard in the other format "
+                "(.tar or .tar.zst)",
             )
-        found = index.header
-        if (found.samples, found.shard_size, found.shard_digest, found.rows_digest) != (
-            shard.samples,
-            shard.bytes,
-            shard.digest,
-            shard.rows_digest,
-        ):
+        if _entry(shard.location, index.header) != shard:
             listed = shard.location in self._listed
-            said = "the manifest lists" if listed else "there was when the set was opened"
-            raise ShardError(shard.name, f"its index {file.name} is not the one {said}")
+            expected = "the one the manifest lists" if listed else "the one read at opening"
+            raise ShardError(shard.name, f"its index {file.name} does not match {expected}")
         return index
 
     def find(self, key: str) -> list[int]:
-        """The positions of the samples with this key, rising."""
+        """The positions of the samples with this key, in ascending order."""
         if not self._key_ranges:
             self._key_ranges = [
                 read_key_range(find_index(shard.location), shard.bytes) for shard in self.shards
             ]
         ranges = enumerate(self._key_ranges)
         likely = [number for number, found in ranges if found and found[0] <= key <= found[1]]
-        # No digest is compared for the ranges: they say where to look first, never that it is not.
+        # No digest covers the key ranges, so they only decide which shards are searched first.
         return self._find_in(key, likely) or self._find_in(key, range(len(self.shards)))
 
     def _find_in(self, key: str, numbers: Iterable[int]) -> list[int]:
@@ -139,62 +137,41 @@ class ShardSet:
         return self._read(number, index, local, range(starts[local], starts[local + 1]))
 
     def text_members(self, number: int, local: int) -> Members:
-        """`members` of one sample, but b"" for each image, whose bytes are not read."""
+        """Like `members`, but with b"" for each image, whose bytes are not read."""
         index = self.index(number)
-        starts = index.member_starts
-        found = dict.fromkeys(index.names[starts[local] : starts[local + 1]], b"")
-        first = None
-        for at in range(starts[local], starts[local + 1] + 1):
-            is_text = at < starts[local + 1] and kind_of(index.names[at]) not in IMAGE_SUFFIXES
-            if is_text and first is None:
-                first = at
-            if not is_text and first is not None:
-                found |= self._read(number, index, local, range(first, at))
-                first = None
-        return found
+        starts, names = index.member_starts, index.names
+        members = range(starts[local], starts[local + 1])
+        texts = [at for at in members if kind_of(names[at]) not in IMAGE_SUFFIXES]
+        return dict.fromkeys([names[at] for at in members], b"") | self._read(
+            number, index, local, texts
+        )
 
-    def _read(self, number: int, index: Index, local: int, members: range) -> Members:
-        """The verified bytes of neighbouring members of sample `local`, in one read where only
-        headers and padding lie between them."""
+    def _read(self, number: int, index: Index, local: int, members: Sequence[int]) -> Members:
+        """The verified bytes of these members of sample `local`, in one call to the file."""
+        names, digests = index.names, index.digests
         offsets, sizes = index.member_offsets, index.member_sizes
-        base, last = offsets[members[0]], members[-1]
-        size = offsets[last] + sizes[last] - base
-        payload = sum(sizes[at] for at in members)
-        together = size <= MAX_FRAME and size - payload <= BETWEEN_MEMBERS * len(members)
-        data = b""
-        if together:
-            try:
-                data = self.tar(number, index).read(base, size)
-            except ShardError:
-                together = False  # read again one by one: the error names the member
+        try:
+            read = self.tar(number, index).read_ranges([(offsets[at], sizes[at]) for at in members])
+        except ShardError:  # again one by one, so that the error names the member
+            read = [self._read_member(number, index, local, at) for at in members]
         found: Members = {}
-        for at in members:
-            start = offsets[at] - base
-            found[index.names[at]] = (
-                self._verified(number, index, local, at, data[start : start + sizes[at]])
-                if together
-                else self._member(number, index, local, at)
-            )
+        for at, data in zip(members, read, strict=True):
+            if self.verify and xxh3_128_digest(data) != digests[16 * at : 16 * at + 16]:
+                raise self.mismatch_error(number, index, local, at)
+            found[names[at]] = data
         return found
 
-    def _member(self, number: int, index: Index, local: int, at: int) -> bytes:
-        """The verified bytes of the index's member `at`, which is one of sample `local`."""
+    def _read_member(self, number: int, index: Index, local: int, at: int) -> bytes:
+        """The bytes of member `at` of the index, which belongs to sample `local`."""
         try:
-            data = self.tar(number, index).read(index.member_offsets[at], index.member_sizes[at])
+            return self.tar(number, index).read(index.member_offsets[at], index.member_sizes[at])
         except ShardError as exc:
             place = {"key": index.keys[local], "member": index.names[at]}
             remedy = self.remedy(number) if isinstance(exc, DigestError) else exc.remedy
             raise type(exc)(exc.shard, exc.detail, remedy=remedy, **place) from exc
-        return self._verified(number, index, local, at, data)
-
-    def _verified(self, number: int, index: Index, local: int, at: int, data: bytes) -> bytes:
-        """`data`, if its digest is that of the index's member `at`. Raises DigestError."""
-        if self.verify and xxh3_128_digest(data) != index.digests[16 * at : 16 * at + 16]:
-            raise self.differs(number, index, local, at)
-        return data
 
     def tar(self, number: int, index: Index) -> File:
-        """A shard's tar, however it lies on the disk."""
+        """A shard's tar, compressed on disk or not."""
         file = self._file(number)
         if index.frames is None:
             return file
@@ -204,60 +181,60 @@ class ShardSet:
         shard = self.shards[number]
         file = self._files.get(shard.location)
         if file.size != shard.bytes:
-            # Of the way to its samples, not of one of them: no reason to skip any.
+            # A TransportError, because this is no reason to skip single samples.
             raise TransportError(
                 shard.name,
-                f"has {file.size:,} bytes, {shard.bytes:,} when the set was opened",
-                remedy="it was replaced meanwhile; put the original back, or open the set again",
+                f"has {file.size:,} bytes, but had {shard.bytes:,} when the set was opened",
+                remedy="it was replaced meanwhile; restore the original, or open the set again",
             )
         return file
 
-    def differs(self, number: int, index: Index, local: int, at: int) -> DigestError:
-        """The error for a member, the index's number `at`, whose digest is not the stored one."""
+    def mismatch_error(self, number: int, index: Index, local: int, at: int) -> DigestError:
+        """The error for member `at` of the index, of sample `local`, with a wrong checksum."""
         return DigestError(
             self.shards[number].name,
-            f"digest differs at byte {index.member_offsets[at]:,}",
+            f"checksum mismatch at byte {index.member_offsets[at]:,}",
             key=index.keys[local],
             member=index.names[at],
             remedy=self.remedy(number),
         )
 
     def remedy(self, number: int) -> str:
-        """What to do about a damaged shard: the command that makes it again, where it is known."""
-        listed = self._listed.get(self.shards[number].location)
+        """How to repair a corrupted shard, with the command that recreates it if it is known."""
+        shard = self.shards[number].location
+        listed = self._listed.get(shard)
         command = str(listed.manifest.provenance.get("command", "")) if listed else ""
-        location = self.shards[number].location
-        file = location.name
-        if command and shard_number(file) is not None:
-            out = shlex.quote(str(location.folder))
-            how = f"make it again with\n  {command} --out {out} --only {shard_number(file)}"
-        else:
-            how = "make or copy it again"
-        return f"the file changed or was damaged after it was written; {how}"
+        repair = "recreate or copy it again"
+        if command and shard_number(shard.name) is not None:
+            out = shlex.quote(str(shard.folder))
+            repair = f"recreate it with\n  {command} --out {out} --only {shard_number(shard.name)}"
+        return f"the file was modified or corrupted after it was written; {repair}"
 
 
-def _describe(found: Resolved) -> Iterator[ShardEntry]:
-    for path in found.files:
-        listed = found.listed.get(path)
+def _entries(found: Resolved) -> Iterator[ShardEntry]:
+    """The entries of all shards. Raises ShardError if a file does not have the size recorded."""
+    for shard in found.files:
+        listed = found.listed.get(shard)
         if listed is not None:
-            info = listed.info
-            said, source = (info.samples, info.bytes, info.digest, info.rows_digest), "the manifest"
+            info, source = listed.info, "the manifest"
+            entry = ShardEntry(shard, info.samples, info.bytes, info.digest, info.rows_digest)
         else:
-            file = find_index(path)
-            head = read_header(file)
-            said = (head.samples, head.shard_size, head.shard_digest, head.rows_digest)
-            source = f"its index {file.name}"
-        size = size_of(path)
-        if size != said[1]:
-            raise _size_error(path, size, said[1], f"according to {source}")
-        yield ShardEntry(path, *said)
+            index_file = find_index(shard)
+            entry = _entry(shard, read_header(index_file))
+            source = f"its index {index_file.name}"
+        size = size_of(shard)
+        if size != entry.bytes:
+            kind = TruncatedError if size < entry.bytes else ShardError
+            raise kind(
+                entry.name,
+                f"has {size:,} bytes, but {entry.bytes:,} according to {source}",
+                remedy="recreate or copy it again; if the tar is right and its index is old, "
+                f"delete {index_path(shard).name}",
+            )
+        yield entry
 
 
-def _size_error(path: Location, size: int, expected: int, when: str) -> ShardError:
-    kind = TruncatedError if size < expected else ShardError
-    return kind(
-        str(path),
-        f"has {size:,} bytes, {expected:,} {when}",
-        remedy="make or copy it again; if the tar is right and its index is old, delete "
-        f"{index_path(path).name}",
+def _entry(shard: Location, header: IndexHeader) -> ShardEntry:
+    return ShardEntry(
+        shard, header.samples, header.shard_size, header.shard_digest, header.rows_digest
     )

@@ -1,4 +1,4 @@
-"""The slice that may follow a shard spec: `[start:stop:step]`, as Python's."""
+"""The slice that may follow a shard spec: `[start:stop:step]`, with Python's rules."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ocrdata.errors import SpecError
 from ocrdata.storage.files import exists
 
 _SLICE = re.compile(r"\[([^\[\]]*)\]$")
-NUMBER = "[0-9]{1,18}"  # int() refuses thousands of digits, and knows those of other scripts
+NUMBER = "[0-9]{1,18}"  # int() rejects thousands of digits and accepts those of other scripts
 
 
 def split_slice(text: str) -> tuple[str, str | None]:
@@ -18,15 +18,15 @@ def split_slice(text: str) -> tuple[str, str | None]:
         if match is not None and re.fullmatch(rf"-?{NUMBER}", match[1]) and ".tar" in text:
             number = int(match[1])
             raise SpecError(
-                f"{text}: [{number}] is one position, not a slice; write "
-                f"[{number}:{number + 1 or ''}] for that sample"
+                f"{text}: [{number}] is a position, not a slice; write "
+                f"[{number}:{number + 1 or ''}] for this one sample"
             )
         return text, None
     return text[: match.start()], match[1]
 
 
 def parse_slice(spec: str, text: str | None) -> slice | None:
-    """'100:-5:2' -> slice(100, -5, 2). Raises SpecError for what Python would not take."""
+    """'100:-5:2' -> slice(100, -5, 2). Raises SpecError if it is not a valid Python slice."""
     if text is None:
         return None
     parts = text.split(":")

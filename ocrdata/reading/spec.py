@@ -1,11 +1,11 @@
-"""Shard specs: what people write where shards are named, resolved to files.
+"""Resolves shard specs, the way to name shards in commands and settings, to files.
 
 A spec is a shard (.tar or .tar.zst), a range `NAME-<000..017>.tar` (or `{000..017}`, `{a,b}`), a
-glob, a folder or a manifest, then optionally one slice `[start:stop:step]`. A path that exists as
-it is written is that path, whatever signs it holds. Several specs make one set. Shards of one set
-may have a slice, which holds for all: each the same (a shell makes `x-000.tar[:9] x-001.tar[:9]` of
-an unquoted `x-{000..001}.tar[:9]`), or the last alone. Whose slice it is could not be told of specs
-of several sets: that is an error.
+glob, a folder or a manifest, optionally followed by one slice `[start:stop:step]`. A path that
+exists as written is never interpreted further. Several specs form one set. One slice applies to the
+whole set: it follows the last spec, or is repeated after each (a shell expands an unquoted
+`x-{000..001}.tar[:9]` to `x-000.tar[:9] x-001.tar[:9]`). With shards of more than one set a slice
+is ambiguous, and an error.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ _RANGE = re.compile(
 
 
 class Listed(NamedTuple):
-    """A shard's manifest, and what it says of it."""
+    """The manifest that lists a shard, and its entry for that shard."""
 
     manifest: Manifest
     info: ShardInfo
@@ -48,8 +48,8 @@ class Listed(NamedTuple):
 
 @dataclass(frozen=True)
 class Resolved:
-    """The files a spec names, in order; the slice over their samples, if any; what
-    manifests say of the files that are in one; and `base`, the spec without its slice."""
+    """What a spec resolves to: its files in order, the slice of their samples (or None), the
+    manifest entries of the files that have one, and `base`, the spec without its slice."""
 
     files: tuple[Location, ...]
     slice: slice | None
@@ -58,69 +58,70 @@ class Resolved:
 
     @property
     def manifest(self) -> Manifest | None:
-        """The one that lists all of the files, if there is one."""
-        found = {id(one.manifest): one.manifest for one in self.listed.values()}
+        """The manifest that lists all of the files, or None."""
+        found = {id(listed.manifest): listed.manifest for listed in self.listed.values()}
         all_listed = len(found) == 1 and len(self.listed) == len(self.files)
         return next(iter(found.values())) if all_listed else None
 
 
 def resolve(spec: LocationLike | Sequence[LocationLike]) -> Resolved:
-    """Find the shards a spec names. Raises SpecError, ShardError for a damaged manifest."""
+    """Find the shards a spec names. Raises SpecError, and ShardError for a corrupted manifest."""
     items = [spec] if isinstance(spec, (str, os.PathLike)) else list(spec)
     texts = [Location.of(item).text for item in items]
     if not texts:
-        raise SpecError("no shards are given")
+        raise SpecError("no shards given")
     split = [split_slice(text) for text in texts]
-    taken = _one_slice(texts, split)
+    slice_text = _common_slice(texts, split)
     found = [_find(base) for base, _ in split]
     files = tuple(itertools.chain.from_iterable(names for names, _ in found))
-    twice = _first_repeated(_absolute(file) for file in files)
+    twice = _first_repeated(os.path.abspath(file) for file in files)
     if twice is not None:
-        raise SpecError(f"{' '.join(texts)}: {twice} is named twice")
-    stem = _first_repeated(_absolute(file.sibling(shard_stem(file.name))) for file in files)
+        raise SpecError(f"{' '.join(texts)}: {twice} is given twice")
+    stem = _first_repeated(os.path.abspath(file.sibling(shard_stem(file.name))) for file in files)
     if stem is not None:
         raise SpecError(
-            f"{' '.join(texts)}: {stem}.tar and .tar.zst have one index between them; name one of "
-            "them, and move the other into another folder"
+            f"{' '.join(texts)}: {stem}.tar and .tar.zst would share one index; use one of them, "
+            "and move the other to another folder"
         )
     base = split[0][0] if len(split) == 1 else join(files)
     named = {file: manifest for names, manifest in found if manifest for file in names}
-    return Resolved(files, parse_slice(texts[-1], taken), _manifests(files, named), base)
+    return Resolved(files, parse_slice(texts[-1], slice_text), _manifests(files, named), base)
 
 
-def _one_slice(texts: Sequence[str], split: Sequence[tuple[str, str | None]]) -> str | None:
+def _common_slice(texts: Sequence[str], split: Sequence[tuple[str, str | None]]) -> str | None:
+    """The slice that applies to all specs, or None. Raises SpecError if that is ambiguous."""
     slices = [found for _, found in split]
-    places = [Location(base) for base, _ in split]
-    sets = {set_location(place) if is_shard(place.name) else place for place in places}
+    locations = [Location(base) for base, _ in split]
+    sets = {set_location(one) if is_shard(one.name) else one for one in locations}
     if len(sets) > 1 and any(slices):
         raise SpecError(
-            f"{' '.join(texts)}: a slice applies to one shard set, these are {len(sets)}; leave it "
-            "out, or make one set of what is wanted"
+            f"{' '.join(texts)}: a slice applies to one shard set, but these are {len(sets)}; drop "
+            "the slice, or combine the shards into one set"
         )
     if len(set(slices)) == 1 or all(text is None for text in slices[:-1]):
         return slices[-1]
-    odd = next(text for text, found in zip(texts, slices, strict=True) if found != slices[-1])
+    other = next(text for text, found in zip(texts, slices, strict=True) if found != slices[-1])
     raise SpecError(
-        f"{odd} and {texts[-1]}: several shards make one set with one slice; "
+        f"{other} and {texts[-1]}: several shards form one set with one slice; "
         "write the slice once, at the end"
     )
 
 
 def _find(text: str) -> tuple[list[Location], Manifest | None]:
-    """The shards one spec without a slice names, and the manifest that named them."""
+    """The shards that one spec without a slice names, and their manifest if the spec named one."""
     location = Location(text)
     if location.scheme:
         raise SpecError(
             f"{location}: this version reads local files only, not {location.scheme}://; copy the "
-            "shards here and name the copies"
+            "shards to this machine and name the copies"
         )
     if not text or not can_be_a_path(text):
-        raise SpecError(f"{text!r} names no shards")
+        raise SpecError(f"{text!r} is not a valid shard spec")
     if exists(text):
         return _existing(location)
     if _RANGE.search(text):
         return _range(text), None
-    if any(sign in text for sign in "*?["):
+    if any(character in text for character in "*?["):
         return _glob(text), None
     raise SpecError(f"{text}: no such file or folder{_hint(location)}")
 
@@ -128,34 +129,36 @@ def _find(text: str) -> tuple[list[Location], Manifest | None]:
 def _hint(missing: Location) -> str:
     for ending in (".tar", ".tar.zst", ".zst", ".json"):
         if missing.name and exists((other := missing.sibling(missing.name + ending)).text):
-            return f"; {other} is there"
+            return f"; did you mean {other}?"
     if siblings := _shards_in(missing.folder):
-        return f"; {missing.folder} holds {len(siblings)} shards, {siblings[0].name} to begin with"
+        return f"; {missing.folder} has {len(siblings)} shards, the first is {siblings[0].name}"
     return ""
 
 
-def _existing(path: Location) -> tuple[list[Location], Manifest | None]:
-    if is_folder(path):
-        return _folder(path)
-    if path.name.endswith(".json"):
-        manifest = read_manifest(path)
-        return _listed(path, manifest), manifest
-    if is_shard(path.name):
-        return [path], None
-    if path.name.endswith((".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")):
-        raise SpecError(f"{path}: of compressed tars only .tar.zst is read; unpack it first")
-    raise SpecError(f"{path}: neither a .tar or .tar.zst, nor a manifest .json, nor a folder")
+def _existing(location: Location) -> tuple[list[Location], Manifest | None]:
+    if is_folder(location):
+        return _folder(location)
+    if location.name.endswith(".json"):
+        manifest = read_manifest(location)
+        return _listed(location, manifest), manifest
+    if is_shard(location.name):
+        return [location], None
+    if location.name.endswith((".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")):
+        raise SpecError(
+            f"{location}: the only compressed tars supported are .tar.zst; decompress it first"
+        )
+    raise SpecError(f"{location}: not a shard (.tar, .tar.zst), manifest (.json) or folder")
 
 
-def _listed(path: Location, manifest: Manifest) -> list[Location]:
-    files = [path.sibling(shard.file) for shard in manifest.shards]
+def _listed(manifest_file: Location, manifest: Manifest) -> list[Location]:
+    files = [manifest_file.sibling(shard.file) for shard in manifest.shards]
     if not files:
-        raise SpecError(f"{path}: the manifest lists no shards")
-    _all_there(str(path), files)
+        raise SpecError(f"{manifest_file}: the manifest lists no shards")
+    _check_exist(str(manifest_file), files)
     return files
 
 
-def _all_there(spec: str, files: Sequence[Location]) -> None:
+def _check_exist(spec: str, files: Sequence[Location]) -> None:
     missing = [file for file in files if not is_file(file.path)]
     if missing:
         names = ", ".join(str(file) for file in missing[:3])
@@ -163,66 +166,59 @@ def _all_there(spec: str, files: Sequence[Location]) -> None:
         raise SpecError(f"{spec}: {len(missing)} of {len(files)} shards are missing: {names}{more}")
 
 
-def _folder(path: Location) -> tuple[list[Location], Manifest | None]:
-    tars = _shards_in(path)
+def _folder(folder: Location) -> tuple[list[Location], Manifest | None]:
+    tars = _shards_in(folder)
     sets = {set_name(tar.name) for tar in tars}
     manifests = {
-        name.removesuffix(".json"): path / name
-        for name in list_names(path)
+        name.removesuffix(".json"): folder / name
+        for name in list_names(folder)
         if name.endswith(".json")
         and not name.startswith(".")
-        and (name.removesuffix(".json") in sets or is_manifest(path / name))
+        and (name.removesuffix(".json") in sets or is_manifest(folder / name))
     }
     names = sorted(sets | manifests.keys())
     if not names:
-        raise SpecError(f"{path}: the folder holds no .tar, no .tar.zst and no manifest")
+        raise SpecError(f"{folder}: the folder contains no .tar, no .tar.zst and no manifest")
     if len(names) > 1:
         listed = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+        first = next((tar for tar in tars if set_name(tar.name) == names[0]), None)
+        ending = ".tar.zst" if first is not None and is_compressed(first.name) else ".tar"
         raise SpecError(
-            f"{path}: the folder holds {len(names)} shard sets ({listed}); name one, "
-            f"as in {path / names[0]}-*.tar{_more(tars, names[0])}"
+            f"{folder}: the folder contains {len(names)} shard sets ({listed}); name one, "
+            f"as in {folder / names[0]}-*{ending}"
         )
-    for place in manifests.values():
-        manifest = read_manifest(place)
-        return _listed(place, manifest), manifest
+    for manifest_file in manifests.values():
+        manifest = read_manifest(manifest_file)
+        return _listed(manifest_file, manifest), manifest
     _refuse_unfinished(tars)
     return tars, None
 
 
 def _refuse_unfinished(tars: Sequence[Location]) -> None:
-    """Who names no file means all of a set: one that is still being made is not that."""
-    for path in sorted({set_location(tar) for tar in tars}):
-        unfinished = is_folder(path.sibling(f".{path.name}.making"))
-        if unfinished and not exists(path.sibling(f"{path.name}.json").text):
+    """Raise SpecError for a set that is still being written: a folder or glob means all of it."""
+    for name in sorted({set_location(tar) for tar in tars}):
+        unfinished = is_folder(name.sibling(f".{name.name}.making"))
+        if unfinished and not exists(name.sibling(f"{name.name}.json").text):
             raise SpecError(
-                f"{path.folder}: {path.name} is not complete, its conversion has not ended; run "
-                "the same make_shards command again, or name the shards that are wanted"
+                f"{name.folder}: {name.name} is incomplete, its conversion has not finished; run "
+                "the same make_shards command again, or name the shards to use one by one"
             )
 
 
-def _shards_in(path: Location) -> list[Location]:
-    """The shards that lie in a folder, hidden files left out; none where it is no folder."""
-    names = list_names(path) if is_folder(path) else []
-    return natural(path / name for name in names if is_shard(name) and not name.startswith("."))
-
-
-def _more(tars: Sequence[Location], name: str) -> str:
-    """What the ending of a set's shards has beyond .tar."""
-    first = next((tar for tar in tars if set_name(tar.name) == name), None)
-    return ".zst" if first is not None and is_compressed(first.name) else ""
+def _shards_in(folder: Location) -> list[Location]:
+    """The shards in a folder, without hidden files; none if it is not a folder."""
+    names = list_names(folder) if is_folder(folder) else []
+    return natural(folder / name for name in names if is_shard(name) and not name.startswith("."))
 
 
 def _glob(text: str) -> list[Location]:
-    try:
-        found = [Location(name) for name in glob.glob(text, recursive=True)]
-    except ValueError:  # a sign that no file name can hold
-        found = []
-    tars = natural(path for path in found if is_shard(path.name))
+    found = [Location(name) for name in glob.glob(text, recursive=True)]
+    tars = natural(location for location in found if is_shard(location.name))
     if not tars:
-        what = (
-            f"matches {len(found)} files, none a .tar or .tar.zst" if found else "matches nothing"
+        problem = (
+            f"matches {len(found)} files, none a .tar or .tar.zst" if found else "matches no files"
         )
-        raise SpecError(f"{text}: the pattern {what}")
+        raise SpecError(f"{text}: the pattern {problem}")
     _refuse_unfinished(tars)
     return tars
 
@@ -234,15 +230,15 @@ def _range(text: str) -> list[Location]:
         choices = _choices(text, match)
         count *= len(choices)
         if count > MAX_FILES:
-            raise SpecError(f"{text}: names more than {MAX_FILES:,} files")
+            raise SpecError(f"{text}: matches more than {MAX_FILES:,} files")
         pieces += [[text[at : match.start()]], choices]
         at = match.end()
     pieces.append([text[at:]])
     files = [Location("".join(parts)) for parts in itertools.product(*pieces)]
-    _all_there(text, files)
+    _check_exist(text, files)
     for file in files:
         if not is_shard(file.name):
-            raise SpecError(f"{text}: {file} is no .tar or .tar.zst")
+            raise SpecError(f"{text}: {file} is not a .tar or .tar.zst")
     return files
 
 
@@ -252,16 +248,18 @@ def _choices(text: str, match: re.Match[str]) -> list[str]:
         return match[5].split(",")
     start, stop = int(first), int(last)
     if stop < start:
-        raise SpecError(f"{text}: the range {match[0]} runs backwards; slice with [::-1] for that")
+        raise SpecError(
+            f"{text}: the range {match[0]} is descending; to reverse, slice with [::-1]"
+        )
     if stop - start >= MAX_FILES:
-        raise SpecError(f"{text}: names more than {MAX_FILES:,} files")
+        raise SpecError(f"{text}: matches more than {MAX_FILES:,} files")
     padded = any(len(bound) > 1 and bound[0] == "0" for bound in (first, last))
     width = max(len(first), len(last)) if padded else 1
     return [f"{number:0{width}d}" for number in range(start, stop + 1)]
 
 
 def join(files: Sequence[Location]) -> str:
-    """A spec that names exactly these files."""
+    """A spec that resolves to exactly these files."""
     texts = [file.text for file in files]
     if len(texts) == 1:
         return texts[0]
@@ -273,8 +271,8 @@ def join(files: Sequence[Location]) -> str:
 
 def _common(texts: Sequence[str]) -> str:
     first, last = min(texts), max(texts)
-    for at, sign in enumerate(first):
-        if at >= len(last) or last[at] != sign:
+    for at, character in enumerate(first):
+        if at >= len(last) or last[at] != character:
             return first[:at]
     return first
 
@@ -282,32 +280,29 @@ def _common(texts: Sequence[str]) -> str:
 def _manifests(
     files: Sequence[Location], named: Mapping[Location, Manifest]
 ) -> dict[Location, Listed]:
-    """What the manifest of each file says of it: the one that was named, else that of its set
-    beside it. Raises ShardError for one that is damaged, or does not list a shard of its set."""
+    """The manifest entry of each file: from the manifest the spec named, else from that of its
+    set in the same folder. Raises ShardError for a corrupted manifest, or one that does not list
+    a shard of its set."""
     found: dict[Location, Listed] = {}
     known: dict[Location, dict[str, Listed]] = {}
     for file in files:
-        path, manifest = file.sibling(f"{set_name(file.name)}.json"), named.get(file)
-        if manifest is None and path not in known:
-            manifest = read_manifest(path) if is_file(path.path) and is_manifest(path) else None
-        if path not in known:
+        manifest_file = file.sibling(f"{set_name(file.name)}.json")
+        if manifest_file not in known:
+            manifest = named.get(file)
+            if manifest is None and is_file(manifest_file.path) and is_manifest(manifest_file):
+                manifest = read_manifest(manifest_file)
             shards = manifest.shards if manifest else ()
-            known[path] = {info.file: Listed(manifest, info) for info in shards if manifest}
-        listed = known[path].get(file.name)
+            known[manifest_file] = {one.file: Listed(manifest, one) for one in shards if manifest}
+        listed = known[manifest_file].get(file.name)
         if listed is not None:
             found[file] = listed
-        elif known[path]:
+        elif known[manifest_file]:
             raise ShardError(
                 str(file),
-                f"is not in the manifest {path} of its set",
-                remedy="move it into another folder, or leave it out",
+                f"is not listed in the manifest {manifest_file} of its set",
+                remedy="move it to another folder, or leave it out",
             )
     return found
-
-
-def _absolute(file: Location) -> str:
-    """One text for one file, however it was written."""
-    return file.text if file.scheme else os.path.abspath(file)
 
 
 def _first_repeated(names: Iterable[str]) -> str | None:

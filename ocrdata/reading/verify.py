@@ -1,6 +1,6 @@
-"""Verifies whole shards: every header, payload and index row, the end of the tar, the digests of
-tar, index, token counts and manifest. One pass over each tar, in bounded memory; damage is reported
-sample by sample and never ends the pass. It writes nothing.
+"""Verifies whole shards: every header, payload and index row, the end of the tar, and the digests
+of tar, index, token counts and manifest. One pass over each tar, in bounded memory. Errors are
+reported sample by sample and do not end the pass. Nothing is written.
 """
 
 from __future__ import annotations
@@ -33,12 +33,13 @@ from ocrdata.storage.sealed import digest_of
 from ocrdata.tokens.counts import all_counts, read_counts
 
 BINS_PER_DOUBLING = 8
-"""Of the histogram of sizes: quantiles are right to 9 %, whatever the number of samples."""
+"""Resolution of the size histograms: quantiles are within 9 %, for any number of samples."""
 
 
 @dataclass
 class ShardStatistics:
-    """What is in shards, summed over samples."""
+    """Totals and histograms over all samples of the shards. `sample_bytes` and `long_sides` count
+    the bins of `_bins`; `images` counts formats."""
 
     shards: int = 0
     samples: int = 0
@@ -50,7 +51,7 @@ class ShardStatistics:
     long_sides: Counter[int] = field(default_factory=Counter)
 
     def add(self, index: Index) -> None:
-        """Count one shard."""
+        """Add one shard."""
         self.shards += 1
         self.samples += len(index)
         self.bytes += index.header.shard_size
@@ -68,7 +69,7 @@ def _bins(values: np.ndarray[tuple[int], np.dtype[np.int64]]) -> list[int]:
 
 
 def quantile(bins: Counter[int], share: float) -> int:
-    """The value below which `share` of what was counted lies; 0 where nothing was."""
+    """The value that the fraction `share` of the counted values does not exceed; 0 for none."""
     wanted = share * bins.total()
     for number in sorted(bins):
         wanted -= bins[number]
@@ -78,61 +79,64 @@ def quantile(bins: Counter[int], share: float) -> int:
 
 
 def find(spec: str | Sequence[str]) -> Resolved:
-    """The whole shards a spec names. Raises SpecError, also for a slice."""
+    """The shards a spec names. Raises SpecError, also if it has a slice."""
     found = resolve(spec)
     if found.slice is not None:
-        raise SpecError(f"{found.base}: whole shards are checked; leave the slice out")
+        raise SpecError(f"{found.base}: only whole shards can be checked; leave out the slice")
     return found
 
 
 def verify_shards(
     found: Resolved, contents: ShardStatistics, progress: Callable[[int], object] = lambda _: None
 ) -> Iterator[ShardError]:
-    """Verify shards and count what is in them; one error for each damaged sample or file.
+    """Verify shards and add them to `contents`; yields an error for each corrupted sample or file.
 
     `progress` is called with the bytes of each shard when it is done.
     """
-    for path in found.files:
-        listed = found.listed.get(path)
-        yield from verify_shard(path, listed.info if listed else None, contents)
-        progress(size_of(path) if exists(path) else 0)
+    for shard in found.files:
+        listed = found.listed.get(shard)
+        yield from verify_shard(shard, listed.info if listed else None, contents)
+        progress(size_of(shard) if exists(shard) else 0)
 
 
 def verify_shard(
-    path: Location, info: ShardInfo | None, contents: ShardStatistics
+    shard: Location, info: ShardInfo | None, contents: ShardStatistics
 ) -> Iterator[ShardError]:
-    """Verify one tar with its index, and both against the manifest's entry, if any."""
-    index_file = index_path(path)
+    """Verify a tar against its index, and both against the manifest entry, if there is one."""
+    index_file = index_path(shard)
     try:
-        file = open_file(path)
+        file = open_file(shard)
         if not exists(index_file):
-            index_file = cached_index_path(path)
-        index = read_index(index_file, file.size) if exists(index_file) else index_tar(path)
-        if is_compressed(path.name) != (index.frames is not None):
-            raise ShardError(str(index_file), "the index of the other variant (.tar or .tar.zst)")
+            index_file = cached_index_path(shard)
+        index = read_index(index_file, file.size) if exists(index_file) else index_tar(shard)
+        if is_compressed(shard.name) != (index.frames is not None):
+            raise ShardError(
+                str(index_file),
+                "belongs to the same shard in the other format (.tar or .tar.zst)",
+            )
     except ShardError as exc:
         yield exc
         if exc.shard == str(index_file):
-            # The tar may be sound all the same; without its index that is all that can be said.
-            yield from _without_index(path, contents)
+            # Only the index is unusable: check at least that the tar can be indexed.
+            yield from _without_index(shard, contents)
         return
     contents.add(index)
     if info is not None:
-        yield from _against_manifest(path, index_file, index, info)
-    yield from _counts(path, index)
-    yield from TarVerifier(file, index, ours=info is not None).run()
+        yield from _against_manifest(shard, index_file, index, info)
+    yield from _token_counts(shard, index)
+    yield from TarVerifier(file, index, ours=info is not None).errors()
 
 
-def _without_index(path: Location, contents: ShardStatistics) -> Iterator[ShardError]:
+def _without_index(shard: Location, contents: ShardStatistics) -> Iterator[ShardError]:
     try:
-        contents.add(index_tar(path))
+        contents.add(index_tar(shard))
     except ShardError as exc:
         yield exc
 
 
-def _counts(path: Location, index: Index) -> Iterator[ShardError]:
-    """The token counts beside a shard, of every tokenizer: whole, and of these samples."""
-    for file, fingerprint in all_counts(path):
+def _token_counts(shard: Location, index: Index) -> Iterator[ShardError]:
+    """Verify every tokenizer's token counts beside a shard, and that they belong to its samples."""
+    for file, fingerprint in all_counts(shard):
         try:
             read_counts(
                 file,
@@ -145,25 +149,30 @@ def _counts(path: Location, index: Index) -> Iterator[ShardError]:
 
 
 def _against_manifest(
-    path: Location, index_file: Location, index: Index, info: ShardInfo
+    shard: Location, index_file: Location, index: Index, info: ShardInfo
 ) -> Iterator[ShardError]:
-    found = index.header
-    for what, here, said in (
-        ("samples in its index", found.samples, info.samples),
-        ("bytes of the shard in its index", found.shard_size, info.bytes),
-        ("digest of the shard in its index", found.shard_digest, info.digest),
-        ("digest of the index's rows", found.rows_digest, info.rows_digest),
+    header = index.header
+    for field_name, found, listed in (
+        ("samples", header.samples, info.samples),
+        ("bytes of the shard", header.shard_size, info.bytes),
+        ("digest of the shard", header.shard_digest, info.digest),
+        ("digest of the rows", header.rows_digest, info.rows_digest),
     ):
-        if here != said:
-            yield ShardError(str(path), f"{what}: {here}, the manifest says {said}")
+        if found != listed:
+            yield ShardError(
+                str(shard), f"{field_name} in its index: {found}, but {listed} in the manifest"
+            )
     if not exists(index_file):
-        yield ShardError(str(path), "its index is missing")
+        yield ShardError(str(shard), "its index is missing")
     elif digest_of(read_all(index_file)) != info.index_digest:
-        yield ShardError(str(index_file), "not the index file whose digest the manifest holds")
+        yield ShardError(str(index_file), "checksum mismatch: not the file listed in the manifest")
 
 
 class TarVerifier:
-    """One pass over a tar, sample by sample as its index places them."""
+    """Verifies a tar against its index in one pass, sample by sample.
+
+    `ours` says that our own writer made the tar, which then has to have its layout as well.
+    """
 
     def __init__(self, file: File, index: Index, *, ours: bool) -> None:
         self.name, self.index, self.ours = file.name, index, ours
@@ -177,12 +186,14 @@ class TarVerifier:
         self._walker = Walker(file.name, self._reader.read, self._tar_size)
         self._padded: list[str] = []
 
-    def run(self) -> Iterator[ShardError]:
-        """All that is wrong, in the tar's order."""
+    def errors(self) -> Iterator[ShardError]:
+        """All errors, in the tar's order."""
         size, expected = self._file.size, self.index.header.shard_size
         if size != expected:
-            yield ShardError(self.name, f"has {size:,} bytes, its index was made of {expected:,}")
-        damaged = False
+            yield ShardError(
+                self.name, f"has {size:,} bytes, but {expected:,} according to its index"
+            )
+        corrupted = False
         end, last_key = 0, ""
         for position in range(len(self.index)):
             row = self.index.row(position)
@@ -192,7 +203,7 @@ class TarVerifier:
                 if self.ours:
                     self._layout(row, last_key)
             except ShardError as exc:
-                damaged = True
+                corrupted = True
                 yield type(exc)(
                     self.name, exc.detail, key=row.key, member=exc.member, remedy=exc.remedy
                 )
@@ -200,32 +211,37 @@ class TarVerifier:
         try:
             self._tail(end)
         except ShardError as exc:
-            # The end lies in a frame with samples, which are named already where it is damaged.
-            if not (damaged and isinstance(exc, DigestError)):
+            # The tar's end may be in the frame of the last samples, whose corruption has been
+            # reported for each of them.
+            if not (corrupted and isinstance(exc, DigestError)):
                 yield exc
-            damaged = True
-        if self._reader.finish() != self.index.header.shard_digest and not damaged:
+            corrupted = True
+        if self._reader.finish() != self.index.header.shard_digest and not corrupted:
             yield from self._unexplained()
 
     def _gap(self, start: int, stop: int) -> None:
-        """Between samples lies nothing but members that belong to none."""
+        """Check that no member between two samples belongs to a sample."""
         for member in self._walker.part(start, stop):
             if member.regular and split_name(member.name) is not None:
                 raise ShardError(
-                    self.name, "stands before this sample and not in the index", member=member.name
+                    self.name,
+                    "precedes this sample in the tar but is not in the index",
+                    member=member.name,
                 )
             self._reader.read(member.end, 0)
 
     def _tail(self, end: int) -> None:
+        """Check the tar from `end`, where the last sample ends."""
         while (member := self._walker.member(end, self._tar_size)) is not None:
             if self.ours or (member.regular and split_name(member.name) is not None):
                 raise ShardError(
-                    self.name, "stands after the last sample of the index", member=member.name
+                    self.name, "follows the last sample of the index", member=member.name
                 )
             end = member.end
         self._walker.check_end(end)
 
     def _sample(self, row: IndexRow) -> None:
+        """Check the members of a sample and its row of the index."""
         loaded: list[LoadedMember] = []
         for member in self._walker.part(row.offset, row.offset + row.size):
             if not member.regular or split_name(member.name) is None:
@@ -236,39 +252,46 @@ class TarVerifier:
                 member.offset,
                 member.size,
             ):
-                raise ShardError(self.name, "is not what the index has here", member=member.name)
+                raise ShardError(
+                    self.name, "does not match the member listed in the index", member=member.name
+                )
             loaded.append(load_member(self._reader, member))
             if loaded[-1].digest != row.members[number].digest:
                 raise DigestError(
-                    self.name, f"digest differs at byte {member.offset:,}", member=member.name
+                    self.name, f"checksum mismatch at byte {member.offset:,}", member=member.name
                 )
             end = member.offset + member.size
             if any(self._reader.read(end, member.end - end)):
                 self._padded.append(row.key)
         if len(loaded) != len(row.members):
             raise ShardError(
-                self.name, "is in the index and not in the tar", member=row.members[-1].name
+                self.name, "is in the index but not in the tar", member=row.members[-1].name
             )
         if make_row(row.key, loaded) != row:
-            raise ShardError(self.name, "its images, turns or source are not those of its index")
+            raise ShardError(self.name, "its images, turns or source do not match the index")
 
     def _layout(self, row: IndexRow, last_key: str) -> None:
-        """What our own writer promises beyond a sound tar (docs/formats.md)."""
+        """Check what our own writer promises beyond a valid tar (docs/formats.md)."""
         expected = [f"{row.key}.json"] + [
             f"{row.key}{f'.{number}' if number else ''}.{image.format}"
             for number, image in enumerate(row.images)
         ]
         if [member.name for member in row.members] != expected:
-            raise ShardError(self.name, f"its members are not {', '.join(expected)}, in this order")
+            raise ShardError(
+                self.name, f"expected the members {', '.join(expected)}, in this order"
+            )
         if not (row.key.isdigit() and len(row.key) >= KEY_DIGITS) or (
             last_key and int(row.key) <= int(last_key)
         ):
-            raise ShardError(self.name, "its key does not follow the one before")
+            raise ShardError(
+                self.name, f"expected a key of {KEY_DIGITS} digits or more, above the one before"
+            )
 
     def _unexplained(self) -> Iterator[ShardError]:
+        """The errors for a wrong checksum of the file whose samples are all intact."""
         for key in self._padded:
-            yield ShardError(self.name, "the padding after a member is not zero", key=key)
+            yield ShardError(self.name, "nonzero padding after a member", key=key)
         if not self._padded:
             yield DigestError(
-                self.name, "the file's digest differs: headers or its end are not as written"
+                self.name, "checksum mismatch of the whole file: a header or its end was modified"
             )

@@ -1,9 +1,8 @@
 """Reads shards: `open_shards(spec)[start:stop:step]`, a view with O(1) access to any sample.
 
-Every payload byte that is handed out had its digest verified, unless that was switched off. What
-cannot be served exactly is a ShardError that names shard, sample and member. Indexes are loaded
-when first needed and a bounded number of them kept; so are open files. Safe to share between
-threads.
+Every payload byte returned is verified against its digest, unless that is switched off. A corrupted
+one raises a ShardError that names shard, sample and member. Indexes and files are opened when first
+needed, and a bounded number of them is kept open. Safe to share between threads.
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ from ocrdata.storage.sealed import canonical, digest_of
 
 @dataclass(frozen=True, slots=True)
 class SampleRef:
-    """Which sample: shard file, key, position in the whole set (not in a view of it), and the
-    digest over its members' names and digests."""
+    """Identifies a sample: its shard file, key, position in the whole set (not in a view of it),
+    and a digest over the names and digests of its members."""
 
     shard: str
     key: str
@@ -36,14 +35,14 @@ class SampleRef:
 
 
 class Shards(Sequence[Sample]):
-    """A view on the samples of a shard set. Slicing gives another view and reads nothing."""
+    """A view of the samples of a shard set. Slicing returns another view and reads nothing."""
 
     def __init__(self, shard_set: ShardSet, positions: range) -> None:
         self._set, self._positions = shard_set, positions
 
     @property
     def spec(self) -> str:
-        """A spec that opens this view; equal views of one base have equal specs."""
+        """A spec that opens this view; equal views of the same set have equal specs."""
         view = self._positions
         if view == range(len(self._set)):
             return self._set.base
@@ -56,14 +55,14 @@ class Shards(Sequence[Sample]):
 
     @property
     def source_name(self) -> str:
-        """The name of the set, from its manifest or its files."""
+        """The name of the set, from its manifest or file names."""
         return self._set.name
 
     @property
     def digest(self) -> str:
-        """The identity of this view's rows and their order, from the indexes' digests alone.
+        """Identifies the samples of this view and their order, from the digests of the indexes.
 
-        The same rows in the same shards have the same digest, whatever other shards the spec
+        The same samples in the same shards have the same digest, whatever other shards the spec
         names.
         """
         view = self._positions
@@ -90,15 +89,16 @@ class Shards(Sequence[Sample]):
         return self._sample(shard, local, self._set.members(shard, local))
 
     def __iter__(self) -> Iterator[Sample]:
-        for shard, run, batch in SequentialReader(self._set, CopyBuffer()).batches(self._positions):
-            for local, members in zip(run, batch, strict=True):
+        reader = SequentialReader(self._set, CopyBuffer())
+        for shard, samples, batch in reader.batches(self._positions):
+            for local, members in zip(samples, batch, strict=True):
                 yield self._sample(shard, local, members)
 
     def __repr__(self) -> str:
         return f"<Shards {self.spec}: {len(self):,} samples>"
 
     def by_key(self, key: str) -> Sample:
-        """The sample with this key. Raises UsageError where the view has none, or several."""
+        """The sample with this key. Raises UsageError if the view has none, or several."""
         found = [position for position in self._set.find(key) if position in self._positions]
         if not found:
             raise UsageError(f"{self.spec}: no sample has the key {key!r}")
@@ -107,17 +107,18 @@ class Shards(Sequence[Sample]):
                 self._set.shards[self._set.locate(at)[0]].location.name for at in found
             )
             raise UsageError(
-                f"{self.spec}: {len(found)} samples have the key {key!r} ({where}); ask by position"
+                f"{self.spec}: {len(found)} samples have the key {key!r} ({where}); select one by "
+                "its position"
             )
         return self[self._positions.index(found[0])]
 
     def row(self, at: int) -> IndexRow:
-        """What the index says of a sample; its payload is not read."""
+        """The index row of a sample; its payload is not read."""
         shard, local = self._locate(at)
         return self._set.index(shard).row(local)
 
     def ref(self, at: int) -> SampleRef:
-        """Where a sample comes from, from the index alone."""
+        """The reference of a sample, from the index alone."""
         shard, local = self._locate(at)
         index = self._set.index(shard)
         hasher = xxhash.xxh3_128()
@@ -131,7 +132,7 @@ class Shards(Sequence[Sample]):
         )
 
     def image_digests(self, at: int) -> tuple[bytes, ...]:
-        """The digests of a sample's images, from the index alone: equal bytes, equal digests."""
+        """The digests of the bytes of a sample's image files, from the index alone."""
         members = self.row(at).members
         return tuple(member.digest for member in members if kind_of(member.name) in IMAGE_SUFFIXES)
 
@@ -140,15 +141,15 @@ class Shards(Sequence[Sample]):
         return self._set.members(*self._locate(at))
 
     def iter_members(self) -> Iterator[Members]:
-        """`members` of every sample in turn, the fastest way through that gives bytes."""
+        """`members` of every sample in order; faster than one call for each."""
         for _, _, batch in SequentialReader(self._set, CopyBuffer()).batches(self._positions):
             yield from batch
 
     def iter_views(self) -> Iterator[dict[str, memoryview[int]]]:
-        """As `iter_members`, without the last copy: views of what was read, verified all the same.
+        """Like `iter_members`, but without the last copy: read-only views of verified bytes.
 
-        A view stays what it is for as long as it is held, but holds up to a megabyte around it;
-        what is to be kept is better copied. Views are read-only.
+        A view stays valid for as long as it is held, but keeps up to a megabyte of memory alive;
+        copy what is to be kept.
         """
         for _, _, batch in SequentialReader(self._set, ViewBuffer()).batches(self._positions):
             yield from batch
@@ -161,17 +162,19 @@ class Shards(Sequence[Sample]):
         try:
             position = self._positions[at]
         except IndexError:
-            raise IndexError(f"{self.spec}: position {at} of {len(self):,} samples") from None
+            raise IndexError(
+                f"{self.spec}: position {at} is out of range of {len(self):,} samples"
+            ) from None
         return self._set.locate(position)
 
     @property
     def shard_set(self) -> ShardSet:
-        """The set this is a view of."""
+        """The whole set behind this view."""
         return self._set
 
     def stretches(self) -> Iterator[tuple[int, int, range]]:
-        """The view shard by shard: (first position in the view, shard number, positions in that
-        shard). A shard is loaded for none of it."""
+        """Splits the view by shard: (first position in the view, shard number, positions in that
+        shard). Loads no index."""
         view, at = self._positions, 0
         while at < len(view):
             number, local = self._set.locate(view[at])
@@ -182,10 +185,10 @@ class Shards(Sequence[Sample]):
 
 
 def open_shards(spec: str | Sequence[str], *, verify: bool = True) -> Shards:
-    """Open the shards a spec names (see `ocrdata.reading.spec`), as a view on its slice.
+    """Open the shards a spec names (see `ocrdata.reading.spec`), as a view of its slice.
 
-    `verify=False` leaves out the digests of payloads; indexes are always verified. Raises
-    SpecError, ShardError.
+    `verify=False` skips the digests of payloads; indexes are always verified. Raises SpecError and
+    ShardError.
     """
     found = resolve(spec)
     shard_set = ShardSet(found, verify=verify)

@@ -1,7 +1,7 @@
-"""The tar in a compressed shard, read by position: only the frames that are asked for are
-decompressed, and those that were asked for last are kept, since neighbours follow.
+"""Random access to the tar inside a compressed shard: only the frames needed are decompressed, and
+the last few are cached, since the next read is usually nearby.
 
-It has the ways of `File`, so that who reads a tar need not know how it lies on the disk.
+`ZstdTar` is a `File`, so that code that reads a tar need not know whether it is compressed.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import io
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import zstandard
 
@@ -30,17 +31,26 @@ from ocrdata.shards.frames import (
 from ocrdata.storage.file import File
 from ocrdata.storage.location import Location
 
-LARGEST_HELD = MAX_FRAME
-"""Content of a frame that is decompressed whole; what is larger is read forward, in pieces."""
+LARGEST_IN_MEMORY = MAX_FRAME
+"""Largest content, in bytes, of a frame that is decompressed whole; a larger one is streamed."""
 
 CACHE_BYTES = 1 << 22
-"""Content kept decompressed, at least the frame that was read last."""
+"""Decompressed bytes kept; the frame read last is always kept."""
+
+PIECE = 1 << 20
+"""Bytes of content decompressed at a time when a frame is streamed."""
+
+_READ = 1 << 16
+"""Compressed bytes read at a time when a frame is streamed."""
+
+_CHECKSUM = 4
+"""Bytes of the checksum at the end of a frame (RFC 8878, section 3.1.1)."""
 
 _Key = tuple[Location, int]
 
 
 class FrameCache:
-    """The frames that were read last, of any number of files. Safe to share between threads."""
+    """The frames read last, from any number of files. Safe to share between threads."""
 
     def __init__(self, limit: int = CACHE_BYTES) -> None:
         self.limit = limit
@@ -48,11 +58,11 @@ class FrameCache:
         self._frames: OrderedDict[_Key, bytes] = OrderedDict()
         self._bytes = 0
         self._lock = threading.Lock()
-        self._forward: tuple[_Key, ForwardReader] | None = None
-        self._one_reader = threading.Lock()
+        self._streamed: tuple[_Key, ForwardReader] | None = None
+        self._stream_lock = threading.Lock()
 
     def get(self, key: _Key) -> bytes | None:
-        """A frame's content, if it is here."""
+        """A frame's content, or None if it is not cached."""
         with self._lock:
             content = self._frames.get(key)
             if content is not None:
@@ -60,7 +70,7 @@ class FrameCache:
             return content
 
     def put(self, key: _Key, content: bytes) -> None:
-        """Keep a frame's content, and let go of older ones."""
+        """Cache a frame's content, evicting older ones."""
         with self._lock:
             if key not in self._frames:
                 self._frames[key] = content
@@ -69,23 +79,24 @@ class FrameCache:
                 self._bytes -= len(self._frames.popitem(last=False)[1])
 
     def part(self, key: _Key, start: Callable[[], ForwardReader], offset: int, size: int) -> bytes:
-        """A part of a frame too large to be kept. Only one such frame is open at a time; reading
-        forward costs what it is worth, each step back begins at the frame's begin."""
-        with self._one_reader:
-            known, forward = self._forward or (None, None)
-            if known != key or forward is None or offset < forward.begin:
+        """`size` bytes at `offset` of a frame too large to cache, which `start` opens. One such
+        frame is open at a time. Forward reads are linear; seeking back restarts the frame."""
+        with self._stream_lock:
+            known, forward = self._streamed or (None, None)
+            if known != key or forward is None or offset < forward.position:
                 forward = start()
-            self._forward = None  # what fails below is not gone on with
+            self._streamed = None  # a reader that fails below is not used again
             data = forward.part(offset, size)
-            self._forward = key, forward
+            self._streamed = key, forward
             return data
 
 
 class ZstdTar:
-    """A compressed shard, as the tar it holds. `size` is the tar's. Safe to share between threads.
+    """The tar inside a compressed shard, as a `File`. `size` is that of the tar. Safe to share
+    between threads.
 
-    `samples(start, stop)` says in words which samples lie in these bytes of the tar; it is asked
-    where a frame is damaged, since all of them are lost.
+    `samples(start, stop)` names the samples in these bytes of the tar, as text for the error about
+    a corrupted frame: all of them are lost.
     """
 
     def __init__(
@@ -105,34 +116,39 @@ class ZstdTar:
     def read(self, offset: int, size: int) -> bytes:
         """Exactly `size` bytes of the tar at `offset`, at most MAX_FRAME at once.
 
-        Raises ShardError; DigestError for a damaged frame, TruncatedError past the tar's end.
+        Raises ShardError: DigestError for a corrupted frame, TruncatedError past the tar's end.
         """
         if size > MAX_FRAME:
             raise ShardError(
                 self.name,
-                f"{size:,} bytes at byte {offset:,} of its tar: of a compressed shard at most "
-                f"{MAX_FRAME:,} are read at once",
-                remedy="unpack it with zstd -d and use the .tar",
+                f"cannot read {size:,} bytes at byte {offset:,} of its tar: a compressed shard "
+                f"allows {MAX_FRAME:,} at once",
+                remedy="decompress it with zstd -d and use the .tar",
             )
         if offset + size > self.size:
             raise TruncatedError(
-                self.name, f"its tar ends at byte {self.size:,}, byte {offset + size:,} is needed"
+                self.name,
+                f"its tar ends at byte {self.size:,}, but bytes up to {offset + size:,} are needed",
             )
         pieces = []
         end = offset + size
         while offset < end:
-            number = self.table.at(offset)  # never one without content
+            number = self.table.at(offset)  # never an empty frame
             stop = min(end, self.table.contents[number + 1])
             pieces.append(self._part(number, offset, stop))
             offset = stop
         return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
+    def read_ranges(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """The bytes of each (offset, size). Raises like `read`."""
+        return [self.read(offset, size) for offset, size in ranges]
+
     def read_into(self, offset: int, view: memoryview) -> None:
-        """Fill `view` with the tar's bytes at `offset`. Raises as `read` does."""
+        """Fill `view` with the tar's bytes at `offset`. Raises like `read`."""
         view[:] = self.read(offset, len(view))
 
     def hint(self, ranges: Sequence[tuple[int, int]]) -> None:
-        """Hand on which frames will be read soon, as bytes of the file."""
+        """Announce the frames of these ranges to the file, as ranges of compressed bytes."""
         numbers = dict.fromkeys(
             number
             for offset, size in ranges
@@ -143,21 +159,21 @@ class ZstdTar:
         self.file.hint([(starts[at], starts[at + 1] - starts[at]) for at in numbers])
 
     def close(self) -> None:
-        """Close the file. Frames in the cache stay readable."""
+        """Close the file. Cached frames stay readable."""
         self.file.close()
 
-    def held(self, number: int) -> bool:
-        """Whether a frame is one that is decompressed whole."""
-        return self.table.content(number) <= LARGEST_HELD
+    def fits_in_memory(self, number: int) -> bool:
+        """Whether a frame is small enough to be decompressed whole."""
+        return self.table.content(number) <= LARGEST_IN_MEMORY
 
     def frame(self, number: int) -> bytes:
-        """The content of a frame that is `held`. Raises DigestError where it is damaged."""
+        """The content of a frame that `fits_in_memory`. Raises DigestError if it is corrupted."""
         key = self.file.location, number
         content = self._cache.get(key)
         if content is None:
             start, stop = self.table.starts[number], self.table.starts[number + 1]
             data = self.file.read(start, stop - start)
-            with self._naming(number):
+            with self._naming_samples(number):
                 content = self._cache.decompressor.frame(
                     self.name, data, start, self.table.content(number)
                 )
@@ -165,12 +181,12 @@ class ZstdTar:
         return content
 
     def _part(self, number: int, start: int, stop: int) -> bytes:
-        """Bytes `[start, stop)` of the tar, which lie in one frame."""
+        """Bytes `[start, stop)` of the tar, all of which are in frame `number`."""
         base = self.table.contents[number]
-        if self.held(number):
+        if self.fits_in_memory(number):
             return self.frame(number)[start - base : stop - base]
         begin, end = self.table.starts[number], self.table.starts[number + 1]
-        with self._naming(number):
+        with self._naming_samples(number):
             return self._cache.part(
                 (self.file.location, number),
                 lambda: ForwardReader(self.file, begin, end),
@@ -178,40 +194,22 @@ class ZstdTar:
                 stop - start,
             )
 
-    def _naming(self, number: int) -> _Naming:
-        return _Naming(self, number)
-
-    def lost(self, number: int) -> str:
-        """The samples of a frame in words."""
-        return self._samples(self.table.contents[number], self.table.contents[number + 1])
-
-
-class _Naming:
-    """A damaged frame's error names all its samples."""
-
-    def __init__(self, file: ZstdTar, number: int) -> None:
-        self.file, self.number = file, number
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _: object, exc: BaseException | None, __: object) -> None:
-        if isinstance(exc, DigestError) and (lost := self.file.lost(self.number)):
-            detail = f"{exc.detail}, and with it {lost}"
+    @contextmanager
+    def _naming_samples(self, number: int) -> Iterator[None]:
+        """Add the samples of frame `number` to the error about its corruption."""
+        try:
+            yield
+        except DigestError as exc:
+            lost = self._samples(self.table.contents[number], self.table.contents[number + 1])
+            if not lost:
+                raise
+            detail = f"{exc.detail}; it holds {lost}"
             raise DigestError(exc.shard, detail, remedy=exc.remedy) from exc
 
 
-PIECE = 1 << 20
-
-
-_READ = 1 << 16
-
-
-_CHECKSUM = 4
-
-
 def scan(file: File) -> FrameTable:
-    """The frames of a whole file. Raises ShardError where it is cut, no zstd, or a bomb."""
+    """The frames of a whole file. Raises ShardError if it is truncated, not zstd, or a compression
+    bomb."""
     frames: list[FrameSize] = []
     at = total = 0
     while at < file.size:
@@ -228,7 +226,8 @@ def scan(file: File) -> FrameTable:
 
 
 def _frame(file: File, start: int) -> tuple[int, int | None]:
-    """(bytes in the file, content where its header says it) of the frame that begins at `start`."""
+    """(compressed bytes, bytes of content or None if its header omits them) of the frame at byte
+    `start`."""
     data = file.read(start, min(LONGEST_HEADER, file.size - start))
     head = frame_head(file.name, data, start)
     at = start + head.payload
@@ -248,7 +247,7 @@ def _frame(file: File, start: int) -> tuple[int, int | None]:
 
 
 def _count(file: File, start: int, stop: int, before: int) -> int:
-    """The content of a frame whose header does not say it."""
+    """Bytes of content of a frame whose header omits them, found by decompressing it."""
     forward, count = ForwardReader(file, start, stop), 0
     while piece := forward.piece():
         count += len(piece)
@@ -257,10 +256,11 @@ def _count(file: File, start: int, stop: int, before: int) -> int:
 
 
 class ForwardReader:
-    """The content of the frame in `[start, stop)` of a file, forward only, a piece at a time.
+    """Streams the content of the frame at bytes `[start, stop)` of a file, forward only.
 
-    For frames too large to be held. zstd verifies the checksum, if there is one, at the frame's
-    end. That the frame has its end was seen by `scan`. Used by one thread at a time.
+    For frames too large to decompress whole. zstd verifies the checksum, if there is one, at the
+    end of the frame; `scan` has made sure that the frame is complete. For one thread at a time.
+    `position` is the smallest offset that can still be read.
     """
 
     def __init__(self, file: File, start: int, stop: int) -> None:
@@ -268,30 +268,30 @@ class ForwardReader:
         source = io.BufferedReader(_Part(file, start, stop), _READ)
         decompressor = zstandard.ZstdDecompressor(max_window_size=MAX_WINDOW)
         self._stream = decompressor.stream_reader(source, read_size=_READ, read_across_frames=False)
-        self._window, self.begin = b"", 0
+        self._buffer, self.position = b"", 0
 
     def piece(self) -> bytes:
-        """The next PIECE bytes of content, fewer at its end, then none. Raises DigestError."""
+        """The next PIECE bytes of content, fewer at the end, then b"". Raises DigestError."""
         try:
             return bytes(self._stream.read(PIECE))
         except zstandard.ZstdError as exc:
             raise damaged(self._file.name, self._start, str(exc)) from exc
 
     def part(self, offset: int, size: int) -> bytes:
-        """Content at `offset`, which never lies before `begin`."""
-        while (end := self.begin + len(self._window)) < offset + size:
+        """`size` bytes of content at `offset`, which must not be before `position`."""
+        while (end := self.position + len(self._buffer)) < offset + size:
             keep = max(0, end - offset)
             piece = self.piece()
             if not piece:
                 raise damaged(self._file.name, self._start, f"its content ends at byte {end:,}")
-            self._window = self._window[len(self._window) - keep :] + piece
-            self.begin = end - keep
-        at = offset - self.begin
-        return self._window[at : at + size]
+            self._buffer = self._buffer[len(self._buffer) - keep :] + piece
+            self.position = end - keep
+        at = offset - self.position
+        return self._buffer[at : at + size]
 
 
 class _Part(io.RawIOBase):
-    """The bytes `[start, stop)` of a file as a stream."""
+    """Bytes `[start, stop)` of a file, as a stream."""
 
     def __init__(self, file: File, start: int, stop: int) -> None:
         self._file, self._at, self._stop = file, start, stop
@@ -299,7 +299,7 @@ class _Part(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
-    # io passes a memoryview; its stub allows any buffer, and None where nothing is ready.
+    # io passes a memoryview; its stub allows any buffer, and None if no data is ready.
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         count = min(len(buffer), self._stop - self._at)
         self._file.read_into(self._at, memoryview(buffer)[:count])

@@ -1,7 +1,7 @@
-"""Files by location: what an open file can do, and the ways to open, measure and read one.
+"""Opens and reads the file at a location. `File` is the interface of an open file.
 
-Near and far are the same to all above `storage`: local files and the tars inside compressed shards
-satisfy `File`. This version opens local files; a URL is refused in one line.
+Code outside `storage` reads through `File` only, which local files and the tars inside compressed
+shards implement. This version opens local files; a URL raises UsageError.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Protocol
 import xxhash
 
 from ocrdata.errors import TransportError, UsageError
+from ocrdata.storage.files import exists as path_exists
 from ocrdata.storage.files import read_file
 from ocrdata.storage.local import LocalFile
 from ocrdata.storage.location import Location, LocationLike
@@ -21,70 +22,71 @@ from ocrdata.storage.location import Location, LocationLike
 _CHUNK = 1 << 20
 
 OPEN_FILES = 64
-"""Files a pool keeps open; the usual limit of a process is 1,024."""
+"""Files a pool keeps open; the usual limit for a process is 1,024."""
 
 
 class File(Protocol):
-    """Bytes that do not change while they are open. Safe to share between threads.
+    """An open file, whose bytes must not change. Safe to share between threads.
 
-    All attributes are fixed when the file is opened.
+    All properties are determined when the file is opened.
     """
 
     @property
     def name(self) -> str:
-        """What errors call the file."""
+        """The name shown in errors."""
 
     @property
     def location(self) -> Location:
-        """Where it was opened."""
+        """The location it was opened from."""
 
     @property
     def size(self) -> int:
-        """Bytes."""
+        """Size in bytes."""
 
     @property
     def version(self) -> str:
-        """Identifies the content: another version is another file, even of the same size."""
+        """Identifies the content: changes when the file is replaced, even by one of equal size."""
 
     def read(self, offset: int, size: int) -> bytes:
         """Exactly `size` bytes at `offset`. Raises ShardError; TruncatedError past the end."""
 
+    def read_ranges(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """The bytes of each (offset, size), at the cost of one round trip where they lie close
+        together. Raises as `read` does."""
+
     def read_into(self, offset: int, view: memoryview) -> None:
-        """Fill `view` with the bytes at `offset`. Raises as `read` does."""
+        """Fill `view` with the bytes at `offset`. Raises like `read`."""
 
     def hint(self, ranges: Sequence[tuple[int, int]]) -> None:
-        """These (offset, size) will be read soon, in this order. Never required, never an error."""
+        """Announce (offset, size) ranges that will be read soon, in this order. Only advice: never
+        required, and never raises."""
 
     def close(self) -> None:
-        """Release what is held; reading afterwards is an error. Idempotent."""
+        """Close the file; reading it afterwards is an error. Idempotent."""
 
 
 def open_file(location: LocationLike) -> File:
-    """Open a file for reading. Raises TransportError where it is missing or cannot be opened."""
+    """Open a file for reading. Raises TransportError if it is missing or cannot be opened."""
     return LocalFile(local(location))
 
 
 def local(location: LocationLike) -> Location:
-    """A location that can be read here. Raises UsageError for a URL."""
+    """The location itself, if it is local. Raises UsageError for a URL."""
     found = Location.of(location)
     if found.scheme:
         raise UsageError(
-            f"{found}: this version reads local files only; copy the file here and name the copy"
+            f"{found}: this version reads local files only; copy it here and name the copy"
         )
     return found
 
 
 def exists(location: LocationLike) -> bool:
-    """Whether a file is there; False also for a name that no file can have."""
-    path = local(location).path
-    try:
-        return path.exists()
-    except (OSError, ValueError):
-        return False
+    """Whether a file or folder exists; False also for impossible names."""
+    return path_exists(local(location).text)
 
 
 def size_of(location: LocationLike) -> int:
-    """Bytes of a file. Raises TransportError where it is missing."""
+    """The size of a file in bytes. Raises TransportError if it is missing."""
     found = local(location)
     try:
         return found.path.stat().st_size
@@ -93,28 +95,28 @@ def size_of(location: LocationLike) -> int:
 
 
 def read_all(location: LocationLike) -> bytes:
-    """All bytes of a file. Raises FileNotFoundError, PermissionError and other OSErrors as they
-    are, TransportError for anything but a regular file."""
+    """All bytes of a file. Raises OSError, such as FileNotFoundError, and TransportError if it
+    is not a regular file."""
     return read_file(local(location).path)
 
 
 def is_folder(location: LocationLike) -> bool:
-    """Whether a folder is there; False also for a name that no folder can have."""
+    """Whether a folder exists; False also for impossible names."""
     path = local(location).path
     try:
         return path.is_dir()
-    except (OSError, ValueError):
+    except OSError:  # a name that is too long
         return False
 
 
 def list_names(folder: LocationLike) -> list[str]:
-    """The names in a folder, sorted; none where there is no such folder."""
+    """The names in a folder, sorted; [] if there is no such folder."""
     path = local(folder).path
     return sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
 
 
 def digest_of_file(file: File) -> str:
-    """The xxh3_128 of a whole file, as 32 hexadecimal digits."""
+    """The xxh3_128 digest of a whole file, as 32 hexadecimal digits."""
     hasher = xxhash.xxh3_128()
     for start in range(0, file.size, _CHUNK):
         hasher.update(file.read(start, min(_CHUNK, file.size - start)))
@@ -122,21 +124,22 @@ def digest_of_file(file: File) -> str:
 
 
 class FilePool:
-    """The files in use, at most `limit` of them held open. Safe to share between threads."""
+    """Keeps the `limit` files used last open. Safe to share between threads."""
 
     def __init__(self, limit: int = OPEN_FILES) -> None:
         self.limit = limit
-        self._files: OrderedDict[Location, File] = OrderedDict()
+        self._files: OrderedDict[str, File] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(self, location: Location) -> File:
-        """The open file at `location`, opened now where it was not. Raises ShardError."""
+        """The file at `location`, opened if it is not open yet. Raises ShardError."""
+        text = location.text  # a str keeps its hash, a Location does not
         with self._lock:
-            file = self._files.get(location)
+            file = self._files.get(text)
             if file is None:
-                file = self._files[location] = open_file(location)
+                file = self._files[text] = open_file(location)
                 if len(self._files) > self.limit:
                     self._files.popitem(last=False)
             else:
-                self._files.move_to_end(location)
+                self._files.move_to_end(text)
             return file

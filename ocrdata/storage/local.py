@@ -1,8 +1,8 @@
 """Local files, read by position with `pread`.
 
-Never a memory map: a file that shrinks while it is read must end as an error, not as the death of
-the process. A file is closed when its last user releases it, so that a pool may forget a file that
-another thread is reading.
+They are not memory-mapped: if a mapped file shrinks, reading it kills the process instead of
+raising an error. A file is closed once nothing refers to it any more, so that a pool can evict a
+file that another thread is still reading.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from ocrdata.storage.location import Location, LocationLike
 
 
 class LocalFile:
-    """One open local file, a `File`. `size` and `version` are those it had when it was opened; the
-    version is its modification time and inode. Safe to share between threads."""
+    """An open local file: a `File`. `size` and `version` (its modification time and inode) are
+    those at opening. Safe to share between threads."""
 
     __slots__ = ("__weakref__", "_handle", "location", "name", "size", "version")
 
@@ -31,7 +31,9 @@ class LocalFile:
                 self._handle = open_regular(path, self.name)
         except FileNotFoundError as exc:
             raise TransportError(
-                self.name, "the file is gone", remedy="put it back, or name the shards there are"
+                self.name,
+                "the file is missing",
+                remedy="restore it, or name only shards that exist",
             ) from exc
         except OSError as exc:
             raise TransportError(self.name, f"cannot be opened: {exc.strerror}") from exc
@@ -40,7 +42,7 @@ class LocalFile:
         self.version = f"{status.st_mtime_ns:x}-{status.st_ino:x}"
 
     def read(self, offset: int, size: int) -> bytes:
-        """Exactly `size` bytes at `offset`. Raises TruncatedError where the file ends before."""
+        """Exactly `size` bytes at `offset`. Raises TruncatedError if the file ends before that."""
         try:
             data = os.pread(self._handle, size, offset)
             while len(data) < size:
@@ -52,8 +54,13 @@ class LocalFile:
             raise self._unreadable(exc) from exc
         return data
 
+    def read_ranges(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+        """The bytes of each (offset, size), one `pread` each: reading them together and cutting
+        them apart costs more, by a copy. Raises as `read` does."""
+        return [self.read(offset, size) for offset, size in ranges]
+
     def read_into(self, offset: int, view: memoryview) -> None:
-        """Fill `view` with the bytes at `offset`. Raises TruncatedError as `read` does."""
+        """Fill `view` with the bytes at `offset`. Raises like `read`."""
         done = 0
         try:
             while done < len(view):
@@ -65,21 +72,21 @@ class LocalFile:
             raise self._unreadable(exc) from exc
 
     def hint(self, ranges: Sequence[tuple[int, int]]) -> None:
-        """Nothing to do: the kernel reads ahead by itself."""
+        """Does nothing: the kernel reads ahead by itself."""
 
     def _too_short(self, needed: int) -> TruncatedError:
         size = os.fstat(self._handle).st_size
         return TruncatedError(
             self.name,
-            f"the file ends at byte {size:,}, byte {needed:,} is needed",
-            remedy="the file was cut after it was written; make or copy it again",
+            f"the file ends at byte {size:,}, but bytes up to {needed:,} are needed",
+            remedy="it was truncated after it was written; recreate or copy it again",
         )
 
     def _unreadable(self, exc: OSError) -> TransportError:
-        return TransportError(self.name, f"the disk cannot read it: {exc.strerror}")
+        return TransportError(self.name, f"cannot be read from disk: {exc.strerror}")
 
     def close(self) -> None:
-        """Close now; otherwise done when nobody holds the file any more."""
+        """Close now; otherwise the file is closed once nothing refers to it any more."""
         handle, self._handle = self._handle, -1
         if handle >= 0:
             os.close(handle)

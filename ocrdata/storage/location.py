@@ -1,8 +1,8 @@
 """Where a file is: a path on this machine, or a URL.
 
-Everything above `storage` passes a `Location` and never asks which of the two it is. A URL is never
-a `Path`, which would turn `https://a` into `https:/a`. Shown to people, a URL has no user, password
-or query: they may hold a secret.
+Code outside `storage` passes a `Location` on without asking which of the two it is. A URL never
+becomes a `Path`, which would turn `https://a` into `https:/a`. `str()` of a URL leaves out user,
+password and query, which may contain secrets.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from ocrdata.errors import UsageError
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 LocationLike = str | os.PathLike[str]
-"""What callers may pass where a `Location` is needed; a `Location` is one of them."""
+"""What functions that need a `Location` accept; a `Location` itself is an `os.PathLike`."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Location:
-    """A path or a URL, as it was written in `text`. Made by `Location.of`."""
+    """A path or a URL. `text` is it as written."""
 
     text: str
 
     @staticmethod
-    def of(place: LocationLike) -> Location:
-        """The location that a string, a path or a location names."""
-        return place if isinstance(place, Location) else Location(os.fspath(place))
+    def of(location: LocationLike) -> Location:
+        """The location of a string or path; a `Location` is returned as it is."""
+        return location if isinstance(location, Location) else Location(os.fspath(location))
 
     @property
     def scheme(self) -> str:
-        """'https' of a URL; '' of a path."""
+        """'https' for a URL; '' for a path."""
         match = _SCHEME.match(self.text)
         return match[1].lower() if match else ""
 
@@ -42,7 +42,7 @@ class Location:
     def path(self) -> Path:
         """The path of a local file. Raises UsageError for a URL."""
         if self.scheme:
-            raise UsageError(f"{self}: a local path is needed here, not a URL")
+            raise UsageError(f"{self}: must be a local path, not a URL")
         return Path(self.text)
 
     def __fspath__(self) -> str:
@@ -50,24 +50,24 @@ class Location:
 
     @property
     def name(self) -> str:
-        """The last part: 'x-000.tar'."""
+        """The last part, such as 'x-000.tar'."""
         return PurePosixPath(self._parts.path).name if self.scheme else self.path.name
 
     @property
     def folder(self) -> Location:
-        """What it lies in; of a URL with its query."""
+        """The folder it is in; that of a URL keeps the query."""
         if not self.scheme:
             return Location(str(self.path.parent))
         return self._with_path(str(PurePosixPath(self._parts.path).parent))
 
     def __truediv__(self, name: str) -> Location:
-        """The file of this name in a folder."""
+        """The file `name` in this folder."""
         if not self.scheme:
             return Location(str(self.path / name))
         return self._with_path(str(PurePosixPath(self._parts.path or "/") / name))
 
     def sibling(self, name: str) -> Location:
-        """The file of this name in the same folder."""
+        """The file `name` in the same folder."""
         return self.folder / name
 
     def __str__(self) -> str:

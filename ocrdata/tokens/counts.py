@@ -1,9 +1,9 @@
 """Token counts of one shard: `NAME-000.tokens-<fingerprint>.parquet` (docs/formats.md).
 
-A row per sample, its turns under the tokenizer with that fingerprint; a sample that cannot be
-rendered (`ocrdata.tokens.rendering`) has no turns. Owner of the file: its columns, its name, and
-that what is read is what was written, for the very index and tokenizer that are in use. It never
-tokenizes; that is `ocrdata.planning.counting`.
+One row per sample, with the lengths of its turns under the tokenizer with that fingerprint; a
+sample that cannot be rendered (`ocrdata.tokens.rendering`) has no turns. Reads and writes the file,
+and checks that it is intact and belongs to the index and tokenizer in use. Tokenizing is left to
+`ocrdata.planning.counting`.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ from ocrdata.storage.sealed import FORMAT, VERSION, check_seal, check_version, p
 from ocrdata.tokens.rendering import TurnCount
 
 KIND = "tokens"
-REMEDY = "delete it: it is made again from the shard on the next use"
+REMEDY = "delete it; it is recreated from the shard on the next use"
 
 Ints = npt.NDArray[np.int32]
 _TURN = pa.struct(
-    [pa.field(name, pa.int32(), nullable=False) for name in TurnCount._fields]  # their order too
+    [pa.field(name, pa.int32(), nullable=False) for name in TurnCount._fields]  # in this order
 )
 SCHEMA = pa.schema(
     [pa.field("turns", pa.list_(pa.field("element", _TURN, nullable=False)), nullable=False)]
@@ -52,8 +52,8 @@ SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class CountsHeader:
-    """What the file's metadata says, readable without the rows. `index_rows_digest` is the
-    `rows_digest` of the index whose samples were counted, `rows_digest` that of the counts."""
+    """The metadata of a counts file, readable without its rows. `index_rows_digest` is the
+    `rows_digest` of the index whose samples were counted; `rows_digest` is that of the counts."""
 
     fingerprint: str
     index_rows_digest: str
@@ -64,11 +64,11 @@ class CountsHeader:
 
 @dataclass(frozen=True, eq=False)
 class Counts:
-    """Token counts of some samples in a row.
+    """Token counts of consecutive samples.
 
-    Sample n has the turns `[turn_starts[n], turn_starts[n + 1])`; `turn_starts` is int64 [n + 1].
-    `user`, `assistant` (tokens of text) and `images` (places in the user's message) are int32
-    [turns].
+    Sample i has the turns `[turn_starts[i], turn_starts[i + 1])`; `turn_starts` is int64
+    [samples + 1]. `user` and `assistant` (text tokens) and `images` (image parts in the user
+    message) are int32 [turns].
     """
 
     turn_starts: Int64
@@ -81,27 +81,27 @@ class Counts:
 
     def turns(self, at: int) -> list[TurnCount]:
         """The turns of one sample."""
-        mine = slice(*self.turn_starts[at : at + 2].tolist())
-        columns = (self.user[mine], self.assistant[mine], self.images[mine])
+        part = slice(*self.turn_starts[at : at + 2].tolist())
+        columns = (self.user[part], self.assistant[part], self.images[part])
         return [TurnCount(*map(int, turn)) for turn in zip(*columns, strict=True)]
 
     def take(self, samples: Sequence[int] | Int64) -> Counts:
-        """The counts of these samples, in this order; a stretch of neighbours is not copied."""
+        """The counts of these samples, in this order. A range with step 1 copies no counts."""
         if isinstance(samples, range) and samples.step == 1 and samples:
             turn_starts = self.turn_starts[samples.start : samples.stop + 1]
-            mine = slice(turn_starts[0], turn_starts[-1])
+            part = slice(turn_starts[0], turn_starts[-1])
             turn_starts = turn_starts - turn_starts[0]
-            return Counts(turn_starts, self.user[mine], self.assistant[mine], self.images[mine])
+            return Counts(turn_starts, self.user[part], self.assistant[part], self.images[part])
         rows = np.asarray(samples, np.int64)
         begins, sizes = self.turn_starts[rows], np.diff(self.turn_starts)[rows]
         turn_starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
-        # Turn t of the result is at t less its sample's beginning there, from that here on.
+        # Turn t of the result is turn t - (its sample's start in the result) + (its start in self).
         at = np.arange(turn_starts[-1]) + np.repeat(begins - turn_starts[:-1], sizes)
         return Counts(turn_starts, self.user[at], self.assistant[at], self.images[at])
 
 
 class CountsBuilder:
-    """Gathers the counts of a shard, sample by sample, in the index's order."""
+    """Collects the counts of a shard, sample by sample, in the order of the index."""
 
     def __init__(self) -> None:
         self._starts = array("q", [0])
@@ -115,31 +115,31 @@ class CountsBuilder:
         self._starts.append(len(self._columns[0]))
 
     def finish(self) -> Counts:
-        """All of them."""
+        """The counts of all samples added."""
         columns = (np.array(column, np.int32) for column in self._columns)
         return Counts(np.array(self._starts, np.int64), *columns)
 
 
 def counts_suffix(fingerprint: str) -> str:
-    """What the name of a counts file has in place of a shard's ending."""
+    """The suffix of a counts file, which replaces the shard's .tar or .tar.zst."""
     return f".{KIND}-{fingerprint}.parquet"
 
 
 def counts_path(tar: LocationLike, fingerprint: str) -> Location:
-    """Where the counts of a shard lie: NAME-000.tar -> NAME-000.tokens-<fingerprint>.parquet."""
+    """The counts file beside a shard: NAME-000.tar -> NAME-000.tokens-<fingerprint>.parquet."""
     return beside(tar, counts_suffix(fingerprint))
 
 
 def cached_counts_path(tar: LocationLike, fingerprint: str) -> Location:
-    """The cache's name for the counts of a shard as it is now."""
+    """Where the cache keeps the counts of a shard with its present size and time."""
     return cached_path(tar, counts_suffix(fingerprint))
 
 
 def find_counts(tar: LocationLike, fingerprint: str) -> Location | None:
-    """The counts file of a shard, beside it or in the cache; None where there is none."""
-    here = counts_path(tar, fingerprint)
-    if exists(here):
-        return here
+    """The counts file of a shard, beside it or in the cache; None if there is none."""
+    beside_shard = counts_path(tar, fingerprint)
+    if exists(beside_shard):
+        return beside_shard
     cached = cached_counts_path(tar, fingerprint)
     return cached if exists(cached) else None
 
@@ -147,15 +147,14 @@ def find_counts(tar: LocationLike, fingerprint: str) -> Location | None:
 def all_counts(tar: LocationLike) -> Iterator[tuple[Location, str]]:
     """Every counts file beside a shard, with the fingerprint in its name."""
     shard = Location.of(tar)
-    before, after = counts_suffix("*").split("*")
-    start = shard_stem(shard.name) + before
+    start, end = (shard_stem(shard.name) + counts_suffix("*")).rsplit("*", 1)
     for name in list_names(shard.folder):
-        if name.startswith(start) and name.endswith(after):
-            yield shard.sibling(name), name.removeprefix(start).removesuffix(after)
+        if name.startswith(start) and name.endswith(end):
+            yield shard.sibling(name), name.removeprefix(start).removesuffix(end)
 
 
 def write_counts(path: LocationLike, counts: Counts, *, rows_digest: str, fingerprint: str) -> None:
-    """Write counts, atomically; `rows_digest` is that of the index they belong to.
+    """Write counts atomically; `rows_digest` is that of the index they belong to.
 
     The same counts give the same bytes for one pyarrow version.
     """
@@ -170,9 +169,9 @@ def write_counts(path: LocationLike, counts: Counts, *, rows_digest: str, finger
 
 
 def check_counts(path: LocationLike, *, rows_digest: str, fingerprint: str) -> CountsHeader:
-    """What a counts file says of itself, from its footer alone.
+    """Read the metadata of a counts file from its footer alone.
 
-    Raises ShardError where it is damaged, or belongs to another index or another tokenizer.
+    Raises ShardError if it is corrupted, or belongs to another index or tokenizer.
     """
     with _explain(path):
         header = _header(path, read_footer(path))
@@ -183,27 +182,30 @@ def check_counts(path: LocationLike, *, rows_digest: str, fingerprint: str) -> C
 def read_counts(
     path: LocationLike, *, rows_digest: str, fingerprint: str, tar_size: int | None = None
 ) -> Counts:
-    """Read and verify the counts that belong to the index with `rows_digest`, under the tokenizer
-    with `fingerprint`. Raises ShardError where they do not, are damaged, or take more memory than
-    those of a tar can, of `tar_size` bytes where that is known."""
+    """Read and verify the counts for the index with `rows_digest` and the tokenizer with
+    `fingerprint`.
+
+    Raises ShardError if they belong to another index or tokenizer, are corrupted, or would take
+    more memory than the counts of a tar of `tar_size` bytes can (not checked if None).
+    """
     with _explain(path):
-        # From one buffer, as an index is.
+        # From one buffer: three times as fast as pyarrow's small reads of a file.
         data = read_all(path)
         with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as file:
             header = _header(path, file.metadata.metadata)
             _check_owner(path, header, rows_digest, fingerprint)
             if not file.schema_arrow.equals(SCHEMA):
-                raise ShardError(str(path), "its columns are not those of token counts")
+                raise ShardError(str(path), "its columns do not match those of token counts")
             check_row_count(str(path), file.metadata, header.samples)
             if tar_size is not None:
                 check_column_bytes(str(path), data, tar_size)
             table = file.read(use_threads=False)
         if digest_of_rows(table) != header.rows_digest:
-            raise ShardError(str(path), "the rows are not those its digest was made of")
+            raise ShardError(str(path), "checksum mismatch: the rows were changed")
         counts = _counts(table)
         columns = (counts.user, counts.assistant, counts.images)
         if len(counts) != header.samples or any(bool((column < 0).any()) for column in columns):
-            raise ShardError(str(path), "the counts contradict themselves")
+            raise ShardError(str(path), "the counts are inconsistent")
     return counts
 
 
@@ -226,7 +228,7 @@ def _header(path: LocationLike, metadata: dict[bytes, bytes] | None) -> CountsHe
     raw = (metadata or {}).get(FORMAT.encode())
     document = {} if raw is None else parse_object(str(path), raw)
     if document.get("kind") != KIND:
-        raise ShardError(str(path), "not a file of token counts")
+        raise ShardError(str(path), "is not a token counts file")
     check_version(str(path), document.get("version"))
     check_seal(str(path), document)
     return CountsHeader(**{name: document[name] for name in CountsHeader.__dataclass_fields__})
@@ -237,19 +239,20 @@ def _check_owner(
 ) -> None:
     if header.fingerprint != fingerprint:
         raise ShardError(
-            str(path), f"counted with the tokenizer {header.fingerprint}, {fingerprint} is in use"
+            str(path),
+            f"was counted with tokenizer {header.fingerprint}, but {fingerprint} is in use",
         )
     if header.index_rows_digest != rows_digest:
         raise ShardError(
-            str(path), "counted for other samples: the shard or its index was made again since"
+            str(path), "was counted for other samples: the shard or its index was replaced since"
         )
 
 
 @contextmanager
 def _explain(path: LocationLike) -> Iterator[None]:
-    """Every error of a damaged file is a ShardError that names it and says what to do."""
+    """Make every error about a corrupted file a ShardError with its name and a remedy."""
     try:
-        with explain_parquet(path, "file of token counts", REMEDY):
+        with explain_parquet(path, "token counts file", REMEDY):
             yield
     except ShardError as exc:
         raise type(exc)(exc.shard, exc.detail, remedy=exc.remedy or REMEDY) from exc

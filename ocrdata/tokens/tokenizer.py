@@ -1,10 +1,10 @@
-"""The tokenizer: text to ids and back, with the special tokens of a conversation beside it.
+"""Tokenizers: text to ids and back, and the special tokens of a conversation.
 
-Owner of the special tokens (nanochat's nine and `<|image|>`, the last id) and of tokenizer files:
-our own, nanochat's pickle, `tokenizers` and rank files. Special tokens are ids that only rendering
-(`ocrdata.tokens.rendering`) places: `encode` never yields one, whatever the text spells. It never
-downloads, never trains unasked, and never guesses silently: what a file does not say is decided by
-a written rule.
+Defines the special tokens (nanochat's nine and `<|image|>`, the last id), trains tokenizers, and
+reads tokenizer files: our own JSON, nanochat's pickle, `tokenizers` JSON and rank files. Only
+rendering (`ocrdata.tokens.rendering`) places special tokens: `encode` never returns one, whatever
+the text contains. Nothing is downloaded or trained implicitly; what a file leaves open is decided
+by a documented rule.
 """
 
 from __future__ import annotations
@@ -48,29 +48,29 @@ SPECIAL_TOKENS = (
     "<|output_end|>",
     IMAGE_TOKEN,
 )
-"""nanochat's nine (its tokenizer.py, 2025-12), then ours."""
+"""nanochat's nine (its tokenizer.py, 2025-12), then our own."""
 
 LONGEST_SPACE = 100_000
-"""Whitespace runs are encoded in pieces of this many characters. tiktoken's pattern engine dies of
-a stack overflow (a panic, not an exception) on runs of half a million."""
+"""Longer whitespace is encoded in pieces of this many characters. tiktoken's pattern engine has a
+stack overflow (a panic, not an exception) at half a million."""
 
 FORMAT = "ocr-tokenizer"
 VERSION = 1
 
 
 class Tokenizer:
-    """Ids of text and of the specials. Equal fingerprints give equal ids for every text.
+    """A vocabulary with special tokens. Equal fingerprints give equal ids for every text.
 
-    `vocab_size` counts all ids up to the largest; `<|image|>` is the last one unless the file it
-    came from had placed it already. Safe to use from many threads, and to pickle for spawn.
+    `vocab_size` is the largest id plus one; `<|image|>` has the largest id unless the file gives it
+    another. Safe to share between threads, and can be pickled for spawned processes.
     """
 
     def __init__(self, backend: Backend, specials: Mapping[str, int] | None = None) -> None:
         self.backend = backend
         self.specials = _complete(dict(specials or {}), backend.size)
-        # What `encode` promises rests on this; a `Definition` looks after its own.
+        # Otherwise `encode` could return a special id. `Definition` checks this when it encodes.
         if isinstance(backend, Ranks) and not backend.ids.isdisjoint(self.specials.values()):
-            raise UsageError("a special token has the id of a token of text")
+            raise UsageError("a special token has the id of a text token")
         self.vocab_size = max(backend.size - 1, *self.specials.values()) + 1
         if self.vocab_size > LARGEST_VOCABULARY:
             raise UsageError(
@@ -86,9 +86,9 @@ class Tokenizer:
         self.fingerprint = _digest(self.to_json())
 
     def encode(self, text: str) -> list[int]:
-        """Ids of a text; never a special id, even where the text spells a special token.
+        """Ids of a text; never a special id, even if the text contains the name of a special token.
 
-        Lone surrogates, which are no text, become U+FFFD.
+        Lone surrogates, which UTF-8 cannot encode, become U+FFFD.
         """
         try:
             text.encode()
@@ -99,7 +99,8 @@ class Tokenizer:
         return [id_ for piece in _pieces(text) for id_ in self.backend.encode(piece)]
 
     def decode(self, ids: Sequence[int]) -> str:
-        """The text of ids, specials spelled out. Raises ValueError for an id that is none."""
+        """The text of ids, with the names of special tokens. Raises ValueError for an invalid
+        id."""
         text: list[str] = []
         plain: list[int] = []
         for id_ in [int(id_) for id_ in ids]:
@@ -114,14 +115,16 @@ class Tokenizer:
         if not ids:
             return ""
         if min(ids) < 0 or max(ids) >= self.vocab_size:
-            raise ValueError(f"ids from {min(ids)} to {max(ids)} of a {self.vocab_size} vocabulary")
+            raise ValueError(
+                f"ids {min(ids)} to {max(ids)} are out of range of {self.vocab_size} ids"
+            )
         try:
             return self.backend.decode(ids)
         except KeyError as exc:
-            raise ValueError(f"an id that no token has: {exc}") from exc
+            raise ValueError(f"an id without a token: {exc}") from exc
 
     def to_json(self) -> dict[str, Any]:
-        """All that the tokenizer is, as JSON values."""
+        """The complete tokenizer as a JSON object."""
         return {
             "format": FORMAT,
             "version": VERSION,
@@ -131,14 +134,14 @@ class Tokenizer:
         }
 
     def save(self, path: LocationLike) -> None:
-        """Write it as plain JSON with its digest; `load_tokenizer` reads it. Atomic."""
+        """Write it atomically, as plain JSON with its digest; `load_tokenizer` reads it."""
         write_json(Location.of(path).path, {**self.to_json(), "digest": self.fingerprint})
 
 
 def _complete(specials: dict[str, int], size: int) -> dict[str, int]:
-    """All ten specials with ids: those given keep theirs, the others follow the last id."""
+    """The ids of all ten special tokens: those given are kept, the others follow the largest id."""
     if not all(type(id_) is int for id_ in specials.values()):
-        raise UsageError("the id of a special token is no integer")
+        raise UsageError("the id of a special token is not an integer")
     following = max([size - 1, *specials.values()]) + 1
     for name in SPECIAL_TOKENS:
         if name not in specials:
@@ -150,12 +153,13 @@ def _complete(specials: dict[str, int], size: int) -> dict[str, int]:
 
 
 def _digest(value: Mapping[str, Any]) -> str:
-    """16 hex digits over the canonical JSON: part of file names, so short."""
+    """The digest of the canonical JSON: 16 hex digits, short enough for file names."""
     return xxhash.xxh3_64_hexdigest(canonical_ascii(value))
 
 
 def _from_saved(value: Mapping[str, Any]) -> Tokenizer:
-    """The tokenizer that `Tokenizer.to_json` described. Raises UsageError where it is none."""
+    """The tokenizer that `Tokenizer.save` wrote. Raises UsageError if it is malformed, OcrError if
+    it was modified."""
     problem = version_problem(value.get("version", 0), VERSION)
     if problem:
         raise UsageError(problem)
@@ -170,56 +174,62 @@ def _from_saved(value: Mapping[str, Any]) -> Tokenizer:
     except (KeyError, TypeError, AttributeError, ValueError) as exc:
         if isinstance(exc, UsageError):
             raise
-        raise UsageError(f"a saved tokenizer with a part that is wrong or missing: {exc}") from exc
+        raise UsageError(f"a part of this saved tokenizer is missing or invalid: {exc}") from exc
     if value.get("digest") != tokenizer.fingerprint:
         raise OcrError(
-            f"its digest is {value.get('digest')}, the content has {tokenizer.fingerprint}: the "
-            "file changed after it was written; make it again with tools/train_tokenizer.py"
+            f"checksum mismatch: the stored digest is {value.get('digest')}, that of the content "
+            f"{tokenizer.fingerprint}; the file was modified after it was written, recreate it "
+            "with tools/train_tokenizer.py"
         )
     return tokenizer
 
 
 def _pieces(text: str) -> Iterator[str]:
-    """A long text cut inside its overlong whitespace runs."""
+    """Split a text so that no piece has more than LONGEST_SPACE whitespace characters in a row."""
     start = 0
-    for run in re.finditer(rf"\s{{{LONGEST_SPACE}}}", text):
-        yield text[start : run.end()]
-        start = run.end()
+    for spaces in re.finditer(rf"\s{{{LONGEST_SPACE}}}", text):
+        yield text[start : spaces.end()]
+        start = spaces.end()
     yield text[start:]
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
-    """Byte-level BPE with nanochat's split pattern, trained by `tokenizers`.
+    """Train a byte-level BPE with nanochat's split pattern, by `tokenizers`.
 
-    `vocab_size` includes the 256 bytes and the ten specials; texts too poor for it give a smaller
-    one. The same texts give the same tokenizer. Raises UsageError for less than 266.
+    `vocab_size` includes the 256 single bytes and the ten special tokens; texts with too little
+    variety give a smaller vocabulary. The same texts give the same tokenizer. Raises UsageError if
+    `vocab_size` is below 266 or above LARGEST_VOCABULARY.
     """
     smallest = 256 + len(SPECIAL_TOKENS)
     if vocab_size < smallest:
-        raise UsageError(f"vocab_size is {vocab_size}, the bytes and specials alone are {smallest}")
+        raise UsageError(
+            f"vocab_size is {vocab_size}, but bytes and special tokens alone are {smallest}"
+        )
     if vocab_size > LARGEST_VOCABULARY:
-        raise UsageError(f"vocab_size is {vocab_size}, at most {LARGEST_VOCABULARY:,} are trained")
+        raise UsageError(
+            f"vocab_size is {vocab_size}, but at most {LARGEST_VOCABULARY:,} is allowed"
+        )
     return Tokenizer(train_ranks(texts, vocab_size - len(SPECIAL_TOKENS)))
 
 
 FILE_NAMES = ("tokenizer.pkl", "tokenizer.json")
-"""Looked for in a folder, in this order (the original before a conversion of it), then *.tiktoken.
+"""Searched for in a folder in this order (the original before a conversion of it), then *.tiktoken.
 """
 
 
 def load_tokenizer(path: LocationLike) -> Tokenizer:
-    """The tokenizer in a file, or in a folder that holds one.
+    """Load the tokenizer in a file, or in a folder that contains one.
 
-    Read are nanochat's `tokenizer.pkl`, `tokenizer.json` of `tokenizers`, rank files (`.tiktoken`)
-    and what `Tokenizer.save` wrote. Missing special tokens get the ids after the last one. Raises
-    UsageError where there is none, OcrError for a saved one that was changed.
+    Reads nanochat's `tokenizer.pkl`, a `tokenizer.json` of `tokenizers`, rank files (`.tiktoken`)
+    and what `Tokenizer.save` wrote. Missing special tokens get the ids after the largest one.
+    Raises UsageError if there is no valid tokenizer, OcrError if a saved one was modified.
     """
-    file = _find(Location.of(path))
+    file = _tokenizer_file(Location.of(path))
     try:
         data = read_all(file)
     except OSError as exc:
         raise UsageError(f"{file}: {exc.strerror}") from exc
-    except ShardError as exc:  # a pipe, a folder
+    except ShardError as exc:  # not a regular file
         raise UsageError(str(exc)) from exc
     try:
         if file.name.endswith(".pkl"):
@@ -233,16 +243,17 @@ def load_tokenizer(path: LocationLike) -> Tokenizer:
         raise OcrError(f"{file}: {exc}") from exc
 
 
-def _find(path: Location) -> Location:
-    if not is_folder(path):
-        return path
-    names = list_names(path)
+def _tokenizer_file(location: Location) -> Location:
+    if not is_folder(location):
+        return location
+    names = list_names(location)
     for name in (*FILE_NAMES, *(name for name in names if name.endswith(".tiktoken"))):
-        if name in names and not is_folder(path / name):
-            return path / name
+        if name in names and not is_folder(location / name):
+            return location / name
     raise UsageError(
-        f"{path}: no tokenizer in this folder (looked for {', '.join(FILE_NAMES)}, *.tiktoken); "
-        "train one with python tools/train_tokenizer.py --shards SPEC --vocab-size N --out FILE"
+        f"{location}: no tokenizer in this folder (looked for {', '.join(FILE_NAMES)} and "
+        "*.tiktoken); train one with python tools/train_tokenizer.py --shards SPEC --vocab-size N "
+        "--out FILE"
     )
 
 
@@ -250,27 +261,27 @@ def _from_json(data: bytes) -> Tokenizer:
     try:
         value = json.loads(data)
     except (ValueError, RecursionError) as exc:
-        raise UsageError(f"neither JSON nor another kind of tokenizer file: {exc}") from exc
+        raise UsageError(f"not readable as JSON, and not .pkl or .tiktoken: {exc}") from exc
     if isinstance(value, dict) and value.get("format") == FORMAT:
         return _from_saved(value)
     if isinstance(value, dict) and "model" in value:
         added = value.get("added_tokens") or []
         if not (isinstance(added, list) and all(isinstance(token, dict) for token in added)):
-            raise UsageError("its added_tokens are no list of tokens")
+            raise UsageError("its added_tokens are not a list of tokens")
         for token in added:
-            # A special that is not marked as one would be found in plain text.
+            # A special token that is not marked as one would be recognised in plain text.
             if token.get("content") in SPECIAL_TOKENS:
                 token["special"] = True
         backend = Definition(value)
         return Tokenizer(backend, {n: i for n, i in backend.added.items() if n in SPECIAL_TOKENS})
-    raise UsageError("JSON, but neither a tokenizer saved here nor one of `tokenizers`")
+    raise UsageError("is JSON, but neither our own tokenizer format nor that of `tokenizers`")
 
 
 def _from_ranks(data: bytes) -> Tokenizer:
-    """A rank file: a line for each token, base64 and rank. It does not name its split pattern.
+    """The tokenizer of a rank file: a line per token, base64 and rank, without a split pattern.
 
-    Rule: ranks that hold a run of three digits or more were not learned under nanochat's pattern,
-    which allows two; they get GPT-2's. All others get nanochat's.
+    Rule: ranks with a token of three or more adjacent digits get GPT-2's pattern, since nanochat's
+    allows two; all others get nanochat's.
     """
     ranks: dict[bytes, int] = {}
     for number, line in enumerate(data.splitlines(), start=1):
@@ -280,6 +291,8 @@ def _from_ranks(data: bytes) -> Tokenizer:
             token, rank = line.split()
             ranks[base64.b64decode(token, validate=True)] = int(rank)
         except (ValueError, binascii.Error) as exc:
-            raise UsageError(f"line {number} is not `base64 rank`: {line[:40]!r}") from exc
+            raise UsageError(
+                f"line {number} is malformed, expected `base64 rank`: {line[:40]!r}"
+            ) from exc
     long_digits = any(re.search(rb"[0-9]{3}", token) for token in ranks)
     return Tokenizer(Ranks(ranks, GPT2_PATTERN if long_digits else NANOCHAT_PATTERN))

@@ -1,11 +1,11 @@
-"""`from ocrdata.reader import ...`, the documented name of the reader."""
+"""The documented import paths of the reader."""
 
 import ocrdata
 from ocrdata import reader
 from ocrdata.reading import view
 
 
-def test_it_hands_on_what_the_reader_has() -> None:
+def test_reader_exports_the_names_of_the_view() -> None:
     assert {name: getattr(reader, name) for name in reader.__all__} == {
         "SampleRef": view.SampleRef,
         "Shards": view.Shards,

@@ -1,4 +1,4 @@
-"""Which samples lie in which frame."""
+"""The samples in each frame of a compressed shard."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from ocrdata.shards.index import Index
 
 
 def owners(index: Index) -> list[list[int]]:
-    """The positions in each frame."""
+    """The positions of the samples in each frame."""
     assert index.frames is not None
     found: list[list[int]] = [[] for _ in range(len(index.frames.sizes))]
     for position, offset in enumerate(index.offsets):

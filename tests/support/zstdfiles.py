@@ -7,9 +7,9 @@ from pathlib import Path
 import zstandard
 
 
-def bomb(path: Path, *, says_its_size: bool) -> None:
-    """1 GiB of zeros in about 32 KiB."""
+def bomb(path: Path, *, declares_size: bool) -> None:
+    """Write 1 GiB of zeros as about 32 KiB; the frame header has the content size or not."""
     writer = zstandard.ZstdCompressor()
-    whole = writer.compressobj(size=1 << 30) if says_its_size else writer.compressobj()
+    whole = writer.compressobj(size=1 << 30) if declares_size else writer.compressobj()
     block = bytes(1 << 24)
     path.write_bytes(b"".join(whole.compress(block) for _ in range(64)) + whole.flush())

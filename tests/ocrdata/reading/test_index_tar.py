@@ -1,3 +1,5 @@
+"""Indexing any tar: equal to the writer's index, or an error."""
+
 import os
 import threading
 from collections.abc import Callable
@@ -33,7 +35,7 @@ def same(one: Index, other: Index) -> bool:
 
 @settings(deadline=None, max_examples=60)
 @given(st.lists(samples(), max_size=5), st.integers(0, 10**12))
-def test_the_writer_gathers_what_is_found_in_the_tar(
+def test_indexing_a_tar_gives_the_index_its_writer_wrote(
     tmp_path_factory: pytest.TempPathFactory, rows: list[Sample], start: int
 ) -> None:
     path = tmp_path_factory.mktemp("shard") / "x-000.tar"
@@ -50,12 +52,12 @@ def test_the_writer_gathers_what_is_found_in_the_tar(
     assert again.read_bytes() == index_path(path).path.read_bytes()
 
 
-def test_anybodys_tar_is_indexed(tmp_path: Path) -> None:
+def test_foreign_tar_is_indexed(tmp_path: Path) -> None:
     tar = write_tar(
         tmp_path / "photos.tar",
         [
-            ("README", b"no sample"),
-            ("a/.hidden.png", b"no sample"),
+            ("README", b"not in a sample"),
+            ("a/.hidden.png", b"not in a sample"),
             ("a/one.jpg", image("JPEG")),
             ("a/one.txt", b"a caption"),
             ("a/two.seg.PNG", b"not an image"),
@@ -77,12 +79,12 @@ def test_anybodys_tar_is_indexed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (["a.png", "b.png", "a.txt"], "sample a: member a.txt: members of one sample are not adj"),
-        (["a.png", "a.txt", "a.png"], "sample a: member a.png: the name stands twice"),
-        (["a.png", "../b.png"], r"member name '../b.png' holds a '\.\.'"),
+        (["a.png", "b.png", "a.txt"], "sample a: member a.txt: .*adjacent"),
+        (["a.png", "a.txt", "a.png"], "sample a: member a.png: "),
+        (["a.png", "../b.png"], r"'\.\./b\.png'"),
     ],
 )
-def test_tars_that_are_no_data_set(tmp_path: Path, names: list[str], message: str) -> None:
+def test_names_that_cannot_form_samples(tmp_path: Path, names: list[str], message: str) -> None:
     tar = write_tar(tmp_path / "x.tar", [(name, b"x") for name in names])
     with pytest.raises(ShardError, match=message):
         index_tar(tar)
@@ -91,19 +93,19 @@ def test_tars_that_are_no_data_set(tmp_path: Path, names: list[str], message: st
 @pytest.mark.parametrize(
     "raw", [b"{", b"[1]", b'{"messages": 3}', b"[" * 10**5, b"\xff", b'{"source": "\\ud800"}']
 )
-def test_json_that_is_not_ours_has_no_turns(tmp_path: Path, raw: bytes) -> None:
+def test_foreign_json_has_no_turns(tmp_path: Path, raw: bytes) -> None:
     tar = write_tar(tmp_path / "x.tar", [("a.json", raw)])
     assert index_tar(tar).row(0).turns == 0
 
 
-def test_names_and_samples() -> None:
+def test_names_are_split_into_key_and_suffix() -> None:
     assert split_name("000000001.json") == ("000000001", "json")
     assert split_name("a.b/c.1.jpg") == ("a.b/c", "1.jpg")
     assert split_name("README") is None
     assert split_name("a/.DS_Store") is None
 
 
-def test_a_tar_that_changes_while_it_is_indexed(tmp_path: Path) -> None:
+def test_tar_that_changes_while_it_is_indexed(tmp_path: Path) -> None:
     tar = write_tar(tmp_path / "x.tar", [(f"{n}.png", image("PNG")) for n in range(3000)])
     begun, done = threading.Event(), threading.Event()
 
@@ -118,14 +120,14 @@ def test_a_tar_that_changes_while_it_is_indexed(tmp_path: Path) -> None:
     thread.start()
     begun.wait()
     try:
-        with pytest.raises(ShardError, match="changed while it was being indexed"):
+        with pytest.raises(ShardError, match=r"x\.tar: .*changed"):
             index_tar(tar)
     finally:
         done.set()
         thread.join()
 
 
-def test_a_compressed_shard_is_indexed_as_its_writer_did(tmp_path: Path) -> None:
+def test_indexing_a_compressed_shard_gives_the_index_its_writer_wrote(tmp_path: Path) -> None:
     for count in (0, 1, 200):
         path = write_chats(tmp_path / f"z-{count:03d}.tar.zst", count, ZstdOptions(5000, 3))
         written = read_index(index_path(path))
@@ -135,14 +137,14 @@ def test_a_compressed_shard_is_indexed_as_its_writer_did(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("largest", [1000, 1 << 24])
 @pytest.mark.parametrize("make", [sized, streamed])
-def test_anybodys_compressed_tar(
+def test_foreign_compressed_tar(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     make: Callable[[bytes], Piece],
     largest: int,
 ) -> None:
-    """One frame or several, cut anywhere, with other frames between."""
-    monkeypatch.setattr(zstd_tar, "LARGEST_HELD", largest)
+    """One frame or several, split anywhere, with a skippable frame first."""
+    monkeypatch.setattr(zstd_tar, "LARGEST_IN_MEMORY", largest)
     plain = write_chats(tmp_path / "x-000.tar", 50)
     data, expected = plain.read_bytes(), index_tar(plain)
     for number, cuts in enumerate(([], [700], [512, 513, 30_000], [len(data) - 1024])):
@@ -159,12 +161,12 @@ def test_anybodys_compressed_tar(
         assert [shards[at] for at in (49, 3, 20)] == [chat(at) for at in (49, 3, 20)]
 
 
-def test_a_compressed_tar_that_was_cut(tmp_path: Path) -> None:
+def test_truncated_compressed_tar(tmp_path: Path) -> None:
     plain = write_chats(tmp_path / "x-000.tar", 50)
     data = plain.read_bytes()
     for length in (len(data) - 1024, len(data) - 1, 3000):
         write(tmp_path / "z-000.tar.zst", [sized(data[:length])])
-        with pytest.raises(TruncatedError, match=r"z-000.tar.zst: .*truncated or damaged"):
+        with pytest.raises(TruncatedError, match=r"z-000\.tar\.zst: "):
             index_tar(tmp_path / "z-000.tar.zst")
     path = write_chats(tmp_path / "z-001.tar.zst", 50, ZstdOptions(4000, 3))
     header, whole = read_index(index_path(path)).header, path.read_bytes()
@@ -173,12 +175,12 @@ def test_a_compressed_tar_that_was_cut(tmp_path: Path) -> None:
         path.write_bytes(whole[:size])
         with pytest.raises(TruncatedError):
             index_tar(path)
-    path.write_bytes(whole[: starts[-2]])  # all but the seek table: nothing of the tar is missing
+    path.write_bytes(whole[: starts[-2]])  # without its seek table, which holds none of the tar
     assert len(index_tar(path)) == 50
 
 
-def test_a_member_too_large_for_a_compressed_tar(tmp_path: Path) -> None:
+def test_member_too_large_for_a_compressed_tar(tmp_path: Path) -> None:
     tar = write_tar(tmp_path / "x.tar", [("a.json", bytes(20 << 20))])
     write(tmp_path / "z.tar.zst", [sized(b""), streamed(tar.read_bytes())])
-    with pytest.raises(ShardError, match=r"at most 16,777,216 are read at once\n  unpack it with"):
+    with pytest.raises(ShardError, match=r"z\.tar\.zst: .*16,777,216.*\n.*zstd -d"):
         index_tar(tmp_path / "z.tar.zst")

@@ -1,3 +1,5 @@
+"""Prefetching: every result at its own step, whatever the number of workers."""
+
 import threading
 from collections.abc import Callable
 
@@ -9,13 +11,15 @@ from ocrdata.reading.prefetch import Prefetcher
 
 @pytest.mark.parametrize("workers", [0, 1, 2, 3, 8])
 @pytest.mark.parametrize(("start", "stop"), [(0, 20), (7, 20), (19, 20), (20, 20)])
-def test_results_come_in_order_whatever_the_workers(workers: int, start: int, stop: int) -> None:
+def test_results_come_in_order_for_any_number_of_workers(
+    workers: int, start: int, stop: int
+) -> None:
     with Prefetcher(lambda step: step * step, start, stop=stop, workers=workers) as loader:
         assert list(loader) == [step * step for step in range(start, stop)]
         assert loader.waited >= 0
 
 
-def test_a_slow_step_is_waited_for_and_not_overtaken() -> None:
+def test_later_steps_wait_for_a_slow_step() -> None:
     gate = threading.Event()
 
     def make(step: int) -> int:
@@ -29,7 +33,7 @@ def test_a_slow_step_is_waited_for_and_not_overtaken() -> None:
         assert list(loader) == list(range(6))
 
 
-def test_no_more_is_made_than_asked_ahead() -> None:
+def test_at_most_ahead_results_are_computed_in_advance() -> None:
     made: list[int] = []
     lock = threading.Lock()
 
@@ -40,32 +44,32 @@ def test_no_more_is_made_than_asked_ahead() -> None:
 
     with Prefetcher(make, 0, stop=1000, workers=2, ahead=3) as loader:
         assert next(loader) == 0
-    # One was handed over, three more may be under way.
+    # One was returned; three more may be in flight.
     assert max(made) <= 3
 
 
 def failing_at(step: int) -> Callable[[int], int]:
     def make(number: int) -> int:
         if number == step:
-            raise OcrError(f"step {number} broke")
+            raise OcrError(f"step {number} failed")
         return number
 
     return make
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_an_error_comes_at_its_own_step(workers: int) -> None:
+def test_error_is_raised_at_its_own_step(workers: int) -> None:
     with Prefetcher(failing_at(5), 0, stop=9, workers=workers) as loader:
         assert [next(loader) for _ in range(5)] == list(range(5))
-        for _ in range(2):  # asked again, it fails again: no step is ever another's
-            with pytest.raises(OcrError, match="step 5 broke"):
+        for _ in range(2):  # a retry fails again: no step is ever skipped
+            with pytest.raises(OcrError, match="step 5 failed"):
                 next(loader)
             assert loader.step == 5
-    with pytest.raises(ValueError, match="closed before step 5"):
+    with pytest.raises(ValueError, match="step 5"):
         next(loader)
 
 
-def test_who_stops_at_once_does_not_wait_for_a_batch() -> None:
+def test_interrupt_does_not_wait_for_a_batch() -> None:
     begun, gate = threading.Event(), threading.Event()
 
     def make(step: int) -> int:
@@ -76,10 +80,10 @@ def test_who_stops_at_once_does_not_wait_for_a_batch() -> None:
     with pytest.raises(KeyboardInterrupt), Prefetcher(make, 0, stop=9, workers=2):
         begun.wait(10)
         raise KeyboardInterrupt
-    gate.set()  # only now do the workers end
+    gate.set()  # only now can the workers end
 
 
-def test_closing_ends_the_threads() -> None:
+def test_close_ends_the_threads() -> None:
     before = threading.active_count()
     loader = Prefetcher(failing_at(-1), 0, stop=100, workers=4)
     next(loader)

@@ -1,3 +1,5 @@
+"""Reading in order gives what reading one by one gives, for any buffer size; views stay valid."""
+
 import random
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +25,7 @@ KINDS = ("PNG", "JPEG")
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A set of plain shards, and one compressed shard."""
-    path = tmp_path_factory.mktemp("runs")
+    path = tmp_path_factory.mktemp("shards")
     write_set(path, "x", COUNTS, KINDS)
     write_chats(path / "z-000.tar.zst", 40, ZstdOptions(3000, 3))
     return path
@@ -33,12 +35,12 @@ def plain(views: dict[str, memoryview]) -> dict[str, bytes]:
     return {name: bytes(view) for name, view in views.items()}
 
 
-@pytest.mark.parametrize("window", [2, 512, 4096, 9000, 1 << 20])
+@pytest.mark.parametrize("buffer", [2, 512, 4096, 9000, 1 << 20])
 @pytest.mark.parametrize("spec", ["x.json", "z-000.tar.zst"])
-def test_runs_of_any_size(
-    folder: Path, window: int, spec: str, monkeypatch: pytest.MonkeyPatch
+def test_any_buffer_size_gives_the_same_members(
+    folder: Path, buffer: int, spec: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sequential, "READ_BYTES", window)
+    monkeypatch.setattr(sequential, "READ_BYTES", buffer)
     shards = open_shards(str(folder / spec))
     for view in (shards, shards[3:9], shards[::-2], shards[5:5]):
         expected = [view.members(at) for at in range(len(view))]
@@ -46,11 +48,12 @@ def test_runs_of_any_size(
         assert [plain(views) for views in view.iter_views()] == expected
 
 
-def test_batches_say_where_their_samples_are(folder: Path) -> None:
+def test_batches_give_the_positions_of_their_samples(folder: Path) -> None:
     shards = open_shards(str(folder / "x.json"))
     found = []
-    for number, run, batch in SequentialReader(shards._set, CopyBuffer()).batches(range(1, TOTAL)):
-        for local, members in zip(run, batch, strict=True):
+    reader = SequentialReader(shards._set, CopyBuffer())
+    for number, samples, batch in reader.batches(range(1, TOTAL)):
+        for local, members in zip(samples, batch, strict=True):
             assert members == shards._set.members(number, local)
             found.append((number, local))
     assert found == [shards._set.locate(position) for position in range(1, TOTAL)]
@@ -62,13 +65,13 @@ def test_batches_say_where_their_samples_are(folder: Path) -> None:
     st.lists(st.integers(0, 6), min_size=TOTAL, max_size=TOTAL),
     st.booleans(),
 )
-def test_views_stay_what_they_are(
-    folder: Path, window: int, kept_for: list[int], packed: bool
+def test_views_stay_valid_while_they_are_held(
+    folder: Path, buffer: int, kept_for: list[int], compressed: bool
 ) -> None:
-    """Views are dropped after any number of further samples, those of 6 never."""
+    """Each sample's views are dropped after `kept_for` further samples, or never if that is 6."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sequential, "READ_BYTES", window)
-        shards = open_shards(str(folder / ("z-000.tar.zst" if packed else "x.json")))[:TOTAL]
+        patch.setattr(sequential, "READ_BYTES", buffer)
+        shards = open_shards(str(folder / ("z-000.tar.zst" if compressed else "x.json")))[:TOTAL]
         held: list[tuple[int, int, dict[str, memoryview]]] = []
         for at, views in enumerate(shards.iter_views()):
             until = at + kept_for[at] if kept_for[at] < 6 else TOTAL
@@ -79,20 +82,22 @@ def test_views_stay_what_they_are(
             assert plain(known) == shards.members(number)
 
 
-def test_views_cannot_be_written_to(folder: Path) -> None:
+def test_views_are_read_only(folder: Path) -> None:
     for spec in ("x.json", "z-000.tar.zst"):
         for views in open_shards(str(folder / spec)).iter_views():
             assert all(view.readonly for view in views.values())
 
 
-def test_two_windows_serve_who_lets_go(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_buffers_suffice_if_views_are_dropped(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sequential, "READ_BYTES", 5000)  # one sample
     shards = open_shards(str(folder / "x.json"))
 
     def addresses(held: list[dict[str, memoryview]] | None) -> set[int]:
-        way = SequentialReader(shards._set, ViewBuffer())
+        reader = SequentialReader(shards._set, ViewBuffer())
         seen: dict[int, bytearray] = {}
-        for _, _, batch in way.batches(range(TOTAL)):
+        for _, _, batch in reader.batches(range(TOTAL)):
             for views in batch:
                 if held is not None:
                     held.append(views)
@@ -115,7 +120,7 @@ def damaged(tmp_path: Path) -> Iterator[Path]:
 
 
 def taken(shards: Shards, views: bool) -> int:
-    """How many samples come before the error, which is raised again."""
+    """How many samples are read before an error, which must name the next one."""
     count = 0
     try:
         for _ in shards.iter_views() if views else shards.iter_members():
@@ -126,16 +131,16 @@ def taken(shards: Shards, views: bool) -> int:
 
 
 @pytest.mark.parametrize("views", [True, False])
-@pytest.mark.parametrize("window", [1500, 1 << 20])
-def test_damage_is_raised_where_it_is(
-    damaged: Path, views: bool, window: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("buffer", [1500, 1 << 20])
+def test_corruption_is_raised_at_its_sample(
+    damaged: Path, views: bool, buffer: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sequential, "READ_BYTES", window)
+    monkeypatch.setattr(sequential, "READ_BYTES", buffer)
     assert taken(open_shards(str(damaged)), views) == 13
     assert taken(open_shards(str(damaged), verify=False), views) == 20
 
 
-def test_a_file_that_shrinks(damaged: Path) -> None:
+def test_file_that_shrinks(damaged: Path) -> None:
     shards = open_shards(str(damaged))
     row = shards.row(6)
     shards[0]
@@ -148,7 +153,7 @@ def test_a_file_that_shrinks(damaged: Path) -> None:
     assert seen == 6
 
 
-def test_samples_larger_than_a_window(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_samples_larger_than_the_buffer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sequential, "READ_BYTES", 3000)
     pick = random.Random(1)
     rows = [sample(n, KINDS * pick.randrange(4)) for n in range(30)]

@@ -1,3 +1,5 @@
+"""Files and indexes behind a view: corruption, replacement and limits."""
+
 import os
 import random
 import threading
@@ -10,6 +12,7 @@ from ocrdata.reading import shard_set
 from ocrdata.reading.view import Shards, open_shards
 from ocrdata.shards.index import index_path
 from ocrdata.shards.names import make_key
+from ocrdata.storage.local import LocalFile
 from tests.support.rows import flip, sample, write_set, write_shard
 
 COUNTS = (5, 0, 7, 1)
@@ -30,22 +33,45 @@ def numbers(view: Shards) -> list[int]:
     return [one.meta["number"] for one in view]
 
 
-def test_a_key_that_stands_twice(tmp_path: Path) -> None:
+def test_a_sample_is_read_with_one_call_to_its_file(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shards = open_shards(str(folder))
+    calls: list[list[tuple[int, int]]] = []
+    original = LocalFile.read_ranges
+
+    def counted(self: LocalFile, ranges: list[tuple[int, int]]) -> list[bytes]:
+        calls.append(ranges)
+        return original(self, ranges)
+
+    monkeypatch.setattr(LocalFile, "read_ranges", counted)
+    whole, row = shards.members(3), shards.row(3)
+    assert len(whole) == 3  # JSON, PNG, JPEG
+    assert calls == [[(member.offset, member.size) for member in row.members]]
+    texts = shards.shard_set.text_members(0, 3)
+    assert list(texts) == list(whole)
+    assert [bool(data) for data in texts.values()] == [True, False, False]
+    (ranges,) = calls[1:]  # nor are the bytes of images read
+    assert ranges == [(row.members[0].offset, row.members[0].size)]
+
+
+def test_key_found_in_two_shards(tmp_path: Path) -> None:
     for name in ("a", "b"):
         write_shard(tmp_path / f"{name}.tar", [sample(1), sample(2)])
     shards = open_shards(str(tmp_path / "*.tar"))
-    with pytest.raises(UsageError, match=r"2 samples have the key '000000001' \(a.tar, b.tar\)"):
+    with pytest.raises(UsageError, match=r"2 .*'000000001' \(a\.tar, b\.tar\)"):
         shards.by_key(make_key(1))
 
 
-def test_a_remedy_without_a_manifest(tmp_path: Path) -> None:
+def test_remedy_without_a_manifest(tmp_path: Path) -> None:
     write_shard(tmp_path / "x-000.tar", [sample(0)])
     flip(tmp_path / "x-000.tar", 512)
-    with pytest.raises(DigestError, match=r"written; make or copy it again$"):
+    with pytest.raises(DigestError) as caught:
         open_shards(str(tmp_path))[0]
+    assert caught.value.remedy and "--only" not in caught.value.remedy
 
 
-def test_a_file_that_shrinks_while_it_is_read(tmp_path: Path) -> None:
+def test_file_that_shrinks_while_it_is_read(tmp_path: Path) -> None:
     write_set(tmp_path, "x", [6])
     tar = tmp_path / "x-000.tar"
     shards = open_shards(str(tmp_path))
@@ -54,7 +80,7 @@ def test_a_file_that_shrinks_while_it_is_read(tmp_path: Path) -> None:
     os.truncate(tar, row.members[1].offset + 5)
     assert shards[2] == sample(2)
     for read in (shards.__getitem__, shards.members):
-        with pytest.raises(TruncatedError, match=r"sample 000000003: member 000000003.png: .*ends"):
+        with pytest.raises(TruncatedError, match=r"sample 000000003: member 000000003\.png: "):
             read(3)
     seen = []
     with pytest.raises(TruncatedError, match="sample 000000003"):
@@ -63,57 +89,58 @@ def test_a_file_that_shrinks_while_it_is_read(tmp_path: Path) -> None:
     assert seen == [0, 1, 2]
 
 
-def test_files_that_are_not_those_of_their_index(tmp_path: Path) -> None:
+def test_files_that_do_not_match_their_index(tmp_path: Path) -> None:
     manifest = write_set(tmp_path, "x", [3, 3])
     tar, size = tmp_path / "x-000.tar", manifest.shards[0].bytes
     shards = open_shards(str(tmp_path))
     os.truncate(tar, size - 512)
-    with pytest.raises(TransportError, match=f"has {size - 512:,} bytes, {size:,} when the set"):
+    with pytest.raises(TransportError, match=f" {size - 512:,} bytes.* {size:,} "):
         shards[0]
-    with pytest.raises(TruncatedError, match="according to the manifest"):
+    with pytest.raises(TruncatedError, match=f" {size - 512:,} bytes.* {size:,} .*manifest"):
         open_shards(str(tmp_path))
     (tmp_path / "x.json").unlink()
-    with pytest.raises(TruncatedError, match=r"according to its index x-000.index.parquet"):
+    with pytest.raises(TruncatedError, match=r"index x-000\.index\.parquet"):
         open_shards(str(tmp_path))
     os.truncate(tar, size + 512)
-    with pytest.raises(ShardError, match=r"delete x-000.index.parquet"):
+    with pytest.raises(ShardError, match=r"\n.*delete x-000\.index\.parquet"):
         open_shards(str(tmp_path))
 
 
-def test_a_file_that_vanishes(tmp_path: Path) -> None:
+def test_file_that_is_deleted_while_the_set_is_open(tmp_path: Path) -> None:
     write_set(tmp_path, "x", [3, 3])
     shards = open_shards(str(tmp_path))
     assert shards[0] == sample(0)
     for number in range(2):
         (tmp_path / f"x-00{number}.tar").unlink()
-    assert shards[1] == sample(1)  # it is held open
+    assert shards[1] == sample(1)  # this file is still open
     for read in (shards.__getitem__, shards.members):
-        with pytest.raises(ShardError, match=r"sample 000000003: .*the file is gone"):
+        with pytest.raises(TransportError, match=r"x-001\.tar: sample 000000003: .*missing"):
             read(3)
     assert numbers(shards[:3]) == [0, 1, 2]
-    with pytest.raises(ShardError, match=r"sample 000000003: .*the file is gone"):
+    with pytest.raises(TransportError, match=r"x-001\.tar: sample 000000003: .*missing"):
         numbers(shards)
 
 
-def test_an_index_of_another_shard(tmp_path: Path) -> None:
+def test_index_of_another_shard(tmp_path: Path) -> None:
     write_set(tmp_path, "x", [3, 3])
     shards = open_shards(str(tmp_path / "x.json"))
     one, other = (index_path(tmp_path / f"x-00{number}.tar").path for number in range(2))
     one.write_bytes(other.read_bytes())
-    with pytest.raises(ShardError, match="is not the one the manifest lists"):
+    with pytest.raises(ShardError, match=r"x-000\.tar: .*x-000\.index\.parquet .*manifest"):
         shards[0]
     (tmp_path / "x.json").unlink()
-    plain = open_shards(str(tmp_path))  # the same sizes: only payloads can tell
+    plain = open_shards(str(tmp_path))  # the sizes are equal: only the payloads differ
     with pytest.raises(DigestError):
         plain[0]
     write_shard(tmp_path / "x-000.tar", map(sample, range(3)))
     plain = open_shards(str(tmp_path))
     write_shard(tmp_path / "x-000.tar", map(sample, range(3, 6)))
-    with pytest.raises(ShardError, match="is not the one there was when the set was opened"):
+    with pytest.raises(ShardError, match=r"x-000\.tar: .*x-000\.index\.parquet ") as caught:
         plain[0]
+    assert "manifest" not in str(caught.value)
 
 
-def test_an_index_that_vanished_is_made_again(tmp_path: Path) -> None:
+def test_deleted_index_is_recreated(tmp_path: Path) -> None:
     write_set(tmp_path, "x", [3])
     shards = open_shards(str(tmp_path))
     before = index_path(tmp_path / "x-000.tar").path.read_bytes()
@@ -122,7 +149,7 @@ def test_an_index_that_vanished_is_made_again(tmp_path: Path) -> None:
     assert index_path(tmp_path / "x-000.tar").path.read_bytes() == before
 
 
-def test_few_indexes_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_indexes_are_kept_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_set(tmp_path, "x", [3, 3, 3, 2])
     monkeypatch.setattr(shard_set, "INDEX_ROWS", 6)
     shards = open_shards(str(tmp_path))
@@ -137,7 +164,7 @@ def test_few_indexes_are_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert len(shards._set._indexes) == 1
 
 
-def test_threads_share_a_view(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_threads_can_share_a_view(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shard_set, "INDEX_ROWS", 6)
     shards, wrong = open_shards(str(folder)), []
 
@@ -158,7 +185,7 @@ def test_threads_share_a_view(folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert not wrong
 
 
-def test_texts_without_the_images(folder: Path) -> None:
+def test_text_members_leave_out_the_bytes_of_images(folder: Path) -> None:
     shards = open_shards(str(folder / "x.json"))
     shard_set = shards.shard_set
     for at in range(len(shards)):

@@ -1,3 +1,5 @@
+"""The slice at the end of a shard spec."""
+
 import pytest
 
 from ocrdata.errors import SpecError
@@ -15,13 +17,13 @@ from ocrdata.reading.slices import parse_slice, split_slice
         (" 1 : +2 ", slice(1, 2)),
     ],
 )
-def test_slices(text: str, expected: slice) -> None:
+def test_slices_are_parsed_like_pythons(text: str, expected: slice) -> None:
     assert parse_slice("x", text) == expected
 
 
-def test_a_slice_is_split_from_what_it_is_of() -> None:
+def test_slice_is_split_from_the_rest_of_the_spec() -> None:
     assert split_slice("a.tar[1:2]") == ("a.tar", "1:2")
     assert split_slice("a.tar") == ("a.tar", None)
     assert split_slice("a[bc]") == ("a[bc]", None)
-    with pytest.raises(SpecError, match=r"\[7\] is one position, not a slice; write \[7:8\]"):
+    with pytest.raises(SpecError, match=r"\[7\].*\[7:8\]"):
         split_slice("a.tar[7]")

@@ -1,5 +1,8 @@
+"""Shard specs: every form resolves to its files, or is a SpecError with the reason."""
+
 import contextlib
 import os
+import re
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,7 +22,7 @@ from tests.support.rows import write_set
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Empty files with the names of shards; specs are relative to it."""
+    """Empty files named like shards, in the current folder."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "shards").mkdir()
     for number in range(12):
@@ -51,7 +54,7 @@ def numbers(spec: str | Sequence[str]) -> list[int]:
         (["shards/c-<000..001>.tar", "shards/c-01*.tar"], [0, 1, 10, 11]),
     ],
 )
-def test_every_form(folder: Path, spec: str | list[str], expected: list[int]) -> None:
+def test_every_form_of_spec(folder: Path, spec: str | list[str], expected: list[int]) -> None:
     assert numbers(spec) == expected
     assert resolve(spec).slice is None
     if isinstance(spec, str):
@@ -74,7 +77,7 @@ def test_every_form(folder: Path, spec: str | list[str], expected: list[int]) ->
         "shards/c-{000..003}.tar shards/c-004.tar[:100]",
     ],
 )
-def test_what_a_shell_makes_of_it(folder: Path, words: str) -> None:
+def test_specs_expanded_by_a_shell(folder: Path, words: str) -> None:
     done = subprocess.run(
         ["bash", "-c", f"printf '%s\\n' {words}"], capture_output=True, text=True, check=True
     )
@@ -87,61 +90,49 @@ def test_what_a_shell_makes_of_it(folder: Path, words: str) -> None:
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("", "'' names no shards"),
-        ([], "no shards are given"),
-        ("a\0b", "names no shards"),
-        ("\ud800*.tar", "names no shards"),
-        ("shards/absent.tar", "no such file or folder; shards holds 12 shards, c-000.tar to begin"),
-        ("shards/c-003", "no such file or folder; shards/c-003.tar is there"),
-        ("absent/x.tar", "absent/x.tar: no such file or folder"),
-        ("shards/c-<010..014>.tar", r"3 of 5 shards are missing: shards/c-012.tar, .*c-014.tar$"),
-        ("shards/c-<000..100>.tar", r"89 of 101 shards are missing: .* and 86 more"),
-        ("shards/c-<005..001>.tar", r"the range <005..001> runs backwards"),
-        ("shards/c-<000..9999999>.tar", "more than 1,000,000 files"),
-        ("shards/c-<000..999><000..999><00..99>.tar", "more than 1,000,000 files"),
-        ("shards/c-<000..001>.index.parquet", "c-000.index.parquet is no .tar"),
-        ("shards/d-*.tar", "the pattern matches nothing"),
-        ("shards/*.parquet", "the pattern matches 12 files, none a .tar"),
-        (
-            "shards/c-000.index.parquet",
-            "neither a .tar or .tar.zst, nor a manifest",
-        ),
-        ("shards/c-000.tar[a:b]", r"\[a:b\] is not a slice"),
-        ("shards/c-000.tar[1:2:3:4]", r"\[1:2:3:4\] is not a slice"),
-        ("shards/c-000.tar[1.5:]", r"\[1.5:\] is not a slice"),
-        ("shards/c-000.tar[::0]", "the step of a slice cannot be 0"),
-        ("shards/c-000.tar[5]", r"\[5\] is one position, not a slice; write \[5:6\]"),
-        ("shards/c-000.tar[-1]", r"\[-1\] is one position, not a slice; write \[-1:\]"),
-        (["shards/c-000.tar[:1]", "shards/c-001.tar"], "one set with one slice"),
-        (["shards/c-000.tar[:1]", "shards/c-001.tar[:2]"], "one set with one slice"),
-        (
-            ["shards/c-000.tar[:1]", "shards/d-000.tar[:1]"],
-            "a slice applies to one shard set, these are 2",
-        ),
-        (
-            ["shards/c-000.tar", "shards/d-000.tar[:1]"],
-            "a slice applies to one shard set, these are 2",
-        ),
-        (
-            ["shards/c.json[:9]", "shards/d.json[:9]"],
-            "a slice applies to one shard set, these are 2",
-        ),
-        (["shards/c-000.tar", "shards/../shards/c-000.tar"], "is named twice"),
-        (["shards/c-000.tar", "shards/c-*.tar"], "is named twice"),
-        ("https://example.org/x.tar", "not https://"),
-        ("s3://bucket/c-<000..017>.tar[:5]", "not s3://"),
-        ("hf://datasets/a/b/x.json", "not hf://"),
+        ("", "''"),
+        ([], "no shards"),
+        ("a\0b", r"a\\x00b"),
+        ("\ud800*.tar", r"\\ud800"),
+        ("shards/absent.tar", r"shards/absent\.tar: no such .*shards .*12 shards.* c-000\.tar"),
+        ("shards/c-003", r"shards/c-003: no such .*shards/c-003\.tar"),
+        ("absent/x.tar", r"absent/x\.tar: no such [^;]*$"),
+        ("shards/c-<010..014>.tar", r"3 of 5 .*missing: shards/c-012\.tar, .*c-014\.tar$"),
+        ("shards/c-<000..100>.tar", r"89 of 101 .*missing: .* 86 more"),
+        ("shards/c-<005..001>.tar", r"<005\.\.001>.*\[::-1\]"),
+        ("shards/c-<000..9999999>.tar", "1,000,000 files"),
+        ("shards/c-<000..999><000..999><00..99>.tar", "1,000,000 files"),
+        ("shards/c-<000..001>.index.parquet", r"c-000\.index\.parquet .*\.tar\.zst$"),
+        ("shards/d-*.tar", r"shards/d-\*\.tar: the pattern .*no"),
+        ("shards/*.parquet", r"the pattern .*12 files, none a \.tar"),
+        ("shards/c-000.index.parquet", r"c-000\.index\.parquet: .*\.json"),
+        ("shards/c-000.tar[a:b]", r"\[a:b\] .*\[start:stop\]"),
+        ("shards/c-000.tar[1:2:3:4]", r"\[1:2:3:4\] .*\[start:stop\]"),
+        ("shards/c-000.tar[1.5:]", r"\[1\.5:\] .*\[start:stop\]"),
+        ("shards/c-000.tar[::0]", r"shards/c-000\.tar\[::0\]: .*step"),
+        ("shards/c-000.tar[5]", r"\[5\] .*\[5:6\]"),
+        ("shards/c-000.tar[-1]", r"\[-1\] .*\[-1:\]"),
+        (["shards/c-000.tar[:1]", "shards/c-001.tar"], r"c-000\.tar\[:1\] and .*c-001\.tar:"),
+        (["shards/c-000.tar[:1]", "shards/c-001.tar[:2]"], r"\[:1\] and .*c-001\.tar\[:2\]:"),
+        (["shards/c-000.tar[:1]", "shards/d-000.tar[:1]"], "one shard set, .* 2;"),
+        (["shards/c-000.tar", "shards/d-000.tar[:1]"], "one shard set, .* 2;"),
+        (["shards/c.json[:9]", "shards/d.json[:9]"], "one shard set, .* 2;"),
+        (["shards/c-000.tar", "shards/../shards/c-000.tar"], r"shards/c-000\.tar .*twice"),
+        (["shards/c-000.tar", "shards/c-*.tar"], r"shards/c-000\.tar .*twice"),
+        ("https://example.org/x.tar", r"https://example\.org/x\.tar: .* https://"),
+        ("s3://bucket/c-<000..017>.tar[:5]", "s3://bucket/.*: .* s3://"),
+        ("hf://datasets/a/b/x.json", "hf://datasets/.*: .* hf://"),
         ("pipe:cat shards/c-000.tar", "no such file"),
     ],
 )
-def test_what_cannot_be_meant(folder: Path, spec: str | list[str], message: str) -> None:
+def test_invalid_specs(folder: Path, spec: str | list[str], message: str) -> None:
     with pytest.raises(SpecError, match=message) as caught:
         resolve(spec)
     assert "\n" not in str(caught.value)
     assert caught.value.exit_status == 2
 
 
-def test_odd_names_are_taken_as_they_are(folder: Path) -> None:
+def test_existing_paths_are_never_interpreted(folder: Path) -> None:
     odd = ["a b.tar", "a[1:2].tar", "x[0:1]", "y*.tar", "<1..2>.tar", "{a,b}.tar", "数据-000.tar"]
     for name in odd:
         path = folder / name
@@ -159,7 +150,7 @@ def test_odd_names_are_taken_as_they_are(folder: Path) -> None:
     assert [p.name for p in resolve("数据-<000..000>.tar[:1]").files] == ["数据-000.tar"]
 
 
-def test_compressed_shards(folder: Path) -> None:
+def test_specs_of_compressed_shards(folder: Path) -> None:
     for number in range(3):
         (folder / f"z-{number:03d}.tar.zst").touch()
     names = [f"z-{number:03d}.tar.zst" for number in range(3)]
@@ -169,34 +160,34 @@ def test_compressed_shards(folder: Path) -> None:
     assert (set_name("z-001.tar.zst"), shard_number("z-001.tar.zst")) == ("z", 1)
     assert (set_name("photos.tar.zst"), shard_number("photos.tar.zst")) == ("photos", None)
     for spec, message in (
-        ("z-001", r"no such file or folder; z-001.tar.zst is there"),
-        ("z-001.tar", r"no such file or folder; z-001.tar.zst is there"),
-        ("z-<000..003>.tar.zst", "1 of 4 shards are missing: z-003.tar.zst"),
+        ("z-001", r"z-001: no such .* z-001\.tar\.zst"),
+        ("z-001.tar", r"z-001\.tar: no such .* z-001\.tar\.zst"),
+        ("z-<000..003>.tar.zst", r"1 of 4 .*missing: z-003\.tar\.zst"),
     ):
         with pytest.raises(SpecError, match=message):
             resolve(spec)
     (folder / "z-001.tar").touch()
-    with pytest.raises(SpecError, match=r"z-001.tar and .tar.zst have one index between them"):
+    with pytest.raises(SpecError, match=r"z-001\.tar and \.tar\.zst .*index"):
         resolve(["z-001.tar", "z-001.tar.zst"])
 
 
-def test_a_folder_of_compressed_shards(tmp_path: Path) -> None:
+def test_folder_of_compressed_shards(tmp_path: Path) -> None:
     for name in ("a-000.tar.zst", "a-001.tar.zst", ".a-002.tar.zst.tmp"):
         (tmp_path / name).touch()
     assert [path.name for path in resolve(tmp_path).files] == ["a-000.tar.zst", "a-001.tar.zst"]
     (tmp_path / "b-000.tar.zst").touch()
-    with pytest.raises(SpecError, match=r"2 shard sets \(a, b\); name one, as in .*a-\*.tar.zst$"):
+    with pytest.raises(SpecError, match=r"2 shard sets \(a, b\).*a-\*\.tar\.zst$"):
         resolve(tmp_path)
 
 
 @pytest.mark.parametrize("ending", [".tar.gz", ".tgz", ".tar.xz", ".tar.bz2"])
 def test_other_compressed_tars_are_refused(folder: Path, ending: str) -> None:
     (folder / f"x-000{ending}").touch()
-    with pytest.raises(SpecError, match=r"of compressed tars only .tar.zst is read"):
+    with pytest.raises(SpecError, match=rf"x-000{re.escape(ending)}: .*\.tar\.zst"):
         resolve(f"x-000{ending}")
 
 
-def test_order_is_numeric(tmp_path: Path) -> None:
+def test_shards_are_sorted_by_number(tmp_path: Path) -> None:
     names = [f"x-{number:03d}.tar" for number in (998, 999, 1000, 1001)]
     for name in names:
         (tmp_path / name).touch()
@@ -206,7 +197,7 @@ def test_order_is_numeric(tmp_path: Path) -> None:
     assert names == ["a3", "b2", "b10"]
 
 
-def test_a_manifest_names_its_shards(tmp_path: Path) -> None:
+def test_manifest_is_found_for_its_shards(tmp_path: Path) -> None:
     manifest = write_set(tmp_path, "x", [2, 1])
     files = tuple(tmp_path / f"x-00{number}.tar" for number in range(2))
     for spec in (tmp_path / "x.json", tmp_path, f"{tmp_path}/x-<000..001>.tar", files):
@@ -216,14 +207,14 @@ def test_a_manifest_names_its_shards(tmp_path: Path) -> None:
     assert resolve([*files, write_other(tmp_path)]).manifest is None
     (tmp_path / "other.tar").unlink()
     files[1].unlink()
-    with pytest.raises(SpecError, match=r"1 of 2 shards are missing: .*x-001.tar"):
+    with pytest.raises(SpecError, match=r"1 of 2 .*missing: .*x-001\.tar"):
         resolve(tmp_path / "x.json")
-    with pytest.raises(SpecError, match=r"1 of 2 shards are missing: .*x-001.tar"):
+    with pytest.raises(SpecError, match=r"1 of 2 .*missing: .*x-001\.tar"):
         resolve(tmp_path)
 
 
-def test_a_manifest_is_of_its_own_folder_alone(tmp_path: Path) -> None:
-    """Shards of one name and other content lie in the second folder."""
+def test_manifest_applies_only_to_its_own_folder(tmp_path: Path) -> None:
+    """The second folder has shards with the same names and other contents."""
     one, two = tmp_path / "one", tmp_path / "two"
     for folder, counts in ((one, [2, 1]), (two, [1, 3])):
         folder.mkdir()
@@ -239,40 +230,40 @@ def write_other(folder: Path) -> Path:
     return folder / "other.tar"
 
 
-def test_a_manifest_of_nothing(tmp_path: Path) -> None:
+def test_manifest_without_shards(tmp_path: Path) -> None:
     write_set(tmp_path, "x", [])
-    with pytest.raises(SpecError, match="the manifest lists no shards"):
+    with pytest.raises(SpecError, match=r"x\.json: .*no shards"):
         resolve(tmp_path / "x.json")
 
 
-def test_a_damaged_manifest_is_never_passed_over(tmp_path: Path) -> None:
+def test_corrupted_manifest_is_never_ignored(tmp_path: Path) -> None:
     write_set(tmp_path, "x", [1])
     (tmp_path / "x.json").write_text((tmp_path / "x.json").read_text().replace('"x"', '"y"'))
     for spec in (tmp_path, tmp_path / "x.json", tmp_path / "x-000.tar"):
-        with pytest.raises(ShardError, match="checksum mismatch"):
+        with pytest.raises(ShardError, match=r"x\.json: .*checksum"):
             resolve(spec)
     (tmp_path / "x.json").write_text('{"format":')
-    with pytest.raises(ShardError, match="not readable as JSON"):
+    with pytest.raises(ShardError, match=r"x\.json: .*JSON"):
         resolve(tmp_path)
 
 
-def test_a_manifest_that_cannot_be_read(tmp_path: Path) -> None:
+def test_manifest_without_read_permission(tmp_path: Path) -> None:
     write_set(tmp_path, "x", [1])
     if os.geteuid() == 0:
         pytest.skip("root may read everything")
     (tmp_path / "x.json").chmod(0)
-    with pytest.raises(DiskError, match="no permission"):
+    with pytest.raises(DiskError, match=r"x\.json: .*permission"):
         resolve(tmp_path)
 
 
-def test_a_folder_with_several_sets_lists_them(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match=r"holds no .tar, no .tar.zst and no manifest"):
+def test_folder_with_several_sets_lists_them(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match=r"no \.tar, no \.tar\.zst and no manifest"):
         resolve(tmp_path)
     write_set(tmp_path, "charts", [1])
     write_set(tmp_path, "chats", [1])
     (tmp_path / "notes.json").write_text("{}")
     (tmp_path / ".hidden.tar").touch()
-    with pytest.raises(SpecError, match=r"holds 2 shard sets \(charts, chats\); name one"):
+    with pytest.raises(SpecError, match=r"2 shard sets \(charts, chats\).*charts-\*\.tar$"):
         resolve(tmp_path)
     for number in range(7):
         (tmp_path / f"s{number}.tar").touch()
@@ -280,13 +271,13 @@ def test_a_folder_with_several_sets_lists_them(tmp_path: Path) -> None:
         resolve(tmp_path)
 
 
-def test_other_json_in_a_folder_is_no_matter(tmp_path: Path) -> None:
+def test_other_json_files_in_a_folder_are_ignored(tmp_path: Path) -> None:
     manifest = write_set(tmp_path, "x", [1])
     (tmp_path / "notes.json").write_text("{}")
     assert resolve(tmp_path).manifest == manifest == read_manifest(tmp_path / "x.json")
 
 
-def test_names_and_numbers_beyond_what_is_possible(folder: Path) -> None:
+def test_too_long_names_and_numbers(folder: Path) -> None:
     long, digits = "a" * 300, "9" * 5_000
     for spec in (long, f"{long}/x.tar", f"x-<000..001>{long}.tar", f"x-<0..{digits}>.tar",
                  f"x.tar[{digits}]", f"x.tar[:{digits}]", "x-<\u0660..\u0661>.tar",
@@ -295,7 +286,7 @@ def test_names_and_numbers_beyond_what_is_possible(folder: Path) -> None:
             resolve(spec)
 
 
-def test_names() -> None:
+def test_set_name_and_number_of_a_shard() -> None:
     assert (set_name("chartqa-003.tar"), shard_number("chartqa-003.tar")) == ("chartqa", 3)
     assert (set_name("a-1-1024.tar"), shard_number("a-1-1024.tar")) == ("a-1", 1024)
     assert (set_name("photos.tar"), shard_number("photos.tar")) == ("photos", None)
@@ -303,7 +294,7 @@ def test_names() -> None:
 
 @settings(deadline=None)
 @given(st.lists(st.text("ab0/-", min_size=1, max_size=6), min_size=1, max_size=6, unique=True))
-def test_joined_files_are_found_again(
+def test_joined_spec_resolves_to_the_same_files(
     tmp_path_factory: pytest.TempPathFactory, names: list[str]
 ) -> None:
     folder = tmp_path_factory.mktemp("j")
@@ -318,6 +309,6 @@ def test_joined_files_are_found_again(
 @given(st.lists(st.text("a<>{}.[]:?,0123456789-/\0 tr", max_size=30), min_size=1, max_size=2))
 @example([".tar"])
 @example([".tar[:1]", "a.tar[:1]"])
-def test_any_texts_resolve_or_are_a_spec_error(texts: list[str]) -> None:
+def test_any_text_resolves_or_raises_a_spec_error(texts: list[str]) -> None:
     with contextlib.suppress(SpecError, ShardError):
         resolve(texts)

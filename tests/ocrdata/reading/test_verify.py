@@ -1,6 +1,9 @@
+"""Verifying whole shards: every corrupted byte is found and its sample named."""
+
 import math
 import os
 import random
+import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ocrdata.errors import ShardError, SpecError
+from ocrdata.errors import DigestError, ShardError, SpecError
 from ocrdata.planning.counting import count_shards
 from ocrdata.reading.index_tar import index_tar
 from ocrdata.reading.verify import ShardStatistics, _bins, find, quantile, verify_shards
@@ -33,7 +36,7 @@ def only(spec: Path | str) -> ShardError:
     return found
 
 
-def test_sound_shards_and_what_is_in_them(tmp_path: Path) -> None:
+def test_intact_shards_and_their_statistics(tmp_path: Path) -> None:
     write_set(tmp_path, "x", [20, 0, 5], ("PNG", "GIF"))
     contents, done = ShardStatistics(), []
     assert not list(verify_shards(find(str(tmp_path)), contents, done.append))
@@ -46,7 +49,7 @@ def test_sound_shards_and_what_is_in_them(tmp_path: Path) -> None:
     assert contents.sample_bytes.total() == 25
 
 
-def test_token_counts_are_checked_too(tmp_path: Path) -> None:
+def test_token_counts_are_verified_too(tmp_path: Path) -> None:
     write_set(tmp_path, "x", [20, 5])
     tokenizer = train_tokenizer(["What is 1? It is 2."], 270)
     count_shards(open_shards(str(tmp_path / "x.json")), tokenizer)
@@ -56,12 +59,13 @@ def test_token_counts_are_checked_too(tmp_path: Path) -> None:
     flip(path, path.stat().st_size // 2)
     assert only(tmp_path / "x.json").shard == str(path)
     path.write_bytes(other.read_bytes())
-    assert "counted for other samples" in str(only(tmp_path / "x.json"))
+    found = only(tmp_path / "x.json")
+    assert found.shard == str(path) and "other samples" in str(found)
 
 
-def test_a_slice_is_not_checked(tmp_path: Path) -> None:
+def test_slice_is_rejected(tmp_path: Path) -> None:
     write_set(tmp_path, "x", [2])
-    with pytest.raises(SpecError, match="whole shards are checked; leave the slice out"):
+    with pytest.raises(SpecError, match=f"{tmp_path}: .*slice"):
         find(f"{tmp_path}[:1]")
 
 
@@ -80,7 +84,7 @@ def test_every_flipped_byte_is_found_and_its_sample_named(tmp_path: Path) -> Non
     assert not errors(tmp_path)
 
 
-def test_all_damaged_samples_are_named(tmp_path: Path) -> None:
+def test_all_corrupted_samples_are_named(tmp_path: Path) -> None:
     write_set(tmp_path, "x", [30, 30])
     index = read_index(index_path(tmp_path / "x-000.tar"))
     for position in (3, 7, 20):
@@ -92,17 +96,18 @@ def test_all_damaged_samples_are_named(tmp_path: Path) -> None:
     assert [error.key for error in found if error.key] == keys
     rest = [str(error) for error in found if not error.key]
     assert len(rest) == 2
-    assert "its index was made of" in rest[0]
-    assert "no room for a header" in rest[1] or "ends at byte" in rest[1]
+    size = (tmp_path / "x-001.tar").stat().st_size
+    assert f" {size:,} bytes" in rest[0] and "index" in rest[0]
+    assert "x-001.tar" in rest[1] and "byte" in rest[1]
 
 
-def test_zeroed_and_swapped_parts(tmp_path: Path) -> None:
+def test_zeroed_swapped_truncated_and_appended_parts(tmp_path: Path) -> None:
     write_set(tmp_path, "x", [6])
     tar = tmp_path / "x-000.tar"
     before, index = tar.read_bytes(), read_index(index_path(tar))
     start, size = index.offsets[2], index.sizes[2]
     tar.write_bytes(before[:start] + bytes(size) + before[start + size :])
-    assert "a zero block" in str(only(tmp_path))
+    assert "zero" in str(only(tmp_path))
     assert only(tmp_path).key == make_key(2)
     other = index.offsets[3]
     assert index.sizes[3] == size
@@ -110,25 +115,28 @@ def test_zeroed_and_swapped_parts(tmp_path: Path) -> None:
     tar.write_bytes(swapped + before[other + size :])
     found = errors(tmp_path)
     assert [error.key for error in found] == [make_key(2), make_key(3)]
-    assert all("is not what the index has here" in str(error) for error in found)
+    assert [error.member for error in found] == [f"{make_key(n)}.json" for n in (3, 2)]
+    assert all("index" in str(error) for error in found)
     tar.write_bytes(before[:-512])
     assert [error.key for error in errors(tmp_path)] == ["", ""]
     tar.write_bytes(before[:-1] + b"x")
-    assert "data after the end mark" in str(only(tmp_path))
+    found = errors(tmp_path)
+    assert [error.key for error in found] == [""] and "end" in str(found[0])
     tar.write_bytes(before + bytes(512))
-    assert "bytes, its index was made of" in str(errors(tmp_path)[0])
+    sizes = f" {len(before) + 512:,} bytes.* {len(before):,} .*index"
+    assert re.search(sizes, str(errors(tmp_path)[0]))
 
 
-def test_padding_is_looked_at(tmp_path: Path) -> None:
+def test_padding_is_checked(tmp_path: Path) -> None:
     write_set(tmp_path, "x", [6])
     index = read_index(index_path(tmp_path / "x-000.tar"))
     flip(tmp_path / "x-000.tar", index.offsets[4] + index.sizes[4] - 1)
-    assert str(only(tmp_path)).endswith(
-        "x-000.tar: sample 000000004: the padding after a member is not zero"
-    )
+    found = only(tmp_path)
+    assert found.shard.endswith("x-000.tar") and found.key == make_key(4)
+    assert "padding" in str(found)
 
 
-def test_a_header_with_another_time_and_a_right_checksum(tmp_path: Path) -> None:
+def test_modified_header_with_a_correct_checksum(tmp_path: Path) -> None:
     write_shard(tmp_path / "x-000.tar", [sample(0)])
     with (tmp_path / "x-000.tar").open("r+b") as file:
         block = bytearray(file.read(512))
@@ -137,33 +145,35 @@ def test_a_header_with_another_time_and_a_right_checksum(tmp_path: Path) -> None
         block[148:156] = b"%06o\0 " % sum(block)
         file.seek(0)
         file.write(block)
-    assert "headers or its end are not as written" in str(only(tmp_path))
+    found = only(tmp_path)
+    assert isinstance(found, DigestError) and found.shard.endswith("x-000.tar")
+    assert "header" in str(found)
 
 
-def test_a_damaged_index(tmp_path: Path) -> None:
+def test_corrupted_index(tmp_path: Path) -> None:
     write_set(tmp_path, "x", [3])
     index_path(tmp_path / "x-000.tar").path.write_bytes(b"nothing")
     contents = ShardStatistics()
     found = list(verify_shards(find(str(tmp_path)), contents))
-    assert ["index cannot be read" in str(error) for error in found] == [True]
-    assert contents.samples == 3  # the tar itself was walked
+    assert [error.shard for error in found] == [str(index_path(tmp_path / "x-000.tar"))]
+    assert contents.samples == 3  # counted from the tar itself
     flip(tmp_path / "x-000.tar", 3)
     assert [error.key for error in errors(tmp_path)] == ["", ""]
 
 
-def test_an_index_of_another_tar(tmp_path: Path) -> None:
+def test_index_of_another_tar(tmp_path: Path) -> None:
     write_set(tmp_path, "x", [3, 3])
     one, other = (index_path(tmp_path / f"x-00{number}.tar").path for number in range(2))
     one.write_bytes(other.read_bytes())
     found = errors(tmp_path)
     text = "\n".join(map(str, found))
-    assert "digest of the shard in its index" in text
-    assert "digest of the index's rows" in text
-    assert "not the index file whose digest the manifest holds" in text
+    assert re.search("digest of the shard .*manifest", text)
+    assert re.search("digest of the rows .*manifest", text)
+    assert re.search(f"{re.escape(str(one))}: .*manifest", text)
     assert [error.key for error in found if error.key] == [make_key(n) for n in (3, 4, 5)]
 
 
-def test_index_rows_that_say_something_else(tmp_path: Path) -> None:
+def test_index_rows_that_contradict_the_tar(tmp_path: Path) -> None:
     for name, row in (("a", sample(0)), ("b", sample(0, ("GIF",)))):
         write_shard(tmp_path / f"{name}.tar", [row])
     tar = tmp_path / "a.tar"
@@ -174,43 +184,45 @@ def test_index_rows_that_say_something_else(tmp_path: Path) -> None:
     head = index.header
     header = IndexHeader(head.shard_size, head.shard_digest, 1, rows_digest(changed))
     write_index(index_path(tar), Index(changed, header))
-    assert "its images, turns or source are not those of its index" in str(only(tar))
+    found = only(tar)
+    assert found.key == make_key(0) and "turns" in str(found)
 
 
-def test_a_manifest_is_held_against_its_shards(tmp_path: Path) -> None:
+def test_shards_are_checked_against_their_manifest(tmp_path: Path) -> None:
     manifest = write_set(tmp_path, "x", [3, 3])
     write_shard(tmp_path / "x-001.tar", [sample(9)], start=9)
     found = [str(error) for error in errors(tmp_path)]
-    assert any("samples in its index: 1, the manifest says 3" in line for line in found)
+    assert any(re.search("samples .* 1, .* 3 .*manifest", line) for line in found)
     assert all("x-001" in line for line in found)
     index_path(tmp_path / "x-000.tar").path.unlink()
-    assert "x-000.tar: its index is missing" in str(errors(tmp_path)[0])
+    assert re.search(r"x-000\.tar: .*index is missing", str(errors(tmp_path)[0]))
     assert read_manifest(tmp_path / "x.json") == manifest
 
 
-def test_our_layout_where_there_is_a_manifest(tmp_path: Path) -> None:
+def test_shards_with_a_manifest_must_have_our_layout(tmp_path: Path) -> None:
     manifest = write_set(tmp_path, "x", [2])
     one = sample(0)
+    members = "000000000.json, 000000000.png"
     for files, message in (
-        ([("000000000.png", one.images[0]), ("000000000.json", one.to_json())], "its members are"),
-        ([("000000000.json", one.to_json()), ("000000000.jpg", one.images[0])], "its members are"),
-        ([("000000002.json", b"{}"), ("000000001.json", b"{}")], "does not follow"),
-        ([("a.json", b"{}")], "does not follow"),
+        ([("000000000.png", one.images[0]), ("000000000.json", one.to_json())], members),
+        ([("000000000.json", one.to_json()), ("000000000.jpg", one.images[0])], members),
+        ([("000000002.json", b"{}"), ("000000001.json", b"{}")], "000000001: .*key of 9 digits"),
+        ([("a.json", b"{}")], "sample a: .*key of 9 digits"),
     ):
         tar = write_tar(tmp_path / "x-000.tar", files)
         write_index(index_path(tar), index_tar(tar))
         write_manifest(tmp_path / "x.json", replace(manifest, shards=(shard_info(tar),)))
-        assert message in str(only(tmp_path))
+        assert re.search(message, str(only(tmp_path)))
 
 
-def test_anybodys_tars(tmp_path: Path) -> None:
+def test_foreign_tars(tmp_path: Path) -> None:
     tar = write_tar(
         tmp_path / "photos.tar",
         [("README", b"1"), ("a.png", image("PNG")), ("NOTES", b"2"), ("a.txt", b"t"),
          ("c.bin", bytes(2 << 20)), ("LAST", b"3")],
     )  # fmt: skip
     assert not errors(tar)
-    assert not index_path(tar).path.exists()  # checking writes nothing
+    assert not index_path(tar).path.exists()  # verification writes nothing
     write_index(index_path(tar), index_tar(tar))
     assert not errors(tar)
     for at in (512, 600, 2048, 4 << 9, (2 << 20) + 3000):
@@ -219,10 +231,10 @@ def test_anybodys_tars(tmp_path: Path) -> None:
         flip(tar, at)
     index_path(tar).path.unlink()
     flip(tar, 3)
-    assert "wrong checksum" in str(only(tar))
+    assert re.search("checksum.* byte 0", str(only(tar)))
 
 
-def test_members_beside_the_index(tmp_path: Path) -> None:
+def test_members_missing_from_the_tar_or_the_index(tmp_path: Path) -> None:
     files = [("a.txt", b"1"), ("b.txt", b"2"), ("c.txt", b"3")]
     index = index_tar(write_tar(tmp_path / "x.tar", files))
     for gone in range(3):
@@ -230,23 +242,25 @@ def test_members_beside_the_index(tmp_path: Path) -> None:
         write_tar(
             tmp_path / "x.tar", [("NOTE", f[1]) if n == gone else f for n, f in enumerate(files)]
         )
-        assert "is in the index and not in the tar" in str(only(tmp_path / "x.tar"))
+        found = only(tmp_path / "x.tar")
+        assert found.member == files[gone][0] and "not in the tar" in str(found)
     for kept in ((0, 1), (1, 2), (0, 2)):
         names = [f if n in kept else ("NOTE", f[1]) for n, f in enumerate(files)]
         short = index_tar(write_tar(tmp_path / "x.tar", names))
         write_index(index_path(tmp_path / "x.tar"), short)
         write_tar(tmp_path / "x.tar", files)
-        found = "\n".join(map(str, errors(tmp_path / "x.tar")))
-        assert "not in the index" in found or "after the last sample of the index" in found
+        (missing,) = (f[0] for n, f in enumerate(files) if n not in kept)
+        found = errors(tmp_path / "x.tar")
+        assert [error.member for error in found] == [missing]
 
 
 @settings(deadline=None)
 @given(st.lists(st.integers(1, 10**9), min_size=1, max_size=50), st.floats(0.01, 1))
-def test_quantiles_are_right_to_a_tenth(values: list[int], share: float) -> None:
+def test_quantiles_are_within_a_tenth(values: list[int], share: float) -> None:
     found = quantile(Counter(_bins(np.array(values))), share)
     exact = sorted(values)[max(math.ceil(share * len(values) - 1e-9), 1) - 1]
     assert exact / 1.1 - 1 <= found <= exact * 1.1 + 1
 
 
-def test_no_quantile_of_nothing() -> None:
+def test_quantile_without_values() -> None:
     assert quantile(Counter(), 0.5) == 0

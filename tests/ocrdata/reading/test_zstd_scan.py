@@ -1,3 +1,5 @@
+"""Finding the frames of any zstd file, and streaming a large one."""
+
 import os
 import random
 import shutil
@@ -22,7 +24,7 @@ ROOT = Path(__file__).parents[3]
 
 @settings(deadline=None, max_examples=150)
 @given(pieces())
-def test_frames_of_any_making(
+def test_frames_of_any_kind_are_found(
     tmp_path_factory: pytest.TempPathFactory, frames: list[Piece]
 ) -> None:
     path = tmp_path_factory.mktemp("scan") / "x.tar.zst"
@@ -30,7 +32,7 @@ def test_frames_of_any_making(
     assert scan(LocalFile(path)).sizes == expected.sizes
 
 
-def test_every_cut_is_found_but_that_between_frames(tmp_path: Path) -> None:
+def test_every_truncation_inside_a_frame_is_found(tmp_path: Path) -> None:
     frames = [sized(b"abc" * 90), skippable(b"note"), streamed(b"text " * 50), sized(bytes(700))]
     table = write(tmp_path / "x", frames)
     data = (tmp_path / "x").read_bytes()
@@ -39,20 +41,21 @@ def test_every_cut_is_found_but_that_between_frames(tmp_path: Path) -> None:
         if size in table.starts[1:]:
             assert scan(LocalFile(tmp_path / "x")).starts[-1] == size
         else:
-            with pytest.raises(TruncatedError, match="the file ends in the zstd frame from byte"):
+            begin = max(start for start in table.starts if start <= size)
+            with pytest.raises(TruncatedError, match=rf"zstd frame .*byte {begin}\b"):
                 scan(LocalFile(tmp_path / "x"))
 
 
-def test_what_is_no_zstd(tmp_path: Path) -> None:
+def test_file_that_is_not_zstd(tmp_path: Path) -> None:
     (tmp_path / "x").write_bytes(sized(b"abc").raw + b"PK\3\4" + bytes(100))
-    with pytest.raises(ShardError, match="no zstd frame at byte 16"):
+    with pytest.raises(ShardError, match="zstd frame at byte 16"):
         scan(LocalFile(tmp_path / "x"))
 
 
-@pytest.mark.skipif(shutil.which("zstd") is None, reason="the zstd command is not here")
+@pytest.mark.skipif(shutil.which("zstd") is None, reason="the zstd command is not installed")
 @pytest.mark.parametrize("options", [["-1"], ["-19"], ["-T2"], ["--no-check"], ["--rsyncable"]])
 @pytest.mark.parametrize("piped", [False, True])
-def test_what_the_zstd_command_makes(tmp_path: Path, options: list[str], piped: bool) -> None:
+def test_files_of_the_zstd_command(tmp_path: Path, options: list[str], piped: bool) -> None:
     data = b"".join(b"%d " % n for n in range(300_000))
     plain, packed = tmp_path / "x", tmp_path / "x.zst"
     plain.write_bytes(data)
@@ -66,7 +69,7 @@ def test_what_the_zstd_command_makes(tmp_path: Path, options: list[str], piped: 
 
 @settings(deadline=None, max_examples=40)
 @given(st.lists(st.tuples(st.integers(0, 3 * PIECE), st.integers(0, PIECE + 99)), max_size=8))
-def test_parts_read_forward(
+def test_streaming_any_parts_of_a_frame(
     tmp_path_factory: pytest.TempPathFactory, wanted: list[tuple[int, int]]
 ) -> None:
     path = tmp_path_factory.mktemp("forward") / "x"
@@ -77,11 +80,11 @@ def test_parts_read_forward(
     for offset, size in sorted(wanted):
         size = min(size, len(data) - offset)
         assert forward.part(offset, size) == data[offset : offset + size]
-    with pytest.raises(DigestError, match=f"its content ends at byte {len(data):,}"):
+    with pytest.raises(DigestError, match=f"byte 4 .* byte {len(data):,}"):
         forward.part(len(data), 1)
 
 
-def test_damage_is_found_by_the_checksum_at_the_end(tmp_path: Path) -> None:
+def test_streamed_frame_is_verified_at_its_end(tmp_path: Path) -> None:
     data = random.Random(1).randbytes(3 << 20)
     path = tmp_path / "x"
     path.write_bytes(streamed(data).raw)
@@ -89,28 +92,28 @@ def test_damage_is_found_by_the_checksum_at_the_end(tmp_path: Path) -> None:
     for at in [pick.randrange(6, size) for _ in range(12)] + [size - 1]:
         flip(path, at, at % 8)
         forward = ForwardReader(LocalFile(path), 0, size)
-        with pytest.raises(DigestError, match="the zstd frame at byte 0 is damaged"):
+        with pytest.raises(DigestError, match=r"x: .*zstd frame at byte 0 "):
             while forward.piece():
                 pass
         flip(path, at, at % 8)
 
 
-@pytest.mark.skipif(not can_measure(), reason="the peak of memory cannot be set back")
-@pytest.mark.parametrize("says_its_size", [True, False])
-def test_a_bomb_is_refused_in_little_memory(tmp_path: Path, says_its_size: bool) -> None:
-    bomb(tmp_path / "x.tar.zst", says_its_size=says_its_size)
+@pytest.mark.skipif(not can_measure(), reason="peak memory cannot be reset here")
+@pytest.mark.parametrize("declares_size", [True, False])
+def test_compression_bomb_is_rejected_in_little_memory(tmp_path: Path, declares_size: bool) -> None:
+    bomb(tmp_path / "x.tar.zst", declares_size=declares_size)
     assert (tmp_path / "x.tar.zst").stat().st_size < 40_000
     code = """
 import sys
 from ocrdata.errors import ShardError
 from ocrdata.reading.view import open_shards
 from tests.support.bombs import measured
-def refused():
+def rejected():
     try:
         open_shards(sys.argv[1])
     except ShardError as exc:
         print(exc)
-print(measured(refused))
+print(measured(rejected))
 """
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "x.tar.zst")],
@@ -118,6 +121,6 @@ print(measured(refused))
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     said, *_, grown = done.stdout.splitlines()
-    assert "a compression bomb: its 32," in said
+    assert "bomb" in said and " 32," in said
     assert int(grown) < 64 << 20, "bytes"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["x.tar.zst"]

@@ -1,4 +1,4 @@
-"""Files by location, and the pool that keeps some of them open."""
+"""Opening and reading files by location, and the pool of open files."""
 
 import gc
 import os
@@ -27,7 +27,7 @@ from ocrdata.storage.sealed import digest_of
 URL = "https://user:secret@host/shards/x-000.tar?token=secret"
 
 
-def test_a_local_file_and_a_tar_inside_a_compressed_shard_are_files(tmp_path: Path) -> None:
+def test_local_files_and_tars_in_compressed_shards_are_files(tmp_path: Path) -> None:
     (tmp_path / "x.tar").write_bytes(b"content")
     plain: File = open_file(tmp_path / "x.tar")
     inside: File = ZstdTar(plain, FrameTable([(7, 100)]))
@@ -43,7 +43,7 @@ def test_a_local_file_and_a_tar_inside_a_compressed_shard_are_files(tmp_path: Pa
         plain.read(0, 1)
 
 
-def test_what_there_is_at_a_location(tmp_path: Path) -> None:
+def test_existence_size_and_content_of_a_location(tmp_path: Path) -> None:
     path = tmp_path / "x.tar"
     path.write_bytes(b"content")
     assert exists(path) and exists(str(path)) and exists(Location.of(path))
@@ -51,14 +51,14 @@ def test_what_there_is_at_a_location(tmp_path: Path) -> None:
     assert is_folder(tmp_path) and not is_folder(path) and not is_folder("a\0b")
     assert list_names(tmp_path) == ["x.tar"] and list_names(tmp_path / "absent") == []
     assert size_of(path) == 7 and read_all(path) == b"content"
-    with pytest.raises(TransportError, match=r"absent.*No such file"):
+    with pytest.raises(TransportError, match=r"absent: .*No such file"):
         size_of(tmp_path / "absent")
     with pytest.raises(FileNotFoundError):
         read_all(tmp_path / "absent")
 
 
 @pytest.mark.parametrize("ask", [open_file, exists, is_folder, list_names, size_of, read_all])
-def test_a_url_is_refused_in_one_line_without_its_secrets(ask: object) -> None:
+def test_url_is_rejected_in_one_line_without_its_secrets(ask: object) -> None:
     with pytest.raises(UsageError, match=r"https://host/shards/x-000\.tar") as caught:
         ask(URL)  # type: ignore[operator]
     assert "secret" not in str(caught.value) and "\n" not in str(caught.value)
@@ -68,11 +68,11 @@ def open_handles() -> int:
     return len(os.listdir("/proc/self/fd"))
 
 
-def test_a_pool_keeps_few_files_open(tmp_path: Path) -> None:
+def test_pool_keeps_few_files_open(tmp_path: Path) -> None:
     paths = [tmp_path / f"{number}.tar" for number in range(20)]
     for path in paths:
         path.write_bytes(path.name.encode())
-    gc.collect()  # files that errors of earlier tests still hold
+    gc.collect()  # earlier tests' errors may keep files open
     before, pool = open_handles(), FilePool(limit=3)
     for _ in range(2):
         for path in paths:
@@ -81,13 +81,13 @@ def test_a_pool_keeps_few_files_open(tmp_path: Path) -> None:
     held = pool.get(Location.of(paths[0]))
     for path in paths[1:]:
         pool.get(Location.of(path))
-    assert held.read(0, 1) == b"0"  # forgotten by the pool, and still open for who holds it
+    assert held.read(0, 1) == b"0"  # evicted from the pool, but still open for its user
     del held, pool
     gc.collect()
     assert open_handles() == before
 
 
-def test_a_pool_is_shared_by_threads(tmp_path: Path) -> None:
+def test_threads_can_share_a_pool(tmp_path: Path) -> None:
     paths = [tmp_path / f"{number}.tar" for number in range(8)]
     for path in paths:
         path.write_bytes(path.name.encode() * 100)

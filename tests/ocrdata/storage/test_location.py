@@ -1,4 +1,4 @@
-"""A path or a URL, and what is derived from it."""
+"""Locations: paths behave as in pathlib, URLs keep their query and hide their secrets."""
 
 import os
 from pathlib import Path
@@ -14,7 +14,7 @@ NAMES = st.text(st.characters(codec="utf-8", exclude_characters="/\0"), min_size
 
 
 @given(st.lists(NAMES.filter(lambda name: name not in (".", "..")), min_size=1, max_size=4))
-def test_a_path_is_what_pathlib_makes_of_it(parts: list[str]) -> None:
+def test_path_locations_behave_like_pathlib(parts: list[str]) -> None:
     path = Path("/", *parts)
     location = Location.of(path)
     assert (location.path, location.name, location.scheme) == (path, path.name, "")
@@ -25,12 +25,12 @@ def test_a_path_is_what_pathlib_makes_of_it(parts: list[str]) -> None:
     assert (str(location), os.fspath(location)) == (str(path), str(path))
 
 
-def test_a_relative_path_stays_relative() -> None:
+def test_relative_path_stays_relative() -> None:
     assert Location("x.tar").sibling("x.json") == Location("x.json")
     assert Location("a/x.tar").folder == Location("a")
 
 
-def test_a_url_keeps_its_query_and_shows_no_secret() -> None:
+def test_url_keeps_its_query_and_shows_no_secret() -> None:
     url = Location("s3://me:pass@bucket/a/x-000.tar?sig=1#part")
     assert (url.scheme, url.name) == ("s3", "x-000.tar")
     assert url.sibling("x.json").text == "s3://me:pass@bucket/a/x.json?sig=1"
@@ -39,7 +39,7 @@ def test_a_url_keeps_its_query_and_shows_no_secret() -> None:
     assert Location("https://host") / "x.json" == Location("https://host/x.json")
 
 
-def test_a_url_is_never_a_path() -> None:
+def test_url_never_becomes_a_path() -> None:
     url = Location("https://host/x.tar")
     with pytest.raises(UsageError, match=r"https://host/x\.tar"):
         _ = url.path

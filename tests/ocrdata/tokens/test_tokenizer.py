@@ -1,4 +1,4 @@
-"""Tokenizers: tiktoken and `tokenizers` themselves are the oracles; nothing special from text."""
+"""Tokenizers agree with tiktoken and `tokenizers`; text never becomes a special token."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def trained() -> Tokenizer:
 
 
 def hub_json(*, special: bool = True) -> dict[str, Any]:
-    """A real tokenizer.json with the nine specials first, as the hub has them."""
+    """A real tokenizer.json with the nine special tokens first, as on the hub."""
     bpe = tokenizers.Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
@@ -78,14 +78,16 @@ def from_hub(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
 
 @given(text=any_text)
 @settings(max_examples=300, deadline=None)
-def test_text_never_becomes_special(trained: Tokenizer, from_hub: Tokenizer, text: str) -> None:
+def test_text_never_becomes_a_special_token(
+    trained: Tokenizer, from_hub: Tokenizer, text: str
+) -> None:
     for tokenizer in (trained, from_hub):
         ids = tokenizer.encode(text)
         assert not set(ids) & set(tokenizer.specials.values())
         assert tokenizer.decode(ids) == text
 
 
-def test_image_is_the_last_id(trained: Tokenizer, from_hub: Tokenizer) -> None:
+def test_image_token_has_the_largest_id(trained: Tokenizer, from_hub: Tokenizer) -> None:
     for tokenizer in (trained, from_hub):
         assert tokenizer.image == tokenizer.vocab_size - 1
         assert set(tokenizer.specials) == set(SPECIAL_TOKENS)
@@ -95,7 +97,7 @@ def test_image_is_the_last_id(trained: Tokenizer, from_hub: Tokenizer) -> None:
         assert tokenizer.decode(named) == "<|assistant_start|><|assistant_end|><|image|>"
 
 
-def test_specials_of_a_hub_file_keep_their_ids(from_hub: Tokenizer) -> None:
+def test_special_tokens_of_a_hub_file_keep_their_ids(from_hub: Tokenizer) -> None:
     assert [from_hub.specials[name] for name in NINE] == list(range(9))
     oracle = tokenizers.Tokenizer.from_str(json.dumps(hub_json()))
     assert from_hub.image == oracle.get_vocab_size()
@@ -103,7 +105,7 @@ def test_specials_of_a_hub_file_keep_their_ids(from_hub: Tokenizer) -> None:
         assert from_hub.encode(text) == oracle.encode(text, add_special_tokens=False).ids
 
 
-def test_a_special_not_marked_as_one_is_still_special(tmp_path: Path) -> None:
+def test_unmarked_special_token_is_still_special(tmp_path: Path) -> None:
     path = tmp_path / "tokenizer.json"
     path.write_text(json.dumps(hub_json(special=False)))
     tokenizer = load_tokenizer(path)
@@ -115,32 +117,32 @@ def bytes_only() -> dict[bytes, int]:
     return {bytes([byte]): byte for byte in range(256)}
 
 
-def test_specials_that_cannot_be() -> None:
-    with pytest.raises(UsageError, match="id of a token of text"):
+def test_invalid_special_tokens() -> None:
+    with pytest.raises(UsageError, match="id of a text token"):
         Tokenizer(Ranks(bytes_only(), NANOCHAT_PATTERN), {"<|bos|>": 255})
     with pytest.raises(UsageError, match="same id"):
         Tokenizer(Ranks(bytes_only(), NANOCHAT_PATTERN), {"<|bos|>": 300, "<|image|>": 300})
     for id_ in (1 << 24, 1 << 31, 1 << 70):
-        with pytest.raises(UsageError, match=f"its largest id is .*, above {1 << 24:,}"):
+        with pytest.raises(UsageError, match=rf" {id_ + 9:,}, .*{1 << 24:,}"):
             Tokenizer(Ranks(bytes_only(), NANOCHAT_PATTERN), {"<|bos|>": id_})
     for odd in (300.5, "x", None, True):
         specials: Any = {"<|bos|>": odd}
-        with pytest.raises(UsageError, match="the id of a special token is no integer"):
+        with pytest.raises(UsageError, match=r"special token .*integer"):
             Tokenizer(Ranks(bytes_only(), NANOCHAT_PATTERN), specials)
 
 
-def test_a_rank_too_large_in_a_file(tmp_path: Path) -> None:
+def test_too_large_rank_in_a_file(tmp_path: Path) -> None:
     path = tmp_path / "x.tiktoken"
     ranks = bytes_only() | {b"ab": 1 << 33}
     path.write_bytes(b"".join(base64.b64encode(t) + b" %d\n" % rank for t, rank in ranks.items()))
-    with pytest.raises(UsageError, match=r"x\.tiktoken: a rank is 8,589,934,592, above 16,777,"):
+    with pytest.raises(UsageError, match=r"x\.tiktoken: .* 8,589,934,592, .*16,777,216"):
         load_tokenizer(path)
 
 
-def test_a_pattern_that_defeats_its_engine(tmp_path: Path) -> None:
-    """Both engines panic then, with what is no Exception."""
+def test_pattern_that_makes_its_engine_panic(tmp_path: Path) -> None:
+    """Both engines then panic, with an object that is not an Exception."""
     text = "a" * 100 + "!"
-    with pytest.raises(OcrError, match=r"its split pattern cannot be applied to a text: .+; use"):
+    with pytest.raises(OcrError, match=r"split pattern.*: .+; use"):
         Ranks(bytes_only(), r"(?:a|aa)+(?=b)\b").encode(text)
     split = {"type": "Split", "pattern": {"Regex": "(a|aa)+$"}, "behavior": "Isolated",
              "invert": False}  # fmt: skip
@@ -151,16 +153,16 @@ def test_a_pattern_that_defeats_its_engine(tmp_path: Path) -> None:
     }
     (tmp_path / "tokenizer.json").write_text(json.dumps(whole))
     tokenizer = load_tokenizer(tmp_path / "tokenizer.json")
-    with pytest.raises(OcrError, match=r"its split pattern cannot be applied to a text: .+; use"):
+    with pytest.raises(OcrError, match=r"split pattern.*: .+; use"):
         tokenizer.encode(text)
 
 
-def test_an_image_token_that_was_there_keeps_its_id() -> None:
+def test_existing_image_token_keeps_its_id() -> None:
     tokenizer = Tokenizer(Ranks(bytes_only(), NANOCHAT_PATTERN), {"<|image|>": 256})
     assert tokenizer.image == 256 and tokenizer.bos == 257 and tokenizer.vocab_size == 266
 
 
-def test_rank_files(tmp_path: Path) -> None:
+def test_rank_files_get_their_split_pattern(tmp_path: Path) -> None:
     """Whisper's own copy of GPT-2's ranks; the oracle is tiktoken with GPT-2's pattern."""
     if not GPT2.exists():
         pytest.skip(f"no real ranks at {GPT2}")
@@ -177,11 +179,11 @@ def test_rank_files(tmp_path: Path) -> None:
     small = load_tokenizer(tmp_path)
     assert isinstance(small.backend, Ranks) and small.backend.pattern == NANOCHAT_PATTERN
     path.write_text("\n".join([*lines[:7], "no rank"]))
-    with pytest.raises(UsageError, match="line 8 is not `base64 rank`"):
+    with pytest.raises(UsageError, match=r"bytes\.tiktoken: line 8 .*no rank"):
         load_tokenizer(path)
 
 
-def test_saved_and_loaded_is_the_same(
+def test_saved_tokenizer_is_loaded_unchanged(
     trained: Tokenizer, from_hub: Tokenizer, tmp_path: Path
 ) -> None:
     for number, tokenizer in enumerate((trained, from_hub)):
@@ -196,24 +198,29 @@ def test_saved_and_loaded_is_the_same(
         assert through.encode(TEXTS[2]) == tokenizer.encode(TEXTS[2])
 
 
-def test_a_changed_file_is_refused(trained: Tokenizer, tmp_path: Path) -> None:
+def test_modified_file_is_rejected(trained: Tokenizer, tmp_path: Path) -> None:
     path = tmp_path / "own.json"
     trained.save(path)
     value = json.loads(path.read_text())
     for change, message in (
-        ({"pattern": "."}, "digest is"),
-        ({"digest": "0"}, "digest is"),
-        ({"specials": {**value["specials"], "<|image|>": 9999}}, "digest is"),
+        ({"pattern": "."}, rf"digest is {trained.fingerprint}, .*train_tokenizer\.py"),
+        ({"digest": "0"}, rf"digest is 0, .*{trained.fingerprint}"),
+        (
+            {"specials": {**value["specials"], "<|image|>": 9999}},
+            rf"digest is {trained.fingerprint}, ",
+        ),
         ({"version": 2}, r"version 2 is newer than 1\b"),
-        ({"ranks": None}, "a saved tokenizer with a part that is wrong"),
-        ({"kind": "words"}, "wrong or missing: 'definition'"),
+        ({"ranks": None}, "NoneType"),
+        ({"kind": "words"}, "'definition'"),
     ):
         path.write_text(json.dumps(value | change))
-        with pytest.raises(OcrError, match=message):
+        with pytest.raises(OcrError, match=rf"own\.json: .*{message}"):
             load_tokenizer(path)
 
 
-def test_fingerprints_tell_tokenizers_apart(trained: Tokenizer, from_hub: Tokenizer) -> None:
+def test_different_tokenizers_have_different_fingerprints(
+    trained: Tokenizer, from_hub: Tokenizer
+) -> None:
     assert isinstance(trained.backend, Ranks)
     ranks, specials = trained.backend.ranks, trained.specials
     others = [
@@ -250,25 +257,25 @@ def test_vocabulary_sizes() -> None:
     assert train_tokenizer(TEXTS, 300).vocab_size == 300
     assert train_tokenizer([], 266).vocab_size == 266
     assert train_tokenizer(["ab"], 1000).vocab_size == 267  # nothing more to merge
-    with pytest.raises(UsageError, match="the bytes and specials alone are 266"):
+    with pytest.raises(UsageError, match=r"vocab_size is 265\b.* 266$"):
         train_tokenizer(TEXTS, 265)
 
 
-def test_spaces_without_end(trained: Tokenizer) -> None:
+def test_very_long_whitespace(trained: Tokenizer) -> None:
     for text in (" " * 1_200_000 + "a", "\t \n" * 400_000, "x" + "\n" * (2 * LONGEST_SPACE) + "y"):
         assert trained.decode(trained.encode(text)) == text
 
 
-def test_lone_surrogates(trained: Tokenizer) -> None:
+def test_lone_surrogates_are_replaced(trained: Tokenizer) -> None:
     assert trained.decode(trained.encode("a\ud800b")) == "a\ufffdb"
 
 
-def test_ids_that_are_none(trained: Tokenizer) -> None:
+def test_invalid_ids(trained: Tokenizer) -> None:
     for ids in ([-1], [trained.vocab_size]):
-        with pytest.raises(ValueError, match="of a 320 vocabulary"):
+        with pytest.raises(ValueError, match=rf"{ids[0]}.* 320 "):
             trained.decode(ids)
     gap = Tokenizer(Ranks(bytes_only(), NANOCHAT_PATTERN), {"<|image|>": 300})
-    with pytest.raises(ValueError, match="an id that no token has"):
+    with pytest.raises(ValueError, match="299"):
         gap.decode([299])
     assert trained.decode([]) == ""
 
@@ -276,31 +283,31 @@ def test_ids_that_are_none(trained: Tokenizer) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"\xff\xfe", "neither JSON nor"),
-        (b"[1]", "JSON, but neither"),
-        (b'{"format": "ocr-tokenizer", "version": "a"}', "format version 'a'"),
-        (b'{"model": {"type": "BPE"}, "added_tokens": [1]}', "added_tokens are no list"),
+        (b"\xff\xfe", "not readable as JSON"),
+        (b"[1]", "JSON.* `tokenizers`"),
+        (b'{"format": "ocr-tokenizer", "version": "a"}', "version 'a'"),
+        (b'{"model": {"type": "BPE"}, "added_tokens": [1]}', "added_tokens"),
         (b'{"model": [1]}', "model is None"),
         (b'{"model": "BPE"}', "model is None"),
         (b'{"model": {"type": "Unigram"}}', r"Unigram.*byte-level BPE"),
     ],
 )
-def test_files_that_are_no_tokenizer(tmp_path: Path, content: bytes, message: str) -> None:
+def test_files_that_are_not_tokenizers(tmp_path: Path, content: bytes, message: str) -> None:
     path = tmp_path / "tokenizer.json"
     path.write_bytes(content)
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(UsageError, match=rf"tokenizer\.json: .*({message})"):
         load_tokenizer(path)
 
 
-def test_nothing_there(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match=r"no tokenizer in this folder .*train_tokenizer\.py"):
+def test_missing_file_and_empty_folder(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=rf"{tmp_path}: .*train_tokenizer\.py"):
         load_tokenizer(tmp_path)
-    with pytest.raises(UsageError, match="No such file"):
+    with pytest.raises(UsageError, match=r"absent\.json: No such file"):
         load_tokenizer(tmp_path / "absent.json")
 
 
-def test_a_definition_that_makes_specials_of_text(tmp_path: Path) -> None:
-    """`ignore_merges` with a pre-tokenizer that does not split: refused, not silently wrong."""
+def test_definition_that_makes_special_tokens_of_text(tmp_path: Path) -> None:
+    """`ignore_merges` with a pre-tokenizer that does not split: an error, not silently wrong."""
     value = hub_json()
     value["model"]["ignore_merges"] = True
     value["pre_tokenizer"] = {
