@@ -1,4 +1,5 @@
-"""Steps to samples. In: the sizes of sources, the lengths of their samples, and settings. Out:
-which samples are in the batch of any step, as a function of integers, and the totals of a whole
-run. No sample is read. Read `plan.py` first; it puts together order, packing, rows and mixture.
+"""From steps to samples: which samples are in the batch of any step, and the totals of a training
+run, computed from the sizes of the sources, the lengths of their samples and settings. No sample is
+read, except to count its tokens. Start with `plan.py`; it combines order, packing, rows and
+mixture.
 """

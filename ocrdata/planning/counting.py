@@ -1,8 +1,7 @@
-"""Token counts of the samples of a view: found, or made once and kept beside the shards.
+"""Token counts of the samples of a view: computed once, and stored beside the shards.
 
-Owner of the counting: of each sample its texts are read, verified and tokenized exactly as training
-will; images are not read. Processes share the shards. The file that results is
-`ocrdata.tokens.counts`'.
+The texts of each sample are read, verified and tokenized exactly as in training; images are not
+read. Several processes count different shards. The file format is in `ocrdata.tokens.counts`.
 """
 
 from __future__ import annotations
@@ -42,12 +41,11 @@ from ocrdata.tokens.tokenizer import Tokenizer
 
 REPORT_SAMPLES = 64
 SAMPLES_A_PROCESS = 16_384
-"""One process more for each so many samples: it takes half a second to start, in which 5,000 are
-counted (NOTES.md)."""
+"""Samples per process: starting one takes half a second, in which 5,000 are counted (NOTES.md)."""
 
 
 class ShardToCount(NamedTuple):
-    """A shard to be counted, and the `rows_digest` of its index."""
+    """A shard whose samples are to be counted, and the `rows_digest` of its index."""
 
     location: Location
     samples: int
@@ -55,11 +53,10 @@ class ShardToCount(NamedTuple):
 
 
 class ViewCounts:
-    """The token counts of a view's samples, read shard by shard when they are asked for.
+    """The token counts of a view's samples, read from disk shard by shard when needed.
 
-    Iterating gives `(first position in the view, Counts)` for each stretch of the view that lies in
-    one shard: all of them together are the view's samples in its order. Of the files read one at a
-    time is held. Safe to share between threads.
+    Iterating yields `(first position in the view, Counts)` for each part of the view that is in one
+    shard, in the view's order. Only one shard's counts are in memory at a time. Thread-safe.
     """
 
     def __init__(self, shards: Shards, fingerprint: str) -> None:
@@ -73,17 +70,17 @@ class ViewCounts:
             yield first, self.shard(number).take(locals_)
 
     def shard(self, number: int) -> Counts:
-        """The counts of all samples of the set's shard `number`, from disk.
+        """The counts of all samples in shard `number` of the set.
 
-        Raises ShardError where they are missing or damaged.
+        Raises ShardError if they are missing or corrupted.
         """
         shard = self.shards.shard_set.shards[number]
         path = find_counts(shard.location, self.fingerprint)
         if path is None:
             raise ShardError(
                 shard.name,
-                f"has no token counts for the tokenizer {self.fingerprint}",
-                remedy="they were removed since the start; start again, and they are made again",
+                f"token counts for tokenizer {self.fingerprint} are missing",
+                remedy="they were removed during this command; rerun it to count again",
             )
         counts = read_counts(
             path,
@@ -94,24 +91,24 @@ class ViewCounts:
             else shard.bytes,
         )
         if len(counts) != shard.samples:
-            raise ShardError(str(path), f"{len(counts):,} counts of {shard.samples:,} samples")
+            raise ShardError(str(path), f"has {len(counts):,} counts for {shard.samples:,} samples")
         return counts
 
 
 def count_shards(
     shards: Shards, tokenizer: Tokenizer, *, workers: int = 1, progress: Progress | None = None
 ) -> ViewCounts:
-    """The counts of a view's samples; made now for the shards it touches that have none.
+    """The counts of a view's samples. Shards of the view without counts are counted now.
 
-    `workers` processes share them. Raises ShardError for a shard that cannot be read, DiskError
-    where counts cannot be written; what was made until then is kept.
+    `workers` processes count in parallel. Raises ShardError if a shard cannot be read, DiskError if
+    counts cannot be written; shards counted before that keep their counts.
     """
     known = shards.shard_set.shards
     numbers = [number for _, number, _ in shards.stretches()]
-    tars = [
+    touched = [
         ShardToCount(known[n].location, known[n].samples, known[n].rows_digest) for n in numbers
     ]
-    missing = [tar for tar in tars if _find(tar, tokenizer.fingerprint) is None]
+    missing = [shard for shard in touched if _find(shard, tokenizer.fingerprint) is None]
     count_shard_files(missing, tokenizer, workers=workers, progress=progress)
     return ViewCounts(shards, tokenizer.fingerprint)
 
@@ -123,56 +120,57 @@ def count_anew(
     workers: int,
     progress: Progress | None = None,
 ) -> None:
-    """As `count_shard_files`, for the maker of these shards: counts that are damaged, or of an
-    earlier shard of that name, are replaced. Raises ShardError for a shard without its index."""
+    """Count shards that were just written. Counts that are corrupted, or belong to an earlier shard
+    of that name, are replaced. Raises like `count_shards`; ShardError also for a missing index."""
     missing = []
-    for shard in shards:
-        head = read_header(index_path(shard))
-        tar = ShardToCount(Location.of(shard), head.samples, head.rows_digest)
-        if not _counted(tar, tokenizer.fingerprint):
-            missing.append(tar)
+    for location in shards:
+        header = read_header(index_path(location))
+        shard = ShardToCount(Location.of(location), header.samples, header.rows_digest)
+        if not _has_valid_counts(shard, tokenizer.fingerprint):
+            missing.append(shard)
     count_shard_files(missing, tokenizer, workers=workers, progress=progress)
 
 
-def _counted(tar: ShardToCount, fingerprint: str) -> bool:
-    """Whether a shard has its counts, by their footer; a file that is something else goes."""
-    path = _find(tar, fingerprint)
+def _has_valid_counts(shard: ShardToCount, fingerprint: str) -> bool:
+    """Whether a shard has counts, judged by the footer of their file; invalid ones are deleted."""
+    path = _find(shard, fingerprint)
     if path is None:
         return False
     try:
-        check_counts(path, rows_digest=tar.rows_digest, fingerprint=fingerprint)
+        check_counts(path, rows_digest=shard.rows_digest, fingerprint=fingerprint)
     except ShardError:
         path.path.unlink(missing_ok=True)
         return False
     return True
 
 
-def _find(tar: ShardToCount, fingerprint: str) -> Location | None:
-    """`find_counts`; what a process left that was killed after its file was complete goes."""
-    path = find_counts(tar.location, fingerprint)
+def _find(shard: ShardToCount, fingerprint: str) -> Location | None:
+    """Like `find_counts`; if there are counts, leftovers of a killed process are removed."""
+    path = find_counts(shard.location, fingerprint)
     if path is not None:
         remove_abandoned(path.path)
     return path
 
 
 def count_shard_files(
-    tars: Sequence[ShardToCount],
+    shards: Sequence[ShardToCount],
     tokenizer: Tokenizer,
     *,
     workers: int,
     progress: Progress | None = None,
 ) -> None:
-    """Make the counts of these shards, each complete or absent. Raises as `count_shards`."""
+    """Count these shards; afterwards each has complete counts or none. Raises like
+    `count_shards`."""
     if workers < 1:
         raise UsageError(f"{workers} workers: must be 1 or more")
-    if not tars:
+    if not shards:
         return
-    progress, name = progress or Progress(), set_name(tars[0].location.name)
-    total = sum(tar.samples for tar in tars)
-    task = CountTask(tuple(tars), tokenizer)
+    progress, name = progress or Progress(), set_name(shards[0].location.name)
+    total = sum(shard.samples for shard in shards)
+    task = CountTask(tuple(shards), tokenizer)
     progress.say(
-        f"{name}: counting the tokens of {total:,} samples, once for the tokenizer "
-        f"{tokenizer.fingerprint}"
+        f"{name}: counting the tokens of {total:,} samples, once per tokenizer "
+        f"({tokenizer.fingerprint})"
     )
     progress.start(f"{name}: counting tokens", total, 0)
 
@@ -181,7 +179,7 @@ def count_shard_files(
 
     try:
         run_in_processes(
-            task, range(len(tars)), min(workers, -(-total // SAMPLES_A_PROCESS) or 1), report
+            task, range(len(shards)), min(workers, -(-total // SAMPLES_A_PROCESS) or 1), report
         )
     except BaseException:
         task.remove_leftovers()
@@ -192,7 +190,7 @@ def count_shard_files(
 
 
 class CountingProgress(NamedTuple):
-    """What was counted since the last report. `bytes` are of JSON and texts."""
+    """Samples counted since the last report, and their bytes of JSON and text."""
 
     samples: int
     bytes: int
@@ -200,45 +198,48 @@ class CountingProgress(NamedTuple):
 
 @dataclass(frozen=True)
 class CountTask:
-    """What a worker process needs to count shards."""
+    """The work of a process that counts shards."""
 
-    tars: tuple[ShardToCount, ...]
+    shards: tuple[ShardToCount, ...]
     tokenizer: Tokenizer
 
     def begin(self) -> None:
-        """Nothing is to be prepared."""
+        """Nothing to prepare."""
 
     def make(self, shards: Sequence[int], report: Report) -> None:
-        """Count the shards of these numbers, one after the other. Raises ShardError, DiskError."""
+        """Count the shards with these numbers, in order. Raises ShardError, DiskError."""
         for number in shards:
-            self._make_one(self.tars[number], report)
+            self._store_counts(self.shards[number], report)
 
-    def _make_one(self, tar: ShardToCount, report: Report) -> None:
+    def _store_counts(self, shard: ShardToCount, report: Report) -> None:
+        """Count a shard and store the counts beside it; in the cache if that is impossible."""
         fingerprint = self.tokenizer.fingerprint
         try:
-            self._make_at(counts_path(tar.location, fingerprint), tar, report)
+            self._store_at(counts_path(shard.location, fingerprint), shard, report)
         except DiskError:
-            cached = cached_counts_path(tar.location, fingerprint)
+            cached = cached_counts_path(shard.location, fingerprint)
             make_folder(cached.folder.path)
-            self._make_at(cached, tar, report)
+            self._store_at(cached, shard, report)
 
-    def _make_at(self, path: Location, tar: ShardToCount, report: Report) -> None:
+    def _store_at(self, path: Location, shard: ShardToCount, report: Report) -> None:
         with only_one(path.path):
-            if exists(path):  # made by another process meanwhile
-                report(CountingProgress(tar.samples, 0))
+            if exists(path):  # another process counted this shard in the meantime
+                report(CountingProgress(shard.samples, 0))
                 return
             write_counts(
                 path,
-                self._count(tar, report),
-                rows_digest=tar.rows_digest,
+                self._count(shard, report),
+                rows_digest=shard.rows_digest,
                 fingerprint=self.tokenizer.fingerprint,
             )
 
-    def _count(self, tar: ShardToCount, report: Report) -> Counts:
-        shard_set = ShardSet(Resolved((tar.location,), None, {}, str(tar.location)), verify=True)
+    def _count(self, shard: ShardToCount, report: Report) -> Counts:
+        shard_set = ShardSet(
+            Resolved((shard.location,), None, {}, str(shard.location)), verify=True
+        )
         found = shard_set.shards[0]
-        if found.rows_digest != tar.rows_digest:
-            raise ShardError(found.name, "its index is not the one there was when it was opened")
+        if found.rows_digest != shard.rows_digest:
+            raise ShardError(found.name, "its index was replaced after the shard was opened")
         builder = CountsBuilder()
         samples = size = 0
         for local in range(found.samples):
@@ -253,18 +254,20 @@ class CountTask:
         return builder.finish()
 
     def remove_leftovers(self) -> None:
-        """Remove what killed workers had begun to write; what another process writes stays."""
-        for tar in self.tars:
-            for where in (counts_path, cached_counts_path):
-                with suppress(ShardError):  # the tar is gone, and with it its name in the cache
-                    remove_abandoned(where(tar.location, self.tokenizer.fingerprint).path)
+        """Remove incomplete files of killed workers, but not those another process is writing."""
+        for shard in self.shards:
+            for path_of in (counts_path, cached_counts_path):
+                with suppress(
+                    ShardError
+                ):  # the shard was deleted: its name in the cache is unknown
+                    remove_abandoned(path_of(shard.location, self.tokenizer.fingerprint).path)
 
 
 def count_members(
     shard: str, key: str, members: dict[str, bytes], tokenizer: Tokenizer
 ) -> list[TurnCount]:
-    """The turns of one sample from its members, images empty; none where it is no conversation
-    that can be rendered."""
+    """The token counts of one sample's turns, from its members with images left empty; [] if the
+    sample is not a conversation that can be rendered."""
     try:
         return count(to_sample(shard, key, members).messages, tokenizer)
     except (ShardError, RejectedRow):

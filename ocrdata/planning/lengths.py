@@ -1,8 +1,7 @@
-"""Measures: how long each sample of a view is as a row, from token counts alone.
+"""Sample lengths: how many token ids each sample of a view has, from its token counts alone.
 
-Owner of the arithmetic that says what `ocrdata.tokens.rendering.render` and `truncate` will give,
-without a text: equal to them to the token (a test renders every real chat and chart). It opens
-nothing.
+Predicts the result of `ocrdata.tokens.rendering.render` and `truncate` without the texts, exactly
+(a test renders every real chat and chart). Opens no files.
 """
 
 from __future__ import annotations
@@ -18,20 +17,23 @@ from ocrdata.tokens.counts import Counts
 from ocrdata.tokens.rendering import SPECIALS_PER_TURN
 
 TOO_LONG = ("truncate", "drop", "error")
-"""What becomes of a sample longer than seq_len: it is cut at a turn, left out, or refused."""
+"""What to do with a sample longer than seq_len: truncate it at a turn, leave it out, or raise."""
 
 BEFORE_ANSWER = 4
-"""Specials before the first answer: <|bos|>, <|user_start|>, <|user_end|>, <|assistant_start|>."""
+"""Special tokens before the first answer: <|bos|>, <|user_start|>, <|user_end|>,
+<|assistant_start|>."""
 
 Int32 = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)
 class SampleLengths:
-    """One entry a sample, 14 bytes: ids of its row after cutting, those of them that are predicted,
-    images in it, payload bytes to read. What cutting takes stands apart, for the few samples it
-    meets: `cut` are their positions, rising, `truncated_tokens` and `truncated_turns` theirs.
-    `unfit` are the positions of samples that cannot be rendered; their rows are holes.
+    """The lengths of a view's samples, in its order: 14 bytes per sample.
+
+    Per sample, after truncation: its token ids, how many of them are predicted, its images, and the
+    payload bytes to read. `truncated` are the positions of the truncated samples, ascending;
+    `truncated_tokens` and `truncated_turns` are what each of them lost. `unfit` are the positions
+    of samples that cannot be rendered; they are masked.
     """
 
     lengths: Int32
@@ -48,7 +50,7 @@ class SampleLengths:
 
     @property
     def digest(self) -> str:
-        """Of all that decides which rows samples are put in: lengths, images, and what is cut."""
+        """Digest of all values that decide which samples share a row."""
         hasher = xxhash.xxh3_128()
         for values in (self.lengths, self.images, self.truncated, self.truncated_tokens):
             hasher.update(np.ascontiguousarray(values).data)
@@ -56,7 +58,7 @@ class SampleLengths:
 
     @property
     def untruncated(self) -> Int64:
-        """Lengths before cutting."""
+        """Lengths before truncation."""
         lengths = self.lengths.astype(np.int64)
         lengths[self.truncated] += self.truncated_tokens
         return lengths
@@ -65,18 +67,17 @@ class SampleLengths:
 def sample_lengths(
     counts: Counts, size: npt.NDArray[np.uint32], *, slots: int, seq_len: int
 ) -> SampleLengths:
-    """The measures of counted samples, whose images take `slots` positions each and which are
-    `size` bytes to read.
+    """The lengths of samples from their token counts; `size` are their bytes to read [samples].
 
-    Cutting is `ocrdata.tokens.rendering.truncate`'s: whole turns from the first on; where not even
-    the first fits, its answer is cut; where its question leaves no room, the row is a hole of one
-    id.
+    An image takes `slots` positions. Truncation is that of `ocrdata.tokens.rendering.truncate`: it
+    keeps the first turns that fit as a whole. If not even the first turn fits, its answer is cut;
+    if its question leaves no room for an answer, the sample is masked and has length 1.
     """
     starts = counts.turn_starts
     turns = np.diff(starts)
     each = SPECIALS_PER_TURN + counts.user.astype(np.int64) + counts.assistant
     each += counts.images.astype(np.int64) * slots
-    ends = 1 + _within(each, starts, turns)  # the position after each turn, in its sample
+    ends = 1 + _running_sums(each, starts, turns)  # the position after each turn, in its sample
     fits = ends <= seq_len
     kept = _sums(fits, starts)
     full = 1 + _sums(each, starts)
@@ -87,7 +88,7 @@ def sample_lengths(
     images = _sums(np.where(fits, counts.images, 0), starts)
     truncated_turns = turns - kept
 
-    # No turn fits: is there room for a part of the first answer?
+    # No turn fits: is there room for part of the first answer?
     none = np.flatnonzero((kept == 0) & (turns > 0))
     first = starts[none]
     answer = BEFORE_ANSWER + counts.user[first] + counts.images[first].astype(np.int64) * slots
@@ -112,7 +113,7 @@ def sample_lengths(
 
 
 def join(parts: list[SampleLengths]) -> SampleLengths:
-    """The measures of several stretches of samples, one after the other."""
+    """The sample lengths of several parts of a view, concatenated."""
     bases = np.cumsum([0, *map(len, parts)])[: len(parts)]
     return SampleLengths(
         lengths=np.concatenate([part.lengths for part in parts]),
@@ -129,14 +130,14 @@ def join(parts: list[SampleLengths]) -> SampleLengths:
 
 
 def _sums(values: npt.NDArray[np.int64 | np.bool_], starts: Int64) -> Int64:
-    """The sum of each sample's values; 0 where it has none."""
+    """The sum of each sample's values, one value per turn; 0 for a sample without turns."""
     running: Int64 = np.concatenate([np.zeros(1, np.int64), np.cumsum(values, dtype=np.int64)])
     sums: Int64 = running[starts[1:]] - running[starts[:-1]]
     return sums
 
 
-def _within(values: Int64, starts: Int64, turns: Int64) -> Int64:
-    """Running sums that begin anew with each sample."""
+def _running_sums(values: Int64, starts: Int64, turns: Int64) -> Int64:
+    """Running sums that restart with each sample."""
     running: Int64 = np.cumsum(values, dtype=np.int64)
     before = np.concatenate([np.zeros(1, np.int64), running])[starts[:-1]]
     within: Int64 = running - np.repeat(before, turns)

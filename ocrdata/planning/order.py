@@ -1,8 +1,8 @@
 """The order of one epoch: a keyed permutation, computed per position in constant memory.
 
-Owner of shuffling. A Feistel network over the smallest even power of two that holds the epoch,
-with cycle walking, gives a bijection of `[0, size)`; seed, epoch and source are in its key. There
-is no shuffle buffer and no random state anywhere: position k of the order is a function of k.
+A Feistel network over the smallest power of four that holds the epoch, with cycle walking, is a
+bijection of `[0, size)`; seed, epoch and source form its key. There is no shuffle buffer and no
+random state: the sample at place k is a function of k.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from ocrdata.planning.jit import jit_if_large
 from ocrdata.shards.arrow import Int64
 
 ALGORITHM = "feistel-1"
-"""Named in every plan: another algorithm must have another name."""
+"""Recorded in every plan: a changed algorithm needs a new name."""
 
 ROUNDS = 6
 
 MANY = 1024
-"""Places at once from which on a large order is walked by a compiled loop: what numpy makes on the
-way costs ten times as much."""
+"""Fewest places at once for which a large order uses the compiled loop: numpy's temporary arrays
+cost ten times as much."""
 
 _MULTIPLIER_1 = np.uint64(0xBF58476D1CE4E5B9)  # the finaliser of splitmix64 (Steele et al. 2014)
 _MULTIPLIER_2 = np.uint64(0x94D049BB133111EB)
@@ -35,12 +35,12 @@ Positions = npt.NDArray[np.uint64]
 class EpochPermutation:
     """The permutation of one epoch of one source.
 
-    `order[k]` is the sample at place k of the epoch. Raises ValueError where `size` < 1.
+    `order[k]` is the sample at place k of the epoch. Raises ValueError if `size` < 1.
     """
 
     def __init__(self, size: int, *, seed: int, epoch: int, source: str) -> None:
         if size < 1:
-            raise ValueError(f"an order needs at least one sample, not {size}")
+            raise ValueError(f"an order needs at least 1 sample, not {size}")
         self.size = size
         # Halves of at least two bits: one-bit halves reach too few permutations.
         half = max(2, ((size - 1).bit_length() + 1) // 2)
@@ -57,13 +57,13 @@ class EpochPermutation:
 
     def __getitem__(self, place: int) -> int:
         if not 0 <= place < self.size:
-            raise IndexError(f"place {place} of an order of {self.size}")
+            raise IndexError(f"place {place} is outside an order of {self.size} samples")
         return int(self.many([place])[0])
 
     def many(self, places: npt.ArrayLike) -> Int64:
-        """The samples at many places, each in `[0, size)`. Shapes: [n] -> [n]."""
+        """The samples at these places, each in `[0, size)`. Shapes: [n] -> [n]."""
         values = np.asarray(places, dtype=np.uint64)
-        # Uncompiled, the arrays below are faster than a loop.
+        # Without a compiled loop, the arrays below are faster.
         if len(values) >= MANY and (walk := jit_if_large(_walk, work=self.size)) is not _walk:
             found = np.empty(len(values), np.int64)
             keys = np.array(self._keys, np.uint64)
@@ -72,8 +72,8 @@ class EpochPermutation:
         values = self._permute(values)
         outside = values >= self.size
         while outside.any():
-            # Cycle walking: what falls outside is permuted again until it is inside; as the whole
-            # network is a bijection of the larger set, so is the result of the smaller.
+            # Cycle walking: values outside are permuted again until they are inside. The network
+            # is a bijection of the larger set, so this is one of the smaller set.
             values[outside] = self._permute(values[outside])
             outside = values >= self.size
         return values.astype(np.int64)
@@ -86,8 +86,7 @@ class EpochPermutation:
 
 
 def _walk(places: Any, found: Any, keys: Any, half: Any, mask: Any, size: Any) -> None:
-    """`EpochPermutation.many` as a loop to be compiled: the same network, the same walk, place by
-    place."""
+    """`EpochPermutation.many` as a loop that numba can compile: same network, same results."""
     for at in range(len(places)):
         value = places[at]
         while True:
@@ -105,21 +104,22 @@ def _walk(places: Any, found: Any, keys: Any, half: Any, mask: Any, size: Any) -
 
 
 def _scramble(values: Positions) -> Positions:
-    """splitmix64's finaliser; uint64 arithmetic wraps, as it must."""
+    """splitmix64's finaliser; it relies on uint64 overflow wrapping."""
     values = (values ^ (values >> np.uint64(30))) * _MULTIPLIER_1
     values = (values ^ (values >> np.uint64(27))) * _MULTIPLIER_2
     return values ^ (values >> np.uint64(31))
 
 
 CHUNK = 1 << 16
-"""Draws that are looked at together: what numpy makes on the way stays in a core's cache."""
+"""Draws processed at a time: numpy's temporary arrays then stay in a core's cache."""
 
 
 class SampleOrder:
-    """Draw number d of a source is position `order(d // size)[d % size]` of its view.
+    """The endless sequence of samples drawn from a source, epoch after epoch.
 
-    `kept` are the positions that are drawn from, rising; None for all `size` of the view. Safe to
-    share between threads.
+    Draw d is the sample at place `d % size` of the permutation of epoch `d // size`, as a position
+    in the source's view. `kept` are the positions drawn from, ascending; None for all `size` of the
+    view. Thread-safe.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class SampleOrder:
         self.name, self.seed = name, seed
         self.size = size if kept is None else len(kept)
         self._kept = kept
-        self._orders: dict[int, EpochPermutation] = {}
+        self._epochs: dict[int, EpochPermutation] = {}
 
     def many(self, start: int, stop: int) -> Int64:
         """The positions of draws [start, stop). Shape: [stop - start]."""
@@ -137,7 +137,7 @@ class SampleOrder:
             epoch, within = divmod(start, self.size)
             count = min(stop - start, self.size - within)
             places = np.arange(within, within + count, dtype=np.uint64)
-            parts.append(self._order(epoch).many(places))
+            parts.append(self._permutation(epoch).many(places))
             start += count
         if not parts:
             return np.empty(0, np.int64)
@@ -145,15 +145,15 @@ class SampleOrder:
         return drawn if self._kept is None else self._kept[drawn].astype(np.int64)
 
     def chunks(self, start: int, stop: int) -> Iterator[Int64]:
-        """`many`, in pieces."""
+        """The same as `many`, in arrays of at most `CHUNK`."""
         for at in range(start, stop, CHUNK):
             yield self.many(at, min(stop, at + CHUNK))
 
-    def _order(self, epoch: int) -> EpochPermutation:
-        found = self._orders.get(epoch)
+    def _permutation(self, epoch: int) -> EpochPermutation:
+        found = self._epochs.get(epoch)
         if found is None:
             found = EpochPermutation(self.size, seed=self.seed, epoch=epoch, source=self.name)
-            # Cheap to make again. Replaced whole: other threads never meet a half-made state.
-            others = self._orders if len(self._orders) < 4 else {}
-            self._orders = others | {epoch: found}
+            # Cheap to recreate. The dict is replaced, never changed: other threads may read it.
+            others = self._epochs if len(self._epochs) < 4 else {}
+            self._epochs = others | {epoch: found}
         return found

@@ -1,9 +1,9 @@
-"""Packing: the samples of a window of draws become rows of at most `capacity` ids.
+"""Packs the samples of one packing window into rows of at most `capacity` token ids.
 
-Owner of which samples share a row. Windows are packed by themselves: each sample, in the order of
-the draws, goes into the fullest row that still holds it (best fit); none is ever split. So a row is
-a function of its window alone, and what is left empty is bounded by about one row a window. Longest
-first would pack as well and no better, and would put samples of one length side by side (NOTES.md).
+Each sample, in the order drawn, goes into the fullest row with room for it (best fit); no sample is
+ever split. A row therefore depends on its packing window alone, and about one row per window is
+wasted at most. Packing the longest samples first wastes no less, and would put samples of similar
+length into the same row (NOTES.md).
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ ALGORITHM = "best-fit-2"
 
 
 class Packing(NamedTuple):
-    """`row_of[k]` is the row of the window's k-th draw, int64; `rows` is how many there are. Rows
-    are numbered by their first draws."""
+    """`row_of[k]` is the row of the packing window's k-th draw, int64; `rows` is the number of
+    rows. Rows are numbered in the order of their first draws."""
 
     row_of: Int64
     rows: int
@@ -35,34 +35,31 @@ def pack(
     max_images: int,
     compiled: bool = False,
 ) -> Packing:
-    """Pack one window. A sample with more than `max_images` images shares its row with
-    texts alone.
+    """Pack one window: lengths [samples] in token ids, images [samples].
 
-    Raises ValueError where a sample is longer than `capacity`.
+    A row has at most `max_images` images, but a single sample may have more: only samples without
+    images share its row. Raises ValueError if a sample is longer than `capacity`.
     """
     if len(lengths) and int(lengths.max()) > capacity:
-        raise ValueError(f"a sample of {int(lengths.max())} ids does not fit a row of {capacity}")
+        longest = int(lengths.max())
+        raise ValueError(f"a sample of {longest} token ids does not fit in a row of {capacity}")
     if compiled and (loop := jit_if_large(_best_fit, work=WORTH)) is not _best_fit:
         row_of = np.empty(len(lengths), np.int64)
         rows = loop(lengths.astype(np.int64), images.astype(np.int64), capacity, max_images, row_of)
         return Packing(row_of, int(rows))
-    # Lists are several times faster than arrays where nothing is compiled.
+    # In plain Python, lists are several times faster than arrays.
     listed = [0] * len(lengths)
     rows = _best_fit(lengths.tolist(), images.tolist(), capacity, max_images, listed)
     return Packing(np.array(listed, np.int64), rows)
 
 
-def _best_fit(lengths: Any, images: Any, capacity: int, max_images: int, found: Any) -> int:
-    """Fill `found` with the row of each sample; the number of rows. Plain Python over lists, or
-    compiled over arrays."""
-    # A list that is compiled has its type from what is in it, so each begins with an entry that
-    # goes again.
-    space = [0]
-    space.pop()
-    seats = [0]  # images a row still takes
-    seats.pop()
-    name = [0]  # of each row that is open
-    name.pop()
+def _best_fit(lengths: Any, images: Any, capacity: int, max_images: int, row_of: Any) -> int:
+    """Write the row of each sample to `row_of`; return the number of rows. Takes lists in plain
+    Python, arrays if compiled."""
+    # The open rows. An empty list gets its compiled type from the comprehension.
+    space = [0 for _ in range(0)]  # token ids that still fit
+    seats = [0 for _ in range(0)]  # images that still fit
+    name = [0 for _ in range(0)]  # row number
     rows = 0
     shortest = min(lengths) if len(lengths) > 0 else 0
     for at in range(len(lengths)):
@@ -80,10 +77,10 @@ def _best_fit(lengths: Any, images: Any, capacity: int, max_images: int, found: 
             seats.append(max_images if pictures <= max_images else pictures)
             name.append(rows)
             rows += 1
-        found[at] = name[best]
+        row_of[at] = name[best]
         space[best] -= length
         seats[best] -= pictures
-        if space[best] < shortest:  # full: looked at no more; the others keep their order
+        if space[best] < shortest:  # full: closed; the others keep their order
             space.pop(best)
             seats.pop(best)
             name.pop(best)

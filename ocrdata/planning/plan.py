@@ -1,9 +1,8 @@
-"""The plan: which samples stand in the batch of any step, `batch = f(plan, step)`.
+"""The plan: which samples are in the batch of any step, `batch = f(plan, step)`.
 
-Owner of the way from a step to samples. It holds integers only and opens nothing: sources are
-names, sizes, digests and, where rows are packed or weighed by tokens, the lengths of their samples.
-The global batch of a step does not depend on workers, ranks or micro-batches: a rank asks for its
-stretch of the batch's rows, and gets those.
+A plan holds only integers and opens no files: sources are names, sizes, digests and, if rows are
+packed or weighed by tokens, the lengths of their samples. The global batch of a step does not
+depend on workers, ranks or micro-batches: a rank asks for its part of the batch's rows.
 """
 
 from __future__ import annotations
@@ -26,21 +25,21 @@ from ocrdata.storage.sealed import canonical, digest_of
 VERSION = 2
 
 MIXES = ("batch", "sample")
-"""'batch': a batch comes from one source. 'sample': each row has a source of its own."""
+"""'batch': all rows of a batch come from one source. 'sample': each row may have another."""
 
 WEIGHTS = ("rows", "samples", "tokens")
-"""What shares are counted in. Unpacked, a row is a sample."""
+"""What weights are fractions of. Unpacked, a row is a sample."""
 
 BLOCK = 4096
-"""Slots between two notes of how many each source was given."""
+"""Mixture slots between two saved counts of how many each source was given."""
 
 Weight = Fraction | tuple[tuple[int, Fraction], ...]
-"""A share, or shares with the steps from which on they hold: ((0, 1/2), (1000, 1/10))."""
+"""A weight, or weights with the steps they start at: ((0, 1/2), (1000, 1/10))."""
 
 
 @dataclass(frozen=True)
 class PlanSource:
-    """A source as the plan sees it. `digest` is the identity of its rows (`Shards.digest`)."""
+    """What a plan knows of a source. `digest` identifies its samples (`Shards.digest`)."""
 
     name: str
     size: int
@@ -50,15 +49,15 @@ class PlanSource:
 
     @property
     def weights(self) -> tuple[tuple[int, Fraction], ...]:
-        """The shares with the steps from which on they hold, the first from step 0."""
+        """The weights with the steps they start at; the first starts at step 0."""
         return self.weight if isinstance(self.weight, tuple) else ((0, self.weight),)
 
 
 @dataclass(frozen=True)
 class PlanSettings:
-    """All that makes a plan of sources. `batch` is rows a step over all ranks. Rows are packed
-    where `pack_window` draws are packed together (0: a row is a sample); `row_images` is how many
-    images a packed row may hold."""
+    """Everything besides the sources that determines a plan. `batch` is rows per step over all
+    ranks. `pack_window` draws are packed together (0: no packing, a row is a sample); a packed row
+    has at most `seq_len` token ids and `row_images` images."""
 
     batch: int
     steps: int
@@ -73,12 +72,12 @@ class PlanSettings:
 
     @property
     def needs_lengths(self) -> bool:
-        """Whether the rows themselves depend on how long samples are."""
+        """Whether the choice of rows depends on the lengths of samples."""
         return bool(self.pack_window) or self.weigh_by == "tokens" or self.too_long == "drop"
 
 
 class SampleIndex(NamedTuple):
-    """Where a sample comes from: source number, position in its view, and the epoch it is in."""
+    """Where a sample comes from: source number, position in its view, and epoch."""
 
     source: int
     position: int
@@ -86,85 +85,89 @@ class SampleIndex(NamedTuple):
 
 
 PlannedRow = tuple[SampleIndex, ...]
-"""The samples of one row, all of one source; a single one where rows are not packed."""
+"""The samples of one row, all from one source; a single one if rows are not packed."""
 
 
 class Plan:
     """The rows of every step of a run.
 
-    `steps` is how many there are: fewer than the recipe's where a source ends the run, which is
-    then `ended_by` (a source's number, else -1). Two bytes a slot are held, and what the rows
-    need. Safe to share between threads. Raises UsageError for what cannot be planned.
+    `mixture_slots[n]` is the source of mixture slot n: `rows_per_slot` rows, a batch or a single
+    row. `steps` is fewer than the settings' if a source ends the run early; `ended_by` is then that
+    source's number, else -1. Memory: two bytes per mixture slot, and what the rows need.
+    Thread-safe. Raises UsageError for settings or sources that cannot be planned.
     """
 
     def __init__(
         self,
         sources: Sequence[PlanSource],
-        recipe: PlanSettings,
-        measures: Sequence[SampleLengths] = (),
+        settings: PlanSettings,
+        lengths: Sequence[SampleLengths] = (),
     ) -> None:
-        _check(sources, recipe)
-        if recipe.needs_lengths and not measures:
-            raise ValueError("this recipe needs the lengths of the samples")
-        self.sources, self.recipe, self.measures = tuple(sources), recipe, tuple(measures)
+        _check(sources, settings)
+        if settings.needs_lengths and not lengths:
+            raise ValueError("these plan settings need the lengths of the samples")
+        self.sources, self.settings, self.lengths = tuple(sources), settings, tuple(lengths)
         self.row_sequences = [self._rows(number) for number in range(len(sources))]
-        self._per_slot = recipe.batch if recipe.mix_by == "batch" else 1
+        self.rows_per_slot = settings.batch if settings.mix_by == "batch" else 1
         found = self._schedule()
-        self.slots = found.slots
-        self.steps = len(found.slots) * self._per_slot // recipe.batch
-        self.ended_by = found.ended_by if self.steps < recipe.steps else -1
+        self.steps = len(found.slots) * self.rows_per_slot // settings.batch
+        self.ended_by = found.ended_by if self.steps < settings.steps else -1
         if not self.steps:
             raise UsageError(
                 f"source {sources[found.ended_by].name} ends before the first batch is full; "
                 "give a smaller --batch, more samples, or --at-end repeat"
             )
-        needed = self.measures if recipe.needs_lengths else ()
-        self._lengths = [found.digest for found in needed] or [""] * len(sources)
-        self.slots = self.slots[: self.steps * recipe.batch // self._per_slot]
-        self._given = self._notes()
+        needed = self.lengths if settings.needs_lengths else ()
+        self._length_digests = [found.digest for found in needed] or [""] * len(sources)
+        self.mixture_slots = found.slots[: self.steps * settings.batch // self.rows_per_slot]
+        self._given_before = self._count_blocks()
 
     @property
     def batch(self) -> int:
-        """Rows a step."""
-        return self.recipe.batch
+        """Rows per step."""
+        return self.settings.batch
 
     def rows(self, step: int, part: range | None = None) -> list[PlannedRow]:
-        """The rows of the global batch of `step`, in order; those of `part` alone, if given.
+        """The rows of the global batch of `step`, in order; if `part` is given, only those.
 
-        Raises IndexError outside the plan.
+        Raises IndexError if the step is outside the plan.
         """
-        numbers = self.numbers(step, part)
-        if self.recipe.mix_by == "batch" and numbers:
+        numbers = self.row_numbers(step, part)
+        if self.settings.mix_by == "batch" and numbers:
             source, first = numbers[0]
             return self._planned(source, first, first + len(numbers))
         return [self._planned(source, row, row + 1)[0] for source, row in numbers]
 
-    def numbers(self, step: int, part: range | None = None) -> list[tuple[int, int]]:
-        """(source, number of its row) of each row of a step. Raises IndexError outside the plan."""
+    def row_numbers(self, step: int, part: range | None = None) -> list[tuple[int, int]]:
+        """For each row of a step: its source, and its number among that source's rows.
+
+        Raises IndexError if the step is outside the plan.
+        """
         if not 0 <= step < self.steps:
-            raise IndexError(f"step {step} of a plan of {self.steps} steps")
+            raise IndexError(f"step {step} is outside a plan of {self.steps} steps")
         part = range(self.batch) if part is None else part
-        if self.recipe.mix_by == "batch":
-            source = int(self.slots[step])
-            first = self._ordinal(step) * self.batch
+        if self.settings.mix_by == "batch":
+            source = int(self.mixture_slots[step])
+            first = self._earlier_slots(step) * self.batch
             return [(source, first + row) for row in part]
         first = step * self.batch
-        return [(int(self.slots[first + row]), self._ordinal(first + row)) for row in part]
+        slots = [first + row for row in part]
+        return [(int(self.mixture_slots[slot]), self._earlier_slots(slot)) for slot in slots]
 
     def rows_per_source(self) -> list[int]:
-        """Rows the whole plan takes from each source."""
-        counts = np.bincount(self.slots, minlength=len(self.sources))
-        return [int(count) * self._per_slot for count in counts]
+        """Number of rows the plan takes from each source."""
+        counts = np.bincount(self.mixture_slots, minlength=len(self.sources))
+        return [int(count) * self.rows_per_slot for count in counts]
 
     def to_json(self) -> dict[str, Any]:
-        """All that determines the plan, as JSON values. Where rows depend on the lengths of samples
-        (and so on tokenizer and image size), a source has a digest of these."""
+        """Everything that determines the plan, as JSON values. If the choice of rows depends on the
+        lengths of samples (so on tokenizer and image size), each source has a digest of them."""
         return {
             "version": VERSION,
             "order": order.ALGORITHM,
             "mix": mixture.ALGORITHM,
-            "packing": packing.ALGORITHM if self.recipe.pack_window else "",
-            **asdict(self.recipe),
+            "packing": packing.ALGORITHM if self.settings.pack_window else "",
+            **asdict(self.settings),
             "sources": [
                 {
                     "name": source.name,
@@ -172,7 +175,7 @@ class Plan:
                     "weights": [[start, str(weight)] for start, weight in source.weights],
                     "spec": source.spec,
                     "digest": source.digest,
-                    "lengths": self._lengths[number],
+                    "lengths": self._length_digests[number],
                 }
                 for number, source in enumerate(self.sources)
             ],
@@ -180,16 +183,16 @@ class Plan:
 
     @property
     def digest(self) -> str:
-        """The identity of the plan: equal digests give equal rows, wherever the shards lie."""
+        """Identity of the plan: equal digests give equal rows, wherever the shards are."""
         value = self.to_json()
         for source in value["sources"]:
             del source["spec"]
         return digest_of(canonical(value))
 
     def _planned(self, source: int, start: int, stop: int) -> list[PlannedRow]:
-        """Rows [start, stop) of a source."""
+        """Rows [start, stop) of a source, as sample indexes."""
         rows = self.row_sequences[source]
-        size = rows.draws.size
+        size = rows.order.size
         return [
             tuple(
                 SampleIndex(source, position, draw // size)
@@ -199,90 +202,90 @@ class Plan:
         ]
 
     def _rows(self, number: int) -> Rows:
-        source, recipe = self.sources[number], self.recipe
-        measures = self.measures[number] if self.measures else None
+        source, settings = self.sources[number], self.settings
+        lengths = self.lengths[number] if self.lengths else None
         kept = None
-        if recipe.too_long == "drop" and measures is not None and len(measures.truncated):
-            kept = np.flatnonzero(measures.untruncated <= recipe.seq_len).astype(np.int32)
+        if settings.too_long == "drop" and lengths is not None and len(lengths.truncated):
+            kept = np.flatnonzero(lengths.untruncated <= settings.seq_len).astype(np.int32)
             if not len(kept):
                 raise UsageError(
-                    f"source {source.name}: every sample is longer than --seq-len {recipe.seq_len}"
+                    f"source {source.name}: every sample is longer than --seq-len "
+                    f"{settings.seq_len}"
                 )
-        draws = SampleOrder(source.name, source.size, seed=recipe.seed, kept=kept)
-        if not recipe.pack_window:
-            return PlainRows(draws, measures)
-        assert measures is not None
+        order = SampleOrder(source.name, source.size, seed=settings.seed, kept=kept)
+        if not settings.pack_window:
+            return PlainRows(order, lengths)
+        assert lengths is not None
         return PackedRows(
-            draws,
-            measures,
-            capacity=recipe.seq_len,
-            window=recipe.pack_window,
-            max_images=recipe.row_images,
-            finite=recipe.at_end != "repeat",
+            order,
+            lengths,
+            capacity=settings.seq_len,
+            window=settings.pack_window,
+            max_images=settings.row_images,
+            finite=settings.at_end != "repeat",
         )
 
     def _schedule(self) -> mixture.Schedule:
-        recipe, per_slot = self.recipe, self._per_slot
-        scale = recipe.batch // per_slot  # slots a step
+        settings = self.settings
+        slots_per_step = settings.batch // self.rows_per_slot
         available = None
-        if recipe.at_end != "repeat":
-            available = [rows.available() // per_slot for rows in self.row_sequences]
-        plain = recipe.weigh_by == "rows" or (
-            recipe.weigh_by == "samples" and not recipe.pack_window
+        if settings.at_end != "repeat":
+            available = [rows.available() // self.rows_per_slot for rows in self.row_sequences]
+        equal_sizes = settings.weigh_by == "rows" or (
+            settings.weigh_by == "samples" and not settings.pack_window
         )
         return mixture.schedule(
-            _phases(self.sources, scale),
-            recipe.steps * scale,
+            _phases(self.sources, slots_per_step),
+            settings.steps * slots_per_step,
             available=available or [],
-            at_end=recipe.at_end,
-            sizes=None if plain else self._sizes,
+            at_end=settings.at_end,
+            sizes=None if equal_sizes else self._sizes,
         )
 
     def _sizes(self, source: int, start: int, stop: int) -> Int64:
-        """Tokens, or samples, of a source's slots [start, stop)."""
-        rows, per_slot = self.row_sequences[source], self._per_slot
-        column = rows.lengths if self.recipe.weigh_by == "tokens" else rows.samples
-        each = column(start * per_slot, stop * per_slot).reshape(stop - start, per_slot)
-        sums: Int64 = each.sum(axis=1)
+        """Tokens, or samples, in a source's mixture slots [start, stop)."""
+        rows, each = self.row_sequences[source], self.rows_per_slot
+        column = rows.lengths if self.settings.weigh_by == "tokens" else rows.samples
+        sums: Int64 = column(start * each, stop * each).reshape(stop - start, each).sum(axis=1)
         return sums
 
-    def _notes(self) -> Int64:
-        """Slots given to each source before each block. Shape: [blocks, sources]."""
+    def _count_blocks(self) -> Int64:
+        """Mixture slots given to each source before each block. Shape: [blocks, sources]."""
         count = len(self.sources)
         blocks = [
-            np.bincount(self.slots[at : at + BLOCK], minlength=count)
-            for at in range(0, max(1, len(self.slots)), BLOCK)
+            np.bincount(self.mixture_slots[at : at + BLOCK], minlength=count)
+            for at in range(0, max(1, len(self.mixture_slots)), BLOCK)
         ]
         return np.cumsum([np.zeros(count, np.int64), *blocks], axis=0, dtype=np.int64)
 
-    def _ordinal(self, slot: int) -> int:
-        """How many earlier slots went to the source of `slot`."""
-        block, source = slot // BLOCK, self.slots[slot]
-        within = np.count_nonzero(self.slots[block * BLOCK : slot] == source)
-        return int(self._given[block, source]) + int(within)
+    def _earlier_slots(self, slot: int) -> int:
+        """How many earlier mixture slots have the same source as `slot`."""
+        block, source = slot // BLOCK, self.mixture_slots[slot]
+        within = np.count_nonzero(self.mixture_slots[block * BLOCK : slot] == source)
+        return int(self._given_before[block, source]) + int(within)
 
 
 def weights_at(sources: Sequence[PlanSource], step: int) -> tuple[Fraction, ...]:
-    """The weights of all sources in force at a step."""
+    """The weights of all sources that apply at a step."""
     return tuple(
         next(weight for begins, weight in reversed(source.weights) if begins <= step)
         for source in sources
     )
 
 
-def _phases(sources: Sequence[PlanSource], scale: int) -> list[mixture.Phase]:
-    """The weights of all sources, from each step on at which one of them changes."""
+def _phases(sources: Sequence[PlanSource], slots_per_step: int) -> list[mixture.Phase]:
+    """The weights of all sources, one phase for each step at which one of them changes."""
     starts = sorted({start for source in sources for start, _ in source.weights})
     phases = []
     for start in starts:
         weights = weights_at(sources, start)
         if sum(weights) == 0:
             raise UsageError(f"from step {start} on all weights are 0: nothing would be drawn")
-        phases.append(mixture.Phase(start * scale, weights))
+        phases.append(mixture.Phase(start * slots_per_step, weights))
     return phases
 
 
-def _check(sources: Sequence[PlanSource], recipe: PlanSettings) -> None:
+def _check(sources: Sequence[PlanSource], settings: PlanSettings) -> None:
     names = [source.name for source in sources]
     if not sources:
         raise UsageError("a plan needs at least one source")
@@ -290,18 +293,23 @@ def _check(sources: Sequence[PlanSource], recipe: PlanSettings) -> None:
         raise UsageError(f"two sources have the same name: {', '.join(names)}")
     for source in sources:
         if source.size < 1:
-            raise UsageError(f"source {source.name} ({source.spec}) holds no samples")
+            raise UsageError(f"source {source.name} ({source.spec}) has no samples")
         if not source.weights or source.weights[0][0] != 0:
-            raise UsageError(f"source {source.name}: its first weight must hold from step 0 on")
-    if recipe.batch < 1 or recipe.steps < 1:
-        raise UsageError(f"batch ({recipe.batch}) and steps ({recipe.steps}) must be at least 1")
+            raise UsageError(f"source {source.name}: its first weight must start at step 0")
+    if settings.batch < 1 or settings.steps < 1:
+        raise UsageError(
+            f"batch ({settings.batch}) and steps ({settings.steps}) must be at least 1"
+        )
     for what, value, choices in (
-        ("mix", recipe.mix_by, MIXES),
-        ("weights by", recipe.weigh_by, WEIGHTS),
-        ("at end", recipe.at_end, mixture.AT_END),
-        ("too long", recipe.too_long, TOO_LONG),
+        ("mix", settings.mix_by, MIXES),
+        ("weights by", settings.weigh_by, WEIGHTS),
+        ("at end", settings.at_end, mixture.AT_END),
+        ("too long", settings.too_long, TOO_LONG),
     ):
         if value not in choices:
-            raise UsageError(f"{what} {value!r} is none of {', '.join(choices)}")
-    if recipe.pack_window and (recipe.seq_len < 2 or recipe.row_images < 1):
-        raise UsageError("packing needs a seq_len of 2 or more and room for an image in a row")
+            raise UsageError(f"{what} {value!r}: must be one of {', '.join(choices)}")
+    if settings.pack_window and (settings.seq_len < 2 or settings.row_images < 1):
+        raise UsageError(
+            f"packing needs --seq-len of at least 2 (not {settings.seq_len}) and --row-images of "
+            f"at least 1 (not {settings.row_images})"
+        )

@@ -1,8 +1,8 @@
-"""Totals: what a plan takes from each source, and what its batches will be, to the token.
+"""Totals of a plan: what it takes from each source, and the sizes of its batches, exactly.
 
-Owner of the sums over a whole run. What a source gives is summed over one epoch and multiplied,
-with the rest walked; the padding of passes is walked step by step, in pieces. It reads no sample
-and counts no FLOPs (`ocrtrain.cost.gpus` does, from these numbers).
+The samples of one epoch are summed once and multiplied by the number of whole epochs; the rest is
+summed draw by draw. Padding is summed over every step. No sample is read, and no FLOPs are counted
+(`ocrtrain.cost.gpus` does, from these totals).
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from ocrdata.shards.arrow import Int64
 
 
 class SampleSums(NamedTuple):
-    """Sums over samples. `tokens` are ids of rows, image positions among them; `squares` are the
-    squares of the samples' lengths, which attention costs; `empty` samples leave no token to
-    learn from."""
+    """Sums over samples. `tokens` are token ids, image positions included; `squares` are the
+    squares of the samples' lengths, for the cost of attention; `empty` is the number of samples
+    without a token to learn from."""
 
     samples: int = 0
     tokens: int = 0
@@ -37,37 +37,41 @@ class SampleSums(NamedTuple):
     empty: int = 0
 
     def plus(self, other: SampleSums) -> SampleSums:
-        """Both together."""
+        """The sum of both."""
         return SampleSums(*(a + b for a, b in zip(self, other, strict=True)))
 
     def times(self, factor: int) -> SampleSums:
-        """So many of them."""
+        """Every sum multiplied by `factor`."""
         return SampleSums(*(factor * value for value in self))
 
 
 @dataclass(frozen=True)
 class SourceTotals:
-    """What a run takes from one source. `dropped` samples of its view are never drawn."""
+    """What a run takes from one source.
+
+    `dropped` of the `size` samples in its view are never drawn. The fractions are of what the plan
+    weighs by (rows, samples or tokens): as set by the weights, and as planned.
+    """
 
     name: str
     size: int
     dropped: int
     rows: int
     sums: SampleSums
-    asked: float
-    got: float
+    weight_fraction: float
+    planned_fraction: float
 
     @property
     def epochs(self) -> float:
-        """How often each sample is drawn."""
+        """How many times each sample is drawn, on average."""
         return self.sums.samples / (self.size - self.dropped)
 
 
 @dataclass(frozen=True)
 class PlanTotals:
-    """A whole run. `positions` are those of the padded passes, padding included; a pass is the
-    rows that go through the model at once. `longest` is the longest row of a pass, `most_images`
-    the images of a pass, each at its most."""
+    """Totals of a whole run. A pass is the rows that go through the model at once. `positions` are
+    those of all passes, padding included; `longest` is the longest row, and `most_images` the most
+    images in one pass."""
 
     sources: tuple[SourceTotals, ...]
     steps: int
@@ -78,7 +82,7 @@ class PlanTotals:
 
     @property
     def sums(self) -> SampleSums:
-        """Over all sources."""
+        """Sums over all sources."""
         total = SampleSums()
         for source in self.sources:
             total = total.plus(source.sums)
@@ -86,36 +90,37 @@ class PlanTotals:
 
     @property
     def rows(self) -> int:
-        """Rows of the run."""
+        """Rows in the run."""
         return self.steps * self.batch
 
     @property
     def padding(self) -> float:
-        """The share of positions that holds nothing."""
+        """The fraction of positions that are padding."""
         return 1 - self.sums.tokens / self.positions
 
 
 def compute(
     plan: Plan, *, rows_per_pass: int, progress: Callable[[int], object] = lambda _: None
 ) -> PlanTotals:
-    """The totals of a plan that has measures. `progress` is called with steps as they are done."""
+    """The totals of a plan with sample lengths. `progress` is called with each number of steps
+    done."""
     rows = plan.rows_per_source()
     taken = [
-        _taken(own.draws, plan.measures[number], own.consumed(rows[number]))
+        _taken(own.order, plan.lengths[number], own.consumed(rows[number]))
         for number, own in enumerate(plan.row_sequences)
     ]
-    asked, got = _asked(plan), _got(plan, rows, taken)
+    set_fractions, planned = _weight_fractions(plan), _planned_fractions(plan, rows, taken)
     positions, longest, images = _passes(plan, rows_per_pass, progress)
     return PlanTotals(
         sources=tuple(
             SourceTotals(
                 name=source.name,
                 size=source.size,
-                dropped=source.size - plan.row_sequences[number].draws.size,
+                dropped=source.size - plan.row_sequences[number].order.size,
                 rows=rows[number],
                 sums=taken[number],
-                asked=asked[number],
-                got=got[number],
+                weight_fraction=set_fractions[number],
+                planned_fraction=planned[number],
             )
             for number, source in enumerate(plan.sources)
         ),
@@ -127,40 +132,41 @@ def compute(
     )
 
 
-def _taken(draws: SampleOrder, measures: SampleLengths, consumed: Consumed) -> SampleSums:
-    """The sums over the draws behind a source's rows."""
-    columns = _Columns(measures)
-    epochs, rest = divmod(consumed.whole, draws.size)
-    start = epochs * draws.size
+def _taken(order: SampleOrder, sample_lengths: SampleLengths, consumed: Consumed) -> SampleSums:
+    """Sums over the draws in a source's rows."""
+    columns = _Columns(sample_lengths)
+    epochs, rest = divmod(consumed.whole, order.size)
+    start = epochs * order.size
     total = SampleSums()
     if epochs:
-        for positions in draws.chunks(0, draws.size):
+        for positions in order.chunks(0, order.size):
             total = total.plus(columns.sums(positions))
         total = total.times(epochs)
-    for positions in draws.chunks(start, start + rest):
+    for positions in order.chunks(start, start + rest):
         total = total.plus(columns.sums(positions))
     return total.plus(columns.sums(consumed.extra))
 
 
 class _Columns:
-    """The measures of a source, with what was cut at every position."""
+    """The sample lengths of a source, with a way from any position to what truncation removed."""
 
-    def __init__(self, measures: SampleLengths) -> None:
-        self._measures = measures
-        self._cut: Int64 | None = None
-        if len(measures.truncated):
-            # Which entry of the cut ones a position is; -1 where nothing was cut.
-            self._cut = np.full(len(measures), -1, np.int32)
-            self._cut[measures.truncated] = np.arange(len(measures.truncated), dtype=np.int32)
+    def __init__(self, sample_lengths: SampleLengths) -> None:
+        self._sample_lengths = sample_lengths
+        self._truncated: Int64 | None = None
+        truncated = sample_lengths.truncated
+        if len(truncated):
+            # For each position, its entry among the truncated samples; -1 if not truncated.
+            self._truncated = np.full(len(sample_lengths), -1, np.int32)
+            self._truncated[truncated] = np.arange(len(truncated), dtype=np.int32)
 
     def sums(self, positions: Int64) -> SampleSums:
-        found = self._measures
+        found = self._sample_lengths
         lengths = found.lengths[positions].astype(np.int64)
         supervised = found.supervised[positions]
-        cut = np.empty(0, np.int64)
-        if self._cut is not None:
-            cut = self._cut[positions]
-            cut = cut[cut >= 0]
+        truncated = np.empty(0, np.int64)
+        if self._truncated is not None:
+            truncated = self._truncated[positions]
+            truncated = truncated[truncated >= 0]
         return SampleSums(
             samples=len(positions),
             tokens=int(lengths.sum()),
@@ -168,40 +174,40 @@ class _Columns:
             supervised=int(supervised.sum(dtype=np.int64)),
             images=int(found.images[positions].sum(dtype=np.int64)),
             bytes=int(found.bytes[positions].sum(dtype=np.int64)),
-            truncated_samples=len(cut),
-            truncated_tokens=int(found.truncated_tokens[cut].sum(dtype=np.int64)),
-            truncated_turns=int(found.truncated_turns[cut].sum(dtype=np.int64)),
+            truncated_samples=len(truncated),
+            truncated_tokens=int(found.truncated_tokens[truncated].sum(dtype=np.int64)),
+            truncated_turns=int(found.truncated_turns[truncated].sum(dtype=np.int64)),
             empty=int(np.count_nonzero(supervised == 0)),
         )
 
 
-def _asked(plan: Plan) -> list[float]:
-    """The mean share of each source over the steps of the run, as its weights have it."""
+def _weight_fractions(plan: Plan) -> list[float]:
+    """The weight of each source as a fraction of all weights, averaged over the steps."""
     starts = sorted({start for source in plan.sources for start, _ in source.weights})
-    shares = np.zeros(len(plan.sources))
+    sums = np.zeros(len(plan.sources))
     for start, stop in zip(starts, [*starts[1:], plan.steps], strict=True):
         steps = max(0, min(stop, plan.steps) - start)
         weights = weights_at(plan.sources, start)
         total = sum(weights)
-        shares += [steps * float(weight / total) for weight in weights]
-    return [float(share) / plan.steps for share in shares]
+        sums += [steps * float(weight / total) for weight in weights]
+    return [float(value) / plan.steps for value in sums]
 
 
-def _got(plan: Plan, rows: list[int], taken: list[SampleSums]) -> list[float]:
-    """The share of each source in what shares are counted in."""
+def _planned_fractions(plan: Plan, rows: list[int], taken: list[SampleSums]) -> list[float]:
+    """The fraction of rows, samples or tokens (what the plan weighs by) from each source."""
     counted: dict[str, list[int]] = {
         "rows": rows,
         "samples": [sums.samples for sums in taken],
         "tokens": [sums.tokens for sums in taken],
     }
-    values = counted[plan.recipe.weigh_by]
+    values = counted[plan.settings.weigh_by]
     return [value / sum(values) for value in values]
 
 
 def _passes(
     plan: Plan, rows_per_pass: int, progress: Callable[[int], object]
 ) -> tuple[int, int, int]:
-    """Positions of all padded passes, their longest row, and the most images of one."""
+    """Positions of all passes with padding, the longest row, and the most images in one pass."""
     positions = longest = most = 0
     for lengths, images in batches(plan):
         for start in range(0, plan.batch, rows_per_pass):
@@ -216,24 +222,23 @@ def _passes(
 
 
 def batches(plan: Plan) -> Iterator[tuple[Int64, Int64]]:
-    """Lengths and images of every row, in the order of the steps: [steps of a piece, batch]."""
-    count = len(plan.sources)
-    by_batch = plan.recipe.mix_by == "batch"
-    each = plan.batch if by_batch else 1
-    given = np.zeros(count, np.int64)
+    """Token ids and images of every row, for some steps at a time. Shapes: [steps, batch]."""
+    rows_per_slot = plan.rows_per_slot
+    slots_per_step = plan.batch // rows_per_slot
+    given = np.zeros(len(plan.sources), np.int64)  # mixture slots so far, by source
     steps = max(1, CHUNK // plan.batch)
     for first in range(0, plan.steps, steps):
         last = min(plan.steps, first + steps)
-        slots = plan.slots[first:last] if by_batch else plan.slots[
-            first * plan.batch : last * plan.batch
-        ]  # fmt: skip
-        lengths = np.empty((len(slots), each), np.int64)
+        slots = plan.mixture_slots[first * slots_per_step : last * slots_per_step]
+        lengths = np.empty((len(slots), rows_per_slot), np.int64)
         images = np.empty_like(lengths)
         for source in np.unique(slots).tolist():
             chosen = slots == source
-            number = int(np.count_nonzero(chosen))
-            start, stop = int(given[source]) * each, (int(given[source]) + number) * each
-            ids, shown = plan.row_sequences[source].sizes(start, stop)
-            lengths[chosen], images[chosen] = ids.reshape(number, each), shown.reshape(number, each)
-            given[source] += number
+            begin, end = int(given[source]), int(given[source]) + int(np.count_nonzero(chosen))
+            ids, shown = plan.row_sequences[source].sizes(
+                begin * rows_per_slot, end * rows_per_slot
+            )
+            lengths[chosen] = ids.reshape(-1, rows_per_slot)
+            images[chosen] = shown.reshape(-1, rows_per_slot)
+            given[source] = end
         yield lengths.reshape(-1, plan.batch), images.reshape(-1, plan.batch)

@@ -107,8 +107,8 @@ def figures(result: Forecast) -> dict[str, Any]:
                 "dropped": source.dropped,
                 "epochs": source.epochs,
                 "steps_per_epoch": steps_per_epoch(totals, source),
-                "share_asked": source.asked,
-                "share_got": source.got,
+                "share_asked": source.weight_fraction,
+                "share_got": source.planned_fraction,
                 "rows": source.rows,
                 **_sums(source.sums, slots),
                 "vision_flops": flops.vision,
@@ -189,7 +189,7 @@ def _line(source: SourceTotals, slots: int) -> tuple[str, ...]:
     sums = source.sums
     return (
         source.name, f"{source.size:,}", f"{sums.samples:,}", f"{source.epochs:.2f}",
-        *_tokens(sums, slots), f"{source.asked:.1%}", f"{source.got:.1%}",
+        *_tokens(sums, slots), f"{source.weight_fraction:.1%}", f"{source.planned_fraction:.1%}",
         human_bytes(sums.bytes), f"{sums.truncated_samples:,}",
     )  # fmt: skip
 

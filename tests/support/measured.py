@@ -1,4 +1,4 @@
-"""Made-up measures of samples, for the tests of planning."""
+"""Random sample lengths, for the tests of planning."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from ocrdata.planning.lengths import SampleLengths
 
 
 def made_up(size: int, *, longest: int, seed: int = 0, cut: float = 0.0) -> SampleLengths:
-    """`size` samples of 1 to `longest` ids, some with images; a share `cut` of them was longer."""
+    """The lengths of `size` samples of 1 to `longest` token ids, some with images; a fraction `cut`
+    of them was longer before truncation."""
     random = np.random.default_rng([size, seed])
     lengths = random.integers(1, longest + 1, size).astype(np.int32)
     positions = np.flatnonzero(random.random(size) < cut)

@@ -1,4 +1,4 @@
-"""Weights of a mix, written short."""
+"""Phases of a mixture from integer weights."""
 
 from __future__ import annotations
 

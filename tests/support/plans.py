@@ -1,4 +1,4 @@
-"""Small plans of made-up sources."""
+"""The sources of small plans."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lengths of real samples, rendered and counted."""
+"""Sample lengths from token counts, compared with rendered samples; and the real samples."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ def images_of(messages: list[Message]) -> int:
 def check(
     found: list[list[Message]], with_: Tokenizer, *, slots: int, seq_len: int
 ) -> SampleLengths:
-    """Every measure against the rendering itself."""
+    """Compare the computed lengths of conversations with their renderings."""
     sizes = np.arange(len(found), dtype=np.uint32)
     result = sample_lengths(counted(found, with_), sizes, slots=slots, seq_len=seq_len)
     truncated = zip(result.truncated_tokens.tolist(), result.truncated_turns.tolist(), strict=True)
-    cut = dict(zip(result.truncated.tolist(), truncated, strict=True))
+    lost = dict(zip(result.truncated.tolist(), truncated, strict=True))
     for number, messages in enumerate(found):
         whole = render(messages, with_, [slots] * images_of(messages))
         row = truncate(whole, seq_len)
         assert result.lengths[number] == len(row)
         assert result.supervised[number] == int(row.loss_mask.sum())
         assert result.images[number] == len(row.image_starts)
-        assert cut.get(number, (0, 0)) == (row.truncated_tokens, row.truncated_turns)
+        assert lost.get(number, (0, 0)) == (row.truncated_tokens, row.truncated_turns)
         assert result.untruncated[number] == len(whole)
     assert result.bytes.tolist() == list(range(len(found)))
     assert not len(result.unfit)
@@ -52,7 +52,7 @@ def check(
 
 def real(name: str) -> list[list[Message]]:
     if not (SHARED / name).exists():
-        pytest.skip("the real data is not beside the project")
+        pytest.skip("the real data is not beside the repository")
     rows: list[list[Message]] = []
     for line in (SHARED / name).read_text().split("\n")[:-1]:
         value: dict[str, Any] = json.loads(line)

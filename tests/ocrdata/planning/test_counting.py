@@ -1,9 +1,10 @@
-"""Counting through shards, against counting and rendering the samples read back from them."""
+"""Token counts of shards, compared with counting and rendering the samples read from them."""
 
 from __future__ import annotations
 
 import io
 import json
+import re
 import threading
 from pathlib import Path
 
@@ -84,7 +85,9 @@ def conversation(*roles: str, **more: object) -> bytes:
     return json.dumps({"messages": messages, **more}).encode()
 
 
-def test_foreign_samples_count_as_they_are_read(tmp_path: Path, tokenizer: Tokenizer) -> None:
+def test_samples_of_other_tools_are_counted_as_they_are_read(
+    tmp_path: Path, tokenizer: Tokenizer
+) -> None:
     strange = {"role": "user", "content": [{"type": "text", "text": "a\ud800b" + " " * 250_000}]}
     answer = {"role": "assistant", "content": [{"type": "text", "text": "<|bos|>"}]}
     files = [
@@ -94,7 +97,10 @@ def test_foreign_samples_count_as_they_are_read(tmp_path: Path, tokenizer: Token
         ("opaque.bin", b"\0" * 99),
         ("roles.json", conversation("user", "user")),
         ("question.json", conversation("system", "user")),
-        ("mixed.json", conversation("user", "assistant")),  # places no image, holds one
+        (
+            "mixed.json",
+            conversation("user", "assistant"),
+        ),  # has an image, but no place for it in the messages
         ("mixed.png", image("PNG")),
         ("other.json", b'{"messages": [{"role": "user", "content": "a string"}]}'),
         ("system.json", conversation("system", "user", "assistant")),
@@ -129,21 +135,23 @@ def test_images_are_not_read_and_texts_are_verified(tmp_path: Path, tokenizer: T
     assert len(turns_of(count_shards(shards, tokenizer))) == 2
     counts_path(tar, tokenizer.fingerprint).path.unlink()
     flip(tar, text.offset + 20)
-    with pytest.raises(DigestError, match="digest differs at byte") as caught:
+    with pytest.raises(DigestError, match=r"at byte") as caught:
         count_shards(shards, tokenizer)
     error = caught.value
     assert (error.shard, error.key, error.member) == (str(tar), "000000001", "000000001.json")
     assert sorted(made(tmp_path)) == ["x-000.index.parquet", "x-000.tar"]
 
 
-def test_counts_go_to_the_cache_where_they_cannot_lie_beside(
+def test_counts_are_cached_if_they_cannot_be_stored_beside_the_shard(
     tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
     tars = []
     for number, name in enumerate(("one", "two")):
         (tmp_path / name).mkdir()
-        tars.append(tmp_path / name / f"{'x' * 230}.tar")  # room for an index's name, no more
+        tars.append(
+            tmp_path / name / f"{'x' * 230}.tar"
+        )  # room for the name of the index, not of the counts
         write_shard(tars[-1], [sample(number), sample(7)][: number + 1])
     for number, tar in enumerate(tars):
         shards = open_shards(str(tar))
@@ -152,7 +160,7 @@ def test_counts_go_to_the_cache_where_they_cannot_lie_beside(
     assert len(list((tmp_path / "cache").iterdir())) == 2
 
 
-def test_no_place_for_counts(
+def test_counts_that_can_be_stored_nowhere_are_an_error(
     tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
@@ -163,7 +171,7 @@ def test_no_place_for_counts(
         count_shards(open_shards(str(tar)), tokenizer)
 
 
-def test_many_who_want_one_file_make_it_once(
+def test_threads_that_need_the_same_counts_count_once(
     tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_shard(tmp_path / "x-000.tar", map(sample, range(50)))
@@ -190,7 +198,7 @@ def test_many_who_want_one_file_make_it_once(
     assert not [name for name in made(tmp_path) if name.startswith(".")]
 
 
-def test_processes_change_nothing_in_the_result(
+def test_the_number_of_processes_does_not_change_the_files(
     tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(counting, "SAMPLES_A_PROCESS", 1)
@@ -204,19 +212,19 @@ def test_processes_change_nothing_in_the_result(
         path.unlink()
     count_shards(shards, tokenizer, workers=1)
     assert made(tmp_path) == files
-    with pytest.raises(UsageError, match="0 workers: must be 1 or more"):
+    with pytest.raises(UsageError, match="0 workers"):
         count_shards(shards, tokenizer, workers=0)
 
 
 class Interrupting(Progress):
-    """Ctrl-C at the first report."""
+    """Raises KeyboardInterrupt, as Ctrl-C does, at the first report."""
 
     def advance(self, rows: int, size: int) -> None:
         raise KeyboardInterrupt
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_ctrl_c_leaves_nothing_half_made(
+def test_ctrl_c_leaves_no_incomplete_files(
     tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch, workers: int
 ) -> None:
     monkeypatch.setattr(counting, "SAMPLES_A_PROCESS", 1)
@@ -235,7 +243,9 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_a_bar_on_a_terminal_and_lines_elsewhere(tmp_path: Path, tokenizer: Tokenizer) -> None:
+def test_progress_is_a_bar_on_a_terminal_and_lines_elsewhere(
+    tmp_path: Path, tokenizer: Tokenizer
+) -> None:
     write_set(tmp_path, "x", [3, 4])
     shards, terminal, file = open_shards(str(tmp_path / "x.json")), Terminal(), io.StringIO()
     count_shards(shards[:3], tokenizer, progress=Progress(terminal))
@@ -243,22 +253,22 @@ def test_a_bar_on_a_terminal_and_lines_elsewhere(tmp_path: Path, tokenizer: Toke
     assert "\n" not in terminal.getvalue()
     count_shards(shards, tokenizer, progress=Progress(file))
     first, last = file.getvalue().splitlines()
-    assert first == (
-        f"x: counting the tokens of 4 samples, once for the tokenizer {tokenizer.fingerprint}"
-    )
-    assert last.startswith("x: counted in ") and last.endswith("B/s)")
+    assert first.startswith("x: ") and "4 samples" in first and tokenizer.fingerprint in first
+    assert last.startswith("x: ") and last.endswith("B/s)")
     count_shards(shards, tokenizer, progress=Progress(file))
     assert len(file.getvalue().splitlines()) == 2
 
 
-def test_counts_of_an_earlier_shard(tmp_path: Path, tokenizer: Tokenizer) -> None:
+def test_counts_of_an_earlier_shard_are_refused_and_replaced(
+    tmp_path: Path, tokenizer: Tokenizer
+) -> None:
     tar = tmp_path / "x-000.tar"
     write_shard(tar, [sample(0), sample(1)])
     path = counts_path(tar, tokenizer.fingerprint).path
     count_shards(open_shards(str(tar)), tokenizer)
     write_shard(tar, [sample(0), sample(2)])
     counted = count_shards(open_shards(str(tar)), tokenizer)
-    with pytest.raises(ShardError, match="counted for other samples") as caught:
+    with pytest.raises(ShardError, match="other samples") as caught:
         turns_of(counted)
     assert caught.value.shard == str(path)
     count_anew([tar], tokenizer, workers=1)
@@ -270,23 +280,25 @@ def test_counts_of_an_earlier_shard(tmp_path: Path, tokenizer: Tokenizer) -> Non
     count_anew([tar], tokenizer, workers=1)
     assert len(turns_of(counted)) == 2
     path.unlink()
-    with pytest.raises(ShardError, match=r"has no token counts .*\n.*removed since the start"):
+    with pytest.raises(ShardError, match=rf"{tokenizer.fingerprint} are missing\n.*rerun"):
         turns_of(counted)
 
 
-def test_an_index_that_changed_meanwhile(tmp_path: Path, tokenizer: Tokenizer) -> None:
+def test_an_index_replaced_after_opening_is_an_error(tmp_path: Path, tokenizer: Tokenizer) -> None:
     tar = tmp_path / "x-000.tar"
     write_shard(tar, [sample(0)])
-    with pytest.raises(ShardError, match="its index is not the one there was"):
+    with pytest.raises(ShardError, match=rf"^{re.escape(str(tar))}: its index"):
         count_shard_files([ShardToCount(Location.of(tar), 1, "0" * 32)], tokenizer, workers=1)
 
 
-def test_killed_at_three_points(tmp_path: Path, tokenizer: Tokenizer) -> None:
+def test_counting_killed_at_three_points_is_repeated(tmp_path: Path, tokenizer: Tokenizer) -> None:
     killed_and_made_again(tmp_path, tokenizer, workers=1, wanted=3)
 
 
-def test_counts_of_another_number_of_samples(tmp_path: Path, tokenizer: Tokenizer) -> None:
-    """They say of themselves that they are of this very index, and are sound but for that."""
+def test_counts_of_the_wrong_number_of_samples_are_refused(
+    tmp_path: Path, tokenizer: Tokenizer
+) -> None:
+    """Although they name the digest of this very index."""
     info = write_shard(tmp_path / "x-000.tar", map(sample, range(3)))
     path, builder = counts_path(tmp_path / "x-000.tar", tokenizer.fingerprint).path, CountsBuilder()
     for listed in range(1, 6):
@@ -295,6 +307,6 @@ def test_counts_of_another_number_of_samples(tmp_path: Path, tokenizer: Tokenize
         write_counts(path, builder.finish(), **digests)
         counted = count_shards(open_shards(str(tmp_path / "x-000.tar")), tokenizer)
         if listed != 3:
-            with pytest.raises(ShardError, match=f"{listed} counts of 3 samples"):
+            with pytest.raises(ShardError, match=f"{listed} counts .* 3 samples"):
                 counted.shard(0)
     assert len(read_counts(path, **digests)) == 5

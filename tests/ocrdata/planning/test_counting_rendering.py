@@ -1,4 +1,4 @@
-"""Rendering equals counting, over all the real chats and charts."""
+"""Token counts equal the rendered lengths, for all real chats and charts."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from tests.support.hubdata import chart_rows, chats, shared
 from tests.support.rows import write_shard
 
 
-def rendering_equals_counting(shards: Shards, tokenizer: Tokenizer, slots: int) -> int:
-    """Counted through the shards and their files, rendered from the samples; how many turns."""
+def check_counts_against_renderings(shards: Shards, tokenizer: Tokenizer, slots: int) -> int:
+    """Compare the counts stored for the shards with the rendered samples. Returns the turns."""
     counted = count_shards(shards, tokenizer, workers=2)
     turns = 0
     for one, found in zip(shards, turns_of(counted), strict=True):
@@ -33,14 +33,14 @@ def real_tokenizer() -> Tokenizer:
     return load_tokenizer(shared("tokenizer") / "gpt2.tiktoken")
 
 
-def test_rendering_equals_counting_on_all_real_chats(tmp_path: Path) -> None:
+def test_counts_equal_renderings_for_all_real_chats(tmp_path: Path) -> None:
     tokenizer, rows = real_tokenizer(), chats(12_000)
     assert len(rows) == 12_000
     for number, start in enumerate(range(0, len(rows), 4_096)):
         some = [as_sample(row["messages"]) for row in rows[start : start + 4_096]]
         write_shard(tmp_path / f"chats-{number:03d}.tar", some, start)
     shards = open_shards(str(tmp_path / "chats-*.tar"))
-    assert rendering_equals_counting(shards, tokenizer, 0) == 32_562
+    assert check_counts_against_renderings(shards, tokenizer, 0) == 32_562
 
 
 def as_sample(messages: Iterable[dict[str, str]]) -> Sample:
@@ -48,7 +48,7 @@ def as_sample(messages: Iterable[dict[str, str]]) -> Sample:
     return Sample(parts, [], "chats", {})
 
 
-def test_rendering_equals_counting_on_all_real_charts(tmp_path: Path) -> None:
+def test_counts_equal_renderings_for_all_real_charts(tmp_path: Path) -> None:
     tokenizer, rows = real_tokenizer(), chart_rows()
     charts = [
         from_turns(
@@ -61,4 +61,4 @@ def test_rendering_equals_counting_on_all_real_charts(tmp_path: Path) -> None:
     ]
     write_shard(tmp_path / "charts-000.tar", charts)
     shards = open_shards(str(tmp_path / "charts-000.tar"))
-    assert rendering_equals_counting(shards, tokenizer, 273) == 1_506
+    assert check_counts_against_renderings(shards, tokenizer, 273) == 1_506

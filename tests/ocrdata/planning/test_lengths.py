@@ -1,4 +1,4 @@
-"""Measures against the renderings they foretell: made-up conversations, and all real ones."""
+"""Computed lengths compared with renderings, of made-up and of real conversations."""
 
 from __future__ import annotations
 
@@ -43,14 +43,16 @@ def tokenizer() -> Tokenizer:
 
 @given(found=st.lists(conversations(), max_size=6), seq_len=st.integers(2, 120))
 @settings(max_examples=300)
-def test_measures_are_those_of_the_cut_rendering(found: list[list[Message]], seq_len: int) -> None:
+def test_lengths_equal_those_of_the_truncated_rendering(
+    found: list[list[Message]], seq_len: int
+) -> None:
     check(found, tokenizer(), slots=SLOTS, seq_len=seq_len)
 
 
 @pytest.mark.parametrize(("name", "step"), [("charts/charts.jsonl", 1), ("chat/chat.jsonl", 6)])
 @pytest.mark.parametrize("seq_len", [400, 8192])
 def test_real_conversations(name: str, step: int, seq_len: int) -> None:
-    """`make torture` takes every chat (tests/torture/test_measures.py)."""
+    """Every sixth chat; `make torture` takes all (tests/torture/test_measures.py)."""
     gpt2 = load_tokenizer(SHARED / "tokenizer" / "gpt2.tiktoken") if SHARED.exists() else None
     found = real(name)[::step]
     assert gpt2 is not None
@@ -58,7 +60,7 @@ def test_real_conversations(name: str, step: int, seq_len: int) -> None:
     assert (len(result.truncated) > 0) == (seq_len == 400)
 
 
-def test_samples_that_cannot_be_rendered_are_holes() -> None:
+def test_samples_that_cannot_be_rendered_are_masked() -> None:
     builder = CountsBuilder()
     builder.add(count(from_turns([("q", "a")], [], source="", meta={}).messages, tokenizer()))
     builder.add([])
@@ -68,7 +70,7 @@ def test_samples_that_cannot_be_rendered_are_holes() -> None:
 
 
 @given(sizes=st.lists(st.integers(0, 20), min_size=1, max_size=4))
-def test_joined_measures_are_one_after_the_other(sizes: list[int]) -> None:
+def test_joined_lengths_are_concatenated(sizes: list[int]) -> None:
     parts = [made_up(size, longest=50, seed=n, cut=0.4) for n, size in enumerate(sizes)]
     whole, start = join(parts), 0
     for part in parts:

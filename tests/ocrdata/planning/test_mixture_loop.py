@@ -1,5 +1,5 @@
-"""The loop by itself, compiled and as it stands; its results are
-`tests/ocrdata/planning/test_mixture.py`'s."""
+"""The loop of the mixture on its own, compiled and not; its results are tested in
+test_mixture.py."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 
 from ocrdata.planning import jit, mixture
 from ocrdata.planning.jit import jit_if_large
-from ocrdata.planning.mixture import DONE, _fill_slots, schedule
+from ocrdata.planning.mixture import (
+    LoopSizes,
+    LoopSources,
+    LoopWeights,
+    StopReason,
+    _fill_slots,
+    _targets,
+    schedule,
+)
 from tests.support.phases import phases
 
 
@@ -34,15 +42,15 @@ def test_compiled_and_plain_agree(data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("work", [0, jit.WORTH])
-def test_what_is_left_over_adds_up_to_nothing(work: int) -> None:
-    slots, given_out = np.zeros(50, np.uint16), np.zeros(3, np.int64)
-    ahead = np.zeros(3, np.int64)
-    ones = np.ones(3, np.int64)
-    reached, why, _ = jit_if_large(_fill_slots, work=work)(
-        slots, 0, 50, np.array([[3, 2, 1], [0, 1, 5]]), np.array([20, 0]), ahead, given_out,
-        ones, np.zeros(3, np.int64), np.full(3, 1 << 60), np.full(3, 1 << 60), True,
-    )  # fmt: skip
-    assert (reached, why) == (50, DONE)
-    assert given_out.tolist() == np.bincount(slots, minlength=3).tolist()
-    wanted = 6 * given_out - 20 * np.array([3, 2, 1]) - 30 * np.array([0, 1, 5])
-    assert ahead.tolist() == wanted.tolist() and ahead.sum() == 0
+def test_received_and_targets_after_the_loop(work: int) -> None:
+    slots = np.zeros(50, np.uint16)
+    sources = LoopSources(np.zeros(3, np.int64), np.zeros(3, np.int64), np.full(3, 1 << 60))
+    weights = LoopWeights(np.array([[3, 2, 1], [0, 1, 5]]), np.array([20, 0]))
+    sizes = LoopSizes(np.ones(3, np.int64), np.zeros(3, np.int64), np.full(3, 1 << 60), True)
+    stop = jit_if_large(_fill_slots, work=work)(slots, 0, 50, weights, sources, sizes)
+    assert (stop.slot, stop.reason) == (50, StopReason.DONE)
+    assert sources.given.tolist() == np.bincount(slots, minlength=3).tolist()
+    assert sources.received.tolist() == (6 * sources.given).tolist()
+    for given_out, in_second in ((50, 30), (20, 0), (7, 0)):
+        wanted = (given_out - in_second) * np.array([3, 2, 1]) + in_second * np.array([0, 1, 5])
+        assert _targets(weights, given_out).tolist() == wanted.tolist()

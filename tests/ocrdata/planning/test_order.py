@@ -20,14 +20,14 @@ def test_one_place_equals_many_places(size: int, data: st.DataObject) -> None:
 
 
 @pytest.mark.parametrize("size", [100_000, 262_144, 262_145, 10**9])
-def test_the_compiled_walk_is_the_same_walk(size: int) -> None:
+def test_the_compiled_loop_gives_the_same_order(size: int) -> None:
     order = EpochPermutation(size, seed=7, epoch=2, source="charts")
     places = np.linspace(0, size - 1, 3_000).astype(np.int64)
     compiled = order.many(places).tolist()
     assert compiled == [found for place in places for found in order.many([place]).tolist()]
 
 
-def test_seed_epoch_and_source_each_give_another_order() -> None:
+def test_seed_epoch_and_source_each_change_the_order() -> None:
     places = np.arange(1000)
     orders = [
         EpochPermutation(1000, seed=seed, epoch=epoch, source=source).many(places).tolist()
@@ -36,14 +36,14 @@ def test_seed_epoch_and_source_each_give_another_order() -> None:
     assert len({tuple(order) for order in orders}) == 4
 
 
-def test_the_order_of_version_1_never_changes() -> None:
-    # Plans of finished runs depend on these numbers: a change needs another ALGORITHM.
+def test_the_order_of_this_algorithm_never_changes() -> None:
+    # Plans of existing runs depend on these numbers: a change needs a new ALGORITHM name.
     order = EpochPermutation(20, seed=7, epoch=3, source="chartqa")
     assert order.many(np.arange(20)).tolist() == FROZEN
 
 
-def test_samples_land_everywhere_alike() -> None:
-    # Over many seeds each sample must come first about equally often (chi-square, 0.1 % level).
+def test_every_sample_is_equally_likely_to_come_first() -> None:
+    # Counted over many seeds (chi-square test, 0.1 % level).
     size, seeds = 10, 5000
     firsts = [EpochPermutation(size, seed=seed, epoch=0, source="x")[0] for seed in range(seeds)]
     counts = np.bincount(firsts, minlength=size)
@@ -51,20 +51,20 @@ def test_samples_land_everywhere_alike() -> None:
     assert ((counts - expected) ** 2 / expected).sum() < 27.9
 
 
-def test_neighbours_are_torn_apart() -> None:
+def test_neighbours_are_spread_apart() -> None:
     size = 10_000
     order = EpochPermutation(size, seed=0, epoch=0, source="x").many(np.arange(size))
     steps = np.abs(np.diff(order))
-    # Two random places lie size / 3 apart on average.
+    # Two random places are size / 3 apart on average.
     assert 0.9 * size / 3 < steps.mean() < 1.1 * size / 3
 
 
-def test_outside_is_an_error() -> None:
+def test_places_outside_the_order_and_empty_orders_are_errors() -> None:
     order = EpochPermutation(5, seed=0, epoch=0, source="x")
     for place in (-1, 5):
-        with pytest.raises(IndexError, match=f"place {place} of an order of 5"):
+        with pytest.raises(IndexError, match=rf"place {place} .* 5 samples"):
             order[place]
-    with pytest.raises(ValueError, match="at least one sample"):
+    with pytest.raises(ValueError, match="at least 1 sample, not 0"):
         EpochPermutation(0, seed=0, epoch=0, source="x")
 
 

@@ -19,7 +19,7 @@ def packed(found: Samples, *, max_images: int = 6, compiled: bool = False) -> Pa
 
 
 @given(samples)
-def test_no_row_is_too_full_and_no_sample_is_split(found: Samples) -> None:
+def test_no_row_exceeds_its_limits_and_every_sample_has_one_row(found: Samples) -> None:
     result = packed(found)
     assert len(result.row_of) == len(found)
     ids, images = Counter[int](), Counter[int]()
@@ -41,8 +41,8 @@ def test_rows_are_numbered_by_their_first_draws(found: Samples) -> None:
 
 
 @given(samples)
-def test_each_sample_lies_where_it_fits_best(found: Samples) -> None:
-    """The rule by itself: in order, into the fullest row that holds it, the first of equals."""
+def test_each_sample_goes_into_the_fullest_row_with_room(found: Samples) -> None:
+    """A plain implementation of the rule: samples in order; of equally full rows, the first."""
     rows: list[list[int]] = []
     wanted = []
     for at, (length, images) in enumerate(found):
@@ -63,8 +63,8 @@ def test_each_sample_lies_where_it_fits_best(found: Samples) -> None:
 
 
 @given(samples)
-def test_at_most_one_row_is_half_empty(found: Samples) -> None:
-    """Of two rows at most half full the second would not have been opened."""
+def test_at_most_one_row_is_at_most_half_full(found: Samples) -> None:
+    """Otherwise the samples of the later one would have fitted into the earlier one."""
     result = packed(found, max_images=10_000)
     fill = np.bincount(result.row_of, weights=[length for length, _ in found] or None)
     assert np.count_nonzero(fill <= CAPACITY / 2) <= 1
@@ -72,16 +72,16 @@ def test_at_most_one_row_is_half_empty(found: Samples) -> None:
 
 @given(samples)
 def test_compiled_and_plain_agree(found: Samples) -> None:
-    plain, twin = packed(found), packed(found, compiled=True)
-    assert (plain.rows, plain.row_of.tolist()) == (twin.rows, twin.row_of.tolist())
+    plain, compiled = packed(found), packed(found, compiled=True)
+    assert (plain.rows, plain.row_of.tolist()) == (compiled.rows, compiled.row_of.tolist())
 
 
-def test_more_images_than_a_row_takes_have_a_row_to_themselves() -> None:
+def test_a_sample_with_too_many_images_shares_its_row_with_no_other_image() -> None:
     result = packed([(10, 4), (10, 1), (10, 1), (10, 4)], max_images=2)
     assert result.rows == 3
     assert result.row_of.tolist() == [0, 1, 1, 2]
 
 
-def test_too_long() -> None:
-    with pytest.raises(ValueError, match="a sample of 101 ids does not fit a row of 100"):
+def test_a_sample_longer_than_a_row_is_an_error() -> None:
+    with pytest.raises(ValueError, match=r"101 .* row of 100"):
         packed([(101, 0)])

@@ -14,7 +14,7 @@ from tests.support.measured import made_up
 from tests.support.plans import SEQ_LEN, two
 
 
-def measures(sources: list[PlanSource], cut: float = 0.0) -> list[SampleLengths]:
+def made_up_lengths(sources: list[PlanSource], cut: float = 0.0) -> list[SampleLengths]:
     return [
         made_up(source.size, longest=SEQ_LEN, seed=number, cut=cut)
         for number, source in enumerate(sources)
@@ -26,13 +26,13 @@ def make(
     **values: object,
 ) -> Plan:  # fmt: skip
     sources = two() if sources is None else sources
-    recipe = PlanSettings(batch=batch, steps=steps, seed=seed, seq_len=SEQ_LEN, row_images=9)
-    return Plan(sources, replace(recipe, **values), measures(sources))  # type: ignore[arg-type]
+    settings = PlanSettings(batch=batch, steps=steps, seed=seed, seq_len=SEQ_LEN, row_images=9)
+    return Plan(sources, replace(settings, **values), made_up_lengths(sources))  # type: ignore[arg-type]
 
 
 def drawn(plan: Plan, source: int) -> list[SampleIndex]:
-    places = [place for step in range(plan.steps) for row in plan.rows(step) for place in row]
-    return [place for place in places if place.source == source]
+    samples = [sample for step in range(plan.steps) for row in plan.rows(step) for sample in row]
+    return [sample for sample in samples if sample.source == source]
 
 
 mixes = st.sampled_from(["batch", "sample"])
@@ -49,19 +49,19 @@ def test_every_epoch_takes_each_sample_once(
 ) -> None:
     plan = make(two(vision, text), batch=batch, steps=40, mix_by=mix_by, weigh_by=weigh_by)
     for source, size in enumerate((vision, text)):
-        places = drawn(plan, source)
-        assert len(places) == plan.rows_per_source()[source]
-        for number in range(0, len(places) - size + 1, size):
-            epoch = places[number : number + size]
-            assert {place.position for place in epoch} == set(range(size))
-            assert {place.epoch for place in epoch} == {number // size}
+        samples = drawn(plan, source)
+        assert len(samples) == plan.rows_per_source()[source]
+        for number in range(0, len(samples) - size + 1, size):
+            epoch = samples[number : number + size]
+            assert {sample.position for sample in epoch} == set(range(size))
+            assert {sample.epoch for sample in epoch} == {number // size}
 
 
 @given(
     vision=st.integers(1, 40), batch=st.integers(1, 5), mix_by=mixes, weigh_by=weighs,
     pack_window=st.sampled_from([7, 30]), at_end=st.sampled_from(["repeat", "stop", "move"]),
 )  # fmt: skip
-def test_packed_nothing_is_lost_or_repeated(
+def test_packing_neither_loses_nor_repeats_samples(
     vision: int, batch: int, mix_by: str, weigh_by: str, pack_window: int, at_end: str
 ) -> None:
     try:
@@ -73,9 +73,9 @@ def test_packed_nothing_is_lost_or_repeated(
         assert "ends before the first batch is full" in str(exc)
         return
     for source, size in enumerate((vision, 20)):
-        counts = Counter((place.position, place.epoch) for place in drawn(plan, source))
+        counts = Counter((sample.position, sample.epoch) for sample in drawn(plan, source))
         assert set(counts.values()) <= {1}
-        # All epochs but the last, which a run may end in, are whole.
+        # All epochs but the last are complete; a run may end in the middle of that one.
         last = max((epoch for _, epoch in counts), default=0)
         for epoch in range(last):
             assert sum(found == epoch for _, found in counts) == size
@@ -83,9 +83,9 @@ def test_packed_nothing_is_lost_or_repeated(
             assert last == 0
     for step in range(plan.steps):
         for row in plan.rows(step):
-            lengths = [int(plan.measures[p.source].lengths[p.position]) for p in row]
+            lengths = [int(plan.lengths[p.source].lengths[p.position]) for p in row]
             assert sum(lengths) <= SEQ_LEN
-            assert len({place.source for place in row}) == 1
+            assert len({sample.source for sample in row}) == 1
 
 
 @given(pack_window=packs, mix_by=mixes, weigh_by=weighs, world=st.sampled_from([1, 2, 4]))
@@ -107,20 +107,20 @@ def test_a_batch_is_a_function_of_the_plan_and_the_step(
 
 @given(weights=st.lists(st.integers(1, 9), min_size=2, max_size=4), mix_by=mixes,
        pack_window=packs, weigh_by=weighs)  # fmt: skip
-def test_no_source_strays_by_more_than_a_batch(
+def test_no_source_is_more_than_a_batch_from_its_target(
     weights: list[int], mix_by: str, pack_window: int, weigh_by: str
 ) -> None:
     sources = [PlanSource(f"s{n}", 40 + n, Fraction(w)) for n, w in enumerate(weights)]
     plan = make(sources, steps=40, mix_by=mix_by, pack_window=pack_window, weigh_by=weigh_by)
-    got, largest, total = np.zeros(len(weights)), 0.0, 0.0
+    given_out, largest, total = np.zeros(len(weights)), 0.0, 0.0
     for step in range(plan.steps):
         rows = plan.rows(step)
         units = [_units(plan, row, weigh_by) for row in rows]
         for row, unit in zip(rows, units, strict=True):
-            got[row[0].source] += unit
+            given_out[row[0].source] += unit
         largest, total = max(largest, sum(units)), total + sum(units)
-        due = np.array(weights) / sum(weights) * total
-        assert np.abs(got - due).max() <= largest + 1e-6
+        targets = np.array(weights) / sum(weights) * total
+        assert np.abs(given_out - targets).max() <= largest + 1e-6
 
 
 def _units(plan: Plan, row: tuple[SampleIndex, ...], weigh_by: str) -> int:
@@ -128,7 +128,7 @@ def _units(plan: Plan, row: tuple[SampleIndex, ...], weigh_by: str) -> int:
         return 1
     if weigh_by == "samples":
         return len(row)
-    return sum(int(plan.measures[place.source].lengths[place.position]) for place in row)
+    return sum(int(plan.lengths[sample.source].lengths[sample.position]) for sample in row)
 
 
 def test_batches_hold_one_source_by_default_and_several_on_request() -> None:
@@ -139,14 +139,14 @@ def test_batches_hold_one_source_by_default_and_several_on_request() -> None:
         assert Counter(row[0].source for row in by_sample.rows(step)) == {0: 18, 1: 10}
 
 
-def test_weights_that_change_at_a_named_step() -> None:
-    def shares(first: Fraction, later: Fraction) -> Weight:
+def test_weights_that_change_at_a_step() -> None:
+    def weights(first: Fraction, later: Fraction) -> Weight:
         return ((0, first), (100, later))
 
     half, tenth = Fraction(1, 2), Fraction(1, 10)
     sources = [
-        PlanSource("vision", 30, shares(half, 1 - tenth)),
-        PlanSource("text", 20, shares(half, tenth)),
+        PlanSource("vision", 30, weights(half, 1 - tenth)),
+        PlanSource("text", 20, weights(half, tenth)),
     ]
     for mix_by in ("batch", "sample"):
         plan = make(sources, steps=200, mix_by=mix_by)
@@ -155,7 +155,7 @@ def test_weights_that_change_at_a_named_step() -> None:
         assert sum(text[100:]) == pytest.approx(10, abs=1)
 
 
-def test_stop_ends_the_run_with_the_first_source() -> None:
+def test_stop_ends_the_run_with_the_first_source_that_ends() -> None:
     plan = make(two(30, 20), batch=4, steps=50, at_end="stop")
     text = [step for step in range(plan.steps) if plan.rows(step)[0][0].source]
     assert len(text) == 5 or len(drawn(plan, 0)) == 28
@@ -163,105 +163,106 @@ def test_stop_ends_the_run_with_the_first_source() -> None:
     assert max(Counter(drawn(plan, plan.ended_by)).values()) == 1
 
 
-def test_move_goes_on_with_the_others() -> None:
+def test_move_continues_with_the_other_sources() -> None:
     plan = make(two(40, 8), batch=4, steps=50, at_end="move")
     assert plan.rows_per_source() == [40, 8]
     assert plan.steps == 12
-    assert Counter(place.position for place in drawn(plan, 0)) == Counter(range(40))
+    assert Counter(sample.position for sample in drawn(plan, 0)) == Counter(range(40))
 
 
 def test_samples_that_are_too_long_are_dropped_on_request() -> None:
     sources = two()
-    found = measures(sources, cut=0.3)
-    recipe = PlanSettings(batch=4, steps=50, seed=1, seq_len=SEQ_LEN, too_long="drop")
-    plan = Plan(sources, recipe, found)
+    found = made_up_lengths(sources, cut=0.3)
+    settings = PlanSettings(batch=4, steps=50, seed=1, seq_len=SEQ_LEN, too_long="drop")
+    plan = Plan(sources, settings, found)
     for source in range(2):
         long = set(np.flatnonzero(found[source].untruncated > SEQ_LEN).tolist())
         kept = set(range(sources[source].size)) - long
-        assert long and {place.position for place in drawn(plan, source)} == kept
+        assert long and {sample.position for sample in drawn(plan, source)} == kept
     everything = replace(
         found[0],
         truncated=np.arange(30),
         truncated_tokens=np.full(30, 99, np.int32),
         truncated_turns=np.zeros(30, np.int32),
     )
-    with pytest.raises(UsageError, match="vision: every sample is longer than --seq-len 60"):
-        Plan(sources, recipe, [everything, found[1]])
+    with pytest.raises(UsageError, match=r"vision: .* longer than --seq-len 60"):
+        Plan(sources, settings, [everything, found[1]])
 
 
-def test_another_source_beside_it_does_not_change_a_sources_order() -> None:
+def test_the_order_of_a_source_does_not_depend_on_other_sources() -> None:
     alone = make(two()[:1], batch=1, steps=30)
     mixed = make(two(), batch=1, steps=100)
     assert drawn(alone, 0) == drawn(mixed, 0)[:30]
 
 
-def test_the_recipe_says_all() -> None:
-    recipe = make(pack_window=16).to_json()
-    assert recipe["sources"][1]["weights"] == [[0, "5/14"]]
-    assert (recipe["order"], recipe["mix"], recipe["packing"]) == (
+def test_the_json_of_a_plan_has_its_settings_and_algorithms() -> None:
+    found = make(pack_window=16).to_json()
+    assert found["sources"][1]["weights"] == [[0, "5/14"]]
+    assert (found["order"], found["mix"], found["packing"]) == (
         "feistel-1", "deadline-3", "best-fit-2",
     )  # fmt: skip
-    assert (recipe["pack_window"], recipe["seq_len"], recipe["weigh_by"]) == (16, 60, "rows")
+    assert (found["pack_window"], found["seq_len"], found["weigh_by"]) == (16, 60, "rows")
 
 
 @pytest.mark.parametrize("step", [-1, 50])
-def test_steps_outside(step: int) -> None:
-    with pytest.raises(IndexError, match="of a plan of 50 steps"):
+def test_a_step_outside_the_plan_is_an_error(step: int) -> None:
+    with pytest.raises(IndexError, match=rf"step {step} .* 50 steps"):
         make().rows(step)
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"mix_by": "x"}, "mix 'x' is none of batch, sample"),
-        ({"weigh_by": "x"}, "weights by 'x' is none of rows, samples, tokens"),
-        ({"at_end": "x"}, "at end 'x' is none of repeat, stop, move"),
-        ({"too_long": "x"}, "too long 'x' is none of truncate, drop, error"),
-        ({"batch": 0}, "must be at least 1"),
-        ({"steps": 0}, "must be at least 1"),
-        ({"pack_window": 5, "row_images": 0}, "room for an image in a row"),
+        ({"mix_by": "x"}, "mix 'x'.* batch, sample$"),
+        ({"weigh_by": "x"}, "weights by 'x'.* rows, samples, tokens$"),
+        ({"at_end": "x"}, "at end 'x'.* repeat, stop, move$"),
+        ({"too_long": "x"}, "too long 'x'.* truncate, drop, error$"),
+        ({"batch": 0}, r"batch \(0\) .* at least 1$"),
+        ({"steps": 0}, r"steps \(0\) .* at least 1$"),
+        ({"pack_window": 5, "row_images": 0}, r"--row-images .*at least 1 \(not 0\)"),
+        ({"pack_window": 5, "seq_len": 1}, r"--seq-len .*at least 2 \(not 1\)"),
     ],
 )
-def test_mistakes_in_a_recipe(values: dict[str, object], message: str) -> None:
+def test_invalid_settings(values: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         make(**values)  # type: ignore[arg-type]
 
 
-def test_mistakes_in_the_sources() -> None:
+def test_invalid_sources() -> None:
     with pytest.raises(UsageError, match="at least one source"):
         make([])
-    with pytest.raises(UsageError, match="same name"):
+    with pytest.raises(UsageError, match="same name: vision, vision"):
         make(two()[:1] * 2)
-    with pytest.raises(UsageError, match="holds no samples"):
+    with pytest.raises(UsageError, match=r"source a .* no samples"):
         Plan([PlanSource("a", 0, Fraction(1))], PlanSettings(1, 1, 0))
-    with pytest.raises(UsageError, match="must hold from step 0 on"):
+    with pytest.raises(UsageError, match=r"source a: .* step 0$"):
         make([PlanSource("a", 3, ((1, Fraction(1)),))])
-    with pytest.raises(UsageError, match="from step 5 on all weights are 0"):
+    with pytest.raises(UsageError, match=r"step 5 .* weights are 0"):
         make([PlanSource("a", 3, ((0, Fraction(1)), (5, Fraction(0))))])
-    with pytest.raises(UsageError, match="text ends before the first batch is full"):
+    with pytest.raises(UsageError, match=r"source text .* first batch .*--at-end"):
         make([PlanSource("text", 3, Fraction(1))], at_end="stop")
-    with pytest.raises(ValueError, match="needs the lengths"):
+    with pytest.raises(ValueError, match="lengths of the samples"):
         Plan(two(), PlanSettings(1, 1, 0, pack_window=5, seq_len=9, row_images=1))
 
 
-def test_many_slots_are_counted_in_blocks() -> None:
+def test_row_numbers_of_each_source_rise_by_one_across_blocks() -> None:
     plan = make(two(300, 200), batch=100, steps=120, mix_by="sample")
     seen = Counter[int]()
     for step in range(120):
-        for source, row in plan.numbers(step):
+        for source, row in plan.row_numbers(step):
             assert row == seen[source]
             seen[source] += 1
 
 
-def test_the_digest_knows_the_lengths_that_rows_depend_on() -> None:
-    """Another tokenizer or image size packs other rows: that is another plan."""
+def test_the_digest_includes_lengths_only_if_rows_depend_on_them() -> None:
+    """Another tokenizer or image size packs rows differently: that is another plan."""
     sources = [PlanSource("a", 40, ((0, Fraction(1)),), "a.tar", "x")]
     found = {}
     for window in (0, 16):
-        recipe = PlanSettings(
+        settings = PlanSettings(
             batch=2, steps=5, seed=0, seq_len=SEQ_LEN, pack_window=window, row_images=9
         )
-        plans = [Plan(sources, recipe, [made_up(40, longest=SEQ_LEN, seed=n)]) for n in (0, 1)]
+        plans = [Plan(sources, settings, [made_up(40, longest=SEQ_LEN, seed=n)]) for n in (0, 1)]
         found[window] = {plan.digest for plan in plans}
         assert {source["lengths"] == "" for source in plans[0].to_json()["sources"]} == {not window}
     assert (len(found[0]), len(found[16])) == (1, 2)
