@@ -26,6 +26,7 @@ from ocrdata.storage.location import Location, LocationLike
 from ocrdata.storage.locks import only_one
 
 CHUNK = 1 << 20
+"""Bytes read at a time."""
 
 
 class HashingReader:
@@ -81,8 +82,8 @@ Reader = HashingReader | ZstdTarReader
 
 
 def load_member(reader: Reader, member: TarMember) -> LoadedMember:
-    """Read a member and its digest. The bytes of a large member are dropped, unless the index needs
-    them (images, JSON)."""
+    """Read a member and compute its digest. The bytes of a large member are dropped, unless the
+    index needs them (images, JSON)."""
     kind = kind_of(member.name)
     if kind in IMAGE_SUFFIXES or kind == "json" or member.size <= CHUNK:
         data = reader.read(member.offset, member.size)

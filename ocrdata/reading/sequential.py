@@ -131,7 +131,7 @@ class SequentialReader(Generic[T]):
         if index.frames is not None:
             frame = index.frames.at(base)
             size = min(index.frames.contents[frame + 1] - base, MAX_FRAME)
-        samples = range(first, _last_fitting(index, first, wanted.stop, size))
+        samples = range(first, _fitting_end(index, first, wanted.stop, size))
         need = index.offsets[samples.stop - 1] + index.sizes[samples.stop - 1] - base
         if need > size:
             return samples, self._one_by_one(number, samples)
@@ -173,7 +173,7 @@ class SequentialReader(Generic[T]):
             yield found
 
 
-def _last_fitting(index: Index, start: int, stop: int, size: int) -> int:
+def _fitting_end(index: Index, start: int, stop: int, size: int) -> int:
     """The largest end, at most `stop`, for which the samples `[start, end)` fit in `size` bytes;
     `start + 1` if not even the first fits."""
     limit = index.offsets[start] + size

@@ -152,7 +152,7 @@ class ShardSet:
         offsets, sizes = index.member_offsets, index.member_sizes
         try:
             read = self.tar(number, index).read_ranges([(offsets[at], sizes[at]) for at in members])
-        except ShardError:  # again one by one, so that the error names the member
+        except ShardError:  # read them one by one, so that the error names the member
             read = [self._read_member(number, index, local, at) for at in members]
         found: Members = {}
         for at, data in zip(members, read, strict=True):

@@ -69,7 +69,8 @@ def _bins(values: np.ndarray[tuple[int], np.dtype[np.int64]]) -> list[int]:
 
 
 def quantile(bins: Counter[int], share: float) -> int:
-    """The value that the fraction `share` of the counted values does not exceed; 0 for none."""
+    """The value that the fraction `share` of the counted values does not exceed; 0 if there are
+    none."""
     wanted = share * bins.total()
     for number in sorted(bins):
         wanted -= bins[number]
@@ -184,7 +185,7 @@ class TarVerifier:
         )
         self._tar_size = self._reader.file.size
         self._walker = Walker(file.name, self._reader.read, self._tar_size)
-        self._padded: list[str] = []
+        self._bad_padding: list[str] = []
 
     def errors(self) -> Iterator[ShardError]:
         """All errors, in the tar's order."""
@@ -228,7 +229,7 @@ class TarVerifier:
                     "precedes this sample in the tar but is not in the index",
                     member=member.name,
                 )
-            self._reader.read(member.end, 0)
+            self._reader.read(member.end, 0)  # moves past a large member piece by piece
 
     def _tail(self, end: int) -> None:
         """Check the tar from `end`, where the last sample ends."""
@@ -262,7 +263,7 @@ class TarVerifier:
                 )
             end = member.offset + member.size
             if any(self._reader.read(end, member.end - end)):
-                self._padded.append(row.key)
+                self._bad_padding.append(row.key)
         if len(loaded) != len(row.members):
             raise ShardError(
                 self.name, "is in the index but not in the tar", member=row.members[-1].name
@@ -289,9 +290,9 @@ class TarVerifier:
 
     def _unexplained(self) -> Iterator[ShardError]:
         """The errors for a wrong checksum of the file whose samples are all intact."""
-        for key in self._padded:
+        for key in self._bad_padding:
             yield ShardError(self.name, "nonzero padding after a member", key=key)
-        if not self._padded:
+        if not self._bad_padding:
             yield DigestError(
                 self.name, "checksum mismatch of the whole file: a header or its end was modified"
             )

@@ -128,7 +128,7 @@ class ZstdTar:
         if offset + size > self.size:
             raise TruncatedError(
                 self.name,
-                f"its tar ends at byte {self.size:,}, but bytes up to {offset + size:,} are needed",
+                f"its tar ends at byte {self.size:,}, but {offset + size:,} bytes are needed",
             )
         pieces = []
         end = offset + size

@@ -51,8 +51,8 @@ class File(Protocol):
         """Exactly `size` bytes at `offset`. Raises ShardError; TruncatedError past the end."""
 
     def read_ranges(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
-        """The bytes of each (offset, size), at the cost of one round trip where they lie close
-        together. Raises as `read` does."""
+        """The bytes of each (offset, size); ranges close together may be read in one request.
+        Raises like `read`."""
 
     def read_into(self, offset: int, view: memoryview) -> None:
         """Fill `view` with the bytes at `offset`. Raises like `read`."""

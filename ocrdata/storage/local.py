@@ -55,8 +55,8 @@ class LocalFile:
         return data
 
     def read_ranges(self, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
-        """The bytes of each (offset, size), one `pread` each: reading them together and cutting
-        them apart costs more, by a copy. Raises as `read` does."""
+        """The bytes of each (offset, size), with one `pread` each: one for all would need another
+        copy to split it. Raises like `read`."""
         return [self.read(offset, size) for offset, size in ranges]
 
     def read_into(self, offset: int, view: memoryview) -> None:
@@ -78,7 +78,7 @@ class LocalFile:
         size = os.fstat(self._handle).st_size
         return TruncatedError(
             self.name,
-            f"the file ends at byte {size:,}, but bytes up to {needed:,} are needed",
+            f"the file ends at byte {size:,}, but {needed:,} bytes are needed",
             remedy="it was truncated after it was written; recreate or copy it again",
         )
 
