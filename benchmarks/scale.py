@@ -76,12 +76,12 @@ def one(case: str) -> dict[str, float]:
         for number, size in enumerate(sizes())
     ]
     packed = "pack_window" in options
-    measures = [simulated(s.size, n) for n, s in enumerate(sources)] if packed else []
-    ids = sum(int(found.lengths.sum()) for found in measures)
+    lengths = [simulated(s.size, n) for n, s in enumerate(sources)] if packed else []
+    ids = sum(int(found.lengths.sum()) for found in lengths)
     rows = ids // SEQ_LEN if packed else SAMPLES
     recipe = PlanSettings(steps=rows // options["batch"], seed=1, seq_len=SEQ_LEN, **options)
     began = time.perf_counter()
-    plan = Plan(sources, recipe, measures)
+    plan = Plan(sources, recipe, lengths)
     totals = compute(plan, rows_per_pass=1) if packed else None
     planned = time.perf_counter() - began
     pick, each, spent = random.Random(0), recipe.batch // RANKS, []

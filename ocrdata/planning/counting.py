@@ -257,9 +257,8 @@ class CountTask:
         """Remove incomplete files of killed workers, but not those another process is writing."""
         for shard in self.shards:
             for path_of in (counts_path, cached_counts_path):
-                with suppress(
-                    ShardError
-                ):  # the shard was deleted: its name in the cache is unknown
+                # Without the shard itself, the name of its counts in the cache is unknown.
+                with suppress(ShardError):
                     remove_abandoned(path_of(shard.location, self.tokenizer.fingerprint).path)
 
 

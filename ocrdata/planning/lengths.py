@@ -70,8 +70,8 @@ def sample_lengths(
     """The lengths of samples from their token counts; `size` are their bytes to read [samples].
 
     An image takes `slots` positions. Truncation is that of `ocrdata.tokens.rendering.truncate`: it
-    keeps the first turns that fit as a whole. If not even the first turn fits, its answer is cut;
-    if its question leaves no room for an answer, the sample is masked and has length 1.
+    keeps the first turns that fit as a whole. If not even the first turn fits, its answer is
+    truncated; if its question leaves no room for an answer, the sample is masked and has length 1.
     """
     starts = counts.turn_starts
     turns = np.diff(starts)
@@ -99,15 +99,15 @@ def sample_lengths(
     images[partly] = counts.images[first[room]]
     truncated_turns[partly] -= 1
 
-    cut = np.flatnonzero(full > lengths)
+    truncated = np.flatnonzero(full > lengths)
     return SampleLengths(
         lengths=lengths.astype(np.int32),
         supervised=supervised.astype(np.int32),
         images=images.astype(np.uint16),
         bytes=size,
-        truncated=cut,
-        truncated_tokens=(full - lengths)[cut].astype(np.int32),
-        truncated_turns=truncated_turns[cut].astype(np.int32),
+        truncated=truncated,
+        truncated_tokens=(full - lengths)[truncated].astype(np.int32),
+        truncated_turns=truncated_turns[truncated].astype(np.int32),
         unfit=np.flatnonzero(turns == 0),
     )
 

@@ -7,12 +7,12 @@ import numpy as np
 from ocrdata.planning.lengths import SampleLengths
 
 
-def made_up(size: int, *, longest: int, seed: int = 0, cut: float = 0.0) -> SampleLengths:
-    """The lengths of `size` samples of 1 to `longest` token ids, some with images; a fraction `cut`
-    of them was longer before truncation."""
+def made_up(size: int, *, longest: int, seed: int = 0, truncated: float = 0.0) -> SampleLengths:
+    """The lengths of `size` samples of 1 to `longest` token ids, some with images. A fraction of
+    them, `truncated`, was longer before truncation."""
     random = np.random.default_rng([size, seed])
     lengths = random.integers(1, longest + 1, size).astype(np.int32)
-    positions = np.flatnonzero(random.random(size) < cut)
+    positions = np.flatnonzero(random.random(size) < truncated)
     return SampleLengths(
         lengths=lengths,
         supervised=(random.random(size) * lengths).astype(np.int32),

@@ -97,10 +97,8 @@ def test_samples_of_other_tools_are_counted_as_they_are_read(
         ("opaque.bin", b"\0" * 99),
         ("roles.json", conversation("user", "user")),
         ("question.json", conversation("system", "user")),
-        (
-            "mixed.json",
-            conversation("user", "assistant"),
-        ),  # has an image, but no place for it in the messages
+        # Has an image, but no place for it in the messages.
+        ("mixed.json", conversation("user", "assistant")),
         ("mixed.png", image("PNG")),
         ("other.json", b'{"messages": [{"role": "user", "content": "a string"}]}'),
         ("system.json", conversation("system", "user", "assistant")),
@@ -149,9 +147,8 @@ def test_counts_are_cached_if_they_cannot_be_stored_beside_the_shard(
     tars = []
     for number, name in enumerate(("one", "two")):
         (tmp_path / name).mkdir()
-        tars.append(
-            tmp_path / name / f"{'x' * 230}.tar"
-        )  # room for the name of the index, not of the counts
+        # Long enough that the name of the index is possible, but not that of the counts.
+        tars.append(tmp_path / name / f"{'x' * 230}.tar")
         write_shard(tars[-1], [sample(number), sample(7)][: number + 1])
     for number, tar in enumerate(tars):
         shards = open_shards(str(tar))

@@ -71,7 +71,7 @@ def test_samples_that_cannot_be_rendered_are_masked() -> None:
 
 @given(sizes=st.lists(st.integers(0, 20), min_size=1, max_size=4))
 def test_joined_lengths_are_concatenated(sizes: list[int]) -> None:
-    parts = [made_up(size, longest=50, seed=n, cut=0.4) for n, size in enumerate(sizes)]
+    parts = [made_up(size, longest=50, seed=n, truncated=0.4) for n, size in enumerate(sizes)]
     whole, start = join(parts), 0
     for part in parts:
         stop = start + len(part)

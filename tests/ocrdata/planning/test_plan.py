@@ -14,9 +14,9 @@ from tests.support.measured import made_up
 from tests.support.plans import SEQ_LEN, two
 
 
-def made_up_lengths(sources: list[PlanSource], cut: float = 0.0) -> list[SampleLengths]:
+def made_up_lengths(sources: list[PlanSource], truncated: float = 0.0) -> list[SampleLengths]:
     return [
-        made_up(source.size, longest=SEQ_LEN, seed=number, cut=cut)
+        made_up(source.size, longest=SEQ_LEN, seed=number, truncated=truncated)
         for number, source in enumerate(sources)
     ]
 
@@ -172,7 +172,7 @@ def test_move_continues_with_the_other_sources() -> None:
 
 def test_samples_that_are_too_long_are_dropped_on_request() -> None:
     sources = two()
-    found = made_up_lengths(sources, cut=0.3)
+    found = made_up_lengths(sources, truncated=0.3)
     settings = PlanSettings(batch=4, steps=50, seed=1, seq_len=SEQ_LEN, too_long="drop")
     plan = Plan(sources, settings, found)
     for source in range(2):

@@ -52,7 +52,7 @@ def test_totals_equal_the_sums_over_all_rows_of_all_steps(
         too_long=too_long, pack_window=pack_window, row_images=4,
     )  # fmt: skip
     lengths = [
-        made_up(source.size, longest=SEQ_LEN, seed=number, cut=0.2)
+        made_up(source.size, longest=SEQ_LEN, seed=number, truncated=0.2)
         for number, source in enumerate(sources)
     ]
     try:

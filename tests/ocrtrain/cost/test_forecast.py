@@ -28,7 +28,7 @@ from tests.support.measured import made_up
 def planned(**values: object) -> RunPlan:
     sources = [PlanSource("charts", 60, Fraction(3, 4)), PlanSource("chats", 90, Fraction(1, 4))]
     recipe = replace(PlanSettings(batch=4, steps=40, seed=0, seq_len=100, row_images=8), **values)  # type: ignore[arg-type]
-    plan = Plan(sources, recipe, [made_up(s.size, longest=100, cut=0.1) for s in sources])
+    plan = Plan(sources, recipe, [made_up(s.size, longest=100, truncated=0.1) for s in sources])
     longest = (LongSample("charts", "charts-000.tar", "000000007", 190),)
     return RunPlan(plan, compute(plan, rows_per_pass=4), [], longest)
 
