@@ -283,7 +283,7 @@ NEVER = 1 << 60
 
 
 def _fill_slots(
-    slots: Any, begin: Any, end: Any, phases: LoopWeights, sources: LoopSources, sizes: LoopSizes
+    slots: Any, begin: Any, end: Any, phases: LoopWeights, sources: LoopSources, batches: LoopSizes
 ) -> LoopStop:
     """Fill slots[begin:end], updating `sources`. Unless sizes are equal, there is one phase.
 
@@ -292,6 +292,7 @@ def _fill_slots(
     """
     weights, spans = phases
     received, given, limits = sources
+    sizes, starts, known, equal = batches
     total = weights[0].sum()
     # Heaps of (eligible from, due, source) and (due, source), in what was given out since `begin`.
     # An empty list gets its compiled type from the comprehension.
@@ -301,12 +302,12 @@ def _fill_slots(
     given_out = np.int64(0)
     for slot in range(begin, end):
         for source in unqueued:
-            size_known = given[source] < sizes.known[source]
+            size_known = given[source] < known[source]
             if not size_known and weights[0, source] > 0:
                 return LoopStop(slot, StopReason.SIZE_UNKNOWN, source)
             size = np.int64(1)
-            if size_known and not sizes.equal:
-                size = sizes.sizes[sizes.starts[source] + given[source]]
+            if size_known and not equal:
+                size = sizes[starts[source] + given[source]]
             eligible_from, due = np.int64(NEVER), np.int64(NEVER)
             before, after = received[source], received[source] + total * size
             phase_start = np.int64(0)
@@ -315,7 +316,7 @@ def _fill_slots(
                 rise = weight * spans[phase]  # of the target, during this phase
                 if weight > 0:
                     if eligible_from == NEVER and (last or rise > before):
-                        wait = before // weight if sizes.equal else -(-before // weight)
+                        wait = before // weight if equal else -(-before // weight)
                         eligible_from = phase_start + wait
                     if last or rise >= after:
                         due = phase_start - (-after // weight)
@@ -333,8 +334,8 @@ def _fill_slots(
         _, source = heapq.heappop(eligible)
         if given[source] >= limits[source]:
             return LoopStop(slot, StopReason.NO_BATCH_LEFT, source)
-        at = sizes.starts[source] + given[source]
-        size = np.int64(1) if sizes.equal else sizes.sizes[at]
+        at = starts[source] + given[source]
+        size = np.int64(1) if equal else sizes[at]
         slots[slot] = source
         given[source] += 1
         received[source] += total * size
