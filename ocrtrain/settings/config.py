@@ -357,10 +357,19 @@ def from_json(value: dict[str, Any]) -> Config:
             f"config version {version} was written by another release; this one reads {VERSION}"
         )
     try:
+        _check_complete(Config, value)
+        _check_complete(ModelConfig, value["model"])
         model = ModelConfig(**_as_fields(ModelConfig, value.pop("model")))
         return Config(model=model, **_as_fields(Config, value))
     except (TypeError, KeyError, ValueError, AttributeError) as exc:
         raise UsageError(f"the saved config cannot be read: {exc}") from exc
+
+
+def _check_complete(kind: type[Config | ModelConfig], value: dict[str, Any]) -> None:
+    """Check that no field is missing: its default may not be what the run was started with."""
+    missing = [item.name for item in dataclasses.fields(kind) if item.name not in value]
+    if missing:
+        raise ValueError(f"missing keys: {', '.join(missing)}")
 
 
 def _as_fields(kind: type, value: dict[str, Any]) -> dict[str, Any]:

@@ -24,6 +24,18 @@ def test_json_of_another_version_or_with_other_keys_is_refused() -> None:
         from_json({"version": 1})
 
 
+def test_json_without_a_key_is_refused() -> None:
+    """A default would silently replace the setting of the run."""
+    value = to_json(Config())
+    with pytest.raises(UsageError, match=r"missing.* seed, lr$"):
+        from_json({k: v for k, v in value.items() if k not in ("lr", "seed")})
+    model = {k: v for k, v in value["model"].items() if k != "gpt_layers"}
+    with pytest.raises(UsageError, match=r"missing.* gpt_layers$"):
+        from_json(value | {"model": model})
+    with pytest.raises(UsageError, match="cannot be read"):
+        from_json(value | {"model": 5})
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
