@@ -98,7 +98,7 @@ def train(config: Config, *, resume: bool = False) -> int:
                 "--resume"
             )
         job = _prepare(config, run, sources, device=device, found=found)
-        stack.callback(job.close)
+        stack.push(lambda kind, *_: job.close(failed=kind is not None))
         ended = run_loop(job, fresh=found is None)
         return _report_end(job, ended)
 
@@ -115,7 +115,6 @@ def _prepare(
 ) -> Job:
     """Everything the loop needs, new or from the checkpoint `found`."""
     checkpoint.clean(run)
-    checkpoint.prune(run, config.keep)  # a process killed after its last save leaves one too many
     torch.manual_seed(config.seed)
     tokenizer = found.tokenizer() if found else find_tokenizer(config)
     requested = with_vocabulary(config, tokenizer)
@@ -135,6 +134,9 @@ def _prepare(
         check_validation(sources, effective, tokenizer)
     _warn_of_memory(expected, device)
     model, optimizer = _model_and_optimizer(effective, tokenizer, device, found)
+    # A process killed after its last save leaves one too many. Only now is the newest one verified;
+    # until then an older one may be the only one left to resume from.
+    checkpoint.prune(run, config.keep)
     state = found.state if found else State()
     log = _open_log(run, effective, state, fresh=found is None)
     write_sealed(run / "config.json", to_json(requested))

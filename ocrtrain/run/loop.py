@@ -63,10 +63,10 @@ class Job:
     spikes: Spikes
     planned_tokens: int
 
-    def close(self) -> None:
-        """Close the run's log files."""
+    def close(self, *, failed: bool = False) -> None:
+        """Close the run's log files; W&B is told whether the run failed."""
         self.batch_log.close()
-        self.log.close()
+        self.log.close(failed=failed)
 
 
 @dataclass

@@ -191,7 +191,7 @@ class Checkpoint:
         if not intact:
             raise TrainError(
                 f"{folder / COMPLETE}: checksum mismatch: corrupted after it was written; "
-                "resume from an earlier checkpoint"
+                "remove this folder and resume from an earlier checkpoint"
             )
         return Checkpoint(folder, files)
 

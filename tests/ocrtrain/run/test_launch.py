@@ -12,6 +12,7 @@ import torch
 
 from ocrdata.errors import DiskError, TrainError, UsageError
 from ocrdata.reading.view import open_shards
+from ocrtrain.run import run_log
 from ocrtrain.run.launch import resolved, train
 from ocrtrain.settings.config import Config, ModelConfig, from_json, to_json
 from ocrtrain.settings.presets import stage1
@@ -56,6 +57,36 @@ def test_a_damaged_checkpoint_is_refused(inputs: dict[str, str], tmp_path: Path)
     path.write_bytes(bytes(data))
     with pytest.raises(TrainError, match=r"step_000004/model\.safetensors: "):
         train(small_config(inputs, run), resume=True)
+
+
+class FakeWandb:
+    """Records what a run tells W&B when it ends."""
+
+    id = "abc"
+
+    def __init__(self) -> None:
+        self.ended: list[int] = []
+
+    def log(self, values: dict[str, float], *, step: int) -> None:
+        pass
+
+    def finish(self, *, exit_code: int) -> None:
+        self.ended.append(exit_code)
+
+
+@pytest.mark.parametrize("failed", [False, True])
+def test_wandb_is_told_whether_the_run_failed(
+    inputs: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, failed: bool
+) -> None:
+    fake = FakeWandb()
+    monkeypatch.setattr(run_log, "_start_wandb", lambda *_: fake)
+    config = small_config(inputs, tmp_path / "run", stop_at=2, warmup=0)
+    if failed:
+        with pytest.raises(TrainError, match="not finite"):
+            train(replace(config, lr=1e30, grad_clip=1e30))
+    else:
+        assert train(config) == 0
+    assert fake.ended == [int(failed)]
 
 
 def test_resume_without_a_checkpoint_starts_at_step_0(

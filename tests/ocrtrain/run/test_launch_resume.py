@@ -25,6 +25,7 @@ from ocrtrain.settings.presets import stage1, stage2
 from ocrtrain.state import checkpoint
 from ocrtrain.state.run_files import read_sealed, write_sealed
 from tests.support.data import flags, losses, small_config
+from tests.support.rows import flip
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -287,6 +288,20 @@ def test_torchs_random_state_is_restored_from_the_checkpoint(run: Path) -> None:
         for folder in checkpoint.complete_checkpoints(run)
     ]
     assert len(saved) == 2 and all(torch.equal(state, drawn) for state in saved)
+
+
+@pytest.mark.parametrize("name", ["model", "optimizer", "random"])
+def test_no_checkpoint_is_removed_before_the_newest_is_verified(run: Path, name: str) -> None:
+    """A corrupted newest one must not cost the older one, the only one left to resume from."""
+    assert resume(run, "--stop-at", "4") == 0
+    path = run / "checkpoints" / "step_000004" / f"{name}.safetensors"
+    flip(path, path.stat().st_size - 1)
+    with pytest.raises(TrainError, match=rf"{path}: checksum .*remove this folder"):
+        resume(run, "--keep", "1")
+    folders = checkpoint.complete_checkpoints(run)
+    assert [folder.name for folder in folders] == ["step_000002", "step_000004"]
+    shutil.rmtree(path.parent)
+    assert resume(run, "--keep", "1", "--stop-at", "3") == 0
 
 
 def test_a_surplus_checkpoint_is_removed_when_the_run_is_resumed(
