@@ -25,7 +25,7 @@ from ocrdata.shards.index import Index, IndexRow, index_path, read_index
 from ocrdata.shards.index_rows import LoadedMember, make_row
 from ocrdata.shards.manifest import ShardInfo
 from ocrdata.shards.members import split_name
-from ocrdata.shards.names import KEY_DIGITS, is_compressed
+from ocrdata.shards.names import KEY_DIGITS, image_names, is_compressed, is_key
 from ocrdata.shards.tar import Walker
 from ocrdata.storage.file import File, exists, open_file, read_all, size_of
 from ocrdata.storage.location import Location
@@ -208,7 +208,9 @@ class TarVerifier:
                 yield type(exc)(
                     self.name, exc.detail, key=row.key, member=exc.member, remedy=exc.remedy
                 )
-            end, last_key = row.offset + row.size, row.key
+            end = row.offset + row.size
+            if is_key(row.key):
+                last_key = row.key
         try:
             self._tail(end)
         except ShardError as exc:
@@ -273,19 +275,15 @@ class TarVerifier:
 
     def _layout(self, row: IndexRow, last_key: str) -> None:
         """Check what our own writer promises beyond a valid tar (docs/formats.md)."""
-        expected = [f"{row.key}.json"] + [
-            f"{row.key}{f'.{number}' if number else ''}.{image.format}"
-            for number, image in enumerate(row.images)
-        ]
+        expected = [f"{row.key}.json", *image_names(row.key, row.images)]
         if [member.name for member in row.members] != expected:
             raise ShardError(
                 self.name, f"expected the members {', '.join(expected)}, in this order"
             )
-        if not (row.key.isdigit() and len(row.key) >= KEY_DIGITS) or (
-            last_key and int(row.key) <= int(last_key)
-        ):
+        if not is_key(row.key) or (last_key and _number(row.key) <= _number(last_key)):
             raise ShardError(
-                self.name, f"expected a key of {KEY_DIGITS} digits or more, above the one before"
+                self.name,
+                f"expected a key of {KEY_DIGITS} digits or more, greater than the previous key",
             )
 
     def _unexplained(self) -> Iterator[ShardError]:
@@ -296,3 +294,9 @@ class TarVerifier:
             yield DigestError(
                 self.name, "checksum mismatch of the whole file: a header or its end was modified"
             )
+
+
+def _number(key: str) -> tuple[int, str]:
+    """Orders keys as numbers; `int` refuses thousands of digits."""
+    digits = key.lstrip("0")
+    return len(digits), digits

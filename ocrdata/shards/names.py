@@ -76,7 +76,12 @@ def make_key(row: int) -> str:
     return f"{row:0{KEY_DIGITS}d}"
 
 
-def image_names(key: str, images: list[ImageInfo]) -> list[str]:
+def is_key(text: str) -> bool:
+    """Whether a text has the form of a key: `KEY_DIGITS` decimal digits or more."""
+    return text.isascii() and text.isdigit() and len(text) >= KEY_DIGITS
+
+
+def image_names(key: str, images: Iterable[ImageInfo]) -> list[str]:
     """The member names of a sample's images, in their order: KEY.png, KEY.1.jpg, KEY.2.png."""
     return [
         f"{key}.{number}.{image.format}" if number else f"{key}.{image.format}"

@@ -19,7 +19,14 @@ from ocrdata.shards.frames import MAX_FRAME
 from ocrdata.shards.index import IndexMember, IndexRow, index_path, write_index
 from ocrdata.shards.index_rows import IndexBuilder
 from ocrdata.shards.manifest import ShardInfo, shard_info
-from ocrdata.shards.names import KEY_DIGITS, image_names, is_compressed, is_shard, make_key
+from ocrdata.shards.names import (
+    KEY_DIGITS,
+    image_names,
+    is_compressed,
+    is_key,
+    is_shard,
+    make_key,
+)
 from ocrdata.shards.output import DEFAULT_ZSTD, PlainOutput, ZstdOptions, ZstdOutput
 from ocrdata.shards.tar import BLOCK, END, header, padding
 from ocrdata.storage.files import create_file, discard, explain_disk, publish, temporary_name
@@ -89,7 +96,7 @@ class ShardWriter:
         """
         if self._handle < 0:
             raise UsageError(f"{self.location}: the shard is closed")
-        if not (key.isascii() and key.isdigit() and len(key) >= KEY_DIGITS):
+        if not is_key(key):
             raise UsageError(f"key {key!r}: must be a row number of {KEY_DIGITS} digits or more")
         if (number := int(key)) <= self._last_key:
             raise UsageError(f"key {key!r} must be above the last one, {make_key(self._last_key)}")

@@ -215,6 +215,18 @@ def test_shards_with_a_manifest_must_have_our_layout(tmp_path: Path) -> None:
         assert re.search(message, str(only(tmp_path)))
 
 
+def test_an_invalid_key_does_not_end_the_check(tmp_path: Path) -> None:
+    manifest = write_set(tmp_path, "x", [2])
+    long = "9" * 5_000  # more digits than int() reads
+    keys = ["000000003", "abc", "000000002", "²" * 9, "000000004", long, long + "0"]
+    tar = write_tar(tmp_path / "x-000.tar", [(f"{key}.json", b"{}") for key in keys])
+    write_index(index_path(tar), index_tar(tar))
+    write_manifest(tmp_path / "x.json", replace(manifest, shards=(shard_info(tar),)))
+    assert [
+        re.findall("sample ([^:]*):.*key of 9 digits", line) for line in map(str, errors(tmp_path))
+    ] == [["abc"], ["000000002"], ["²" * 9]]
+
+
 def test_foreign_tars(tmp_path: Path) -> None:
     tar = write_tar(
         tmp_path / "photos.tar",

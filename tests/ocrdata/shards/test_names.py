@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from ocrdata.shards.names import beside, is_compressed, is_shard, shard_stem
+from ocrdata.shards.names import beside, is_compressed, is_key, is_shard, shard_stem
 from ocrdata.storage.files import can_be_a_path
 
 
@@ -25,6 +25,11 @@ def test_both_endings(name: str, shard: bool, compressed: bool, stem: str) -> No
 def test_what_lies_beside_a_shard() -> None:
     for name in ("a/x-000.tar", "a/x-000.tar.zst"):
         assert beside(Path(name), ".tokens-0f.parquet").path == Path("a/x-000.tokens-0f.parquet")
+
+
+def test_keys_are_nine_ascii_digits_or_more() -> None:
+    assert is_key("000000000") and is_key("1234567890")
+    assert not any(map(is_key, ("", "12345678", "12345678x", "²" * 9, "-00000001")))
 
 
 def test_what_the_system_has_no_name_for() -> None:
