@@ -103,9 +103,13 @@ class WorkFolder:
                     os.close(handle)
 
     def hold(self) -> int:
-        """Mark this process as a worker until it exits; see `wait_for_orphans`."""
-        handle = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        fcntl.flock(handle, fcntl.LOCK_SH)
+        """Mark this process as a worker until it exits; see `wait_for_orphans`.
+
+        Raises DiskError.
+        """
+        with explain_disk(self.path):
+            handle = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            fcntl.flock(handle, fcntl.LOCK_SH)
         return handle
 
     def remove_leftovers(self) -> None:

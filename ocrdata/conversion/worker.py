@@ -20,7 +20,6 @@ from ocrdata.shards.manifest import ShardInfo
 from ocrdata.shards.names import make_key
 from ocrdata.shards.writer import ShardWriter
 from ocrdata.sources.base import Source
-from ocrdata.storage.files import explain_disk
 
 REPORT_ROWS = 32
 """Most rows between two reports."""
@@ -66,7 +65,7 @@ class ConversionTask:
         progress = _Reporter(report)
         path = self.folder / self.layout.file(shard)
         span = self.layout.span(shard)
-        with explain_disk(path), ShardWriter(path) as writer:
+        with ShardWriter(path) as writer:
             for row, result in rows:
                 try:
                     if isinstance(result, RejectedRow):

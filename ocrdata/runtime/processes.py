@@ -101,11 +101,11 @@ def _run(task: Task, shards: Sequence[int], sender: Connection[Any, Any]) -> Non
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     assert parent is not None
-    task.begin()
-    if wait([parent.sentinel], timeout=0):
-        os._exit(1)
-    threading.Thread(target=_exit_with, args=(parent.sentinel,), daemon=True).start()
     try:
+        task.begin()
+        if wait([parent.sentinel], timeout=0):
+            os._exit(1)
+        threading.Thread(target=_exit_with, args=(parent.sentinel,), daemon=True).start()
         task.make(shards, lambda value: sender.send(("report", value)))
         sender.send(("done", None))
     except OcrError as exc:

@@ -3,6 +3,7 @@ reports that add up."""
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -220,6 +221,21 @@ def test_a_missing_output_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(DiskError, match="missing"):
         task.make([0], lambda _: None)
     assert task.work.read_record(0) is None
+
+
+class Unreadable(Numbered):
+    """A source that may not be read."""
+
+    def rows(self, start: int, stop: int) -> Iterator[tuple[int, Sample | RejectedRow]]:
+        yield from super().rows(start, start + 1)
+        raise PermissionError(errno.EACCES, "Permission denied", "input.bin")
+
+
+def test_an_error_of_the_source_does_not_name_the_shard(tmp_path: Path) -> None:
+    task = make_task(tmp_path, Unreadable(20))
+    with pytest.raises(PermissionError, match=r"input\.bin"):
+        task.make([0], lambda _: None)
+    assert not list(task.folder.glob("*.tar"))
 
 
 spans = st.lists(st.tuples(st.integers(0, 6), st.integers(1, 9)), max_size=12).map(

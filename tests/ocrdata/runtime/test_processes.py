@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocrdata.errors import OcrError, SourceError
+from ocrdata.errors import DiskError, OcrError, SourceError
 from ocrdata.runtime.processes import Report, run_in_processes, split_evenly
 from tests.support.shardcommand import ROOT, environment
 
@@ -34,7 +34,8 @@ class FailingTask:
     at: int = -1
 
     def begin(self) -> None:
-        pass
+        if self.how == "begin":
+            raise DiskError("work: no permission")
 
     def make(self, shards: Sequence[int], report: Report) -> None:
         for shard in shards:
@@ -70,6 +71,7 @@ def test_one_worker_runs_in_this_process() -> None:
     ("how", "kind", "message"),
     [
         ("die", OcrError, r"worker process .*status -9\b.*--workers"),
+        ("begin", DiskError, "^work: no permission$"),
         ("source", SourceError, "^the hub does not deliver$"),
         ("bug", RuntimeError, "worker process(.|\n)*Traceback(.|\n)*ZeroDivisionError: a bug"),
     ],
