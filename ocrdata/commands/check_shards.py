@@ -22,6 +22,7 @@ from ocrdata.runtime.progress import progress_bar
 from ocrdata.runtime.units import human_bytes, human_time
 from ocrdata.shards.names import is_shard, set_location
 from ocrdata.storage.file import size_of
+from ocrdata.storage.files import is_file
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -43,7 +44,7 @@ def together(specs: Sequence[str]) -> list[list[str]]:
     groups: dict[str, list[str]] = {}
     for spec in specs:
         path = Path(spec)
-        single = is_shard(path.name) and path.is_file()
+        single = is_shard(path.name) and is_file(path)
         groups.setdefault(str(set_location(path)) if single else spec, []).append(spec)
     return list(groups.values())
 

@@ -14,8 +14,10 @@ NUMBER = "[0-9]{1,18}"  # int() rejects thousands of digits and accepts those of
 def split_slice(text: str) -> tuple[str, str | None]:
     """'a.tar[1:2]' -> ('a.tar', '1:2'); a path that exists as written has no slice."""
     match = _SLICE.search(text)
-    if match is None or exists(text) or ":" not in match[1]:
-        if match is not None and re.fullmatch(rf"-?{NUMBER}", match[1]) and ".tar" in text:
+    if match is None or exists(text):
+        return text, None
+    if ":" not in match[1]:
+        if re.fullmatch(rf"-?{NUMBER}", match[1]) and ".tar" in text:
             number = int(match[1])
             raise SpecError(
                 f"{text}: [{number}] is a position, not a slice; write "

@@ -6,6 +6,7 @@ shards implement. This version opens local files; a URL raises UsageError.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -66,7 +67,8 @@ class File(Protocol):
 
 
 def open_file(location: LocationLike) -> File:
-    """Open a file for reading. Raises TransportError if it is missing or cannot be opened."""
+    """Open a file for reading. Raises TransportError if it is missing or not a regular file,
+    and DiskError if the disk refuses to open it, as without permission."""
     return LocalFile(local(location))
 
 
@@ -110,9 +112,15 @@ def is_folder(location: LocationLike) -> bool:
 
 
 def list_names(folder: LocationLike) -> list[str]:
-    """The names in a folder, sorted; [] if there is no such folder."""
-    path = local(folder).path
-    return sorted(entry.name for entry in path.iterdir()) if path.is_dir() else []
+    """The names in a folder, sorted; [] if there is no such folder. Raises TransportError if it
+    cannot be read."""
+    found = local(folder)
+    if not is_folder(found):
+        return []
+    try:
+        return sorted(os.listdir(found.path))
+    except OSError as exc:
+        raise TransportError(str(found), f"cannot be opened: {exc.strerror}") from exc
 
 
 def digest_of_file(file: File) -> str:

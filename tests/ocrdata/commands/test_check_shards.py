@@ -57,6 +57,9 @@ def test_missing_shards_and_an_invalid_manifest(tmp_path: Path) -> None:
     done = check_shards("absent.json", cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("error: absent.json: ") and done.stderr.count("\n") == 1
+    done = check_shards("x" * 300 + ".tar", cwd=tmp_path)
+    assert done.returncode in (1, 2)
+    assert done.stderr.startswith("error: xxx") and done.stderr.count("\n") == 1
     done = check_shards(cwd=tmp_path)
     assert done.returncode == 2
     write_set(tmp_path, "one", [1])

@@ -1,5 +1,7 @@
 """The slice at the end of a shard spec."""
 
+from pathlib import Path
+
 import pytest
 
 from ocrdata.errors import SpecError
@@ -27,3 +29,9 @@ def test_slice_is_split_from_the_rest_of_the_spec() -> None:
     assert split_slice("a[bc]") == ("a[bc]", None)
     with pytest.raises(SpecError, match=r"\[7\].*\[7:8\]"):
         split_slice("a.tar[7]")
+
+
+def test_a_path_that_exists_as_written_has_no_slice(tmp_path: Path) -> None:
+    for name in ("x.tar.d[3]", "x.tar.d[1:2]"):
+        (tmp_path / name).mkdir()
+        assert split_slice(str(tmp_path / name)) == (str(tmp_path / name), None)

@@ -1,5 +1,6 @@
 """Opening and reading files by location, and the pool of open files."""
 
+import errno
 import gc
 import os
 import threading
@@ -50,11 +51,22 @@ def test_existence_size_and_content_of_a_location(tmp_path: Path) -> None:
     assert not exists(tmp_path / "absent") and not exists("a\0b") and not exists("x" * 300)
     assert is_folder(tmp_path) and not is_folder(path) and not is_folder("a\0b")
     assert list_names(tmp_path) == ["x.tar"] and list_names(tmp_path / "absent") == []
+    assert list_names(path) == [] and list_names("x" * 300) == []
     assert size_of(path) == 7 and read_all(path) == b"content"
     with pytest.raises(TransportError, match=r"absent: .*No such file"):
         size_of(tmp_path / "absent")
     with pytest.raises(FileNotFoundError):
         read_all(tmp_path / "absent")
+
+
+def test_a_folder_that_cannot_be_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(os, "listdir", refuse)
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(TransportError, match=f"^{tmp_path}: .*Permission denied"):
+        list_names(tmp_path)
 
 
 @pytest.mark.parametrize("ask", [open_file, exists, is_folder, list_names, size_of, read_all])
