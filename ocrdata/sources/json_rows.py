@@ -12,6 +12,7 @@ import json
 import re
 from array import array
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -36,30 +37,28 @@ class RowFile:
         self.path = path
         self._positions = array("q")
         self.count = 0
-        try:
-            with open(open_regular(path), "rb") as file:
-                start = _array_start(path, file)
-                self.is_array = start is not None
-                file.seek(0)
-                hashed = _HashedFile(file)
-                hashed.read(start or 0)
-                for number, (position, row) in enumerate(self._walk(hashed, start or 0)):
-                    if number % STRIDE == 0:
-                        self._positions.append(position)
-                    if not row.isspace():  # blank lines at the end are not rows
-                        self.count = number + 1
-        except OSError as exc:
-            raise SourceError(f"{path}: {exc.strerror}") from exc
-        except ShardError as exc:  # a folder, a pipe
-            raise SourceError(str(exc)) from exc
+        with _open(path) as file:
+            start = _array_start(path, file)
+            self.is_array = start is not None
+            file.seek(0)
+            hashed = _HashedFile(file)
+            hashed.read(start or 0)
+            for number, (position, row) in enumerate(self._walk(hashed, start or 0)):
+                if number % STRIDE == 0:
+                    self._positions.append(position)
+                if not row.isspace():  # blank lines at the end are not rows
+                    self.count = number + 1
         self.size, self.digest = hashed.size, hashed.hasher.hexdigest()
 
     def rows(self, start: int, stop: int) -> Iterator[tuple[int, bytes]]:
-        """Number and bytes of rows `[start, stop)`. Reading begins at most 1,023 rows before."""
+        """Number and bytes of rows `[start, stop)`. Reading begins at most 1,023 rows before.
+
+        Raises SourceError if the file has changed or cannot be read any more.
+        """
         stop = min(stop, self.count)
         if start >= stop:
             return
-        with self.path.open("rb") as file:
+        with _open(self.path) as file:
             if file.seek(0, 2) != self.size:
                 raise SourceError(f"{self.path}: the file has changed since its rows were counted")
             block = start // STRIDE
@@ -80,6 +79,18 @@ class RowFile:
         while line := file.readline():
             yield position, line
             position += len(line)
+
+
+@contextmanager
+def _open(path: Path) -> Iterator[BinaryIO]:
+    """Open a file for reading; errors of opening and reading it become a SourceError."""
+    try:
+        with open(open_regular(path), "rb") as file:
+            yield file
+    except OSError as exc:
+        raise SourceError(f"{path}: {exc.strerror}") from exc
+    except ShardError as exc:  # a folder, a pipe
+        raise SourceError(str(exc)) from exc
 
 
 class _HashedFile:

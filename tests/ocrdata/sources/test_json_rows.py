@@ -226,6 +226,16 @@ def test_a_changed_or_unreadable_file(tmp_path: Path) -> None:
         RowFile(tmp_path)
 
 
+def test_a_file_removed_after_it_was_counted(tmp_path: Path) -> None:
+    file = RowFile(write(tmp_path / "a.jsonl", "{}\n{}\n"))
+    file.path.unlink()
+    with pytest.raises(SourceError, match=r"a\.jsonl: No such file"):
+        list(file.rows(0, 2))
+    file.path.mkdir()
+    with pytest.raises(SourceError, match=r"a\.jsonl: not a regular file"):
+        list(file.rows(0, 2))
+
+
 def test_an_empty_file_has_no_rows(tmp_path: Path) -> None:
     file = RowFile(write(tmp_path / "a.jsonl", ""))
     assert file.count == 0 and list(file.rows(0, 0)) == []
