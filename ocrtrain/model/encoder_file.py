@@ -95,7 +95,7 @@ def _read(path: Path) -> tuple[Tensors, dict[str, Any]]:
     try:
         (length,) = struct.unpack("<Q", data[:8])
         metadata = json.loads(data[8 : 8 + length]).get("__metadata__", {})
-        header: dict[str, Any] = json.loads(metadata.get(FORMAT, "{}"))
+        header: Any = json.loads(metadata.get(FORMAT, "{}"))
         tensors = load(data)
     except (
         SafetensorError,
@@ -106,7 +106,7 @@ def _read(path: Path) -> tuple[Tensors, dict[str, Any]]:
         RecursionError,
     ) as exc:
         raise WeightsError(f"{path}: cannot be read as safetensors: {exc}") from exc
-    if not header:
+    if not (isinstance(header, dict) and header):
         raise WeightsError(f"{path}: not a {FORMAT} file; stage 1 writes deepencoder_*.safetensors")
     problem, digest = version_problem(header.get("version"), VERSION), header.pop("digest", None)
     if problem:

@@ -31,15 +31,12 @@ from ocrtrain.settings.config import ModelConfig
 class Pretrained:
     """Source of each part's weights; "" leaves the part unchanged."""
 
-    sam: str = "facebook/sam-vit-base"
-    clip: str = "openai/clip-vit-large-patch14"
-    gpt: str = "nanochat-students/base-d20"
+    sam: str
+    clip: str
+    gpt: str
 
 
-DEFAULT = Pretrained()
-
-
-def load_pretrained(model: OcrModel, config: ModelConfig, *, sources: Pretrained = DEFAULT) -> None:
+def load_pretrained(model: OcrModel, config: ModelConfig, *, sources: Pretrained) -> None:
     """Copy pretrained weights into SAM, CLIP and the decoder of `model`.
 
     The two strided convolutions, the projector, the newline and the separator are in no checkpoint
@@ -75,14 +72,24 @@ def _choose_safetensors(names: Sequence[str]) -> list[str]:
 def _choose_nanochat(names: Sequence[str]) -> list[str]:
     """The latest `model_*.pt` with its `meta_*.json`, else `pytorch_model.bin` with a config."""
     steps = sorted(
-        name[6:-3]
-        for name in names
-        if name.startswith("model_") and name.endswith(".pt") and name[6:-3].isdigit()
+        (
+            name[6:-3]
+            for name in names
+            if name.startswith("model_") and name.endswith(".pt") and name[6:-3].isdecimal()
+        ),
+        key=int,
     )
     for step in reversed(steps):
         if f"meta_{step}.json" in names:
             return [f"model_{step}.pt", f"meta_{step}.json"]
-    metas = sorted(name for name in names if name.startswith("meta_") and name.endswith(".json"))
+    metas = sorted(
+        (
+            name
+            for name in names
+            if name.startswith("meta_") and name.endswith(".json") and name[5:-5].isdecimal()
+        ),
+        key=lambda name: int(name[5:-5]),
+    )
     configs = metas[-1:] or [name for name in names if name == "config.json"]
     return ["pytorch_model.bin", *configs] if "pytorch_model.bin" in names and configs else []
 

@@ -134,14 +134,6 @@ def from_nanochat(tensors: Mapping[str, Tensor]) -> Tensors:
     }
 
 
-def to_nanochat(gpt: nn.Module) -> Tensors:
-    """Parameters of the decoder under nanochat's names."""
-    return {
-        _rename(name, _GPT, to_original=True): value.detach()
-        for name, value in gpt.named_parameters()
-    }
-
-
 def _fuse(tensors: Tensors) -> Tensors:
     """q_proj, k_proj, v_proj -> qkv_proj, concatenated in this order."""
     fused: Tensors = {}

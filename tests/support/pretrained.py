@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from ocrtrain.model.ocr_model import OcrModel, build_model
-from ocrtrain.model.tensor_names import to_nanochat
+from ocrtrain.model.tensor_names import _GPT, _rename
 from tests.support.encoders import SMALL, randomise
 
 Tensors = dict[str, Tensor]
@@ -61,6 +61,14 @@ def clip_checkpoint(source: OcrModel) -> Tensors:
     found["visual_projection.weight"] = torch.ones(8, width)
     found["logit_scale"] = torch.tensor(4.6)
     return found
+
+
+def to_nanochat(gpt: nn.Module) -> Tensors:
+    """Parameters of the decoder under nanochat's names."""
+    return {
+        _rename(name, _GPT, to_original=True): value.detach()
+        for name, value in gpt.named_parameters()
+    }
 
 
 def nanochat_checkpoint(source: OcrModel) -> Tensors:

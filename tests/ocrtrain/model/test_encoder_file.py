@@ -124,6 +124,10 @@ def test_other_safetensors_and_newer_versions_are_refused(tmp_path: Path) -> Non
     save_file(tensors, path)
     with pytest.raises(WeightsError, match="not a deepencoder file"):
         load_deepencoder(model(), path)
+    for header in ("[1]", "1", '"x"', "null"):
+        save_file(tensors, path, metadata={"deepencoder": header})
+        with pytest.raises(WeightsError, match="not a deepencoder file"):
+            load_deepencoder(model(), path)
     save_file(tensors, path, metadata={"deepencoder": json.dumps({"version": 2})})
     with pytest.raises(WeightsError, match=r"version 2\b.* 1\b"):
         load_deepencoder(model(), path)

@@ -14,12 +14,12 @@ from ocrdata.tokens.rendering import IGNORE
 from ocrtrain.data.batch import Batch
 from ocrtrain.model import ocr_model as module
 from ocrtrain.model.ocr_model import OcrModel, build_model, part_of, soft_cap
-from ocrtrain.model.tensor_names import to_nanochat
 from ocrtrain.settings.config import ModelConfig
 from tests.support import oracle
 from tests.support.encoders import SMALL, pixels
 from tests.support.losses import loss_of, token_losses
 from tests.support.models import IMAGE, REAL_GPT, close, make_batch, random_model
+from tests.support.pretrained import to_nanochat
 
 
 @pytest.mark.parametrize(("config", "length"), [(SMALL, 33), (REAL_GPT, 70)])

@@ -10,10 +10,10 @@ import torch
 
 from ocrdata.tokens.rendering import IGNORE
 from ocrtrain.data.batch import Batch, Row
-from ocrtrain.model.tensor_names import to_nanochat
 from tests.support import oracle
 from tests.support.losses import loss_of
 from tests.support.models import REAL_GPT, close, make_batch, random_model
+from tests.support.pretrained import to_nanochat
 
 
 def pack(batch: Batch, groups: Sequence[Sequence[int]]) -> Batch:

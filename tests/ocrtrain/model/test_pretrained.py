@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from ocrdata.errors import SourceError, UsageError, WeightsError
-from ocrtrain.model.pretrained import Pretrained, load_pretrained
-from ocrtrain.model.tensor_names import to_deepencoder, to_nanochat
+from ocrtrain.model.pretrained import Pretrained, _choose_nanochat, load_pretrained
+from ocrtrain.model.tensor_names import to_deepencoder
 from tests.support import oracle
 from tests.support.encoders import pixels
 from tests.support.pretrained import (
@@ -27,6 +27,7 @@ from tests.support.pretrained import (
     nanochat_checkpoint,
     random_model,
     sam_checkpoint,
+    to_nanochat,
     write_nanochat,
     write_safetensors,
 )
@@ -119,6 +120,25 @@ def test_a_nanochat_of_other_sizes_is_refused(
         load_pretrained(model(), CONFIG, sources=Pretrained(sam="", clip="", gpt=folder))
 
 
+def test_the_latest_nanochat_is_chosen_by_number(tmp_path: Path) -> None:
+    latest, older = random_model(seed=5), random_model(seed=6)
+    write_nanochat(tmp_path / "gpt", nanochat_checkpoint(latest))
+    folder = tmp_path / "gpt"
+    for kind in ("model_{}.pt", "meta_{}.json"):
+        (folder / kind.format("021400")).rename(folder / kind.format("1000"))
+    torch.save(nanochat_checkpoint(older), folder / "model_999.pt")
+    (folder / "meta_999.json").write_text((folder / "meta_1000.json").read_text())
+    target = model(seed=1)
+    load_pretrained(target, CONFIG, sources=Pretrained(sam="", clip="", gpt=str(folder)))
+    wanted = latest.gpt.get_parameter("model.layers.0.mlp.fc1.weight")
+    assert torch.equal(target.gpt.get_parameter("model.layers.0.mlp.fc1.weight"), wanted)
+
+
+def test_the_config_beside_pytorch_model_bin_is_chosen_by_number() -> None:
+    names = ["pytorch_model.bin", "meta_999.json", "meta_1000.json", "config.json"]
+    assert _choose_nanochat(names) == ["pytorch_model.bin", "meta_1000.json"]
+
+
 @pytest.mark.parametrize("name", ["value_embeds.0.weight", "resid_lambdas", "smear_gate.weight"])
 def test_a_newer_nanochat_is_refused_by_its_tensors(tmp_path: Path, name: str) -> None:
     tensors = nanochat_checkpoint(random_model(5)) | {name: torch.ones(3)}
@@ -159,6 +179,10 @@ def test_missing_unknown_and_misshapen_tensors_are_refused(
     assert all(torch.equal(v, before[n]) for n, v in target.named_parameters())
 
 
+def only_sam(source: str) -> Pretrained:
+    return Pretrained(sam=source, clip="", gpt="")
+
+
 def test_folders_without_weights_are_refused(tmp_path: Path) -> None:
     (tmp_path / "model_000001.pt").write_bytes(b"")  # without its meta
     for part in ("sam", "clip", "gpt"):
@@ -166,9 +190,9 @@ def test_folders_without_weights_are_refused(tmp_path: Path) -> None:
         with pytest.raises(SourceError, match=str(tmp_path)):
             load_pretrained(model(), CONFIG, sources=chosen)
     with pytest.raises(UsageError, match="nowhere"):
-        load_pretrained(model(), CONFIG, sources=Pretrained(sam=str(tmp_path / "nowhere")))
+        load_pretrained(model(), CONFIG, sources=only_sam(str(tmp_path / "nowhere")))
     with pytest.raises(UsageError, match="three/part/name"):
-        load_pretrained(model(), CONFIG, sources=Pretrained(sam="three/part/name"))
+        load_pretrained(model(), CONFIG, sources=only_sam("three/part/name"))
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,15 @@ from ocrtrain.model.tensor_names import (
     from_nanochat,
     from_sam,
     to_deepencoder,
+)
+from tests.support.pretrained import (
+    CONFIG,
+    clip_checkpoint,
+    model,
+    random_model,
+    sam_checkpoint,
     to_nanochat,
 )
-from tests.support.pretrained import CONFIG, clip_checkpoint, model, random_model, sam_checkpoint
 
 Tensors = dict[str, Tensor]
 
