@@ -145,7 +145,7 @@ def describe(result: Forecast) -> str:
     """The figures as text for a terminal, with a table of the sources."""
     totals, slots = result.totals, image_slots(result.config.image_size)
     head = ("source", "samples", "drawn", "epochs", "image tok", "text tok", "supervised",
-            "planned", "achieved", "read", "truncated")  # fmt: skip
+            "requested", "planned", "read", "truncated")  # fmt: skip
     lines = [head, *(_line(source, slots) for source in totals.sources)]
     if len(totals.sources) > 1:
         sums, size = totals.sums, sum(source.size for source in totals.sources)

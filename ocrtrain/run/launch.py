@@ -167,8 +167,8 @@ def _warn_of_memory(expected: Forecast, device: torch.device) -> None:
     if expected.memory > have:
         print(
             f"WARNING: a step needs about {expected.memory / 1e9:.3g} GB at its peak, but only "
-            f"{have / 1e9:.3g} GB are free; use --micro-batch 1 --checkpointing, or a smaller "
-            "--row-images",
+            f"{have / 1e9:.3g} GB are free; use --micro-batch 1 --checkpointing or, with --pack, a "
+            "smaller --row-images",
             flush=True,
         )
 
@@ -249,8 +249,9 @@ def _report_end(job: Job, ended: bool) -> int:
         print(f"done: {step} steps in {job.run}")
         return 0
     saved = "saved" if step else "nothing to save yet"
+    without = ", without --stop-at" if config.stop_at else ""
     print(
         f"stopped at step {step} of {config.steps}, {saved}; to continue, run the same command "
-        f"with --resume (--out {job.run})"
+        f"with --resume{without} (--out {job.run})"
     )
     return 0 if config.stop_at and step >= config.stop_at else 130

@@ -57,8 +57,12 @@ def test_the_table_of_sources_and_truncated_samples() -> None:
     shown = describe(result)
     lines = shown.splitlines()
     assert lines[0].split()[0] == "source"
-    assert [line.split()[0] for line in lines[1:4]] == ["charts", "chats", "all"]
+    heads = lines[0].replace(" tok", "-tok").split()
+    row = dict(zip(heads, lines[1].split(), strict=False))  # "read" has a unit
     charts = result.totals.sources[0]
+    assert row["requested"] == f"{charts.weight_fraction:.1%}"
+    assert row["planned"] == f"{charts.planned_fraction:.1%}"
+    assert [line.split()[0] for line in lines[1:4]] == ["charts", "chats", "all"]
     assert f"{charts.sums.samples:,}" in lines[1] and "75.0%" in lines[1]
     assert "  190 tokens in charts-000.tar:000000007" in shown
     sums = result.totals.sums

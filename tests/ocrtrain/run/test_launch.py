@@ -144,7 +144,7 @@ def test_an_overview_is_printed_before_training(
     for fact in (
         "an epoch of squares is 18.0 steps", "an epoch of sums is 22.5 steps",
         "12 samples of squares", "10 samples of sums", f"run folder: {tmp_path / 'run'}",
-        "step 1 of 12, saved", f"--resume (--out {tmp_path / 'run'})",
+        "step 1 of 12, saved", f"--resume, without --stop-at (--out {tmp_path / 'run'})",
     ):  # fmt: skip
         assert fact in printed
     assert resolved(saved_config(tmp_path / "run")) in printed
