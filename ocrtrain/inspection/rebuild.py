@@ -7,7 +7,6 @@ in `batches.jsonl`. Takes no lock and changes nothing, so training may continue 
 
 from __future__ import annotations
 
-import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -297,7 +296,7 @@ def _reason(run: _OpenedRun) -> str:
         changed += [
             text for text in saved.changed_versions() if not text.startswith(_IRRELEVANT_VERSIONS)
         ]
-    except (OcrError, OSError, json.JSONDecodeError) as exc:
+    except (OcrError, OSError) as exc:
         return f"the cause is unknown, since {folder} cannot be read: {exc}"
     if not changed:
         return f"settings, tokenizer and library versions match {folder}"

@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from ocrdata.errors import UsageError
-from ocrtrain.run import run_log
+from ocrtrain.run import launch, run_log
 from ocrtrain.run.trained import load_for_inference
+from ocrtrain.settings import presets
 from ocrtrain.settings.config import from_json
+from ocrtrain.settings.flags import ParsedFlags
 from ocrtrain.stage1 import main
 from ocrtrain.state.run_files import read_sealed
 from tests.support.data import flags, make_inputs, small_config
@@ -34,9 +36,12 @@ def test_stage_1_trains_a_tiny_model(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert main([*words, "--resume"]) == 0  # there is nothing left to do
 
 
-def test_its_presets_are_those_of_stage_1(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--shards is missing"):
-        main(["--preset", "tiny", "--out", str(tmp_path / "run")])
+def test_its_presets_are_those_of_stage_1(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[ParsedFlags] = []
+    monkeypatch.setattr(launch, "start", lambda flags: started.append(flags) or 0)
+    assert main(["--preset", "tiny"]) == 0
+    assert started[0].config == presets.stage1("tiny")
+    assert started[0].config.name == "stage1" and started[0].config.steps == 400
     with pytest.raises(SystemExit) as caught:
         main(["--preset", "huge"])
     assert caught.value.code == 2

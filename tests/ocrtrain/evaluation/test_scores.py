@@ -134,7 +134,7 @@ def test_a_short_answer_scores_high_on_precision_only() -> None:
     assert (short.length, short.gold_length) == (5, len(page))
 
 
-def test_long_texts_are_scored_fast_enough() -> None:
+def test_the_edit_distance_of_long_texts() -> None:
     text = "the quick brown fox jumps over 1,234 lazy dogs " * 200
     assert len(text) > 9000
     assert scores.edit_distance(text, text[500:]) == pytest.approx(500 / len(text))

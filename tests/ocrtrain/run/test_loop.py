@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from ocrdata.errors import TrainError, UsageError
+from ocrdata.errors import TrainError
 from ocrtrain.data.run_plan import plan_run
 from ocrtrain.data.sources import open_sources
 from ocrtrain.data.stream import Stream
@@ -16,7 +16,7 @@ from ocrtrain.model.factory import find_tokenizer
 from ocrtrain.run import run_log
 from ocrtrain.run.launch import train
 from ocrtrain.run.trained import load_for_inference
-from ocrtrain.settings.config import PARTS, Config
+from ocrtrain.settings.config import Config
 from ocrtrain.state import checkpoint
 from ocrtrain.state.checkpoint import Checkpoint
 from tests.support.data import losses, small_config
@@ -183,13 +183,3 @@ def test_the_last_checkpoint_has_the_state_of_the_run(unbroken: Path) -> None:
     assert found.state.step == 12
     assert found.state.total_tokens > 0
     assert found.changed_versions() == []
-
-
-def test_freezing_everything_is_refused(
-    inputs: dict[str, str], unbroken: Path, tmp_path: Path
-) -> None:
-    encoder = str(unbroken / "deepencoder_000012.safetensors")
-    run = tmp_path / "run"
-    with pytest.raises(UsageError, match="--freeze"):
-        train(small_config(inputs, run, freeze=PARTS, deepencoder=encoder))
-    assert not (run / "config.json").exists()
