@@ -74,7 +74,7 @@ def build_parser() -> Parser:
         type=int,
         default=8192,
         metavar="N",
-        help="number of ids, with 256 bytes and 10 special tokens (default: 8192)",
+        help="vocabulary size, including 256 single bytes and 10 special tokens (default: 8192)",
     )
     parser.add_argument(
         "--out", type=Path, required=True, metavar="FILE", help="output file, .json"

@@ -1,5 +1,4 @@
-"""From steps to samples: which samples are in the batch of any step, and the totals of a training
-run, computed from the sizes of the sources, the lengths of their samples and settings. No sample is
-read, except to count its tokens. Start with `plan.py`; it combines order, packing, rows and
-mixture.
+"""From steps to samples. In: the sizes of the sources, the lengths of their samples, settings. Out:
+which samples are in the batch of any step, and the totals of a training run. No sample is read,
+except to count its tokens. Read `plan.py` first; it combines order, packing, rows and mixture.
 """

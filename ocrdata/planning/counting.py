@@ -80,7 +80,7 @@ class ViewCounts:
             raise ShardError(
                 shard.name,
                 f"token counts for tokenizer {self.fingerprint} are missing",
-                remedy="they were removed during this command; rerun it to count again",
+                remedy="they were removed while this command was running; rerun it to count again",
             )
         counts = read_counts(
             path,

@@ -40,7 +40,7 @@ def _import_numba() -> Any | None:
         import numba
     except ImportError as exc:
         logging.getLogger(__name__).warning(
-            "planning will be slow (%s): install numba with pip install 'ocr-shards[fast]'", exc
+            "planning will be slow (%s): to speed it up, run pip install numba", exc
         )
         return None
     return numba

@@ -220,7 +220,8 @@ class Walker:
             )
         if member.end > stop:
             raise self._cut(
-                f"its {member.size:,} bytes from byte {member.offset:,} on end after byte {stop:,}",
+                f"its {member.size:,} bytes start at byte {member.offset:,} and would end after "
+                f"byte {stop:,}",
                 member.name,
             )
         return member

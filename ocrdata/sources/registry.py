@@ -100,7 +100,7 @@ def _sums(values: Values, _: Recorded) -> Source:
 
 _SUBSET = Flag(
     "subset",
-    "its name on the hub; also the default name of the shards, with other characters than letters, "
+    "its name on the hub; also the default name of the shards, with characters other than letters, "
     "digits, _ and - replaced by -",
     required=True,
 )

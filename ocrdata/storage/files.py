@@ -122,7 +122,8 @@ _DISK_REASONS = {
     errno.EROFS: "the file system is read-only; choose another folder",
     errno.ENOTDIR: "a part of this path is a file, not a folder",
     errno.EISDIR: "exists but is a folder, not a file",
-    errno.ELOOP: "is a symbolic link, which is never followed here, or a loop of links; remove it",
+    errno.ELOOP: "is a symbolic link or part of a loop of links; links are not followed here, so "
+    "remove it",
     errno.ENAMETOOLONG: "the name is too long for this file system",
 }
 

@@ -122,7 +122,8 @@ class Definition:
         parts = json.dumps([definition.get("pre_tokenizer"), definition.get("decoder")])
         if model.get("type") != "BPE" or "ByteLevel" not in parts:
             raise UsageError(
-                f"the model is {model.get('type')}, not a byte-level BPE; others lose characters"
+                f"the model is {model.get('type')}, not a byte-level BPE; only byte-level BPE can "
+                "encode every text"
             )
         if model.get("dropout"):
             raise UsageError("its BPE has dropout, so the same text could give different ids")
