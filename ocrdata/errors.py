@@ -10,6 +10,7 @@
     ├── ImageError              an image cannot be decoded, or is too large
     ├── RejectedRow             an origin row that cannot become a sample; carries the reason
     ├── SourceError             rows cannot be read from the hub, server or file they come from
+    │   └── UnreachableError    the hub does not answer now
     ├── DiskError               no space, no permission, not a folder
     ├── WeightsError            weights do not fit the model, or are corrupted
     └── TrainError              a run cannot start or cannot continue
@@ -98,8 +99,12 @@ class SourceError(OcrError):
     """Rows cannot be read from the hub, server or file they come from."""
 
 
+class UnreachableError(SourceError):
+    """The hub does not answer, or not now: what the cache holds may do instead."""
+
+
 class DiskError(OcrError):
-    """A file or folder cannot be written: disk full, read-only, no permission."""
+    """A file or folder cannot be written, or not be opened: disk full, read-only, no permission."""
 
 
 class TrainError(OcrError):

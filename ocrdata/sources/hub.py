@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ocrdata.errors import OcrError, SourceError, UsageError
+from ocrdata.errors import SourceError, UsageError
 from ocrdata.storage.hub_client import READ_RETRIES, explain, repository_info, request
 
 BLOCK_BYTES = 256 << 10
@@ -58,7 +58,10 @@ def resolve(repository: str, config: str | None, split: str, commit: str) -> Dat
         try:
             builder = datasets.load_dataset_builder(repository, config, revision=commit)
         except ValueError as exc:
-            raise _config_error(repository, config, commit, exc) from exc
+            error = _config_error(repository, config, commit)
+            if error is None:
+                raise
+            raise error from exc
         found = builder.config.data_files or {}
         if split not in found:
             raise UsageError(
@@ -70,8 +73,9 @@ def resolve(repository: str, config: str | None, split: str, commit: str) -> Dat
         wrong = [path for path in paths if not path.endswith(".parquet") or "://" in path]
         if wrong or not paths:
             raise SourceError(
-                f"{repository}: the {split} split is not Parquet files of this repository; no "
-                f"other format can be read (first other file: {(wrong or ['none'])[0]})"
+                f"{repository}: the {split} split is not stored as Parquet files in this "
+                "repository; no other format can be read "
+                f"(first other file: {(wrong or ['none'])[0]})"
             )
         files = HfFileSystem()
         root = prefix.removeprefix("hf://")
@@ -166,15 +170,13 @@ def _licence(repository: str, commit: str) -> str:
     return licence if isinstance(licence, str) else ", ".join(map(str, licence))
 
 
-def _config_error(
-    repository: str, config: str | None, commit: str, exc: ValueError
-) -> OcrError | ValueError:
-    """The error for a config that `datasets` refuses; `exc` itself if the config exists."""
+def _config_error(repository: str, config: str | None, commit: str) -> UsageError | None:
+    """The error for a config that `datasets` refuses; None if the config exists."""
     import datasets
 
     names = sorted(datasets.get_dataset_config_names(repository, revision=commit))
     if config in names:
-        return exc
+        return None
     if config is None:
         return UsageError(f"{repository}: choose one of its configs: {_listed(names)}")
     near = difflib.get_close_matches(config, names, n=5, cutoff=0.4)

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import Any, Literal
 from urllib.parse import quote
 
-from ocrdata.errors import OcrError, SourceError, first_line
+from ocrdata.errors import OcrError, SourceError, UnreachableError, first_line
 
 TIMEOUT_S = 7.0
 """Seconds without a byte after which a request is given up."""
@@ -30,14 +30,10 @@ READ_RETRIES = 5
 
 Kind = Literal["data set", "model"]
 
-_CONTINUE = "; run the same command again when it is back: what is done is kept"
+_CONTINUE = "; run the same command again when it is back: finished work is kept"
 """The remedy of a conversion. A model's files may be in the cache: its caller knows the remedy."""
 
 _CLIENTS = {"httpx", "httpx2", "httpcore", "httpcore2", "huggingface_hub", "datasets"}
-
-
-class UnreachableError(SourceError):
-    """The hub does not answer, or not now: what the cache holds may do instead."""
 
 
 def request(url: str, headers: Mapping[str, str], retries: int) -> Any:
@@ -100,8 +96,10 @@ def explain(repository: str, revision: str, kind: Kind) -> Iterator[None]:
 
 
 def _chain(exc: BaseException | None) -> Iterator[BaseException]:
-    while exc is not None:
+    seen: set[int] = set()  # an exception may be its own cause
+    while exc is not None and id(exc) not in seen:
         yield exc
+        seen.add(id(exc))
         exc = exc.__cause__ or exc.__context__
 
 

@@ -1,8 +1,8 @@
 """Files of a model repository of the hub, or of a folder that holds the same files.
 
 A source is `owner/name`, `owner/name@revision` (a branch, tag or commit), or a folder. Fetched
-files stay in the hub's cache and are taken from there when the hub cannot be reached, which takes
-at most half a minute to find out (`ocrdata.storage.hub_client`).
+files stay in the hub's cache and are used when the hub cannot be reached; that is known within half
+a minute (`ocrdata.storage.hub_client`).
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from ocrdata.errors import SourceError, UsageError
-from ocrdata.storage.hub_client import TIMEOUT_S, UnreachableError, explain, repository_info
+from ocrdata.errors import SourceError, UnreachableError, UsageError
+from ocrdata.storage.hub_client import TIMEOUT_S, explain, repository_info
 
 Choose = Callable[[Sequence[str]], list[str]]
 """Picks from the file names of a source; [] where none fits."""
@@ -53,7 +53,8 @@ def _fetch_from_hub(source: str, choose: Choose) -> list[Path]:
     try:
         files = repository_info(repository, pinned, "model").get("siblings") or []
         with explain(repository, pinned, "model"):
-            # By the revision asked for and not its commit, which the cache is asked for offline.
+            # By the revision given, not its commit: offline, the cache is searched by the
+            # revision given.
             return [
                 Path(hf_hub_download(repository, name, revision=revision, etag_timeout=TIMEOUT_S))
                 for name in choose([str(file["rfilename"]) for file in files])

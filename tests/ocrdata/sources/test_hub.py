@@ -9,10 +9,12 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from ocrdata.sources import hub as data_sets
 from tests.support.hub import Hub
 from tests.support.hubdata import FINEVISION, card, finevision_repository, made_up_rows, parquet
 from tests.support.shardcommand import environment
@@ -81,13 +83,31 @@ def test_missing_repositories_configs_and_splits_are_one_line_errors(tmp_path: P
             f"UsageError: {FINEVISION} has no split 'test' in config 'chartqa'; it has train": [
                 "resolve", FINEVISION, "chartqa", "test", commit,
             ],
-            "SourceError: some/csv: the train split is not Parquet": [
+            "SourceError: some/csv: the train split is not stored as Parquet": [
                 "resolve", "some/csv", None, "train", csv,
             ],
         }  # fmt: skip
         answers = ask(tmp_path, hub.url, list(cases.values()))
     for expected, answer in zip(cases, answers, strict=True):
         assert answer.startswith(expected), (expected, answer)
+
+
+def test_an_error_about_an_existing_config_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    refusal = ValueError("the card is malformed")
+
+    def refuse(*_: object, **__: object) -> None:
+        raise refusal
+
+    clients = SimpleNamespace(
+        disable_progress_bars=lambda: None,
+        load_dataset_builder=refuse,
+        get_dataset_config_names=lambda *_, **__: ["a"],
+    )
+    monkeypatch.setitem(sys.modules, "datasets", clients)
+    monkeypatch.setattr(data_sets, "repository_info", lambda *_: {})
+    with pytest.raises(ValueError, match="card is malformed") as caught:
+        data_sets.resolve("some/known", "a", "train", "f" * 40)
+    assert caught.value is refusal
 
 
 def test_a_subset_with_parentheses_and_its_licence(tmp_path: Path) -> None:
@@ -141,7 +161,7 @@ def test_a_hub_that_is_switched_off_or_refuses_connections(tmp_path: Path) -> No
         assert "HF_HUB_OFFLINE; unset it" in off
     for gone in ask(tmp_path, nobody, calls):
         assert gone.startswith(f"UnreachableError: {FINEVISION}: ")
-        for fact in (nobody, "Connection refused", "what is done is kept"):
+        for fact in (nobody, "Connection refused", "finished work is kept"):
             assert fact in gone
 
 

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from ocrdata.errors import SourceError, UsageError
-from ocrdata.storage.hub_client import UnreachableError, explain
+from ocrdata.errors import SourceError, UnreachableError, UsageError
+from ocrdata.storage.hub_client import explain
 from tests.support.shardcommand import environment
 
 SIGNED = "http://127.0.0.1:9/data?X-Amz-Signature=secret"
@@ -102,7 +102,7 @@ def ask(home: Path, endpoint: str, calls: list[tuple[str, str, str]], **env: str
     return answers
 
 
-KEPT = "what is done is kept"
+KEPT = "finished work is kept"
 
 
 def test_errors_name_the_repository_the_hub_and_the_remedy(server: Server, tmp_path: Path) -> None:
@@ -151,6 +151,13 @@ def test_errors_of_others_pass() -> None:
         with pytest.raises(type(error)) as caught, explain("some/known", "main", "data set"):
             raise error
         assert caught.value is error
+
+
+def test_an_error_that_is_its_own_cause() -> None:
+    error = ValueError("a")
+    error.__cause__ = error
+    with pytest.raises(ValueError, match="a"), explain("some/known", "main", "data set"):
+        raise error
 
 
 def test_a_signed_url_in_a_clients_error_is_not_shown() -> None:
