@@ -16,7 +16,7 @@ from ocrdata.errors import ImageError
 from ocrdata.images.decode import ImageInfo, read_header
 from ocrdata.shards.arrow import SCHEMA, rows_digest
 from ocrdata.shards.index import Index, IndexHeader, IndexMember, IndexRow
-from ocrdata.shards.members import IMAGE_SUFFIXES, TEXT_SUFFIXES, kind_of, split_name
+from ocrdata.shards.members import IMAGE_SUFFIXES, TEXT_SUFFIXES, by_suffix, kind_of
 from ocrdata.shards.output import Written
 from ocrdata.shards.tar import TarMember
 from ocrdata.storage.sealed import COMPRESSED_VERSION, VERSION
@@ -112,11 +112,11 @@ def _image_info(data: bytes) -> ImageInfo:
 
 
 def _turns_and_source(members: list[LoadedMember], images: int) -> tuple[int, str]:
-    suffixes = {(split_name(m.member.name) or ("", ""))[1].lower(): m.data for m in members}
+    payloads = by_suffix((loaded.member.name, loaded.data) for loaded in members)
     source = ""
-    if "json" in suffixes:
+    if "json" in payloads:
         try:
-            value = json.loads(suffixes["json"])
+            value = json.loads(payloads["json"])
         except (ValueError, RecursionError):
             value = None
         if isinstance(value, dict):
@@ -126,7 +126,7 @@ def _turns_and_source(members: list[LoadedMember], images: int) -> tuple[int, st
             if isinstance(messages, list):
                 roles = [m.get("role") for m in messages if isinstance(m, dict)]
                 return roles.count("assistant"), source
-    return int(images > 0 and any(name in suffixes for name in TEXT_SUFFIXES)), source
+    return int(images > 0 and any(name in payloads for name in TEXT_SUFFIXES)), source
 
 
 def _is_utf8(text: str) -> bool:

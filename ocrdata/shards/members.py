@@ -8,7 +8,7 @@ JSON member becomes the meta. Other members can be read as bytes, but not as a s
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from ocrdata.errors import ShardError
@@ -31,6 +31,11 @@ def split_name(name: str) -> tuple[str, str] | None:
 def kind_of(name: str) -> str:
     """The last suffix of a name in lower case: 'a/000.1.JPG' -> 'jpg'."""
     return name.rpartition(".")[2].lower()
+
+
+def by_suffix(members: Iterable[tuple[str, bytes]]) -> dict[str, bytes]:
+    """A sample's payloads by what follows the key in their names, in lower case: {'json': ...}."""
+    return {(split_name(name) or ("", ""))[1].lower(): data for name, data in members}
 
 
 def samples(shard: str, members: Iterator[TarMember]) -> Iterator[tuple[str, TarMember]]:
@@ -63,17 +68,19 @@ def samples(shard: str, members: Iterator[TarMember]) -> Iterator[tuple[str, Tar
 def to_sample(shard: str, key: str, members: Mapping[str, bytes]) -> Sample:
     """The sample that these members (bytes by name, in the tar's order) form. Raises ShardError."""
     images = [data for name, data in members.items() if kind_of(name) in IMAGE_SUFFIXES]
+    payloads = by_suffix(members.items())
     document: Any = None
-    if (raw := members.get(f"{key}.json")) is not None:
+    if (raw := payloads.get("json")) is not None:
         try:
             document = json.loads(raw)
         except (ValueError, RecursionError) as exc:
             detail = f"invalid JSON: {str(exc)[:200]}"
-            raise ShardError(shard, detail, key=key, member=f"{key}.json") from exc
+            name = next(name for name, data in members.items() if data is raw)
+            raise ShardError(shard, detail, key=key, member=name) from exc
         if isinstance(document, dict) and isinstance(document.get("messages"), list):
             return _conversation(shard, key, document, images)
     for suffix in TEXT_SUFFIXES:
-        if images and (raw := members.get(f"{key}.{suffix}")) is not None:
+        if images and (raw := payloads.get(suffix)) is not None:
             return _captioned(shard, key, raw, images, document)
     raise ShardError(
         shard,

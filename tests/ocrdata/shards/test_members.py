@@ -51,6 +51,23 @@ def test_anybodys_webdataset(tmp_path: Path) -> None:
     assert shards[6].source == "s"
 
 
+def test_suffixes_in_upper_case(tmp_path: Path) -> None:
+    tar = write_tar(
+        tmp_path / "photos.tar",
+        [
+            ("one.JSON", b'{"messages": [], "source": "s"}'),
+            ("two.PNG", image("PNG")),
+            ("two.TXT", b"a picture"),
+            ("three.JSON", b"{"),
+        ],
+    )
+    shards = open_shards(str(tar))
+    assert shards[0].source == "s"
+    assert (shards[1].turns, shards[1].images) == (1, [image("PNG")])
+    with pytest.raises(ShardError, match=r"sample three: member three\.JSON: .*JSON"):
+        shards[2]
+
+
 @pytest.mark.parametrize(
     ("messages", "message"),
     [
