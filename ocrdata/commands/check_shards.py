@@ -95,7 +95,9 @@ def _shares(counts: Counter[str]) -> str:
 
 def _spread(bins: Counter[int], show: Callable[[int], str]) -> str:
     values = [show(quantile(bins, share)) for share in (0.05, 0.5, 0.95, 1.0)]
-    return "5 % up to about {}, half up to {}, 95 % up to {}, all up to {}".format(*values)
+    return (
+        "5th percentile about {}, median about {}, 95th percentile about {}, maximum about {}"
+    ).format(*values)
 
 
 if __name__ == "__main__":

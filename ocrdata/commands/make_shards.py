@@ -30,16 +30,39 @@ from ocrdata.runtime.progress import Progress, to_terminal
 from ocrdata.runtime.units import human_bytes, human_time
 from ocrdata.shards.manifest import Manifest
 from ocrdata.sources.registry import REGISTRY, Flag, SourceKind, Values
+from ocrdata.storage.file import exists
+from ocrdata.storage.location import Location
 from ocrdata.tokens.tokenizer import Tokenizer, load_tokenizer
 
 PROGRAM = "tools/make_shards.py"
+
+_IN_COMMAND = (
+    Flag("name", "name of the shards (default: derived from the data set)"),
+    Flag(
+        "shard_samples",
+        "origin rows per shard: shard K holds rows [K*N, (K+1)*N) (default: 1024)",
+        "N",
+        int,
+        1024,
+    ),
+    Flag("start", "first origin row (default: 0)", "ROW", int, 0),
+    Flag("stop", "origin row to stop before (default: the end)", "ROW", int),
+    Flag("limit", "convert at most N rows, from --start on", "N", int),
+    Flag(
+        "compress",
+        "write .tar.zst, for text: a fifth to a seventh of the size, still with random access",
+        choices=("zstd",),
+    ),
+)
+"""The flags of all kinds that change the result."""
 
 
 def main(arguments: Sequence[str]) -> int:
     """Convert and print a summary; returns the exit status. Raises OcrError."""
     values = vars(build_parser().parse_args(list(arguments)))
     kind = REGISTRY[values["kind"]]
-    out, name = Path(values["out"]), values["name"] or kind.default_name(values)
+    out = Location.of(values["out"]).path
+    name = values["name"] or kind.default_name(values)
     options = ConversionOptions(
         out=out,
         name=name,
@@ -60,8 +83,9 @@ def main(arguments: Sequence[str]) -> int:
         made = convert_one(source, options, values["only"], progress, on_shards=counting)
         print(f"{out / made.file}: {made.samples:,} samples, {human_bytes(made.bytes)}")
         return 0
+    complete = exists(out / f"{name}.json")
     manifest = convert(source, options, progress, on_shards=counting)
-    print(summary(manifest, options, progress, tokenizer))
+    print(summary(manifest, options, progress, tokenizer, complete=complete))
     return 0
 
 
@@ -75,9 +99,15 @@ def count_with(tokenizer: Tokenizer, workers: int, progress: Progress) -> OnShar
 
 
 def summary(
-    manifest: Manifest, options: ConversionOptions, progress: Progress, tokenizer: Tokenizer | None
+    manifest: Manifest,
+    options: ConversionOptions,
+    progress: Progress,
+    tokenizer: Tokenizer | None,
+    *,
+    complete: bool,
 ) -> str:
-    """A few lines: what the set contains, and how long it took to make."""
+    """A few lines: what the set contains, and how long it took to make. `complete`: it had a
+    manifest before."""
     totals, place = manifest.totals, options.out / manifest.name
     first, last = manifest.shards[0].file, manifest.shards[-1].file
     lines = [
@@ -108,8 +138,10 @@ def summary(
             f"  made      {progress.shards} shards in {human_time(progress.seconds)}, "
             f"{progress.rates}"
         )
-    else:
+    elif complete:
         lines.append("  already complete; nothing was changed")
+    else:
+        lines.append("  no shards were missing; wrote the manifest")
     return "\n".join(lines)
 
 
@@ -124,27 +156,6 @@ def command(values: Values) -> str:
         if value not in (None, flag.default):
             words += [_dashed(flag.name), str(value)]
     return shlex.join(words)
-
-
-_IN_COMMAND = (
-    Flag("name", "name of the shards (default: derived from the data set)"),
-    Flag(
-        "shard_samples",
-        "origin rows per shard: shard K holds rows [K*N, (K+1)*N) (default: 1024)",
-        "N",
-        int,
-        1024,
-    ),
-    Flag("start", "first origin row (default: 0)", "ROW", int, 0),
-    Flag("stop", "origin row to stop before (default: the end)", "ROW", int),
-    Flag("limit", "convert at most N rows, from --start on", "N", int),
-    Flag(
-        "compress",
-        "write .tar.zst, for text: a fifth to a seventh of the size, still with random access",
-        choices=("zstd",),
-    ),
-)
-"""The flags of all kinds that change the result."""
 
 
 def _dashed(name: str) -> str:
@@ -185,7 +196,7 @@ def _add_flags(parser: argparse.ArgumentParser, kind: SourceKind) -> None:
         "--only",
         type=int,
         metavar="K",
-        help="make only shard K: part of an unfinished set, or the repair of a damaged shard",
+        help="make only shard K, as part of an unfinished set or to repair a damaged shard",
     )
     add(
         "--tokenizer",

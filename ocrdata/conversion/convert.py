@@ -27,7 +27,8 @@ from ocrdata.storage.files import explain_disk, free_bytes, fsync_folder, make_f
 from ocrdata.storage.locks import Lock
 
 OnShards = Callable[[Sequence[Path]], None]
-"""Called with the paths of finished shards, before the manifest that lists them is written."""
+"""Called with the paths of finished shards: before the manifest of a new set is written, or after
+the repair of a set that has one."""
 
 
 def convert(
@@ -266,11 +267,14 @@ class _Conversion:
         """Raises OcrError as soon as more rows are rejected than the whole set may have."""
         rows = self.layout.stop - self.layout.start
         if len(self.rejects) > self.options.max_reject_fraction * rows:
+            kept = "no manifest was written; finished shards are kept"
+            if self.finished is not None:
+                kept = "the manifest and the intact shards are unchanged"
             raise OcrError(
                 f"{self.options.name}: {len(self.rejects):,} of {rows:,} rows are rejected so far, "
                 f"more than --max-reject-fraction {self.options.max_reject_fraction:g} allows: "
-                f"{'; '.join(examples(self.rejects))}; no manifest was written; finished shards "
-                "are kept: repeat the command with a larger fraction to continue"
+                f"{'; '.join(examples(self.rejects))}; {kept}: repeat the command with a larger "
+                "fraction to continue"
             )
 
     def _finish(self) -> Manifest:

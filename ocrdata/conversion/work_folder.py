@@ -115,9 +115,10 @@ class WorkFolder:
     def remove_leftovers(self) -> None:
         """Remove the incomplete files of killed processes."""
         with explain_disk(self.out):
-            shard = rf"{self.name}-\d+\.(tar|tar\.zst|index\.parquet)"
-            _unlink(self.out, rf"\.({shard}|{self.name}\.json|{self.name}\.rejects\.jsonl)\.tmp")
-            counts = rf"\.({self.name}-\d+\.tokens-[0-9a-f]+\.parquet)\.lock"
+            name = re.escape(self.name)
+            shard = rf"{name}-\d+\.(tar|tar\.zst|index\.parquet)"
+            _unlink(self.out, rf"\.({shard}|{name}\.json|{name}\.rejects\.jsonl)\.tmp")
+            counts = rf"\.({name}-\d+\.tokens-[0-9a-f]+\.parquet)\.lock"
             for match in _matching(self.out, counts):
                 remove_abandoned(self.out / match[1])
             _unlink(self.path, rf"\.({shard}|recipe\.json|\d+\.json)\.tmp")

@@ -26,7 +26,7 @@ def test_undamaged_shards_are_summarized(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert "one.json (manifest one)" in done.stdout
     assert "2 shards, 10 samples, 10 turns, 20 images" in done.stdout
-    assert "images: png 10, gif 10; longer side 5 % " in done.stdout
+    assert "images: png 10, gif 10; longer side 5th percentile about " in done.stdout
     assert "sources: numbers 3" in done.stdout
     assert done.stdout.count("no errors") == 2
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from ocrdata.commands import make_shards as tool
-from ocrdata.errors import UsageError
+from ocrdata.conversion import convert
+from ocrdata.errors import DiskError, UsageError
 from ocrdata.reading.view import open_shards
 from ocrdata.shards.manifest import read_manifest
 from ocrdata.sources.registry import REGISTRY
@@ -45,6 +46,25 @@ def test_the_ten_overfit_images(tmp_path: Path) -> None:
         "python tools/make_shards.py jsonl --name overfit10 --path overfit_dataset.json"
     )
     assert str(SHARED) not in (tmp_path / "out" / "overfit10.json").read_text()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["sums", "--limit", "3", "--out", "s3://user:secret@host/folder"],
+        ["jsonl", "--path", "https://user:secret@host/rows.jsonl", "--out", "out"],
+        ["jsonl", "--path", "rows.jsonl", "--images", "https://user:secret@host/i", "--out", "out"],
+    ],
+)
+def test_urls_where_local_paths_are_needed_are_refused(
+    words: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Taken for a path, a URL would become a folder named after it, password included."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="host.*local path") as caught:
+        tool.main(words)
+    assert "secret" not in str(caught.value)
+    assert not any(tmp_path.iterdir())
 
 
 def test_too_many_rejected_rows(tmp_path: Path) -> None:
@@ -99,3 +119,22 @@ def test_every_kind_has_its_help(capsys: pytest.CaptureFixture[str]) -> None:
         one = capsys.readouterr().out
         for flag in ("out", "name", "shard-samples", "start", "stop", "limit", "workers", "only"):
             assert f"--{flag}" in one
+
+
+def test_a_manifest_that_alone_was_missing_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_: object) -> None:
+        raise DiskError("no space")
+
+    words = ["sums", "--limit", "20", "--workers", "1", "--out", str(tmp_path)]
+    with monkeypatch.context() as patched:
+        patched.setattr(convert, "write_manifest", refuse)
+        with pytest.raises(DiskError):
+            tool.main(words)
+    assert not (tmp_path / "sums.json").exists()
+    assert tool.main(words) == 0
+    said = capsys.readouterr().out
+    assert "wrote the manifest" in said and "already complete" not in said
+    assert tool.main(words) == 0
+    assert "already complete" in capsys.readouterr().out

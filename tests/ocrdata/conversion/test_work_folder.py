@@ -108,3 +108,10 @@ def test_differences_name_what_differs() -> None:
     assert differences(old, {"repository": "a/c", "start": 0}) == [
         "repository was 'a/b', now 'a/c'", "rows was 1, now None", "start was None, now 0",
     ]  # fmt: skip
+
+
+def test_leftovers_of_a_similar_name_are_kept(tmp_path: Path) -> None:
+    for name in (".a.b-000.tar.tmp", ".a.b.json.tmp", ".axb-000.tar.tmp", ".axb.json.tmp"):
+        (tmp_path / name).touch()
+    WorkFolder(tmp_path, "a.b").remove_leftovers()
+    assert sorted(os.listdir(tmp_path)) == [".axb-000.tar.tmp", ".axb.json.tmp"]
