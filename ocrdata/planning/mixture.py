@@ -2,8 +2,9 @@
 
 A schedule is a list of mixture slots, each given to one source (image slots are something else).
 The target of a source is its fraction, by weight, of everything given out so far, counted in
-batches or in tokens; weights may change at fixed mixture slots. The next batch of a source is
-eligible as soon as its target, this slot included, exceeds what the source was given before; it is
+batches, samples or tokens; weights may change at fixed mixture slots. Counted in batches, the next
+batch of a source is eligible in the slot in which its target rises above what the source was given
+before; counted in samples or tokens, as soon as the source is not ahead of its target. A batch is
 due when the target reaches what the source will have been given afterwards. Of the eligible
 batches, the one due first is taken.
 
@@ -51,7 +52,8 @@ LONGEST_CALL = 1 << 20
 
 
 Sizes = Callable[[int, int, int], Int64]
-"""sizes(source, start, stop): the tokens of its batches [start, stop), which all exist."""
+"""sizes(source, start, stop): the tokens or samples of its batches [start, stop), which all
+exist."""
 
 
 class Phase(NamedTuple):
@@ -81,9 +83,10 @@ def schedule(
     """The source of each of `length` mixture slots; fewer if sources run out.
 
     Source i has `available[i]` batches (None: unlimited); `at_end` says what happens after them.
-    Weights are fractions of tokens if `sizes` is given, else of batches. Raises ValueError for
-    weights that are negative, all 0, or not one per source; UsageError if their common denominator
-    exceeds 2^26 (tokens) or 2^61 divided by the mixture slots, at most 2^41 (batches).
+    Weights are fractions of what `sizes` counts if it is given, else of batches. Raises ValueError
+    for weights that are negative, all 0, or not one per source; UsageError if their common
+    denominator exceeds 2^26 (with `sizes`) or 2^61 divided by the mixture slots, at most 2^41
+    (batches).
     """
     _check(phases)
     count = len(phases[0].weights)
@@ -221,7 +224,8 @@ def _integers(rows: Sequence[Sequence[Fraction]], *, finest: int) -> tuple[Int64
     total = math.lcm(*(sum(whole) for whole in plain))
     if total > finest:
         raise UsageError(
-            f"the weights have no common denominator up to {finest:,}; use rounder weights"
+            f"the weights have no common denominator up to {finest:,}; use simpler fractions, such "
+            "as 3/10"
         )
     total *= max(1, min(FINEST, finest) // total)
     scaled = [[weight * (total // sum(whole)) for weight in whole] for whole in plain]
@@ -250,8 +254,8 @@ class LoopSources(NamedTuple):
 
 
 class LoopSizes(NamedTuple):
-    """Batch sizes in tokens: the first `known[source]` of a source begin at `starts[source]` in
-    `sizes`. If `equal`, batches are counted instead, each of size 1."""
+    """Batch sizes in tokens or samples: the first `known[source]` of a source begin at
+    `starts[source]` in `sizes`. If `equal`, batches are counted instead, each of size 1."""
 
     sizes: Int64
     starts: Int64

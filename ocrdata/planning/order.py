@@ -1,8 +1,8 @@
 """The order of one epoch: a keyed permutation, computed per position in constant memory.
 
-A Feistel network over the smallest power of four that holds the epoch, with cycle walking, is a
-bijection of `[0, size)`; seed, epoch and source form its key. There is no shuffle buffer and no
-random state: the sample at place k is a function of k.
+A Feistel network over the smallest power of four that holds the epoch (at least 16), with cycle
+walking, is a bijection of `[0, size)`; seed, epoch and source form its key. There is no shuffle
+buffer and no random state: the sample at place k is a function of k.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ ALGORITHM = "feistel-1"
 """Recorded in every plan: a changed algorithm needs a new name."""
 
 ROUNDS = 6
+
+CHUNK = 1 << 16
+"""Draws processed at a time: numpy's temporary arrays then stay in a core's cache."""
 
 MANY = 1024
 """Fewest places at once for which a large order uses the compiled loop: numpy's temporary arrays
@@ -108,10 +111,6 @@ def _scramble(values: Positions) -> Positions:
     values = (values ^ (values >> np.uint64(30))) * _MULTIPLIER_1
     values = (values ^ (values >> np.uint64(27))) * _MULTIPLIER_2
     return values ^ (values >> np.uint64(31))
-
-
-CHUNK = 1 << 16
-"""Draws processed at a time: numpy's temporary arrays then stay in a core's cache."""
 
 
 class SampleOrder:

@@ -301,10 +301,10 @@ def _check(sources: Sequence[PlanSource], settings: PlanSettings) -> None:
             f"batch ({settings.batch}) and steps ({settings.steps}) must be at least 1"
         )
     for what, value, choices in (
-        ("mix", settings.mix_by, MIXES),
-        ("weights by", settings.weigh_by, WEIGHTS),
-        ("at end", settings.at_end, mixture.AT_END),
-        ("too long", settings.too_long, TOO_LONG),
+        ("mix_by", settings.mix_by, MIXES),
+        ("weigh_by", settings.weigh_by, WEIGHTS),
+        ("at_end", settings.at_end, mixture.AT_END),
+        ("too_long", settings.too_long, TOO_LONG),
     ):
         if value not in choices:
             raise UsageError(f"{what} {value!r}: must be one of {', '.join(choices)}")

@@ -28,6 +28,8 @@ from ocrdata.storage.locks import only_one
 CHUNK = 1 << 20
 """Bytes read at a time."""
 
+_log = logging.getLogger(__name__)
+
 
 class HashingReader:
     """Reads a file once, forward only, and computes the digest of the whole file on the way."""
@@ -115,9 +117,6 @@ def index_tar(tar: LocationLike) -> Index:
     if (now.size, now.version) != (file.size, file.version):
         raise ShardError(file.name, "the file changed while it was being indexed")
     return builder.finish(Written(file.size, digest, table.sizes if table else ()))
-
-
-_log = logging.getLogger(__name__)
 
 
 def cached_index_path(tar: LocationLike) -> Location:

@@ -43,7 +43,7 @@ def split_evenly(shards: Sequence[int], workers: int) -> Iterator[Sequence[int]]
 
 
 def run_in_processes(task: Task, shards: Sequence[int], workers: int, report: Report) -> None:
-    """Run `task` on `shards` in `workers` processes; in this process if that is 1.
+    """Run `task` on `shards` in `workers` processes; in this process if one is enough.
 
     `report` is called in this process with each value the workers report. The first error of a
     worker or of `report` kills all workers and is raised here.

@@ -67,7 +67,7 @@ class Manifest:
 
     @property
     def bytes(self) -> int:
-        """Bytes of all tars."""
+        """Bytes of all shards on the disk, compressed or not."""
         return sum(shard.bytes for shard in self.shards)
 
     @property

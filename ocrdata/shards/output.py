@@ -29,7 +29,7 @@ class Written:
 
 
 class PlainOutput:
-    """Writes bytes as they are, a megabyte at a time."""
+    """Writes bytes as they are, about a megabyte at a time."""
 
     def __init__(self, handle: int, location: Location) -> None:
         self._handle, self._location = handle, location
@@ -43,7 +43,7 @@ class PlainOutput:
         self._buffered += sum(map(len, pieces))
 
     def end_sample(self) -> None:
-        """Mark the bytes since the last call as one sample."""
+        """Write the buffered bytes to the file if they are many."""
         if self._buffered >= _FLUSH_BYTES or len(self._buffers) >= _FLUSH_BUFFERS:
             self._flush()
 

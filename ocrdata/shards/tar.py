@@ -265,7 +265,7 @@ class Walker:
                 self.shard, f"the extended header at byte {offset:,} is too large: {size:,} bytes"
             )
         if offset + size + padding(size) > stop:
-            raise self._cut(f"the extended header at byte {offset:,} is longer than the file")
+            raise self._cut(f"the extended header at byte {offset:,} ends after byte {stop:,}")
         return self._read(offset, size)
 
     def _pax(self, data: bytes, offset: int) -> dict[str, str]:

@@ -124,12 +124,9 @@ class RecordFormat:
         names = _names(record)
         source = record.get("source")
         source = source if isinstance(source, str) and source else self.origin
-        used = {"messages"} if "messages" in record else {"texts"}
-        if used <= record.keys():
-            pass
-        elif {"prompt", "answer"} <= record.keys():
-            used = {"prompt", "answer"}
-        else:
+        schemas = ({"messages"}, {"texts"}, {"prompt", "answer"})
+        used = next((fields for fields in schemas if fields <= record.keys()), None)
+        if used is None:
             raise RejectedRow("the record has neither messages, nor texts, nor prompt and answer")
         meta = {key: value for key, value in record.items() if key not in used | {"source"}}
         if "messages" in used:

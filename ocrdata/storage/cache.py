@@ -24,7 +24,8 @@ def cache_folder() -> Path:
 
 
 def cached_path(tar: LocationLike, suffix: str) -> Location:
-    """The path in the cache for a file of a tar, as the tar is now. Raises ShardError."""
+    """The path in the cache for a file of a tar, as the tar is now. Raises ShardError if the tar is
+    missing, OSError if it cannot be accessed."""
     path = Location.of(tar).path
     try:
         status = path.stat()

@@ -54,6 +54,10 @@ LONGEST_SPACE = 100_000
 """Longer whitespace is encoded in pieces of this many characters. tiktoken's pattern engine has a
 stack overflow (a panic, not an exception) at half a million."""
 
+FILE_NAMES = ("tokenizer.pkl", "tokenizer.json")
+"""Searched for in a folder in this order (the original before a conversion of it), then *.tiktoken.
+"""
+
 FORMAT = "ocr-tokenizer"
 VERSION = 1
 
@@ -116,7 +120,8 @@ class Tokenizer:
             return ""
         if min(ids) < 0 or max(ids) >= self.vocab_size:
             raise ValueError(
-                f"ids {min(ids)} to {max(ids)} are out of range of {self.vocab_size} ids"
+                f"ids must be from 0 to {self.vocab_size - 1}; these range from {min(ids)} to "
+                f"{max(ids)}"
             )
         try:
             return self.backend.decode(ids)
@@ -210,11 +215,6 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
             f"vocab_size is {vocab_size}, but at most {LARGEST_VOCABULARY:,} is allowed"
         )
     return Tokenizer(train_ranks(texts, vocab_size - len(SPECIAL_TOKENS)))
-
-
-FILE_NAMES = ("tokenizer.pkl", "tokenizer.json")
-"""Searched for in a folder in this order (the original before a conversion of it), then *.tiktoken.
-"""
 
 
 def load_tokenizer(path: LocationLike) -> Tokenizer:

@@ -213,10 +213,10 @@ def test_a_step_outside_the_plan_is_an_error(step: int) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"mix_by": "x"}, "mix 'x'.* batch, sample$"),
-        ({"weigh_by": "x"}, "weights by 'x'.* rows, samples, tokens$"),
-        ({"at_end": "x"}, "at end 'x'.* repeat, stop, move$"),
-        ({"too_long": "x"}, "too long 'x'.* truncate, drop, error$"),
+        ({"mix_by": "x"}, "mix_by 'x'.* batch, sample$"),
+        ({"weigh_by": "x"}, "weigh_by 'x'.* rows, samples, tokens$"),
+        ({"at_end": "x"}, "at_end 'x'.* repeat, stop, move$"),
+        ({"too_long": "x"}, "too_long 'x'.* truncate, drop, error$"),
         ({"batch": 0}, r"batch \(0\) .* at least 1$"),
         ({"steps": 0}, r"steps \(0\) .* at least 1$"),
         ({"pack_window": 5, "row_images": 0}, r"--row-images .*at least 1 \(not 0\)"),
