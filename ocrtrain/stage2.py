@@ -24,7 +24,8 @@ from ocrdata.runtime.cli import run
 
 def main(arguments: Sequence[str]) -> int:
     """Run stage 2; returns the exit status."""
-    # Imported here, where `run` turns Ctrl-C into one line; torch is loaded only for valid flags.
+    # Imported late, so that Ctrl-C during an import prints one line. torch is imported after the
+    # flags are checked.
     from ocrtrain.settings import presets
     from ocrtrain.settings.flags import parse
 

@@ -1,3 +1,4 @@
-"""What the scripts in `tools/` run on plans and runs: planning, showing a batch, the demo. Each
-module has a `main(arguments)` and runs with `python -m` too. Nothing imports this room.
+"""The commands: plan, show_batch, demo (run by `tools/`), evaluate and ask (run by
+`ocrtrain/evaluate.py` and `ask.py`). Each module has a `main(arguments)`. Nothing imports this
+package.
 """

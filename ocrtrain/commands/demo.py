@@ -113,7 +113,9 @@ def report(runs: Path, *, seconds: float) -> str:
 def _losses(run_folder: Path) -> str:
     """First and last validation loss of a run."""
     values = [line["val/loss"] for line in run_log.read(run_folder) if "val/loss" in line]
-    return f"{values[0]:.3f} before, {values[-1]:.3f} after {len(values) - 1} validations"
+    return (
+        f"{values[0]:.3f} before training, {values[-1]:.3f} at the end ({len(values)} validations)"
+    )
 
 
 def _row(kind: str, value: dict[str, Any]) -> str:

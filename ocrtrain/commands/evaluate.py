@@ -96,16 +96,22 @@ def build_parser() -> Parser:
     """The command line."""
     parser = Parser(prog="python -m ocrtrain.evaluate", description=__doc__ or "")
     parser.add_argument("--checkpoint", required=True, help="a run folder, or checkpoints/step_N")
-    parser.add_argument("--shards", required=True, nargs="+", help="a shard spec, with a slice")
-    parser.add_argument("--out", default="", help="answers file, .jsonl (default: in the run)")
+    parser.add_argument(
+        "--shards", required=True, nargs="+",
+        help="image shards to evaluate on: one or more specs, with an optional slice",
+    )  # fmt: skip
+    parser.add_argument(
+        "--out", default="", help="answers file, .jsonl (default: RUN/answers-step_N.jsonl)"
+    )
     parser.add_argument("--limit", type=int, default=0, help="use the first N samples (0: all)")
     parser.add_argument("--batch", type=int, default=32, help="questions answered at a time")
     parser.add_argument("--workers", type=int, default=2, help="threads that prepare batches")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--max-new-tokens", type=int, default=256, help="longest answer, in tokens")
     parser.add_argument(
-        "--exchange", action="store_true", help="ask again with images swapped between samples"
-    )
+        "--exchange", action="store_true",
+        help="ask every question again with the images of another sample (swapped)",
+    )  # fmt: skip
     return parser
 
 
@@ -158,7 +164,7 @@ def write_answers(questions: QuestionRunner, partners: Partners, out: Path) -> S
 def validation_lines(validation: Validation) -> str:
     """The validation as text for the console."""
     lines = [f"{name:<22} {value:.4f}" for name, value in validation.numbers().items()]
-    warnings = [f"warning: {text}" for text in validation.warnings(blind_matters=True)]
+    warnings = [f"warning: {text}" for text in validation.warnings(warn_if_blind=True)]
     return "\n".join(
         [f"{sum(validation.samples.values())} samples, {validation.total.tokens:,} supervised "
          f"tokens, image gain over {validation.gain.samples} samples", *lines, *warnings]

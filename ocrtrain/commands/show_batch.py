@@ -71,7 +71,7 @@ def build_parser() -> Parser:
         )  # fmt: skip
     parser.add_argument(
         "--out", type=Path, default=Path("shown"), metavar="FOLDER",
-        help="where to write the page and the sheet (default: shown)",
+        help="folder for the page and the contact sheet (default: ./shown)",
     )  # fmt: skip
     for name, value in vars(Limits()).items():
         what = "tokens of each sample" if name == "tokens" else name

@@ -27,8 +27,8 @@ OVERHEAD = 1.5e9  # bytes: CUDA context, libraries, fragmentation
 CPU_OVERHEAD = 0.6e9  # the same without CUDA: Python, torch, transformers
 GPU_SIZES = (16, 24, 32, 40, 48, 80, 94, 141, 192)  # memory of GPUs on the market, in GB
 USABLE = 0.94  # fraction of a GPU's memory
-CORE_FLOPS = 50e9  # fp32 FLOP/s of a fast CPU core: optimistic, so that no feasible run is refused
-MAX_CPU_SECONDS = 6 * 3600.0  # a CPU run with a longer lower bound is refused: it would take days
+CORE_FLOPS = 50e9  # fp32 FLOP/s of a fast CPU core: optimistic: see `refusal`
+MAX_CPU_SECONDS = 6 * 3600.0  # a CPU run estimated to take longer is refused: it would take days
 
 
 @dataclass(frozen=True)
@@ -179,7 +179,7 @@ def this_machine(device: torch.device) -> Machine:
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return Machine("cuda", torch.cuda.get_device_name(device), float(free), cores)
-    return Machine("cpu", "CPU", _available_memory(), cores)
+    return Machine("cpu", "machine", _available_memory(), cores)
 
 
 def _available_memory() -> float:
@@ -202,7 +202,8 @@ def _read_text(path: str) -> str:
 def preflight(config: Config, device: torch.device) -> None:
     """Check, before anything is loaded, that this machine can do the run.
 
-    Raises TrainError with one line: what the run needs, what is there, and two remedies.
+    Raises TrainError with one line: what the run needs by an optimistic estimate, what is there,
+    and two remedies.
     """
     reason = refusal(config, this_machine(device))
     if reason:
@@ -212,7 +213,8 @@ def preflight(config: Config, device: torch.device) -> None:
 def refusal(config: Config, machine: Machine) -> str:
     """Why `machine` cannot do the run; "" if it can.
 
-    Both estimates are optimistic (short rows, a fast CPU), so that no feasible run is refused.
+    Both estimates are optimistic (a fast CPU, short rows, all --steps with one image a row), so
+    that hardly a feasible run is refused. They are not lower bounds.
     """
     cuda = machine.kind == "cuda"
     bf16 = config.precision == "bf16" or (config.precision == "auto" and cuda)
@@ -227,7 +229,7 @@ def refusal(config: Config, machine: Machine) -> str:
     free = f"this {machine.name} has {machine.memory / 1e9:.1f} GB free"
     need = f"this run needs about {needs / 1e9:.0f} GB of memory"
     if not cuda:
-        need += f" and at least {hours:,.0f} hours on {machine.cores} cores"
+        need += f" and about {hours:,.0f} hours on {machine.cores} cores"
     return f"{need}; {free}; use {_local_remedy(config, machine, cuda=cuda)} here, or {rent}"
 
 
@@ -241,7 +243,8 @@ def _local_remedy(config: Config, machine: Machine, *, cuda: bool) -> str:
 
 
 def _cpu_seconds(config: Config, cores: int) -> float:
-    """Lower bound of the run's time on a CPU in seconds: fast cores, images without their text."""
+    """The run's time on a CPU in seconds, estimated optimistically: fast cores, all --steps, one
+    image a row without its text. Not a lower bound: a run may end early or have fewer images."""
     model = config.model
     flops = step_flops(
         model,

@@ -131,7 +131,8 @@ class Batch:
     @cached_property
     def row_identities(self) -> tuple[bytes, ...]:
         """One digest a row, 16 bytes (xxh3_128): of its ids, targets, positions, images and
-        letterbox geometry, without padding. Ranks that hold parts of a batch exchange these."""
+        letterbox geometry, without padding. The identity of a
+        batch follows from those of its parts."""
         found, image = [], 0
         for number, row in enumerate(self.rows):
             digest = xxhash.xxh3_128(b"row 2")

@@ -18,8 +18,8 @@ SWAP_SEED = 20_251_020
 def swap_partners(shards: Shards) -> dict[int, int]:
     """position -> position of the sample whose images it gets: a fixed derangement of every third
     sample, among those with the same number of images (all images of a run take equal slots). Of
-    samples with identical images only the first takes part: with its own images back a sample
-    would show no gain."""
+    samples with identical images only the first takes part: a sample that got identical
+    images would show no gain."""
     groups: dict[int, dict[tuple[bytes, ...], int]] = defaultdict(dict)
     for position in range(0, len(shards), SWAP_EVERY):
         images = shards.image_digests(position)

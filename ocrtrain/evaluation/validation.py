@@ -27,8 +27,8 @@ from ocrtrain.evaluation.swapped import swap_partners
 from ocrtrain.model.ocr_model import OcrModel
 
 HEAD_TOKENS = 8
-"""First supervised tokens of each answer, which `image_gain_head` is over: long answers dilute the
-plain gain."""
+"""`image_gain_head` is measured on this many tokens at the start of each answer, because long
+answers dilute `image_gain`."""
 
 COLLAPSED_SIMILARITY = 0.99
 """In the experiment whose model did not learn to read, the similarity rose from 0.59 to 0.9998."""
@@ -36,7 +36,7 @@ COMPARED_IMAGES = 64
 """Images whose features are compared, at most: 2,016 pairs."""
 
 BLIND_GAIN = 0.02
-"""Nats per token: 2 % of the perplexity. Below it the images make no real difference."""
+"""In nats per token; 0.02 changes the perplexity by 2 %. A smaller gain counts as none."""
 
 
 @dataclass(frozen=True)
@@ -125,9 +125,9 @@ class Validation:
         found["val/feature_std"] = self.feature_std
         return {name: value for name, value in found.items() if value is not None}
 
-    def warnings(self, *, blind_matters: bool) -> list[str]:
-        """Sentences about what looks wrong. An untrained model does not look at the images yet, so
-        the caller says with `blind_matters` whether that is worth a warning by now."""
+    def warnings(self, *, warn_if_blind: bool) -> list[str]:
+        """Sentences about what looks wrong. An untrained model does not look at the images yet:
+        `warn_if_blind` says whether to warn about it."""
         found = []
         gain, head = self.gain.gain, self.gain.head
         best = max((one for one in (gain, head) if one is not None), default=None)
@@ -138,16 +138,16 @@ class Validation:
                 f"the encoder gives all images nearly the same features (mean cosine "
                 f"{similarity:.4f}): it has collapsed, or cannot tell them apart yet"
             )
-        if blind_matters and best is None:
+        if warn_if_blind and best is None:
             found.append(
                 "image gain is not measured: no two validation samples have images that could be "
                 "swapped"
             )
-        if blind_matters and best is not None and not looks:
+        if warn_if_blind and best is not None and not looks:
             found.append(
                 f"the model ignores the images: with swapped images its loss changes by "
                 f"{gain:+.4f} nats a token ({head:+.4f} at the start of answers), "
-                f"less than {BLIND_GAIN}"
+                f"but the loss should rise by at least {BLIND_GAIN}"
             )
         return found
 

@@ -31,7 +31,7 @@ BARS = 64
 INK, SOFT, PAPER, CARD = "#1c2128", "#667080", "#f5f6f8", "#ffffff"
 EMPTY, MASKED, ANSWER = "#e6e9ed", "#d9534f", "#14713f"
 KINDS = {"image": "#7aa5d8", "context": "#c9d1db", "supervised": "#45a36b"}
-LEGEND = {"image": "image", "context": "read only", "supervised": "supervised"}
+LEGEND = {"image": "image", "context": "not supervised", "supervised": "supervised"}
 
 
 class Tile(NamedTuple):

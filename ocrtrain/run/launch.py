@@ -187,7 +187,7 @@ def _model_and_optimizer(
     found.load_optimizer(model, optimizer)
     found.load_random_state()
     for change in found.changed_versions():
-        print(f"losses may differ in the last bits from an unbroken run: {change}")
+        print(f"losses may differ in the last bits from those of an uninterrupted run: {change}")
     print(f"resuming at step {found.state.step} from {found.folder}")
     return model, optimizer
 

@@ -2,8 +2,9 @@
 on.
 
 State N is the weights after N optimizer steps. Step N trains on batch N of the plan and leads from
-state N to state N + 1. At a state the run validates and then saves, as the config says; in this
-order a checkpoint implies that the log has the validation of its state.
+state N to state N + 1. At each state the run first validates, then saves, if either is due. A
+checkpoint without the validation of its state means that the validation failed; resuming repeats
+it.
 """
 
 from __future__ import annotations
@@ -94,7 +95,10 @@ class Interrupt:
         if self.requested:
             raise KeyboardInterrupt
         self.requested = True
-        print("\nstopping after this step; press again to stop at once without saving", flush=True)
+        print(
+            "\nstopping after this step; press Ctrl-C again to stop at once without saving",
+            flush=True,
+        )
 
     def __exit__(self, *_: object) -> None:
         for number, before in self._before.items():
@@ -104,8 +108,8 @@ class Interrupt:
 def run_loop(job: Job, *, fresh: bool) -> bool:
     """Train from `job.state` until the run ends or is stopped. True if it ended.
 
-    `fresh` is False for a resumed run: its first state is already saved, and validated unless that
-    failed.
+    `fresh`: nothing is saved yet. A resumed run starts at a saved state, which may still lack its
+    validation.
     """
     config, state = job.config, job.state
     settled = not fresh  # whether the current state is validated and saved
@@ -252,8 +256,8 @@ def _report_spike(job: Job, batch: Batch, loss: float) -> None:
     height = job.spikes.height(batch.sources, loss)
     if height is not None:
         print(
-            f"WARNING at step {batch.step}: the loss is {loss:.4f}, {height:.0f} deviations above "
-            "earlier ones; inspect the batch with\n"
+            f"WARNING at step {batch.step}: the loss is {loss:.4f}, {height:.0f} robust standard "
+            "deviations above the median of earlier ones; inspect the batch with\n"
             f"  python tools/show_batch.py --run {job.run} --step {batch.step}\n"
             f"  samples: {_sample_names(batch)}",
             flush=True,
@@ -292,7 +296,7 @@ def _validate(job: Job) -> None:
     text = " | ".join(f"{name.removeprefix('val/')} {value:.4f}" for name, value in numbers.items())
     print(f"validation at {state.step}: {text}", flush=True)
     trained_enough = state.step >= BLIND_AFTER * config.steps
-    for warning in result.warnings(blind_matters=trained_enough):
+    for warning in result.warnings(warn_if_blind=trained_enough):
         print(f"WARNING at step {state.step}: {warning}", flush=True)
 
 

@@ -1,5 +1,5 @@
 """Resuming a run: which settings may change, its newest checkpoint, and whether the two belong to
-the same run. Reads only; writes nothing.
+the same run. Writes no file.
 """
 
 from __future__ import annotations

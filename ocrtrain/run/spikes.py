@@ -27,8 +27,8 @@ class Spikes:
         self._losses: dict[tuple[str, ...], deque[float]] = {}
 
     def height(self, sources: Sequence[str], loss: float) -> float | None:
-        """How many robust deviations a loss is above the earlier ones if it is a spike, else None.
-        The loss is remembered."""
+        """Remember a loss. If it is a spike, return its height above the median of earlier ones in
+        robust standard deviations, else None."""
         key = tuple(sorted(set(sources)))
         known = self._losses.setdefault(key, deque(maxlen=MEMORY))
         found = None

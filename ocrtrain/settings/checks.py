@@ -36,7 +36,7 @@ def check_weights(config: Config) -> None:
     """
     if lacks_encoder(config):
         raise UsageError(
-            "--freeze sam needs --deepencoder FILE: the two convolutions behind SAM are trained "
+            "--freeze sam needs --deepencoder FILE: the two convolutions after SAM are trained "
             "in stage 1; no hub checkpoint has them"
         )
     _check_exists("--deepencoder", config.deepencoder)

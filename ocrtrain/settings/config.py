@@ -158,8 +158,8 @@ class Config:
         "", "tokenizer file from tools/train_tokenizer.py (default: nanochat's, from --gpt-repo)"
     )
 
-    steps: int = _flag(1000, "optimiser steps")
-    batch: int = _flag(10, "rows per optimiser step; unpacked, a row is one sample")
+    steps: int = _flag(1000, "optimizer steps")
+    batch: int = _flag(10, "rows per optimizer step; unpacked, a row is one sample")
     micro_batch: int = _flag(
         0, "rows per forward pass; fewer need less memory (0: the whole --batch)"
     )
@@ -265,14 +265,14 @@ class Config:
         for name in ("steps", "batch", "seq_len", "image_size", "lr", "grad_clip", "val_batch",
                      "pack_window", "row_images", "sam_lr_scale", "clip_lr_scale", "step_every",
                      "step_factor"):  # fmt: skip
-            if not 0 < getattr(self, name) < math.inf:
-                raise UsageError(f"{flag_name(name)} must be above 0, not {getattr(self, name)}")
+            if not 0 < (value := getattr(self, name)) < math.inf:
+                raise UsageError(f"{flag_name(name)} must be above 0 and finite, not {value}")
         if self.steps > LONGEST_RUN:
             raise UsageError(f"--steps {self.steps} must be at most {LONGEST_RUN:,}")
         for name in ("seed", "micro_batch", "warmup", "eval_every", "save_every", "keep",
                      "stop_at", "workers", "weight_decay", "max_bad"):  # fmt: skip
-            if not 0 <= getattr(self, name) < math.inf:
-                raise UsageError(f"{flag_name(name)} must not be negative")
+            if not 0 <= (value := getattr(self, name)) < math.inf:
+                raise UsageError(f"{flag_name(name)} must be finite and not negative, not {value}")
         if self.seed >= 1 << 63:
             raise UsageError(f"--seed {self.seed} must be below 2^63, torch's limit")
         if self.seq_len < 2:

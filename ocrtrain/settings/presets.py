@@ -21,8 +21,8 @@ def stage1(preset: str = "full") -> Config:
 def stage2(preset: str = "full") -> Config:
     """SAM is frozen, the encoder comes from stage 1, the GPT starts fresh, and text is mixed in.
 
-    Raises UsageError for an unknown preset. Steps are fewer than `step_every`, so that the learning
-    rate stays at its peak, as it did in the original experiment.
+    Raises UsageError for an unknown preset. In "full", steps are fewer than `step_every`: after the
+    warm-up the learning rate stays at its peak, as in the original experiment. "tiny" has a cosine.
     """
     full = Config(
         name="stage2",

@@ -45,7 +45,8 @@ _STEP_NAME = re.compile(r"step_(\d{6,})")
 
 @dataclass
 class State:
-    """Progress of a run after `step` optimiser steps; the loader continues at the same step.
+    """Progress of a run after `step` optimizer steps; a resumed run continues with batch `step` of
+    the plan.
 
     `identity` is the digest of the last batch, `skipped` the number of samples skipped so far,
     `seconds` the training time so far.
@@ -170,9 +171,10 @@ def newest(path: Path) -> Path:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A complete checkpoint. Every read verifies the file and parses the bytes that were verified.
+    """A complete checkpoint.
 
-    The tokenizer file is read a second time to be parsed; it holds a digest of its own.
+    Every file is verified when read, and what is parsed are the verified bytes; only the tokenizer,
+    which has a digest of its own, is read again.
     """
 
     folder: Path

@@ -104,7 +104,7 @@ def _tiles(batch: Batch) -> list[tuple[str, str]]:
 def _legend(batch: Batch) -> dict[str, str]:
     """The kinds of positions in a bar (classes in the stylesheet) and their labels."""
     masked = {"masked": "skipped"} if batch.skipped else {}
-    return {"image": "image", "context": "read only", "supervised": "supervised", **masked,
+    return {"image": "image", "context": "not supervised", "supervised": "supervised", **masked,
             "padding": "padding"}  # fmt: skip
 
 

@@ -96,15 +96,15 @@ def test_a_model_that_reads_has_image_gain_and_a_blind_one_gets_a_warning(tmp_pa
     reads = small.trained(tmp_path).model()
     found = validate(reads, {"squares": shards}, small.tokenizer(), SETTINGS)
     assert found.numbers()["val/image_gain"] > 0.5
-    assert found.warnings(blind_matters=True) == []
+    assert found.warnings(warn_if_blind=True) == []
 
     blind = small.trained(tmp_path).model()
     with torch.no_grad():  # the projector gives all images the same features
         blind.encoder.projector.weight.zero_()
     found = validate(blind, {"squares": shards}, small.tokenizer(), SETTINGS)
     assert found.numbers()["val/image_gain"] == pytest.approx(0.0, abs=1e-5)
-    assert any(f"less than {BLIND_GAIN}" in text for text in found.warnings(blind_matters=True))
-    assert not any(str(BLIND_GAIN) in text for text in found.warnings(blind_matters=False))
+    assert any(f"at least {BLIND_GAIN}" in text for text in found.warnings(warn_if_blind=True))
+    assert not any(str(BLIND_GAIN) in text for text in found.warnings(warn_if_blind=False))
 
 
 def test_a_collapsed_encoder_gets_a_warning(tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_a_collapsed_encoder_gets_a_warning(tmp_path: Path) -> None:
     found = validate(model, {"squares": small.squares(tmp_path)}, small.tokenizer(), SETTINGS)
     assert found.image_similarity is not None
     assert found.image_similarity > 0.999
-    [warning] = found.warnings(blind_matters=False)
+    [warning] = found.warnings(warn_if_blind=False)
     assert "encoder" in warning and f"{found.image_similarity:.4f}" in warning
 
 
@@ -159,9 +159,9 @@ def test_text_and_a_single_image_have_no_image_gain(tmp_path: Path) -> None:
     chats = small.write(tmp_path / "sums-000.tar", [small.chat(n) for n in range(4)])
     found = validate(model, {"sums": chats}, small.tokenizer(), SETTINGS)
     assert set(found.numbers()) == {"val/loss", "val/sums_loss"}
-    [warning] = found.warnings(blind_matters=True)
+    [warning] = found.warnings(warn_if_blind=True)
     assert "image gain is not measured" in warning
-    assert found.warnings(blind_matters=False) == []
+    assert found.warnings(warn_if_blind=False) == []
 
     one = small.write(tmp_path / "one-000.tar", [small.coloured("red")])
     found = validate(model, {"one": one}, small.tokenizer(), SETTINGS)

@@ -40,8 +40,9 @@ def test_json_without_a_key_is_refused() -> None:
     ("values", "message"),
     [
         ({"steps": 0}, "--steps .*above 0"),
-        ({"lr": float("nan")}, "--lr .*above 0, not nan"),
-        ({"workers": -1}, "--workers .*negative"),
+        ({"lr": float("nan")}, "--lr .*above 0 and finite, not nan"),
+        ({"workers": -1}, "--workers .*negative, not -1"),
+        ({"weight_decay": float("inf")}, "--weight-decay .*finite.*, not inf"),
         ({"seed": 2**63}, r"--seed 9223372036854775808 .*2\^63"),
         ({"freeze": ("gpt", "sam", "clip", "projector")}, "--freeze .*nothing to train"),
         ({"image_size": 1000}, "--image-size 1000 .*multiple of 64"),
