@@ -13,7 +13,7 @@ from pathlib import Path
 from ocrdata.conversion.layout import Layout
 from ocrdata.conversion.rejects import Reject
 from ocrdata.conversion.work_folder import ShardRecord, WorkFolder
-from ocrdata.errors import ImageError, RejectedRow, SourceError
+from ocrdata.errors import RejectedRow, SourceError
 from ocrdata.runtime.processes import Report
 from ocrdata.sample import Sample, check
 from ocrdata.shards.manifest import ShardInfo
@@ -76,7 +76,7 @@ class ConversionTask:
                     turns += result.turns
                     image_bytes += sum(map(len, result.images))
                     progress.add(size, None)
-                except (RejectedRow, ImageError) as exc:
+                except RejectedRow as exc:
                     rejects.append((row, str(exc)))
                     progress.add(0, rejects[-1])
                 if row == span[-1]:

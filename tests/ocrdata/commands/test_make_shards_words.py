@@ -61,7 +61,7 @@ def test_urls_where_local_paths_are_needed_are_refused(
 ) -> None:
     """Taken for a path, a URL would become a folder named after it, password included."""
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UsageError, match="host.*local path") as caught:
+    with pytest.raises(UsageError, match=r"host.*local path") as caught:
         tool.main(words)
     assert "secret" not in str(caught.value)
     assert not any(tmp_path.iterdir())
