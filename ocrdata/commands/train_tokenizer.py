@@ -20,6 +20,7 @@ from ocrdata.runtime.cli import Parser, run
 from ocrdata.runtime.progress import progress_bar
 from ocrdata.runtime.units import human_bytes, human_time
 from ocrdata.storage.files import make_folder
+from ocrdata.storage.location import Location
 from ocrdata.storage.locks import Lock
 from ocrdata.tokens.tokenizer import load_tokenizer, train_tokenizer
 
@@ -29,6 +30,7 @@ def main(arguments: Sequence[str]) -> int:
     flags = build_parser().parse_args(arguments)
     if flags.limit is not None and flags.limit < 1:
         raise UsageError(f"--limit {flags.limit}: at least one sample is needed")
+    flags.out = Location.of(flags.out).path
     if flags.out.suffix != ".json":
         raise UsageError(f"--out {flags.out}: the file is JSON; its name must end in .json")
     sets = [open_shards(spec)[: flags.limit] for spec in flags.shards]
@@ -76,9 +78,7 @@ def build_parser() -> Parser:
         metavar="N",
         help="vocabulary size, including 256 single bytes and 10 special tokens (default: 8192)",
     )
-    parser.add_argument(
-        "--out", type=Path, required=True, metavar="FILE", help="output file, .json"
-    )
+    parser.add_argument("--out", required=True, metavar="FILE", help="output file, .json")
     parser.add_argument(
         "--limit", type=int, metavar="N", help="only the first N samples of each SPEC"
     )

@@ -15,6 +15,7 @@ from typing import Any
 from ocrdata.sources import finevision, smoltalk
 from ocrdata.sources.base import Source, safe_name
 from ocrdata.sources.jsonl import JsonlSource
+from ocrdata.storage.location import Location
 
 SYNTHETIC_ROWS = 10_240
 """Rows of a synthetic data set without --stop and --limit."""
@@ -78,7 +79,8 @@ def _smoltalk(values: Values, recorded: Recorded) -> Source:
 
 
 def _jsonl(values: Values, _: Recorded) -> Source:
-    return JsonlSource(Path(values["path"]), Path(values["images"]) if values["images"] else None)
+    images = Location.of(values["images"]).path if values["images"] else None
+    return JsonlSource(Location.of(values["path"]).path, images)
 
 
 def _synthetic_rows(values: Values) -> int:

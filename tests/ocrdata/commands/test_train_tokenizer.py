@@ -71,6 +71,10 @@ def test_mistakes_are_clear_errors(shards: Path, tmp_path: Path) -> None:
         (("--shards", shards, "--out", other), "other.json exists but is not a tokenizer"),
         (("--shards", tmp_path / "none.tar", "--out", out), "none.tar"),
         (("--shards", shards, "--out", tmp_path / "t.pkl"), "t.pkl: the file is JSON"),
+        (
+            ("--shards", shards, "--out", "https://me:secret@host/t.json"),
+            "https://host/t.json: must be a local path",
+        ),
         (("--shards", shards, "--out", out, "--limit", 0), "--limit 0"),
         (("--shards", shards, "--out", out, "--vocab-size", 100), "100"),
         (("--out", out), "--shards"),
