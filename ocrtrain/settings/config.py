@@ -21,8 +21,11 @@ from ocrdata.reading.slices import parse_slice
 
 VERSION = 1
 
-LONGEST_RUN = 10**9
-"""Maximum of --steps; a plan stores two bytes a step."""
+MOST = {"steps": 10**9, "batch": 10**6, "val_batch": 10**6, "seq_len": 10**7, "row_images": 10**6}
+"""Maximum of settings that arrays are sized by. A plan stores two bytes a step."""
+
+LARGEST_MODEL = 10**7
+"""Maximum of every number of a model: far above any model, and small enough to compute with."""
 
 PARTS = ("sam", "clip", "projector", "gpt")
 """Parts of the model, in the order in which data passes through them."""
@@ -91,8 +94,10 @@ class ModelConfig:
                 )
         for item in dataclasses.fields(self):
             value, least = getattr(self, item.name), 0 if item.name == "vocab_size" else 1
-            if isinstance(value, int | float) and not least <= value < math.inf:
-                raise UsageError(f"{flag_name(item.name)} must be at least {least}, not {value}")
+            if isinstance(value, int | float) and not least <= value <= LARGEST_MODEL:
+                raise UsageError(
+                    f"{flag_name(item.name)} must be from {least} to {LARGEST_MODEL:,}, not {value}"
+                )
         if not all(0 <= layer < self.sam_layers for layer in self.sam_global_layers):
             raise UsageError(
                 f"--sam-global-layers {' '.join(map(str, self.sam_global_layers))}: "
@@ -267,8 +272,9 @@ class Config:
                      "step_factor"):  # fmt: skip
             if not 0 < (value := getattr(self, name)) < math.inf:
                 raise UsageError(f"{flag_name(name)} must be above 0 and finite, not {value}")
-        if self.steps > LONGEST_RUN:
-            raise UsageError(f"--steps {self.steps} must be at most {LONGEST_RUN:,}")
+        for name, most in MOST.items():
+            if (value := getattr(self, name)) > most:
+                raise UsageError(f"{flag_name(name)} {value} must be at most {most:,}")
         for name in ("seed", "micro_batch", "warmup", "eval_every", "save_every", "keep",
                      "stop_at", "workers", "weight_decay", "max_bad"):  # fmt: skip
             if not 0 <= (value := getattr(self, name)) < math.inf:

@@ -51,6 +51,9 @@ def test_json_without_a_key_is_refused() -> None:
         ({"text_ratio_at": ("1000",)}, "--text-ratio-at 1000: .*STEP:RATIO"),
         ({"text_ratio_at": ("10:1/0",)}, "--text-ratio-at 10:1/0: .*STEP:RATIO"),
         ({"text_ratio_at": ("9:1/2", "9:1/3")}, "--text-ratio-at 9:1/2 9:1/3: .*STEP:RATIO"),
+        ({"steps": 10**9 + 1}, "--steps 1000000001 .*at most 1,000,000,000"),
+        ({"batch": 10**18}, "--batch 10{18} .*at most 1,000,000"),
+        ({"seq_len": 10**20}, "--seq-len 10{20} .*at most 10,000,000"),
         ({"steps": 5, "warmup": 5}, "--warmup 5 .*below --steps 5"),
         ({"init": "zero"}, "--init 'zero'.* pretrained, random"),
         ({"freeze": ("sam", "eyes")}, "--freeze 'eyes'.* sam, clip, projector, gpt"),
@@ -72,11 +75,13 @@ def test_errors_name_the_flag_and_the_rule(values: dict[str, Any], message: str)
         ({"clip_width": 512}, "--clip-width .512. .*--sam-out .1024."),
         ({"gpt_heads": 7}, "--gpt-width .1280. .*multiple of --gpt-heads .7."),
         ({"sam_heads": 0}, "--sam-width .768. .*multiple of --sam-heads .0."),
+        ({"gpt_layers": 10**15}, "--gpt-layers .*from 1 to 10,000,000, not 10{15}"),
+        ({"rope_theta": float("inf")}, "--rope-theta .*from 1 to 10,000,000, not inf"),
     ],
 )
-def test_impossible_model_sizes_are_refused(values: dict[str, int], message: str) -> None:
+def test_impossible_model_sizes_are_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        ModelConfig(**values)  # type: ignore[arg-type]
+        ModelConfig(**values)
 
 
 def test_differences_leave_out_settings_that_may_change() -> None:
