@@ -78,7 +78,10 @@ class Location:
 
     @property
     def _parts(self) -> SplitResult:
-        return urlsplit(self.text)
+        try:
+            return urlsplit(self.text)
+        except ValueError:  # its text may hold a secret
+            raise UsageError(f"{self.scheme}://...: not a valid URL; check its host") from None
 
     def _with_path(self, path: str) -> Location:
         parts = self._parts

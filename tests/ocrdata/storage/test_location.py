@@ -45,3 +45,22 @@ def test_url_never_becomes_a_path() -> None:
         _ = url.path
     with pytest.raises(UsageError):
         Path(url)
+
+
+@pytest.mark.parametrize(
+    "text", ["https://me:pass@[5]/x.tar", "s3://me:pass@[::1/x", "a://b\u2100c/"]
+)
+def test_invalid_url_is_one_line_without_its_secret(text: str) -> None:
+    for use in (str, lambda one: one.name, lambda one: one.folder, lambda one: one / "b"):
+        with pytest.raises(UsageError, match="not a valid URL") as caught:
+            use(Location(text))
+        assert "pass" not in str(caught.value)
+
+
+@given(st.text(max_size=20), st.sampled_from(["https://", "s3://", ""]))
+def test_any_text_is_a_location_or_a_usage_error(text: str, scheme: str) -> None:
+    location = Location(scheme + text)
+    try:
+        assert isinstance(str(location.folder / "x"), str) and isinstance(location.name, str)
+    except UsageError:
+        assert location.scheme
