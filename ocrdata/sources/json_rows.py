@@ -155,6 +155,7 @@ def _elements(
     utf8 = codecs.getincrementaldecoder("utf-8")()
     text, at, ended = "", 0, False
     while True:
+        # The pattern also matches nothing, so there always is a match.
         start, at = at, _SEPARATORS.match(text, at).end()  # type: ignore[union-attr]
         position += at - start
         if text.startswith("]", at):

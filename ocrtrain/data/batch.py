@@ -241,10 +241,10 @@ def masked_sample(
     ref: SampleRef, source: str, *, reason: str, tokenizer: Tokenizer
 ) -> PreparedSample:
     """What replaces a skipped sample in its row: one <|bos|> without loss."""
-    placeholder = TokenizedConversation(
+    masked = TokenizedConversation(
         np.array([tokenizer.bos], np.int32), np.zeros(1, np.bool_), (), (), (1,)
     )
-    return PreparedSample(ref, source, placeholder, (), reason)
+    return PreparedSample(ref, source, masked, (), reason)
 
 
 def collate(
