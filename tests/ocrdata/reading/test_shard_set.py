@@ -2,7 +2,7 @@
 
 import os
 import random
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -177,11 +177,8 @@ def test_threads_can_share_a_view(folder: Path, monkeypatch: pytest.MonkeyPatch)
         if numbers(shards[seed:]) != list(range(seed, TOTAL)):
             wrong.append(seed)
 
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(6) as pool:
+        list(pool.map(work, range(6)))  # raises what a thread raised
     assert not wrong
 
 

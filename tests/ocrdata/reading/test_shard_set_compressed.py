@@ -3,8 +3,8 @@ lost."""
 
 import random
 import re
-import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -152,11 +152,8 @@ def test_threads_can_share_a_compressed_set(shard: Path) -> None:
             if shards[at].meta["number"] != at:
                 wrong.append(at)
 
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))  # raises what a thread raised
     assert not wrong
 
 

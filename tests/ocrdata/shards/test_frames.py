@@ -1,6 +1,6 @@
 import random
 import struct
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import zstandard
@@ -134,9 +134,6 @@ def test_threads_share_a_decompressor() -> None:
             if reader.frame("x", frames[n], 0, len(contents[n])) != contents[n]:
                 wrong.append(n)
 
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))  # raises what a thread raised
     assert not wrong

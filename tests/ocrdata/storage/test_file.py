@@ -3,7 +3,7 @@
 import errno
 import gc
 import os
-import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -112,9 +112,6 @@ def test_threads_can_share_a_pool(tmp_path: Path) -> None:
             if pool.get(Location.of(path)).read(0, 5) != path.name.encode():
                 wrong.append(path)
 
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(6) as threads:
+        list(threads.map(work, range(6)))  # raises what a thread raised
     assert not wrong
