@@ -163,7 +163,10 @@ def _check_exist(spec: str, files: Sequence[Location]) -> None:
     if missing:
         names = ", ".join(str(file) for file in missing[:3])
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-        raise SpecError(f"{spec}: {len(missing)} of {len(files)} shards are missing: {names}{more}")
+        raise SpecError(
+            f"{spec}: {len(missing)} of {len(files)} shards are missing: {names}{more}; "
+            "make or copy them, or name only those there are"
+        )
 
 
 def _folder(folder: Location) -> tuple[list[Location], Manifest | None]:
