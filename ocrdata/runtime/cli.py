@@ -1,6 +1,7 @@
-"""The frame around every command: one-line errors and exit statuses.
+"""The frame around every command: one-line errors, exit statuses, and figures as JSON.
 
-Exit status 0: success. 1: failure. 2: invalid arguments. 130: Ctrl-C.
+Exit status 0: success. 1: failure. 2: invalid arguments. 130: Ctrl-C. With `--json` standard output
+holds one JSON document and nothing else; progress and errors are on standard error.
 """
 
 from __future__ import annotations
@@ -8,12 +9,14 @@ from __future__ import annotations
 import argparse
 import errno
 import importlib
+import json
+import math
 import os
 import re
 import sys
 import threading
-from collections.abc import Callable, Sequence
-from typing import NoReturn
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn
 
 from ocrdata.errors import OcrError
 
@@ -44,6 +47,34 @@ def shown(text: str) -> str:
     """`text` with control characters escaped, so that it cannot control a terminal. Member names
     come from tars of any origin."""
     return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
+def add_json_flag(parser: argparse.ArgumentParser) -> None:
+    """Add `--json`, for a command that prints figures; it prints them with `print_json` then."""
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print the figures as one JSON document, and nothing else, on standard output",
+    )
+
+
+def print_json(document: Mapping[str, Any]) -> None:
+    """Print a document of dicts, lists, strings, numbers, booleans, None and paths.
+
+    NaN and infinities, which JSON does not have, become null. The output is ASCII, so that any
+    terminal and locale can hold every name, and a name cannot control a terminal.
+    """
+    print(json.dumps(_finite(document), indent=2, allow_nan=False, default=os.fspath))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: _finite(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(entry) for entry in value]
+    return value
 
 
 Main = Callable[[Sequence[str]], int]

@@ -1,12 +1,19 @@
+import contextlib
+import io
+import json
+import math
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ocrdata.errors import OcrError, UsageError
-from ocrdata.runtime.cli import Parser, run
+from ocrdata.runtime.cli import Parser, add_json_flag, print_json, run
 
 
 @pytest.mark.parametrize(
@@ -127,3 +134,46 @@ def test_ctrl_c_does_not_wait_for_threads() -> None:
         [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
     )
     assert (done.returncode, done.stderr) == (130, "stopped by Ctrl-C\n")
+
+
+def printed(document: dict[str, Any]) -> str:
+    with contextlib.redirect_stdout(io.StringIO()) as output:
+        print_json(document)
+    return output.getvalue()
+
+
+JSON_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters()),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+)  # fmt: skip
+
+
+@given(st.dictionaries(st.text(), JSON_VALUES))
+def test_a_printed_document_is_read_back_as_it_was(document: dict[str, Any]) -> None:
+    text = printed(document)
+    assert json.loads(text) == document
+    assert text.isascii()
+    assert text.endswith("}\n")
+
+
+def test_numbers_that_json_does_not_have_become_null_and_paths_strings() -> None:
+    document = {
+        "losses": (math.nan, 1.5, {"gain": -math.inf}),
+        "out": Path("a/b"),
+        "name": "\x1b[2J\udc80\u202e",
+    }
+    expected = {
+        "losses": [None, 1.5, {"gain": None}],
+        "out": "a/b",
+        "name": "\x1b[2J\udc80\u202e",
+    }
+    assert json.loads(printed(document), parse_constant=pytest.fail) == expected
+    with pytest.raises(TypeError):
+        print_json({"value": object()})
+
+
+def test_the_json_flag_is_off_unless_given() -> None:
+    parser = Parser(prog="tool", description="does")
+    add_json_flag(parser)
+    assert [parser.parse_args(given).json for given in ([], ["--json"])] == [False, True]
