@@ -5,7 +5,8 @@
 
 Each SPEC is one set: a tar, a range, a glob, a folder or a manifest. Tars of the same set that are
 given one by one, as a shell expands unquoted braces, are checked together. Exit status 0: no
-errors. 1: damage, with one line for each damaged sample on standard output. 2: no such shards.
+errors. 1: damage, with one line for each damaged sample on standard output (with --json, an entry
+of the document's `errors`). 2: no such shards.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+from ocrdata.errors import ShardError
 from ocrdata.reading.spec import Resolved
 from ocrdata.reading.verify import ShardStatistics, find, quantile, verify_shards
-from ocrdata.runtime.cli import Parser, run, shown
+from ocrdata.runtime.cli import Parser, add_json_flag, print_json, run, shown
 from ocrdata.runtime.progress import progress_bar
 from ocrdata.runtime.units import human_bytes, human_time
 from ocrdata.shards.names import is_shard, set_location
@@ -27,15 +30,19 @@ from ocrdata.storage.files import is_file
 
 def main(arguments: Sequence[str]) -> int:
     """Check every set; returns the exit status."""
-    specs: list[str] = build_parser().parse_args(arguments).specs
-    found = [find(group) for group in together(specs)]
-    return 1 if sum([check_set(resolved) for resolved in found]) else 0
+    values = build_parser().parse_args(arguments)
+    found = [find(group) for group in together(values.specs)]
+    checked = [check_set(resolved, say=not values.json) for resolved in found]
+    if values.json:
+        print_json({"sets": checked, "errors": sum(len(one["errors"]) for one in checked)})
+    return 1 if any(one["errors"] for one in checked) else 0
 
 
 def build_parser() -> Parser:
     """Build the command-line parser."""
     parser = Parser(prog="check_shards.py", description=__doc__ or "")
     parser.add_argument("specs", nargs="+", metavar="SPEC", help="shards to verify")
+    add_json_flag(parser)
     return parser
 
 
@@ -49,22 +56,58 @@ def together(specs: Sequence[str]) -> list[list[str]]:
     return list(groups.values())
 
 
-def check_set(found: Resolved) -> int:
-    """Check one set, print its errors and a summary; returns the number of errors."""
-    contents, errors = ShardStatistics(), 0
+def check_set(found: Resolved, *, say: bool) -> dict[str, Any]:
+    """Check one set; returns its figures and errors. With `say`, errors are printed as they are
+    found, and then a summary."""
+    contents, errors = ShardStatistics(), list[ShardError]()
     started = time.perf_counter()
     total = sum(size_of(file) for file in found.files)
     with progress_bar(total, "B") as bar:
         for error in verify_shards(found, contents, bar.update):
-            errors += 1
-            bar.clear()
-            print(shown(str(error).splitlines()[0]), flush=True)
+            errors.append(error)
+            if say:
+                bar.clear()
+                print(shown(str(error).splitlines()[0]), flush=True)
     seconds = time.perf_counter() - started
-    print(describe(found, contents))
-    verdict = "no errors" if not errors else f"{errors:,} errors, each listed above"
-    rate = human_bytes(total / max(seconds, 1e-9))
-    print(f"  {verdict}; {human_bytes(total)} in {human_time(seconds)}, {rate}/s")
-    return errors
+    if say:
+        print(describe(found, contents))
+        verdict = "no errors" if not errors else f"{len(errors):,} errors, each listed above"
+        rate = human_bytes(total / max(seconds, 1e-9))
+        print(f"  {verdict}; {human_bytes(total)} in {human_time(seconds)}, {rate}/s")
+    return {**figures(found, contents), "seconds": seconds, "errors": list(map(_located, errors))}
+
+
+def figures(found: Resolved, contents: ShardStatistics) -> dict[str, Any]:
+    """What `describe` says, as numbers; sizes at a percentile are within 9 %."""
+    manifest = found.manifest
+    return {
+        "shards_of": found.base,
+        "manifest": manifest.name if manifest else None,
+        "licence": manifest.licence if manifest else None,
+        "shards": contents.shards,
+        "samples": contents.samples,
+        "turns": contents.turns,
+        "bytes": contents.bytes,
+        "images": contents.images.total(),
+        "image_formats": dict(contents.images.most_common()),
+        "image_long_side": _percentiles(contents.long_sides),
+        "sample_bytes": _percentiles(contents.sample_bytes),
+        "sources": dict(contents.sources.most_common()),
+    }
+
+
+def _percentiles(bins: Counter[int]) -> dict[str, int] | None:
+    names = {"p5": 0.05, "p50": 0.5, "p95": 0.95, "max": 1.0}
+    return {name: quantile(bins, share) for name, share in names.items()} if bins else None
+
+
+def _located(error: ShardError) -> dict[str, str]:
+    return {
+        "shard": error.shard,
+        "key": error.key,
+        "member": error.member,
+        "detail": error.detail,
+    }
 
 
 def describe(found: Resolved, contents: ShardStatistics) -> str:

@@ -19,13 +19,14 @@ import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ocrdata.conversion.convert import OnShards, convert, convert_one
 from ocrdata.conversion.options import ConversionOptions
 from ocrdata.conversion.rejects import rejects_path
 from ocrdata.conversion.work_folder import recorded_provenance
 from ocrdata.planning.counting import count_anew
-from ocrdata.runtime.cli import Parser, run
+from ocrdata.runtime.cli import Parser, add_json_flag, print_json, run
 from ocrdata.runtime.progress import Progress, to_terminal
 from ocrdata.runtime.units import human_bytes, human_time
 from ocrdata.shards.manifest import Manifest
@@ -81,11 +82,17 @@ def main(arguments: Sequence[str]) -> int:
     counting = count_with(tokenizer, options.workers, progress) if tokenizer else None
     if values["only"] is not None:
         made = convert_one(source, options, values["only"], progress, on_shards=counting)
-        print(f"{out / made.file}: {made.samples:,} samples, {human_bytes(made.bytes)}")
+        if values["json"]:
+            print_json({"shard": out / made.file, "samples": made.samples, "bytes": made.bytes})
+        else:
+            print(f"{out / made.file}: {made.samples:,} samples, {human_bytes(made.bytes)}")
         return 0
     complete = exists(out / f"{name}.json")
     manifest = convert(source, options, progress, on_shards=counting)
-    print(summary(manifest, options, progress, tokenizer, complete=complete))
+    if values["json"]:
+        print_json(figures(manifest, options, progress, tokenizer))
+    else:
+        print(summary(manifest, options, progress, tokenizer, complete=complete))
     return 0
 
 
@@ -143,6 +150,33 @@ def summary(
     else:
         lines.append("  no shards were missing; wrote the manifest")
     return "\n".join(lines)
+
+
+def figures(
+    manifest: Manifest,
+    options: ConversionOptions,
+    progress: Progress,
+    tokenizer: Tokenizer | None,
+) -> dict[str, Any]:
+    """What the summary says, as a document. `made` counts what this call did: nothing, if the set
+    was complete."""
+    rejects = rejects_path(options.out, options.name)
+    return {
+        "name": manifest.name,
+        "manifest": options.out / f"{manifest.name}.json",
+        "shards": [options.out / shard.file for shard in manifest.shards],
+        **manifest.totals,
+        "licence": manifest.licence,
+        "provenance": manifest.provenance,
+        "rejects": {**manifest.rejects, "file": rejects if manifest.rejects["rows"] else None},
+        "tokenizer": tokenizer.fingerprint if tokenizer else None,
+        "made": {
+            "shards": progress.shards,
+            "rows": progress.rows,
+            "bytes": progress.bytes,
+            "seconds": progress.seconds if progress.shards else 0.0,
+        },
+    }
 
 
 def command(values: Values) -> str:
@@ -212,6 +246,7 @@ def _add_flags(parser: argparse.ArgumentParser, kind: SourceKind) -> None:
         metavar="F",
         help="fail if a larger fraction of the rows is rejected (default: 0.01)",
     )
+    add_json_flag(parser)
 
 
 def _add(parser: argparse.ArgumentParser, flag: Flag) -> None:

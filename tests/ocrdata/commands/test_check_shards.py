@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from ocrdata.commands import check_shards as tool
 from ocrdata.errors import ShardError
 from ocrdata.reading.view import open_shards
 from ocrdata.shards.index import index_path, read_index
@@ -93,3 +94,26 @@ def test_compressed_shards_are_made_damaged_and_repaired(tmp_path: Path) -> None
     done = make_shards(*words, "--shard-samples", 40, "--only", 1, env=environment(tmp_path))
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "rows-001.tar.zst").read_bytes() == before
+
+
+def test_the_figures_of_a_check_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_set(tmp_path, "one", [9, 9], ("PNG", "GIF"))
+    write_set(tmp_path, "two", [3], ())
+    specs = [str(tmp_path / name) for name in ("one.json", "two.json")]
+    assert tool.main([*specs, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["errors"] == 0
+    one, two = found["sets"]
+    assert (one["shards"], one["samples"], one["turns"], one["images"]) == (2, 18, 18, 36)
+    assert one["image_formats"] == {"png": 18, "gif": 18} and one["sources"] == {"numbers": 18}
+    assert one["bytes"] == sum(path.stat().st_size for path in tmp_path.glob("one-*.tar"))
+    assert one["image_long_side"]["p50"] <= one["image_long_side"]["max"]
+    assert two["image_long_side"] is None and two["manifest"] == "two"
+    index = read_index(index_path(tmp_path / "one-001.tar"))
+    flip(tmp_path / "one-001.tar", list(index.members(5))[2].offset + 7)
+    assert tool.main([*specs, "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["errors"] == 1 and found["sets"][1]["errors"] == []
+    (error,) = found["sets"][0]["errors"]
+    assert Path(error["shard"]).name == "one-001.tar"
+    assert (error["key"], error["member"]) == ("000000014", "000000014.1.gif")

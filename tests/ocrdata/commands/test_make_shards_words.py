@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -138,3 +139,31 @@ def test_a_manifest_that_alone_was_missing_is_reported(
     assert "wrote the manifest" in said and "already complete" not in said
     assert tool.main(words) == 0
     assert "already complete" in capsys.readouterr().out
+
+
+def test_the_figures_of_a_conversion_as_json(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "rows.jsonl"
+    file.write_text('{"prompt": "q", "answer": "a"}\n' * 40 + "broken 7\n")
+    out = tmp_path / "out"
+    words = ["jsonl", "--path", str(file), "--out", str(out), "--shard-samples", "16", "--json"]
+    assert tool.main([*words, "--max-reject-fraction", "0.1"]) == 0
+    said = capsys.readouterr()
+    found, manifest = json.loads(said.out), read_manifest(out / "rows.json")
+    assert found.items() >= manifest.totals.items()
+    assert (found["rows"], found["samples"], found["turns"]) == (41, 40, 40)
+    assert found["shards"] == [str(out / f"rows-{number:03d}.tar") for number in range(3)]
+    assert found["provenance"] == manifest.provenance
+    assert found["rejects"]["rows"] == 1 and found["rejects"]["file"].endswith("rejects.jsonl")
+    assert (found["made"]["shards"], found["made"]["rows"]) == (3, 41)
+    assert "rows/s" in said.err, "progress is on standard error"
+    assert tool.main(words) == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again["made"] == {"shards": 0, "rows": 0, "bytes": 0, "seconds": 0}
+    assert {**again, "made": 0} == {**found, "made": 0}
+    assert tool.main([*words, "--only", "1"]) == 0
+    one = json.loads(capsys.readouterr().out)
+    assert one == {
+        "shard": str(out / "rows-001.tar"), "samples": 16, "bytes": manifest.shards[1].bytes,
+    }  # fmt: skip
