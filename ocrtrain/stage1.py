@@ -16,24 +16,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ocrdata.runtime.cli import run
+from ocrtrain.stage import run_stage
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run stage 1; returns the exit status."""
-    # Imported late, so that Ctrl-C during an import prints one line. torch is imported after the
-    # flags are checked.
-    from ocrtrain.settings import presets
-    from ocrtrain.settings.flags import parse
-
-    flags = parse(
-        arguments,
-        presets.stage1,
-        prog="python -m ocrtrain.stage1",
-        description="Train SAM, CLIP, projector and GPT on images.",
-    )
-    from ocrtrain.run.launch import start
-
-    return start(flags)
+    return run_stage("stage1", "Train SAM, CLIP, projector and GPT on images.", arguments)
 
 
 if __name__ == "__main__":

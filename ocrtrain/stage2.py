@@ -20,24 +20,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ocrdata.runtime.cli import run
+from ocrtrain.stage import run_stage
 
 
 def main(arguments: Sequence[str]) -> int:
     """Run stage 2; returns the exit status."""
-    # Imported late, so that Ctrl-C during an import prints one line. torch is imported after the
-    # flags are checked.
-    from ocrtrain.settings import presets
-    from ocrtrain.settings.flags import parse
-
-    flags = parse(
-        arguments,
-        presets.stage2,
-        prog="python -m ocrtrain.stage2",
-        description="Train CLIP, projector and a fresh GPT on images mixed with text.",
-    )
-    from ocrtrain.run.launch import start
-
-    return start(flags)
+    description = "Train CLIP, projector and a fresh GPT on images mixed with text."
+    return run_stage("stage2", description, arguments)
 
 
 if __name__ == "__main__":

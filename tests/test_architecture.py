@@ -53,7 +53,7 @@ ABOVE_ALL = {"ocrdata": {"commands"}, "ocrtrain": {"commands"}}
 
 ROOT_FILES = {
     "ocrdata": {"__init__", "errors", "sample", "reader"},
-    "ocrtrain": {"__init__", "stage1", "stage2", "evaluate", "ask"},
+    "ocrtrain": {"__init__", "stage", "stage1", "stage2", "evaluate", "ask"},
 }
 """The files in the two packages' roots: what every room shares, and what people type."""
 

@@ -199,28 +199,30 @@ def _read_text(path: str) -> str:
         return ""
 
 
-def preflight(config: Config, device: torch.device) -> None:
-    """Check, before anything is loaded, that this machine can do the run.
+def preflight(config: Config, device: torch.device, *, done: int = 0) -> None:
+    """Check, before anything is loaded, that this machine can do the run, of which `done` steps
+    are done.
 
     Raises TrainError with one line: what the run needs by an optimistic estimate, what is there,
     and two remedies.
     """
-    reason = refusal(config, this_machine(device))
+    reason = refusal(config, this_machine(device), done=done)
     if reason:
         raise TrainError(reason)
 
 
-def refusal(config: Config, machine: Machine) -> str:
-    """Why `machine` cannot do the run; "" if it can.
+def refusal(config: Config, machine: Machine, *, done: int = 0) -> str:
+    """Why `machine` cannot do the run, of which `done` steps are done; "" if it can.
 
-    Both estimates are optimistic (a fast CPU, short rows, all --steps with one image a row), so
-    that hardly a feasible run is refused. They are not lower bounds.
+    Both estimates are optimistic (a fast CPU, short rows, one image a row), so that hardly a
+    feasible run is refused. They are not lower bounds.
     """
     cuda = machine.kind == "cuda"
     bf16 = config.precision == "bf16" or (config.precision == "auto" and cuda)
     needs = run_memory(config, short=True, bf16=bf16).total + (OVERHEAD if cuda else CPU_OVERHEAD)
     fits = needs <= machine.memory * (USABLE if cuda else 1.0)
-    hours = 0.0 if cuda else _cpu_seconds(config, machine.cores) / 3600
+    steps = max(0, min(config.steps, config.stop_at or config.steps) - done)
+    hours = 0.0 if cuda else steps * _cpu_seconds(config, machine.cores) / 3600
     if fits and hours * 3600 <= MAX_CPU_SECONDS:
         return ""
     elsewhere = run_memory(config, short=True, bf16=config.precision != "fp32").total + OVERHEAD
@@ -243,8 +245,8 @@ def _local_remedy(config: Config, machine: Machine, *, cuda: bool) -> str:
 
 
 def _cpu_seconds(config: Config, cores: int) -> float:
-    """The run's time on a CPU in seconds, estimated optimistically: fast cores, all --steps, one
-    image a row without its text. Not a lower bound: a run may end early or have fewer images."""
+    """The time of a step on a CPU in seconds, estimated optimistically: fast cores, one image a
+    row without its text. Not a lower bound: rows may have fewer images."""
     model = config.model
     flops = step_flops(
         model,
@@ -254,4 +256,4 @@ def _cpu_seconds(config: Config, cores: int) -> float:
         supervised=0,
         frozen=config.freeze,
     )
-    return config.steps * flops / (cores * CORE_FLOPS)
+    return flops / (cores * CORE_FLOPS)

@@ -20,7 +20,7 @@ from ocrdata.sample import IMAGE_PART, Message, Sample, image_parts, text_of
 from ocrdata.tokens.tokenizer import Tokenizer
 from ocrtrain.evaluation.generation import Answer, Decoding, Question, answer
 from ocrtrain.evaluation.scores import Score, mean_scores, score
-from ocrtrain.evaluation.swapped import SWAP_SEED, derangement
+from ocrtrain.evaluation.swapped import swap_partners
 from ocrtrain.model.ocr_model import OcrModel
 
 NO_KIND = "all"
@@ -125,22 +125,14 @@ class QuestionRunner:
         self.shards, self.decoding = shards, decoding
 
     def partners(self) -> Partners:
-        """Whose images each sample is shown instead, for each kind of question: a fixed derangement
-        among the samples that have a question of the kind and the same number of images. Of samples
-        with identical images only the first takes part, since another's images would be its own.
-        Reads every sample."""
-        groups: dict[tuple[str, int], dict[tuple[bytes, ...], int]] = defaultdict(dict)
+        """Whose images each sample is shown instead, for each kind of question: `swap_partners` of
+        the samples that have a question of the kind. Kinds with the same samples share partners, so
+        each image is encoded once. Reads every sample."""
+        having: dict[str, list[int]] = defaultdict(list)
         for position in range(len(self.shards)):
-            sample = self.shards[position]
-            if sample.images:
-                images = self.shards.image_digests(position)
-                for kind in sorted({turn.kind for turn in turns_of(sample)}):
-                    groups[kind, len(images)].setdefault(images, position)
-        partners: dict[str, dict[int, int]] = defaultdict(dict)
-        for (kind, count), members in groups.items():
-            # The seed does not depend on the kind, so that kinds with the same samples share
-            # partners, and each image is encoded once.
-            partners[kind] |= derangement(list(members.values()), seed=f"{SWAP_SEED}:{count}")
+            for kind in sorted({turn.kind for turn in turns_of(self.shards[position])}):
+                having[kind].append(position)
+        partners = {kind: swap_partners(self.shards, found) for kind, found in having.items()}
         return {kind: found for kind, found in partners.items() if found}
 
     def records(self, partners: Partners) -> Iterator[AnswerRecord]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from ocrdata.reading.view import Shards
 
@@ -15,13 +15,13 @@ SWAP_SEED = 20_251_020
 """Seed of the derangement: independent of the run's seed, so that runs can be compared."""
 
 
-def swap_partners(shards: Shards) -> dict[int, int]:
-    """position -> position of the sample whose images it gets: a fixed derangement of every third
-    sample, among those with the same number of images (all images of a run take equal slots). Of
-    samples with identical images only the first takes part: a sample that got identical
+def swap_partners(shards: Shards, positions: Iterable[int]) -> dict[int, int]:
+    """position -> position of the sample whose images it gets: a fixed derangement of the samples
+    at `positions`, among those with the same number of images (all images of a run take equal
+    slots). Of samples with identical images only the first takes part: a sample that got identical
     images would show no gain."""
     groups: dict[int, dict[tuple[bytes, ...], int]] = defaultdict(dict)
-    for position in range(0, len(shards), SWAP_EVERY):
+    for position in positions:
         images = shards.image_digests(position)
         if images:
             groups[len(images)].setdefault(images, position)

@@ -23,7 +23,7 @@ from ocrdata.tokens.tokenizer import Tokenizer
 from ocrtrain.data.batch import Batch, collate, prepare_sample
 from ocrtrain.evaluation.generation import inference
 from ocrtrain.evaluation.similarity import Similarity
-from ocrtrain.evaluation.swapped import swap_partners
+from ocrtrain.evaluation.swapped import SWAP_EVERY, swap_partners
 from ocrtrain.model.ocr_model import OcrModel
 
 HEAD_TOKENS = 8
@@ -171,7 +171,7 @@ def validate(
         for name, shards in sources.items():
             if not len(shards):
                 raise UsageError(f"validation source {name} ({shards.spec}) holds no samples")
-            partners = swap_partners(shards)
+            partners = swap_partners(shards, range(0, len(shards), SWAP_EVERY))
             source = _SourceValidation(model, name, shards, tokenizer, options)
             losses[name] = source.matched(partners, gain, features)
             source.swapped(partners, gain)

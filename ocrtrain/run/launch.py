@@ -85,7 +85,7 @@ def train(config: Config, *, resume: bool = False) -> int:
             check_weights(config)
         sources = open_sources(config)
         device = resolve_device(config.device)
-        preflight(config, device)
+        preflight(config, device, done=found.state.step if found else 0)
         make_folder(run)
         stack.enter_context(Lock(run / ".lock", f"the run {run}"))
         # Checked again under the lock: another process may have trained here in the meantime.

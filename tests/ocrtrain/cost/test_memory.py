@@ -130,6 +130,16 @@ def test_a_small_model_is_not_refused() -> None:
     preflight(config, torch.device("cpu"))
 
 
+def test_only_the_steps_that_are_left_count_on_a_cpu() -> None:
+    config = replace(stage1(), micro_batch=1, steps=100_000)
+    machine = replace(LAPTOP, memory=1e12)
+    assert "hours on" in refusal(config, machine)
+    assert "hours on" in refusal(config, machine, done=50_000)
+    assert refusal(config, machine, done=99_999) == ""
+    assert refusal(replace(config, stop_at=1), machine) == ""
+    assert refusal(replace(config, stop_at=60_001), machine, done=60_000) == ""
+
+
 def test_preflight_refuses_before_anything_is_loaded() -> None:
     enormous = Config(batch=100_000, val_batch=1)
     with pytest.raises(TrainError, match=r"needs about [\d,]+ GB"):

@@ -7,7 +7,7 @@ from pathlib import Path
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocrtrain.evaluation.swapped import derangement, swap_partners
+from ocrtrain.evaluation.swapped import SWAP_EVERY, derangement, swap_partners
 from ocrtrain.evaluation.validation import ValidationOptions, validate
 from tests.support import small
 
@@ -22,7 +22,8 @@ def test_images_are_swapped_among_samples_with_equally_many(tmp_path: Path) -> N
         for name, count in zip(names, counts, strict=True)
     ]
     shards = small.write(tmp_path / "mixed-000.tar", samples)
-    assert swap_partners(shards) == {0: 6, 6: 0, 3: 9, 9: 3}  # three images: no partner
+    third = range(0, len(shards), SWAP_EVERY)
+    assert swap_partners(shards, third) == {0: 6, 6: 0, 3: 9, 9: 3}  # three images: no partner
     found = validate(small.untrained(), {"m": shards}, small.tokenizer(), SETTINGS)
     assert found.gain.samples == 4
 
@@ -31,10 +32,11 @@ def test_of_samples_with_the_same_images_only_the_first_is_swapped(tmp_path: Pat
     """A sample that got its own image back from another sample would show no image gain."""
     names = ["red", "red", "blue", "red", "blue", "green"]
     samples = [small.coloured(name) for name in names for _ in range(3)]
-    partners = swap_partners(small.write(tmp_path / "few-000.tar", samples))
+    few = small.write(tmp_path / "few-000.tar", samples)
+    partners = swap_partners(few, range(0, len(few), SWAP_EVERY))
     assert sorted(partners) == sorted(partners.values()) == [0, 6, 15]
     same = small.write(tmp_path / "same-000.tar", [small.coloured("red") for _ in range(9)])
-    assert swap_partners(same) == {}
+    assert swap_partners(same, range(len(same))) == {}
 
 
 @given(st.lists(st.integers(), unique=True, max_size=40), st.text(max_size=5))

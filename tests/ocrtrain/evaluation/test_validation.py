@@ -16,7 +16,7 @@ from ocrdata.reading.samples import load_sample
 from ocrdata.reading.view import Shards
 from ocrdata.sample import from_turns
 from ocrdata.tokens.rendering import IGNORE, render, truncate
-from ocrtrain.evaluation.swapped import swap_partners
+from ocrtrain.evaluation.swapped import SWAP_EVERY, swap_partners
 from ocrtrain.evaluation.validation import (
     BLIND_GAIN,
     Gain,
@@ -77,7 +77,7 @@ def test_losses_are_sums_over_tokens_divided_by_their_number(tmp_path: Path) -> 
 def test_image_gain_is_the_loss_with_swapped_minus_matched_images(tmp_path: Path) -> None:
     model = small.trained(tmp_path).model()
     shards = small.squares(tmp_path)
-    partners = swap_partners(shards)
+    partners = swap_partners(shards, range(0, len(shards), SWAP_EVERY))
     assert sorted(partners) == sorted(partners.values()) == [0, 3, 6, 9]
     found = validate(model, {"squares": shards}, small.tokenizer(), SETTINGS)
 
@@ -131,7 +131,7 @@ def test_the_head_is_the_first_eight_tokens_of_each_answer(tmp_path: Path) -> No
     ]  # fmt: skip
     shards = small.write(tmp_path / "long-000.tar", samples)
     found = validate(model, {"long": shards}, small.tokenizer(), SETTINGS)
-    assert swap_partners(shards) == {0: 3, 3: 0}
+    assert swap_partners(shards, range(0, len(shards), SWAP_EVERY)) == {0: 3, 3: 0}
 
     lengths = [[len(small.tokenizer().encode(text)) + 1 for text in turns] for turns in (
         ("red is the colour of it", "no more to say here"),
@@ -175,7 +175,7 @@ def test_a_sample_whose_image_was_truncated_does_not_enter_the_gain(tmp_path: Pa
     samples = [small.coloured("red"), *[small.chat(1)] * 2, first, *[small.chat(1)] * 2]
     samples.append(small.coloured("blue"))
     shards = small.write(tmp_path / "cut-000.tar", samples)
-    assert sorted(swap_partners(shards)) == [0, 3, 6]
+    assert sorted(swap_partners(shards, range(0, len(shards), SWAP_EVERY))) == [0, 3, 6]
     found = validate(
         small.untrained(),
         {"cut": shards},

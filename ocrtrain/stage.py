@@ -1,0 +1,24 @@
+"""What the commands `stage1` and `stage2` share: flags with the stage's presets, then the run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+def run_stage(stage: str, description: str, arguments: Sequence[str]) -> int:
+    """Run a stage, by the name of its function in `settings/presets.py`; returns the exit
+    status."""
+    # Imported late, so that Ctrl-C during an import prints one line. torch is imported after the
+    # flags are checked.
+    from ocrtrain.settings import presets
+    from ocrtrain.settings.flags import parse
+
+    flags = parse(
+        arguments,
+        getattr(presets, stage),
+        prog=f"python -m ocrtrain.{stage}",
+        description=description,
+    )
+    from ocrtrain.run.launch import start
+
+    return start(flags)
