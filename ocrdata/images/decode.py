@@ -1,8 +1,9 @@
 """Decodes images: original bytes to format and size, and to pixels as uint8 [H, W, 3].
 
 EXIF rotation is applied, the first frame of an animation taken, palettes expanded, alpha composited
-on white, 16 bits reduced to 8, CMYK and grey converted to RGB. A truncated image is an error;
-damage inside a JPEG is not detected, because libjpeg fills it with grey and reports nothing.
+on white, 16 bits reduced to their upper 8, CMYK and grey converted to RGB. A truncated image is an
+error; damage inside a JPEG is not, because libjpeg fills it with grey and Pillow does not say so:
+`ocrdata.images.jpeg` does, at conversion.
 
 Pillow decodes; plain PNGs have a faster decoder with the same pixels (`ocrdata.images.png`). JPEGs
 have not, because they have more than one correct decoding, so that the decoder's version is part of
@@ -34,7 +35,7 @@ from PIL import (
 )
 
 from ocrdata.errors import ImageError
-from ocrdata.images import png
+from ocrdata.images import bmp, png, tiff
 
 RGB = npt.NDArray[np.uint8]
 
@@ -120,7 +121,7 @@ def read_header(data: bytes) -> ImageInfo:
     name, image = _open(data, MAX_PIXELS)
     if name == "png" and png.has_late_metadata(data):
         # Pillow reads metadata after the pixels only when it has read the pixels.
-        _load(name, image)
+        _load(name, image, data)
     width, height = image.size
     if name != "tif" and _orientation(image) in (5, 6, 7, 8):
         width, height = height, width
@@ -131,8 +132,9 @@ def decode_rgb(data: bytes, *, max_pixels: int = MAX_PIXELS) -> RGB:
     """The pixels of an image: uint8 [H, W, 3], writable, owning its memory.
 
     Raises ImageError for bytes that are not an image in a known format, are truncated or corrupted,
-    for more than `max_pixels` pixels (checked before decoding), and for 32-bit or float samples,
-    whose value for white is unknown. Raises ValueError if `max_pixels` is out of range.
+    for more than `max_pixels` pixels (checked before decoding), and for samples of unknown meaning
+    or that Pillow misreads (`ocrdata.images.tiff`). Raises ValueError if `max_pixels` is out of
+    range.
     """
     if not 0 < max_pixels <= MAX_PIXELS:
         raise ValueError(f"max_pixels is {max_pixels}, it must be from 1 to {MAX_PIXELS:,}")
@@ -152,9 +154,9 @@ def check_image(data: bytes) -> None:
 
 
 def _decode_pillow(data: bytes, name: str, image: ImageFile.ImageFile) -> RGB:
-    _load(name, image)
+    _load(name, image, data)
     try:
-        return _to_rgb(image, sixteen_bit=name == "png" and data[24] == 16)
+        return _to_rgb(image, data)
     except ImageError:
         raise
     except Exception as exc:  # Pillow's conversions raise many types on damaged palettes
@@ -180,8 +182,10 @@ def _open(data: bytes, max_pixels: int) -> tuple[str, ImageFile.ImageFile]:
         # Pillow enlarges the canvas to the first frame, and would warn about its size there.
         _refuse_large(name, _gif_canvas(data), max_pixels)
     try:
-        image = _OPENERS[name](io.BytesIO(data))
+        image = _OPENERS[name](io.BytesIO(bmp.readable(data) if name == "bmp" else data))
     except Exception as exc:  # SyntaxError, OSError, struct.error, ...: any, on corrupted bytes
+        if name == "tif" and (unread := tiff.unread_layout(data)) is not None:
+            raise ImageError(f"tif image has {unread}: not read; save it as PNG") from exc
         raise ImageError(f"{name} image has no readable header: {_reason(exc)}") from exc
     _refuse_large(name, image.size, max_pixels)
     if name == "jpg":
@@ -189,9 +193,15 @@ def _open(data: bytes, max_pixels: int) -> tuple[str, ImageFile.ImageFile]:
     return name, image
 
 
-def _load(name: str, image: ImageFile.ImageFile) -> None:
+def _load(name: str, image: ImageFile.ImageFile, data: bytes) -> None:
     try:
+        if isinstance(image, TiffImagePlugin.TiffImageFile):
+            tiff.prepare(image)
+        elif isinstance(image, BmpImagePlugin.BmpImageFile):
+            bmp.prepare(image, data)
         image.load()
+    except ImageError:
+        raise
     except Exception as exc:  # as above; "image file is truncated" is an OSError
         raise ImageError(f"{name} image cannot be decoded: {_reason(exc)}") from exc
 
@@ -262,29 +272,35 @@ def _orientation(image: Image.Image) -> int:
         return 1
 
 
-def _to_rgb(image: ImageFile.ImageFile, *, sixteen_bit: bool) -> RGB:
+def _to_rgb(image: ImageFile.ImageFile, data: bytes) -> RGB:
     """Pixels of a loaded image, rotated and composited on white."""
-    turned: Image.Image = image
-    # Pillow has already rotated a TIFF when it loaded it.
-    method = None if image.format == "TIFF" else _TRANSPOSE.get(_orientation(image))
-    if method is not None:
-        turned = image.transpose(method)
-    if turned.mode.startswith("I;16"):
-        return _grey16_to_rgb(turned)
-    if turned.mode in ("I", "F"):
-        raise ImageError(
-            f"{(image.format or '').lower()} image has samples of mode {turned.mode} "
-            "(32 bits), whose value for white is unknown; save it with 8 or 16 bits"
-        )
+    if image.mode.startswith("I;16"):
+        return _grey16_to_rgb(image)
+    turned = _rotated(_with_true_alpha(image, data))
     if turned.has_transparency_data:
-        key = turned.info.get("transparency")
-        if sixteen_bit and isinstance(key, tuple):
-            # The transparent colour has 16 bits; of the pixels Pillow kept the upper eight.
-            turned.info["transparency"] = tuple(value >> 8 for value in key)
         turned = _on_white(turned if turned.mode == "RGBA" else turned.convert("RGBA"))
     # np.array, not np.asarray: torch shares this memory and may write to it. convert() would copy
     # even an RGB image.
     return np.array(turned if turned.mode == "RGB" else turned.convert("RGB"))
+
+
+def _rotated(image: Image.Image) -> Image.Image:
+    # Pillow has already rotated a TIFF when it loaded it.
+    method = None if image.format == "TIFF" else _TRANSPOSE.get(_orientation(image))
+    return image if method is None else image.transpose(method)
+
+
+def _with_true_alpha(image: ImageFile.ImageFile, data: bytes) -> Image.Image:
+    """A loaded image with the transparency that its file means, where Pillow has another."""
+    if image.format == "PNG":
+        png.apply_key(image, data)
+    if image.format == "BMP":
+        bmp.add_alpha(image, data)
+    guessed = isinstance(image, TiffImagePlugin.TiffImageFile) and tiff.alpha_is_a_guess(image)
+    # Writers that mean no alpha leave its bytes at zero; nobody stores a page that is not seen.
+    if (image.format == "BMP" or guessed) and image.mode == "RGBA":
+        return image if image.getchannel("A").getextrema()[1] else image.convert("RGB")
+    return image
 
 
 def _on_white(image: Image.Image) -> Image.Image:
@@ -296,8 +312,10 @@ def _on_white(image: Image.Image) -> Image.Image:
     return canvas
 
 
-def _grey16_to_rgb(image: Image.Image) -> RGB:
-    values = np.asarray(image)
+def _grey16_to_rgb(image: ImageFile.ImageFile) -> RGB:
+    values = np.asarray(_rotated(image))
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+        values = tiff.to_sixteen_bits(image, values)
     grey = (values >> 8).astype(np.uint8)
     key = image.info.get("transparency")
     if isinstance(key, int):

@@ -1,4 +1,5 @@
-"""A second decoder for plain PNGs: the charts and screenshots of real data, quickly.
+"""A second decoder for plain PNGs (the charts and screenshots of real data, quickly), and the
+transparent colour that Pillow compares with the wrong depth.
 
 A PNG has one right decoding, so the second decoder (kornia-rs, optional) never decides what a pixel
 is: it returns the pixels Pillow would, or None, and then Pillow decodes, or reports what is wrong.
@@ -13,12 +14,13 @@ less than about 5 ms, the interval in which Python's threads take turns anyway.
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Callable, Iterator
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 Pixels = npt.NDArray[np.uint8]
 Decoder = Callable[[bytes, tuple[int, int], str], Pixels]
@@ -143,3 +145,32 @@ def from_array(pixels: Pixels) -> Image.Image:
     """A Pillow image that shares an RGBA array's memory."""
     height, width = pixels.shape[:2]
     return Image.frombuffer("RGBA", (width, height), pixels, "raw", "RGBA", 0, 1)
+
+
+def apply_key(image: Image.Image, data: bytes) -> None:
+    """Correct the transparent colour (tRNS) of a PNG that Pillow has loaded.
+
+    The colour has the file's depth. Pillow compares it with grey pixels that it has stretched from
+    2 or 4 bits to 8, and with the upper halves of 16-bit RGB: here the first is stretched too, and
+    the second compared with all bits and made an alpha channel.
+    """
+    key, depth = image.info.get("transparency"), data[24]
+    if isinstance(key, int) and image.mode == "L" and depth < 8:
+        white = (1 << depth) - 1
+        image.info["transparency"] = (key & white) * 255 // white
+    elif isinstance(key, tuple) and depth == 16:
+        pixels = np.asarray(image).astype(np.uint16) << 8 | _lower_bytes(data)
+        seen = (pixels != np.array(key, np.uint16)).any(axis=2)
+        del image.info["transparency"]
+        image.putalpha(Image.fromarray(np.where(seen, 255, 0).astype(np.uint8)))
+
+
+def _lower_bytes(data: bytes) -> Pixels:
+    """The lower halves of the 16-bit samples of an RGB PNG, [H, W, 3].
+
+    The samples are big-endian; unpacked as little-endian ones, Pillow keeps the other half.
+    """
+    image = PngImagePlugin.PngImageFile(io.BytesIO(data))
+    image.tile = [tile._replace(args="RGB;16L") for tile in image.tile]
+    image.load()
+    return np.asarray(image)

@@ -258,11 +258,37 @@ def test_empty_images_are_refused() -> None:
         read_header(save(picture(), "gif")[:6] + bytes(100))
 
 
-def test_thirty_two_bit_samples_are_refused() -> None:
-    for mode in ("I", "F"):
-        data = save(Image.new(mode, (4, 4)), "tif")
-        with pytest.raises(ImageError, match=f"mode {mode} .*white is unknown"):
-            decode_rgb(data)
+@pytest.mark.parametrize("depth", [1, 2, 4, 8])
+def test_a_grey_key_colour_has_the_depth_of_the_file(depth: int) -> None:
+    white = (1 << depth) - 1
+    values = list(range(min(white, 15) + 1))
+    text = "".join(f"{value:0{depth}b}" for value in values)
+    text += "0" * (-len(text) % 8)
+    row = b"\0" + int(text, 2).to_bytes(len(text) // 8, "big")
+    for key in values:
+        data = png(len(values), 1, depth, 0, row, png_chunk(b"tRNS", struct.pack(">H", key)))
+        expected = [255 if value == key else value * 255 // white for value in values]
+        assert decode_rgb(data)[0, :, 0].tolist() == expected, key
+
+
+@given(
+    key=st.tuples(*[st.integers(0, 65535)] * 3),
+    near=st.tuples(*[st.sampled_from([0, 1, 255, 256, 65535])] * 3),
+    turned=st.sampled_from([1, 6]),
+)
+@settings(max_examples=50, deadline=None)
+def test_a_16_bit_key_colour_is_compared_with_all_bits(
+    key: tuple[int, int, int], near: tuple[int, int, int], turned: int
+) -> None:
+    other = tuple((value + step) % 65536 for value, step in zip(key, near, strict=True))
+    rows = b"".join(b"\0" + struct.pack(">6H", *a, *b) for a, b in ((key, other), (other, key)))
+    extra = png_chunk(b"tRNS", struct.pack(">3H", *key))
+    extra += png_chunk(b"eXIf", rotated(turned).tobytes().removeprefix(b"Exif\0\0"))
+    shown = [value >> 8 for value in other] if other != key else [255] * 3
+    expected = [[[255] * 3, shown], [shown, [255] * 3]]
+    if turned == 6:
+        expected = [[shown, [255] * 3], [[255] * 3, shown]]
+    assert decode_rgb(png(2, 2, 16, 2, rows, extra)).tolist() == expected
 
 
 @pytest.mark.parametrize("limit", [0, -1, MAX_PIXELS + 1])
