@@ -69,6 +69,8 @@ UNREAD = (
 )
 """Fields that are a part of what a message says, but cannot be rendered."""
 
+_ROLE = ("role", "from")
+_CONTENT = ("content", "value")
 _TEXT_KINDS = ("text", "input_text", "output_text")
 _IMAGE_KINDS = ("image", "image_url", "input_image")
 _PART_TEXTS = ("text", "value")
@@ -162,22 +164,16 @@ def _has_placeholder(messages: list[Any], placeholder: str) -> bool:
     """Whether the text content of a user has a placeholder."""
     return bool(placeholder) and any(
         isinstance(message, dict)
-        and ROLES.get(str(_first(message, ("role", "from")))) == "user"
-        and placeholder in str(_first(message, ("content", "value")))
+        and ROLES.get(str(message.get(_used(message, _ROLE)))) == "user"
+        and isinstance(content := message.get(_used(message, _CONTENT)), str)
+        and placeholder in content
         for message in messages
     )
 
 
-def _first(value: Mapping[str, Any], names: Sequence[str]) -> Any:
-    """The first of these fields that is not null."""
-    return next((value[name] for name in names if value.get(name) is not None), None)
-
-
-class _Shown(NamedTuple):
-    """The image of an image part; `image` None is the next of the record's."""
-
-    message: int
-    image: Image | None
+def _used(message: Mapping[str, Any], names: Sequence[str]) -> str:
+    """The first of these fields that is not null; the first name if all are."""
+    return next((name for name in names if message.get(name) is not None), names[0])
 
 
 @dataclass
@@ -189,13 +185,14 @@ class _Reader:
     placed: bool
 
     def __post_init__(self) -> None:
-        self.shown: list[_Shown] = []
+        self.shown: list[Image | None] = []  # by image part; None is the next of the record's
         self.fields: dict[str, dict[str, Any]] = {}
 
     def message(self, number: int, message: Any) -> Message:
         if not isinstance(message, dict):
             raise RejectedRow(f"message {number}: no role")
-        named = _first(message, ("role", "from"))
+        used = _used(message, _ROLE), _used(message, _CONTENT)
+        named, content = (message.get(name) for name in used)
         if not isinstance(named, str):
             raise RejectedRow(f"message {number}: no role")
         role = ROLES.get(named)
@@ -203,7 +200,6 @@ class _Reader:
             raise RejectedRow(
                 f"message {number}: role {named[:40]!r} is none of {', '.join(ROLES)}"
             )
-        content = _first(message, ("content", "value"))
         if isinstance(content, str):
             parts = self._text(number, role, content)
         elif isinstance(content, list):
@@ -216,7 +212,7 @@ class _Reader:
             raise RejectedRow(f"message {number}: no content")
         read: Message = {"role": role, "content": parts}
         for name, value in message.items():
-            if name in ("role", "from", "content", "value") or not _holds(value):
+            if name in used or not _holds(value):
                 continue
             if name in WEIGHTS and role == "assistant":
                 if not _is_trained(number, name, value):
@@ -239,7 +235,7 @@ class _Reader:
                 raise RejectedRow(f"message {number}: {mark} in a message of the {role}")
             return [text_part(text)]
         parts = split_placeholders(text, mark)
-        self.shown += [_Shown(number, None) for part in parts if part == IMAGE_PART]
+        self.shown += [None for part in parts if part == IMAGE_PART]
         return parts
 
     def _part(self, number: int, role: str, at: int, part: Any) -> list[Part]:
@@ -267,7 +263,7 @@ class _Reader:
             raise RejectedRow(
                 f"message {number}: an image part has no image, but {', '.join(unknown)[:80]}"
             )
-        self.shown.append(_Shown(number, image))
+        self.shown.append(image)
         self._keep_part(number, at, part, (*used, "index"))
         return [dict(IMAGE_PART)]
 
@@ -294,7 +290,7 @@ class _Reader:
         """The images in the order of their parts; without any part, all before the first
         question."""
         own = list(self.images)
-        named = [one.image for one in self.shown if one.image is not None]
+        named = [image for image in self.shown if image is not None]
         if not self.shown:
             first = next((message for message in messages if message["role"] == "user"), None)
             if first is not None:

@@ -156,11 +156,11 @@ def test_other_fields_of_messages_and_parts_are_kept() -> None:
     shown = {"type": "image_url", "image_url": "a", "detail": "high"}
     messages = [
         user([{**text("q"), "cache": 1}, shown], name="anna", weight=1),
-        answer(id=7, end_turn=False),
+        answer(id=7, end_turn=False, value="no", **{"from": "gpt"}),
     ]
     assert read_messages(messages).fields == {
         "0": {"content[0].cache": 1, "content[1].detail": "high", "name": "anna", "weight": 1},
-        "1": {"id": 7, "end_turn": False},
+        "1": {"id": 7, "end_turn": False, "value": "no", "from": "gpt"},
     }
 
 

@@ -52,13 +52,19 @@ def sample_of(folder: Path, record: Any) -> Sample:
         ({"texts": [{"user": "q", "assistant": "a"}]}, [text("q")], []),
         ({"prompt": "<image>\nq <|x|>", "answer": "a", "image": "images/red.png"},
          [IMAGE, text("q <|x|>")], [RED]),
-        ({"prompt": "a literal <image>", "answer": "a"}, [text("a literal <image>")], []),
+        ({"prompt": None, "answer": "a", "image": ""}, [text("")], []),
         ({"messages": [user("q"), ANSWER], "images": ["images/red.png", "images/blue.png"]},
          [IMAGE, IMAGE, text("q")], [RED, BLUE]),
         ({"messages": [user("<image>first<image>"), ANSWER],
           "images": ["images/red.png", "images/blue.png"]},
          [IMAGE, text("first"), IMAGE], [RED, BLUE]),
-        ({"messages": [user("a literal <image>"), ANSWER]}, [text("a literal <image>")], []),
+        ({"messages": [user([text("Before <image>\nafter")]), ANSWER], "imgs": ["images/red.png"]},
+         [text("Before "), IMAGE, text("after")], [RED]),
+        ({"id": "1", "image": "images/red.png", "conversations": [
+            {"from": "human", "value": "<image>\nq"}, {"from": "gpt", "value": "a"}]},
+         [IMAGE, text("q")], [RED]),
+        ({"messages": None, "conversations": [
+            {"from": "user", "value": "q"}, {"from": "assistant", "value": "a"}]}, [text("q")], []),
         ({"messages": [user([text("q"), IMAGE]), ANSWER], "image": "images/red.png"},
          [text("q"), IMAGE], [RED]),
         ({"messages": [user([{"type": "image", "image": "images/blue.png"}, text("q")]), ANSWER]},
@@ -97,6 +103,31 @@ def test_other_fields_are_kept_in_meta(folder: Path) -> None:
     assert sample.meta == {"id": 7, "tags": ["x"], "image": "images/red.png"}
 
 
+def test_numbers_that_json_has_not_are_null_in_meta(folder: Path) -> None:
+    line = b'{"prompt": "q", "answer": "a", "x": [NaN, -Infinity, 1e999, 1.5], "source": NaN}'
+    sample = sample_of(folder, line)
+    assert (sample.meta, sample.source) == ({"x": [None, None, None, 1.5]}, "mine")
+    assert json.loads(sample.to_json())["meta"] == sample.meta
+
+
+def test_a_source_that_is_no_text_is_its_text_or_meta(folder: Path) -> None:
+    record = {"prompt": "q", "answer": "a"}
+    kept = [([1], {"source": [1]}), (False, {"source": False}), ("", {}), (None, {})]
+    for value, source, meta in [(7, "7", {}), *((value, "mine", meta) for value, meta in kept)]:
+        sample = sample_of(folder, {**record, "source": value})
+        assert (sample.source, sample.meta) == (source, meta)
+
+
+def test_other_fields_of_messages_and_of_turns_are_kept_in_meta(folder: Path) -> None:
+    sample = sample_of(folder, {"messages": [{**user("q"), "name": "anna"}, ANSWER], "id": 1})
+    assert sample.meta == {"id": 1, "message_fields": {"0": {"name": "anna"}}}
+    turns = [{"user": "q", "assistant": "a", "score": 3, "weight": 0},
+             {"user": "r", "assistant": "b"}]  # fmt: skip
+    sample = sample_of(folder, {"texts": turns})
+    assert sample.meta == {"message_fields": {"1": {"score": 3}}}
+    assert [message.get("weight") for message in sample.messages] == [None, 0, None, None]
+
+
 def test_the_image_folder_may_be_the_one_in_the_names_or_its_parent(folder: Path) -> None:
     record = {"prompt": "q", "answer": "a", "image": "images/red.png"}
     assert sample_of(folder, record).images == sample_of(folder / "images", record).images == [RED]
@@ -107,10 +138,16 @@ def test_the_image_folder_may_be_the_one_in_the_names_or_its_parent(folder: Path
     [
         (b"{not json", "invalid JSON: "),
         (b"\n", "invalid JSON: "),
-        (b'{"prompt": "q", "answer": "a", "x": NaN}', "invalid JSON: NaN"),
         (b'"\xff"', "invalid JSON: "),
         (7, "the record is not a JSON object"),
-        ({}, "the record has neither messages, nor texts, nor prompt and answer"),
+        ({}, "the record has neither messages, conversations, texts, nor prompt and answer"),
+        ({"id": 1, "question": "q"}, "the record has neither messages, conversations, texts, nor "
+         "prompt and answer; its fields are id, question"),
+        ({"prompt": "q", "answer": None, "messages": None}, "message 1: no assistant text"),
+        ({"conversations": {"from": "human"}}, "messages is not a list"),
+        ({"prompt": "a literal <image>", "answer": "a"}, "1 image parts or <image> in the mess"),
+        ({"prompt": "<video>q", "answer": "a", "videos": ["v.mp4"]}, "the record has videos"),
+        ({"texts": [{"user": "q", "assistant": "a", "weight": 0}]}, "no answer is trained on"),
         ({"messages": 3}, "messages is not a list"),
         ({"messages": [3]}, "message 0: no role"),
         ({"messages": [{"role": "user"}]}, "message 0: no content"),
@@ -123,25 +160,25 @@ def test_the_image_folder_may_be_the_one_in_the_names_or_its_parent(folder: Path
         ({"texts": [{"user": 3, "assistant": "a"}]}, "turn 0: text is not a string"),
         ({"texts": [{"user": "q"}]}, "message 1: no assistant text"),
         ({"texts": []}, "no turns"),
-        ({"prompt": "q", "answer": "a", "image": 3}, "image is neither a name nor"),
-        ({"prompt": "q", "answer": "a", "images": [""]}, "images is neither a name nor"),
+        ({"prompt": "q", "answer": "a", "image": 3}, "image is neither an image nor"),
+        ({"prompt": "q", "answer": "a", "images": [""]}, "images is neither an image nor"),
         ({"prompt": "q", "answer": "a", "image": "no.png"}, "image 0: no.png: no such file"),
         ({"prompt": "q", "answer": "a", "image": "images"}, "image 0: images: not a regular file"),
         ({"prompt": "q", "answer": "a", "image": "x" * 300}, f"image 0: {'x' * 80}: no such file"),
-        ({"prompt": "q", "answer": "a", "image": "a\0.png"}, "image 0: 'a\\x00.png': invalid file"),
-        ({"prompt": "q", "answer": "a", "image": "\ud800"}, "image 0: '\\ud800': invalid file"),
+        ({"prompt": "q", "answer": "a", "image": "a\0.png"}, "image 0: 'a\\x00.png': no file can"),
+        ({"prompt": "q", "answer": "a", "image": "\ud800"}, "image 0: '\\ud800': no file can"),
         ({"prompt": "q", "answer": "a", "image": "/etc/hosts"}, "image 0: /etc/hosts is outside"),
         ({"prompt": "q", "answer": "a", "image": "../x.png"}, "image 0: ../x.png is outside"),
         ({"prompt": "q", "answer": "a", "image": "http://h/x.png"}, "image 0: http://h/x.png is a"),
         ({"prompt": "q", "answer": "a", "image": "data:image/png,xx"}, "image 0: invalid data URL"),
         ({"prompt": "q", "answer": "a", "image": "data:;base64,?"}, "image 0: invalid data URL"),
         ({"prompt": "<image><image>", "answer": "a", "image": "images/red.png"},
-         "2 image parts in the messages, but 1 images"),
+         "2 image parts or <image> in the messages, but 1 images in the record"),
         ({"messages": [user("<image>"), ANSWER], "images": ["images/red.png"] * 2},
-         "1 image parts in the messages, but 2 images"),
+         "1 image parts or <image> in the messages, but 2 images in the record"),
         ({"messages": [user("<image><image>"), ANSWER], "image": "images/red.png"},
-         "2 image parts in the messages, but 1 images"),
-        ({"messages": [user([IMAGE]), ANSWER]}, "1 image parts in the messages, but 0 images"),
+         "2 image parts or <image> in the messages, but 1 images in the record"),
+        ({"messages": [user([IMAGE]), ANSWER]}, "1 image parts or <image> in the messages, but 0"),
     ],
 )  # fmt: skip
 def test_rejected_rows(folder: Path, record: Any, reason: str) -> None:
