@@ -75,6 +75,7 @@ def main(arguments: Sequence[str]) -> int:
         max_reject_fraction=values["max_reject_fraction"],
         command=command(values),
         compress=values["compress"],
+        discard=values["discard"],
     )
     tokenizer = load_tokenizer(values["tokenizer"]) if values["tokenizer"] else None
     source = kind.make(values, recorded_provenance(out, name) or {})
@@ -245,6 +246,12 @@ def _add_flags(parser: argparse.ArgumentParser, kind: SourceKind) -> None:
         default=0.01,
         metavar="F",
         help="fail if a larger fraction of the rows is rejected (default: 0.01)",
+    )
+    add(
+        "--discard",
+        action="store_true",
+        help="remove the shards that an earlier, unfinished conversion of this name left, where "
+        "they do not fit this command; those that do are kept",
     )
     add_json_flag(parser)
 

@@ -12,9 +12,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ocrdata.conversion.comparison import ComparisonTask
 from ocrdata.conversion.options import ConversionOptions
 from ocrdata.conversion.rejects import Reject, examples, reasons, rejects_path, write_rejects
-from ocrdata.conversion.work_folder import ShardRecord, WorkFolder, differences, recorded_provenance
+from ocrdata.conversion.work_folder import (
+    ShardRecord,
+    WorkFolder,
+    differences,
+    only_input_changed,
+    recorded_provenance,
+)
 from ocrdata.conversion.worker import ConversionReport, ConversionTask, consecutive
 from ocrdata.errors import DiskError, OcrError, ShardError, UsageError
 from ocrdata.runtime.processes import run_in_processes
@@ -102,33 +109,37 @@ class _Conversion:
     def _tidy(self) -> None:
         self.progress.close()
         self.work.remove_leftovers()
-        if self.finished is not None:
+        if self.finished is not None or self.work.has_no_shards():
             self.work.remove()
 
     def _compare(self) -> None:
-        """Set the layout. Raises UsageError if existing shards were made with other settings."""
-        options = self.options
-        known = recorded_provenance(self.out, options.name)
+        """Set the layout, and decide what becomes of shards that exist.
+
+        Raises UsageError if they were made with other settings.
+        """
+        name = self.options.name
+        known = recorded_provenance(self.out, name)
         changed = self._set_layout(known)
-        if changed and self.work.has_no_shards():  # nothing to mix with: start over
-            self.work.remove()
-            changed = self._set_layout(None)
-        if changed:
-            raise UsageError(
-                f"{self.out / options.name}: existing shards were made with other settings: "
-                f"{'; '.join(changed)}; remove them and {self.work.path}, or choose another "
-                "--name or --out"
-            )
         if self.manifest_path.exists():
+            if changed:
+                raise UsageError(
+                    f"{self.out / name}: a complete set of this name was made with other settings: "
+                    f"{'; '.join(changed)}; choose another --name or --out, or delete the set"
+                )
             self.finished = read_manifest(self.manifest_path)
+        elif known is not None and changed:
+            self._replace(known, changed)
 
     def _set_layout(self, known: Mapping[str, Any] | None) -> list[str]:
         """Set layout and provenance; returns how the provenance differs from the known one."""
         options = self.options
-        rows = None if known is None else known.get("rows")
+        own = {key: value for key, value in self.source.provenance.items() if key != "licence"}
+        rows = None
+        if known is not None and all(known.get(key) == value for key, value in own.items()):
+            rows = known.get("rows")  # the same source has as many rows: no need to count them
         self.layout = options.layout(rows if isinstance(rows, int) else self.source.count())
         self.provenance: dict[str, Any] = {
-            **{key: value for key, value in self.source.provenance.items() if key != "licence"},
+            **own,
             "rows": self.layout.rows,
             "start": self.layout.start,
             "stop": self.layout.stop,
@@ -137,6 +148,58 @@ class _Conversion:
             **({"command": options.command} if options.command else {}),
         }
         return [] if known is None else differences(known, self.provenance)
+
+    def _replace(self, known: Mapping[str, Any], changed: Sequence[str]) -> None:
+        """Continue, with other settings, from what an unfinished conversion left.
+
+        If only the input was edited, shards whose rows were all accepted and have not changed are
+        kept. Whatever cannot be made again as it was needs --discard: raises UsageError.
+        """
+        existing, kept, again = self.work.shards(), list[int](), list[int]()
+        if edited := only_input_changed(known, self.provenance, self.source):
+            kept, again = self._unchanged(existing)
+        stale = sorted(set(existing) - {*kept, *again})
+        if stale and not self.options.discard:
+            place = f"{self.out / self.options.name}: an unfinished conversion of this name"
+            remedy = "or choose another --name or --out"
+            if edited:
+                raise UsageError(
+                    f"{place} has {len(existing):,} finished shards, and the input of "
+                    f"{len(stale):,} of them, first of shard {stale[0]}, has changed since; add "
+                    f"--discard to make these again, {remedy}"
+                )
+            raise UsageError(
+                f"{place} has {len(existing):,} finished shards, made with other settings: "
+                f"{'; '.join(changed)}; repeat its command to finish it, add --discard to remove "
+                f"them, {remedy}"
+            )
+        if existing:
+            self.progress.note(
+                f"{self.options.name}: the {'input' if edited else 'settings'} changed; of "
+                f"{len(existing):,} finished shards {len(kept):,} are kept, {len(again):,} made "
+                f"again, {len(stale):,} discarded"
+            )
+        self.work.discard_shards(sorted(set(existing) - set(kept)))
+        if kept:
+            self._begin()  # last: a kill before it leads to the same decision again
+        else:
+            self.work.remove()
+
+    def _unchanged(self, existing: Sequence[int]) -> tuple[list[int], list[int]]:
+        """The existing shards to keep, and those to make again: unrecorded ones, and those that may
+        gain rows but lose none."""
+        records = {shard: self.work.read_record(shard) for shard in existing}
+        again = {shard for shard, record in records.items() if record is None}
+        finished = {
+            shard: record.shard.samples
+            for shard, record in records.items()
+            if record is not None and record.shard.file == self.layout.file(shard)
+        }
+        unchanged: list[int] = []
+        task = ComparisonTask(self.source, self.layout, self.out)
+        run_in_processes(task, list(finished), self.options.workers, unchanged.append)
+        full = {shard for shard in unchanged if finished[shard] == len(self.layout.span(shard))}
+        return sorted(full), sorted(again | (set(unchanged) - full))
 
     def make_all(self) -> Manifest:
         """Make the missing shards, then write rejects and manifest."""
@@ -273,8 +336,8 @@ class _Conversion:
             raise OcrError(
                 f"{self.options.name}: {len(self.rejects):,} of {rows:,} rows are rejected so far, "
                 f"more than --max-reject-fraction {self.options.max_reject_fraction:g} allows: "
-                f"{'; '.join(examples(self.rejects))}; {kept}: repeat the command with a larger "
-                "fraction to continue"
+                f"{'; '.join(examples(self.rejects))}; {kept}: mend these rows or allow a larger "
+                "fraction, and repeat the command"
             )
 
     def _finish(self) -> Manifest:

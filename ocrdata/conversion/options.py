@@ -14,7 +14,8 @@ from ocrdata.shards.names import COMPRESSED, PLAIN
 @dataclass(frozen=True)
 class ConversionOptions:
     """How a source is converted to shards. `start` and `stop` are origin rows, `limit` counts from
-    `start`; `compress` is None or "zstd"; `command` recreates the set, for error messages."""
+    `start`; `compress` is None or "zstd"; `command` recreates the set, for error messages;
+    `discard` removes shards of an unfinished conversion that do not fit these settings."""
 
     out: Path
     name: str
@@ -26,6 +27,7 @@ class ConversionOptions:
     max_reject_fraction: float = 0.01
     command: str = ""
     compress: str | None = None
+    discard: bool = False
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]*", self.name):

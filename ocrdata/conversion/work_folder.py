@@ -12,13 +12,14 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ocrdata.errors import ShardError, UsageError
 from ocrdata.shards.manifest import ShardInfo, read_manifest, shard_info
+from ocrdata.sources.base import EditableSource, Source
 from ocrdata.storage.files import explain_disk, make_folder, write_json
 from ocrdata.storage.locks import remove_abandoned
 from ocrdata.storage.sealed import FORMAT, VERSION, check_version, parse_object
@@ -123,10 +124,25 @@ class WorkFolder:
                 remove_abandoned(self.out / match[1])
             _unlink(self.path, rf"\.({shard}|recipe\.json|\d+\.json)\.tmp")
 
+    def shards(self) -> list[int]:
+        """Numbers of the shards of this name that exist, finished or not."""
+        shard = rf"{re.escape(self.name)}-(\d+)\.tar(\.zst)?"
+        return sorted({int(match[1]) for match in _matching(self.out, shard)})
+
     def has_no_shards(self) -> bool:
-        """Whether a conversion was started here but has no finished shard or manifest yet."""
-        shard = rf"{re.escape(self.name)}-\d+\.tar(\.zst)?|{re.escape(self.name)}\.json"
-        return self.path.is_dir() and not _matching(self.out, shard)
+        """Whether a conversion was started here but has no shard or manifest yet."""
+        manifest = self.out / f"{self.name}.json"
+        return self.path.is_dir() and not self.shards() and not manifest.exists()
+
+    def discard_shards(self, shards: Sequence[int]) -> None:
+        """Remove shards and what is beside them, the record of each first: without it a shard does
+        not count as finished."""
+        name = re.escape(self.name)
+        for shard in shards:
+            with explain_disk(self.out):
+                self._record_path(shard).unlink(missing_ok=True)
+                kinds = r"tar|tar\.zst|index\.parquet|tokens-[0-9a-f]+\.parquet"
+                _unlink(self.out, rf"{name}-0*{shard}\.({kinds})")
 
     def remove(self) -> None:
         """Remove the folder; the settings last, so that a partly removed one is still valid."""
@@ -168,6 +184,16 @@ def recorded_provenance(out: Path, name: str) -> dict[str, Any] | None:
 
 
 NOT_COMPARED = ("command", "licence")
+
+
+def only_input_changed(old: Mapping[str, Any], new: Mapping[str, Any], source: Source) -> bool:
+    """Whether two provenances differ because the input of a source was edited, and for no other
+    reason. Their rows may be the same."""
+    if not isinstance(source, EditableSource):
+        return False
+    changed = {key for key in old.keys() | new.keys() if old.get(key) != new.get(key)}
+    edited = changed & set(source.content)
+    return bool(edited) and changed <= edited | {"rows", "stop", *NOT_COMPARED}
 
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:

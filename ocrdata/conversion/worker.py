@@ -16,10 +16,12 @@ from ocrdata.conversion.work_folder import ShardRecord, WorkFolder
 from ocrdata.errors import RejectedRow, SourceError
 from ocrdata.runtime.processes import Report
 from ocrdata.sample import Sample, check
+from ocrdata.shards.index import index_path
 from ocrdata.shards.manifest import ShardInfo
 from ocrdata.shards.names import make_key
 from ocrdata.shards.writer import ShardWriter
 from ocrdata.sources.base import Source
+from ocrdata.storage.files import discard
 
 REPORT_ROWS = 32
 """Most rows between two reports."""
@@ -55,7 +57,11 @@ class ConversionTask:
             stop = self.layout.span(last.start).stop
             with closing(_checked(self.source, start, stop)) as rows:
                 for shard in range(first.start, last.stop):
-                    self._make_one(shard, rows, report)
+                    try:
+                        self._make_one(shard, rows, report)
+                    except BaseException:
+                        self._discard_unrecorded(shard)
+                        raise
 
     def _make_one(
         self, shard: int, rows: Iterator[tuple[int, Sample | RejectedRow]], report: Report
@@ -85,6 +91,13 @@ class ConversionTask:
         record = ShardRecord(info, images, turns, image_bytes, tuple(rejects), writer.tar_size)
         self.work.write_record(shard, record)
         progress.flush(info)
+
+    def _discard_unrecorded(self, shard: int) -> None:
+        """Remove the tar of a shard whose index or record could not be written."""
+        path = self.folder / self.layout.file(shard)
+        if self.work.read_record(shard) is None:
+            discard(path)
+            discard(index_path(path).path)
 
 
 class _Reporter:

@@ -95,6 +95,11 @@ class Progress:
         if self.stream is not None and self._bar is None:
             print(f"{line} ({self.rates})", file=self.stream, flush=True)
 
+    def note(self, line: str) -> None:
+        """Print a line, before `start`."""
+        if self.stream is not None:
+            print(line, file=self.stream, flush=True)
+
     def say(self, line: str) -> None:
         """Print a line, except on a terminal."""
         if self.stream is not None and not self.stream.isatty():

@@ -76,6 +76,15 @@ class SizedSource(Protocol):
         """Estimated bytes of rows `[start, stop)` in shards; too many rather than too few."""
 
 
+@runtime_checkable
+class EditableSource(Protocol):
+    """A source whose input the user may edit between two attempts to convert it, and which is read
+    again at little cost: a local file or folder."""
+
+    content: tuple[str, ...]
+    """Names of the entries of `provenance` that depend on the input's content alone."""
+
+
 def safe_name(text: str) -> str:
     """Any text as a name for files and shard specs.
 

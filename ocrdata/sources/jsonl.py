@@ -41,6 +41,8 @@ SCHEMAS = (("messages",), ("conversations",), ("texts",), ("prompt", "answer"))
 class JsonlSource:
     """The rows of one file. Raises UsageError if the file or the image folder is missing."""
 
+    content = ("file", "bytes", "xxh3_128", "images_xxh3_128")
+
     def __init__(self, path: Path, images: Path | None) -> None:
         if not path.is_file():
             raise UsageError(f"{path}: no such file")

@@ -26,11 +26,12 @@ class SyntheticSource(ABC):
 
     @property
     def provenance(self) -> Mapping[str, Any]:
-        """Generator, version and seed."""
+        """Generator, version, seed, and the number of rows requested."""
         return {
             "generator": self.name,
             "version": self.version,
             "seed": self.seed,
+            "rows": self._rows,
             "licence": "CC0-1.0",
         }
 

@@ -10,7 +10,7 @@ import pytest
 
 from ocrdata.commands import make_shards as tool
 from ocrdata.conversion import convert
-from ocrdata.errors import DiskError, UsageError
+from ocrdata.errors import DiskError, OcrError, UsageError
 from ocrdata.reading.view import open_shards
 from ocrdata.shards.manifest import read_manifest
 from ocrdata.sources.registry import REGISTRY
@@ -167,3 +167,38 @@ def test_the_figures_of_a_conversion_as_json(
     assert one == {
         "shard": str(out / "rows-001.tar"), "samples": 16, "bytes": manifest.shards[1].bytes,
     }  # fmt: skip
+
+
+def test_more_synthetic_rows_than_a_complete_set_has_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["sums", "--workers", "1", "--out", str(tmp_path), "--limit"]
+    assert tool.main([*words, "30"]) == 0
+    before = made(tmp_path)
+    for other in ("31", "29"):
+        with pytest.raises(UsageError, match=f"rows was 30, now {other}") as caught:
+            tool.main([*words, other])
+        assert "\n" not in str(caught.value) and "--name" in str(caught.value)
+    assert made(tmp_path) == before
+    capsys.readouterr()
+    assert tool.main([*words, "30"]) == 0
+    assert "already complete" in capsys.readouterr().out
+
+
+def test_a_conversion_stopped_by_a_bad_row_continues_with_the_flag(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The rows that were accepted have changed too: only the user can tell that it is no other
+    file."""
+    file, out = tmp_path / "rows.jsonl", tmp_path / "out"
+    line = '{"prompt": "q", "answer": "%s"}\n'
+    file.write_text(line % "a" * 20 + "broken\n")
+    words = ["jsonl", "--path", str(file), "--out", str(out), "--workers", "1"]
+    with pytest.raises(OcrError, match="1 of 21 rows"):
+        tool.main(words)
+    file.write_text(line % "b" * 21)
+    with pytest.raises(UsageError, match=r"1 of them, first of shard 0.*--discard"):
+        tool.main(words)
+    assert tool.main([*words, "--discard"]) == 0
+    assert "1 discarded" in capsys.readouterr().err
+    assert len(open_shards(str(out / "rows.json"))) == 21

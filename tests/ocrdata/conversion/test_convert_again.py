@@ -1,0 +1,266 @@
+"""A second conversion of a name: after a failure, with a mended input, or with other options."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ocrdata.conversion.convert import convert
+from ocrdata.conversion.options import ConversionOptions
+from ocrdata.errors import DiskError, OcrError, RejectedRow, SourceError, UsageError
+from ocrdata.reading.view import open_shards
+from ocrdata.runtime.progress import Progress
+from ocrdata.sample import Sample, from_turns
+from ocrdata.shards import writer
+from ocrdata.sources.jsonl import JsonlSource
+from tests.support.numbered import Numbered
+from tests.support.shardcommand import made
+
+
+@pytest.fixture(scope="module", autouse=True)
+def without_waiting_for_the_disk() -> Iterator[None]:
+    """Hundreds of files are written here, and no power fails."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(os, "fsync", lambda handle: None)
+        yield
+
+
+@pytest.fixture
+def options(tmp_path: Path) -> ConversionOptions:
+    return ConversionOptions(tmp_path / "out", "set", shard_samples=10, max_reject_fraction=0.9)
+
+
+@dataclass
+class Texts:
+    """A row for each text; "" is rejected, and reading None raises SourceError."""
+
+    texts: tuple[str | None, ...]
+    name: str = "texts"
+    content: tuple[str, ...] = ("texts",)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        return {"format": "texts", "texts": list(self.texts)}
+
+    def count(self) -> int:
+        return len(self.texts)
+
+    def rows(self, start: int, stop: int) -> Iterator[tuple[int, Sample | RejectedRow]]:
+        for row, text in enumerate(self.texts[start:stop], start):
+            if text is None:
+                raise SourceError(f"row {row} cannot be read")
+            yield row, from_turns([("q", text)], [], source="", meta={})
+
+
+def fresh(source: Any, options: ConversionOptions) -> dict[str, bytes]:
+    """The files of a conversion in an empty folder."""
+    out = options.out.with_name("fresh")
+    shutil.rmtree(out, ignore_errors=True)
+    convert(source, replace(options, out=out))
+    return made(out)
+
+
+def broken_at(options: ConversionOptions, row: int) -> dict[str, bytes]:
+    """What a conversion of 45 numbered rows leaves that fails at `row`."""
+    with pytest.raises(SourceError):
+        convert(Numbered(45, breaks_at=row), options)
+    return made(options.out)
+
+
+TEXTS = st.lists(st.sampled_from(["a", "b", ""]), min_size=1, max_size=12)
+
+
+@settings(max_examples=20)
+@given(TEXTS, TEXTS, st.integers(0, 12), st.booleans())
+def test_an_edited_input_gives_what_it_alone_gives_or_nothing_is_touched(
+    before: list[str], after: list[str], breaks_at: int, discard: bool
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "out"
+        options = ConversionOptions(out, "set", shard_samples=3, max_reject_fraction=1)
+        torn = Texts((*before[:breaks_at], None, *before[breaks_at:]))
+        with pytest.raises(SourceError):
+            convert(torn, options)
+        files = made(out)
+        done = {int(name[4:7]) for name in files if name.endswith(".tar")}
+        assert len(done) == min(breaks_at, len(before)) // 3
+        lost = [
+            shard
+            for shard in done
+            for row in range(3 * shard, 3 * shard + 3)
+            if before[row] and after[row : row + 1] != [before[row]]
+        ]
+        mended = Texts(tuple(after))
+        if lost and not discard:
+            with pytest.raises(UsageError) as caught:
+                convert(mended, options)
+            assert f"{len(set(lost))} of them, first of shard {min(lost)}," in str(caught.value)
+            assert "--discard" in str(caught.value) and "\n" not in str(caught.value)
+            assert made(out) == files
+        else:
+            convert(mended, replace(options, discard=discard))
+            assert made(out) == fresh(mended, options)
+
+
+def test_shards_whose_rows_have_not_changed_are_kept(options: ConversionOptions) -> None:
+    texts = [f"answer {row}" for row in range(45)]
+    with pytest.raises(SourceError):
+        convert(Texts((*texts[:35], None, *texts[36:])), options)
+    before = {path: path.stat().st_mtime_ns for path in options.out.glob("*.tar")}
+    assert len(before) == 3
+    shown, mended = io.StringIO(), Texts((*texts, "more"))
+    convert(mended, options, Progress(shown))
+    assert "3 are kept, 0 made again, 0 discarded" in shown.getvalue()
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert made(options.out) == fresh(mended, options)
+
+
+def lines(count: int, bad: dict[int, str]) -> str:
+    rows = [json.dumps({"prompt": f"q{n}", "answer": f"a{n}"}) for n in range(count)]
+    return "".join(bad.get(number, row) + "\n" for number, row in enumerate(rows))
+
+
+def test_too_many_rejected_rows_are_mended_in_place(
+    options: ConversionOptions, tmp_path: Path
+) -> None:
+    """Nothing that was finished is lost, so that no flag is needed."""
+    path, strict = tmp_path / "rows.jsonl", replace(options, max_reject_fraction=0)
+    path.write_text(lines(30, {14: "{torn"}))
+    with pytest.raises(OcrError, match="1 of 30 rows"):
+        convert(JsonlSource(path, None), strict)
+    assert len(list(options.out.glob("*.tar"))) == 2
+    path.write_text(lines(30, {}))
+    shown = io.StringIO()
+    convert(JsonlSource(path, None), strict, Progress(shown))
+    assert "1 are kept, 1 made again, 0 discarded" in shown.getvalue()
+    assert len(open_shards(str(options.out / "set.json"))) == 30
+    assert made(options.out) == fresh(JsonlSource(path, None), strict)
+
+
+def test_an_array_broken_at_its_first_or_a_later_row_is_mended(
+    options: ConversionOptions, tmp_path: Path
+) -> None:
+    path = tmp_path / "rows.jsonl"
+    for bad in (0, 25):
+        path.write_text(lines(40, {bad: '{"prompt": "q", "answer": 5}'}))
+        with pytest.raises(OcrError, match=f"first is row {bad}"):
+            convert(JsonlSource(path, None), replace(options, max_reject_fraction=0))
+        path.write_text(lines(40, {}))
+        convert(JsonlSource(path, None), options)
+        assert made(options.out) == fresh(JsonlSource(path, None), options)
+        shutil.rmtree(options.out)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"shard_samples": 7}, {"limit": 12}, {"start": 20}, {"compress": "zstd"}],
+    ids=lambda other: next(iter(other)),
+)
+def test_other_options_after_a_failure_need_the_flag(
+    options: ConversionOptions, other: dict[str, Any]
+) -> None:
+    before, source = broken_at(options, 35), Numbered(45)
+    with pytest.raises(UsageError) as caught:
+        convert(source, replace(options, **other))
+    message = str(caught.value)
+    assert f"{next(iter(other)).replace('limit', 'stop')} was " in message
+    assert "3 finished shards" in message and "--discard" in message and "\n" not in message
+    assert made(options.out) == before
+    shown = io.StringIO()
+    convert(source, replace(options, **other, discard=True), Progress(shown))
+    assert "3 discarded" in shown.getvalue()
+    assert made(options.out) == fresh(source, replace(options, **other))
+
+
+def test_the_flag_alone_discards_nothing(options: ConversionOptions) -> None:
+    before = broken_at(options, 35)
+    times = {name: (options.out / name).stat().st_mtime_ns for name in before}
+    convert(Numbered(45), replace(options, discard=True))
+    kept = [name for name in before if not name.startswith(".")]
+    assert len(kept) == 6
+    assert all((options.out / name).stat().st_mtime_ns == times[name] for name in kept)
+
+
+@pytest.mark.parametrize("discard", [False, True])
+def test_a_complete_set_is_never_replaced(options: ConversionOptions, discard: bool) -> None:
+    convert(Texts(("a",) * 20), options)
+    before = made(options.out)
+    for source, more in ((Texts(("b",) * 20), {}), (Texts(("a",) * 20), {"shard_samples": 5})):
+        with pytest.raises(UsageError, match=r"complete .*(texts|shard_samples) was .*--name"):
+            convert(source, replace(options, **more, discard=discard))
+        assert made(options.out) == before
+
+
+@dataclass
+class Interrupted(Numbered):
+    """Ctrl-C at row `breaks_at`."""
+
+    def rows(self, start: int, stop: int) -> Iterator[tuple[int, Sample | RejectedRow]]:
+        try:
+            yield from super().rows(start, stop)
+        except SourceError as exc:
+            raise KeyboardInterrupt from exc
+
+
+@pytest.mark.parametrize(("row", "finished"), [(0, 0), (9, 0), (27, 2)])
+def test_ctrl_c_then_other_options(options: ConversionOptions, row: int, finished: int) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        convert(Interrupted(45, breaks_at=row), options)
+    before = made(options.out)
+    assert len([name for name in before if name.endswith(".tar")]) == finished
+    other = replace(options, shard_samples=20)
+    if finished:
+        with pytest.raises(UsageError, match=r"2 finished shards.*--discard"):
+            convert(Numbered(45), other)
+        assert made(options.out) == before
+        other = replace(other, discard=True)
+    else:
+        assert before == {}
+    convert(Numbered(45), other)
+    assert made(options.out) == fresh(Numbered(45), other)
+
+
+@pytest.mark.parametrize("shards", [0, 1])
+def test_a_disk_that_fills_up_between_a_tar_and_its_index(
+    options: ConversionOptions, monkeypatch: pytest.MonkeyPatch, shards: int
+) -> None:
+    """A tar without a record would count as one of unknown origin."""
+    written = []
+    write_index = writer.write_index
+
+    def full(path: Any, index: Any) -> None:
+        if len(written) == shards:
+            raise DiskError("no space left")
+        written.append(path)
+        write_index(path, index)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(writer, "write_index", full)
+        with pytest.raises(DiskError):
+            convert(Numbered(45), options)
+    assert len(list(options.out.glob("*.tar"))) == shards
+    other = replace(options, shard_samples=20, discard=bool(shards))
+    convert(Numbered(45), other)
+    assert made(options.out) == fresh(Numbered(45), other)
+
+
+def test_an_input_that_got_shorter_leaves_no_shard_behind(options: ConversionOptions) -> None:
+    texts = [f"answer {row}" for row in range(45)]
+    with pytest.raises(SourceError):
+        convert(Texts((*texts[:35], None)), options)
+    short = Texts(tuple(texts[:15]))
+    with pytest.raises(UsageError, match=r"2 of them, first of shard 1"):
+        convert(short, options)
+    convert(short, replace(options, discard=True))
+    assert made(options.out) == fresh(short, options)
