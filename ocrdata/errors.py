@@ -2,7 +2,8 @@
 
     OcrError                    exit status 1: something failed
     ├── UsageError              exit status 2: the request is invalid (also a ValueError)
-    │   └── SpecError           a shard spec that matches no shards, or too few
+    │   ├── SpecError           a shard spec that matches no shards, or too few
+    │   └── UsageErrors         several of them at once
     ├── ShardError              corrupted or malformed data; knows shard, sample and member
     │   ├── DigestError         checksum mismatch
     │   ├── TruncatedError      a shard is truncated
@@ -33,6 +34,11 @@ class OcrError(Exception):
 
     exit_status = 1
 
+    @property
+    def messages(self) -> tuple[str, ...]:
+        """What is wrong, one message for each fault."""
+        return (str(self),)
+
 
 class UsageError(OcrError, ValueError):
     """An invalid request: a flag, a value, or a combination of them."""
@@ -42,6 +48,58 @@ class UsageError(OcrError, ValueError):
 
 class SpecError(UsageError):
     """A shard spec that does not resolve to existing shards."""
+
+
+class UsageErrors(UsageError):
+    """Several faults of one request; its arguments are their messages."""
+
+    @property
+    def messages(self) -> tuple[str, ...]:
+        """One message for each fault."""
+        return self.args
+
+    def __str__(self) -> str:
+        return "\n".join(self.args)
+
+
+class Problems:
+    """Collects the faults of one request, so that all are told at once.
+
+    problems = Problems()
+    with problems:
+        check_steps()  # a UsageError in here is kept, and the next check is made
+    with problems:
+        check_files()
+    problems.raise_all()
+    """
+
+    def __init__(self) -> None:
+        self._found: list[UsageError] = []
+
+    def __enter__(self) -> Problems:
+        return self
+
+    def __exit__(self, kind: object, exc: BaseException | None, trace: object) -> bool:
+        if not isinstance(exc, UsageError):
+            return False
+        self._found.append(exc)
+        return True
+
+    def __bool__(self) -> bool:
+        return bool(self._found)
+
+    def add(self, message: str) -> None:
+        """Add a fault."""
+        self._found.append(UsageError(message))
+
+    def raise_all(self) -> None:
+        """Raise the only fault as it was, several as UsageErrors; a fault found twice counts once.
+        Returns if there is none."""
+        messages = list(dict.fromkeys(m for exc in self._found for m in exc.messages))
+        if len(messages) == 1:
+            raise self._found[0]
+        if messages:
+            raise UsageErrors(*messages)
 
 
 class ShardError(OcrError):

@@ -10,6 +10,7 @@ def run_stage(stage: str, description: str, arguments: Sequence[str]) -> int:
     status."""
     # Imported late, so that Ctrl-C during an import prints one line. torch is imported after the
     # flags are checked.
+    from ocrtrain.data.inputs import check_inputs
     from ocrtrain.settings import presets
     from ocrtrain.settings.flags import parse
 
@@ -18,6 +19,7 @@ def run_stage(stage: str, description: str, arguments: Sequence[str]) -> int:
         getattr(presets, stage),
         prog=f"python -m ocrtrain.{stage}",
         description=description,
+        check=check_inputs,
     )
     from ocrtrain.run.launch import start
 

@@ -4,11 +4,11 @@ The real job, on one GPU with 80 GB:
 
     python -m ocrtrain.stage1 --shards 'shards/chartqa-<000..017>.tar'
 
-The same code on two CPU cores, after `make demo` has made its shards and tokenizer:
+A first trial on two CPU cores, a small model from random weights:
 
-    python -m ocrtrain.stage1 --preset tiny --init random --tokenizer shards/demo-tokenizer.json \\
-        --shards 'shards/demo-charts.json[:-200]' --val 'shards/demo-charts.json[-200:]' \\
-        --out runs/mine
+    python tools/make_shards.py charts --limit 2000
+    python -m ocrtrain.stage1 --preset tiny --shards 'shards/charts.json[:-100]' \\
+        --val 'shards/charts.json[-100:]'
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ocrtrain.stage import run_stage
 
 def main(arguments: Sequence[str]) -> int:
     """Run stage 1; returns the exit status."""
-    return run_stage("stage1", "Train SAM, CLIP, projector and GPT on images.", arguments)
+    return run_stage("stage1", __doc__ or "", arguments)
 
 
 if __name__ == "__main__":

@@ -25,8 +25,7 @@ from ocrtrain.stage import run_stage
 
 def main(arguments: Sequence[str]) -> int:
     """Run stage 2; returns the exit status."""
-    description = "Train CLIP, projector and a fresh GPT on images mixed with text."
-    return run_stage("stage2", description, arguments)
+    return run_stage("stage2", __doc__ or "", arguments)
 
 
 if __name__ == "__main__":

@@ -18,26 +18,121 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn
 
-from ocrdata.errors import OcrError
+from ocrdata.errors import OcrError, Problems
 
 _OUTPUT_REFUSED = (errno.ENOSPC, errno.EIO, errno.EBADF, errno.EDQUOT)
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse with one-line errors and without abbreviated flags."""
+    """argparse with defaults in its help, without abbreviated flags, and with all faults of a
+    command line told at once.
 
-    def __init__(self, *, prog: str, description: str, add_help: bool = True) -> None:
+    Faults are raised as UsageErrors, a message each; `usage` replaces the list of all flags.
+    """
+
+    def __init__(
+        self, *, prog: str, description: str, usage: str | None = None, add_help: bool = True
+    ) -> None:
         super().__init__(
             prog=prog,
+            usage=usage,
             add_help=add_help,
             description=description,
             allow_abbrev=False,
-            formatter_class=argparse.RawDescriptionHelpFormatter,
+            formatter_class=_HelpFormatter,
+            exit_on_error=False,
         )
 
     def error(self, message: str) -> NoReturn:
-        """Print one line to standard error and exit with status 2."""
-        self.exit(2, f"{self.prog}: error: {message} (--help lists the arguments)\n")
+        """Raise what argparse found."""
+        raise argparse.ArgumentError(None, message)
+
+    def parse_args(  # type: ignore[override]  # argparse's overloads are for other namespaces
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> argparse.Namespace:
+        """The typed values. Raises UsageError, or UsageErrors for several faults."""
+        typed, problems = self.parse_with_problems(args, namespace)
+        problems.raise_all()
+        return typed
+
+    def parse_with_problems(
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, Problems]:
+        """The typed values and what is wrong with them; a flag with a wrong value has its default.
+
+        For a command that goes on to check the values that are right.
+        """
+        typed, unknown = self.parse_known_args(args, namespace)
+        problems = Problems()
+        for message in vars(typed).pop(_FAULTS, ()):
+            problems.add(message)
+        if unknown:
+            problems.add(f"unrecognized arguments: {' '.join(unknown)} (--help lists the flags)")
+        return typed, problems
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """As argparse's, but goes on after a fault: the messages are in the namespace under
+        `_FAULTS`, as argparse keeps there what a subcommand did not recognize."""
+        before = {action: dict(vars(action)) for action in self._actions}
+        given = vars(namespace) if namespace else {}
+        messages: list[str] = []
+        loose: list[argparse.Action] = []
+        try:
+            while True:
+                try:
+                    typed, unknown = super().parse_known_args(args, argparse.Namespace(**given))
+                    break
+                except argparse.ArgumentError as exc:
+                    messages.append(str(exc))
+                    if not self._loosen(exc, loose):
+                        typed, unknown = argparse.Namespace(**given), []
+                        break
+        finally:
+            for action, attributes in before.items():
+                vars(action).update(attributes)
+        for action in loose:
+            setattr(typed, action.dest, action.default)
+        if messages:
+            setattr(typed, _FAULTS, [*messages, *getattr(typed, _FAULTS, ())])
+        return typed, unknown
+
+    def _loosen(self, fault: argparse.ArgumentError, loose: list[argparse.Action]) -> bool:
+        """Let the argument at fault take any value, then any number of them, so that the next fault
+        is found. False if nothing more can be found."""
+        if fault.argument_name is None:
+            required = [action for action in self._actions if action.required]
+            for action in required:
+                action.required = False
+            return bool(required)
+        for action in self._actions:
+            names = ("/".join(action.option_strings), action.metavar, action.dest)
+            if fault.argument_name not in names or isinstance(action, argparse._SubParsersAction):
+                continue
+            if action not in loose:
+                action.type = action.choices = None
+            elif action.option_strings and action.nargs != "*":
+                action.nargs = "*"
+            else:
+                break
+            loose.append(action)
+            return True
+        return False
+
+
+_FAULTS = "faults of this command line"
+
+
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter):
+    """Adds its default to the help of every flag that has one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        text, default = action.help or "", action.default
+        told = default is None or default is False or default in ("", argparse.SUPPRESS)
+        if told or "default" in text or not action.option_strings or isinstance(default, list):
+            return text
+        return f"{text} (default: {str(default).replace('%', '%%')})"
 
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff\u202a-\u202e\u2066-\u2069]")
@@ -84,8 +179,8 @@ def run(command: Main | str) -> NoReturn:
     """Call a command's `main(arguments)` and exit the process with the status it returns.
 
     A command may be given as a module name: it is imported here, so that Ctrl-C during the import
-    prints one line as well. For an `OcrError` only its message is printed; any other exception is
-    a bug and keeps its traceback.
+    prints one line as well. For an `OcrError` only its messages are printed; any other exception
+    is a bug and keeps its traceback.
     """
     try:
         if sys.stdout is None:  # closed by the parent process
@@ -94,7 +189,8 @@ def run(command: Main | str) -> NoReturn:
         status: int = main(sys.argv[1:])
         sys.stdout.flush()
     except OcrError as exc:
-        print(f"error: {shown(str(exc))}", file=sys.stderr)
+        for message in exc.messages:
+            print(f"error: {shown(message)}", file=sys.stderr)
         status = exc.exit_status
     except KeyboardInterrupt:
         print("stopped by Ctrl-C", file=sys.stderr)

@@ -1,7 +1,8 @@
 """Tokenizers: text to ids and back, and the special tokens of a conversation.
 
 Defines the special tokens (nanochat's nine and `<|image|>`, the last id), trains tokenizers, and
-reads tokenizer files: our own JSON, nanochat's pickle, `tokenizers` JSON and rank files. Only
+reads tokenizer files: our own JSON, nanochat's pickle, `tokenizers` JSON and rank files; `bytes` is
+built in. Only
 rendering (`ocrdata.tokens.rendering`) places special tokens: `encode` never returns one, whatever
 the text contains. Nothing is downloaded or trained implicitly; what a file leaves open is decided
 by a documented rule.
@@ -57,6 +58,9 @@ stack overflow (a panic, not an exception) at half a million."""
 FILE_NAMES = ("tokenizer.pkl", "tokenizer.json")
 """Searched for in a folder in this order (the original before a conversion of it), then *.tiktoken.
 """
+
+BYTES = "bytes"
+"""The name of the built-in tokenizer in place of a file's; a file of that name is `./bytes`."""
 
 FORMAT = "ocr-tokenizer"
 VERSION = 1
@@ -217,13 +221,22 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     return Tokenizer(train_ranks(texts, vocab_size - len(SPECIAL_TOKENS)))
 
 
+def bytes_tokenizer() -> Tokenizer:
+    """The built-in tokenizer: an id for each byte, then the special tokens. For models that start
+    from random weights; it needs no file and no training, and texts are some four times as long as
+    with a trained vocabulary."""
+    return Tokenizer(Ranks({bytes([value]): value for value in range(256)}, NANOCHAT_PATTERN))
+
+
 def load_tokenizer(path: LocationLike) -> Tokenizer:
-    """Load the tokenizer in a file, or in a folder that contains one.
+    """Load the tokenizer in a file, or in a folder that contains one, or the built-in `bytes`.
 
     Reads nanochat's `tokenizer.pkl`, a `tokenizer.json` of `tokenizers`, rank files (`.tiktoken`)
     and what `Tokenizer.save` wrote. Missing special tokens get the ids after the largest one.
     Raises UsageError if there is no valid tokenizer, OcrError if a saved one was modified.
     """
+    if path == BYTES:
+        return bytes_tokenizer()
     file = _tokenizer_file(Location.of(path))
     try:
         data = read_all(file)

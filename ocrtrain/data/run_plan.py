@@ -79,18 +79,12 @@ def plan_with_lengths(
     # Shown on a terminal if planning takes more than a second: a billion rows take minutes.
     with progress_bar(plan.steps, " steps", description="planning", delay=1) as bar:
         totals = compute(plan, rows_per_pass=config.rows_per_pass, progress=bar.update)
-    _check_run(config, plan, totals)
+    _check_run(config, totals)
     return RunPlan(plan, totals, _validation(sources), _longest(sources, lengths))
 
 
-def _check_run(config: Config, plan: Plan, totals: PlanTotals) -> None:
+def _check_run(config: Config, totals: PlanTotals) -> None:
     """Refuse a run that would train, but not as intended. Raises UsageError."""
-    if plan.steps < config.steps and config.warmup >= plan.steps:
-        raise UsageError(
-            f"source {plan.sources[plan.ended_by].name} is exhausted after {plan.steps:,} steps, "
-            f"within --warmup {config.warmup}; give fewer warm-up steps, more samples or "
-            "--at-end repeat"
-        )
     for source in totals.sources:
         if source.sums.samples and not source.sums.supervised:
             raise UsageError(

@@ -15,19 +15,14 @@ from ocrtrain.settings.config import Config
 
 
 def find_tokenizer(config: Config) -> Tokenizer:
-    """The tokenizer file that the config names, else nanochat's from `gpt_repo`.
+    """The tokenizer that the config names: a file, the built-in one (the default for random
+    weights), or nanochat's from `gpt_repo`.
 
-    Raises UsageError where weights are random and no tokenizer is named: none is trained
-    implicitly, because token counts and checkpoints depend on it. Raises SourceError where
-    nanochat's cannot be fetched.
+    None is trained implicitly, because token counts and checkpoints depend on it. Raises UsageError
+    for a file that is no tokenizer, SourceError where nanochat's cannot be fetched.
     """
-    if config.tokenizer:
-        return load_tokenizer(Path(config.tokenizer))
-    if config.init == "random":
-        raise UsageError(
-            "--init random needs --tokenizer FILE; train one on your shards with "
-            "python tools/train_tokenizer.py --shards SPEC --out FILE"
-        )
+    if config.tokenizer_name:
+        return load_tokenizer(config.tokenizer_name)
     wanted = "tokenizer.pkl"
     (path,) = fetch(config.gpt_repo, lambda names: [n for n in names if n == wanted], needed=wanted)
     return load_tokenizer(path)

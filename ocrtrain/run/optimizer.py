@@ -16,10 +16,11 @@ def learning_rate(config: Config, step: int) -> float:
 
     The warm-up reaches the peak at its last step; the cosine reaches 0 after the last step.
     """
-    if step < config.warmup:
-        return config.lr * (step + 1) / config.warmup
+    warmup = config.warmup_steps
+    if step < warmup:
+        return config.lr * (step + 1) / warmup
     if config.schedule == "cosine":
-        progress = (step - config.warmup) / (config.steps - config.warmup)
+        progress = (step - warmup) / (config.steps - warmup)
         return config.lr * 0.5 * (1 + math.cos(math.pi * progress))
     if config.schedule == "step":
         return config.lr * config.step_factor ** (step // config.step_every)

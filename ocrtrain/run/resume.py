@@ -5,14 +5,13 @@ the same run. Writes no file.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from ocrdata.errors import TrainError, UsageError
 from ocrtrain.data.skipped import FILE as SKIPPED_FILE
 from ocrtrain.data.skipped import SkippedSamples
 from ocrtrain.run import batch_log
 from ocrtrain.settings.config import Config, differences, from_json
-from ocrtrain.settings.flags import ParsedFlags, override
+from ocrtrain.settings.flags import ParsedFlags, override, value_of
 from ocrtrain.state import checkpoint
 from ocrtrain.state.checkpoint import Checkpoint
 from ocrtrain.state.run_files import read_sealed
@@ -35,9 +34,11 @@ def resumed_config(flags: ParsedFlags) -> Config:
             f"{run} contains a run of {saved.name}, not of {flags.config.name}; "
             "give the folder of the run to resume with --out"
         )
-    typed = {name: _value(flags.config, name) for name in flags.given if name != "out"}
+    typed = {name: value_of(flags.config, name) for name in flags.given if name != "out"}
     if typed.get("vocab_size") == 0:
         del typed["vocab_size"]  # 0 means "the tokenizer's", which is what the run has
+    if typed.get("tokenizer") == saved.tokenizer_name:
+        typed.pop("tokenizer", None)  # the run's own, by its name instead of by default
     # The saved --stop-at has served its purpose; only a new one counts.
     wanted = override(saved, {"stop_at": 0, **typed})
     changed = differences(saved, wanted)
@@ -47,11 +48,6 @@ def resumed_config(flags: ParsedFlags) -> Config:
             "  leave them out to resume the run, or choose another --out"
         )
     return override(wanted, {"out": flags.config.run_folder})
-
-
-def _value(config: Config, name: str) -> Any:
-    """A setting by name, of the config or of its model."""
-    return getattr(config if hasattr(config, name) else config.model, name)
 
 
 def newest(run: Path) -> Checkpoint | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from ocrdata.errors import UsageError
-from ocrtrain.settings.config import TEXT_RATIO, Config
+from ocrtrain.settings.config import BYTES, TEXT_RATIO, Config
 
 
 def check_data(config: Config) -> None:
@@ -21,7 +21,8 @@ def check_data(config: Config) -> None:
         raise UsageError(
             "--val-text needs --text: text is validated on only if it is also trained on"
         )
-    _check_exists("--tokenizer", config.tokenizer)
+    if config.tokenizer != BYTES:
+        _check_exists("--tokenizer", config.tokenizer)
 
 
 def lacks_encoder(config: Config) -> bool:

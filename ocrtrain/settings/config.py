@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any
 
-from ocrdata.errors import UsageError
+from ocrdata.errors import Problems, UsageError
 from ocrdata.planning.lengths import TOO_LONG
 from ocrdata.planning.mixture import AT_END
 from ocrdata.planning.plan import MIXES, WEIGHTS, Weight
@@ -27,6 +28,9 @@ MOST = {"steps": 10**9, "batch": 10**6, "val_batch": 10**6, "seq_len": 10**7, "r
 LARGEST_MODEL = 10**7
 """Maximum of every number of a model: far above any model, and small enough to compute with."""
 
+BYTES = "bytes"
+"""The name of the built-in tokenizer (`ocrdata/tokens/tokenizer.py`)."""
+
 PARTS = ("sam", "clip", "projector", "gpt")
 """Parts of the model, in the order in which data passes through them."""
 
@@ -34,13 +38,14 @@ TEXT_RATIO = Fraction(10, 28)
 """The original experiment drew from 18,000 charts and 10,000 chats."""
 
 
-def _flag(default: Any, text: str, *, runtime: bool = False) -> Any:
+def _flag(default: Any, text: str, *, runtime: bool = False, later: bool = False) -> Any:
     """A field with its default and the help text of its flag.
 
     `runtime` fields may change on resume because no batch depends on them. The paths of shards are
-    runtime fields too: the plan stores the shards' digests.
+    runtime fields too: the plan stores the shards' digests. `later` fields are not in every saved
+    config of version 1; their default is what runs did before there was the field.
     """
-    return field(default=default, metadata={"help": text, "runtime": runtime})
+    return field(default=default, metadata={"help": text, "runtime": runtime, "later": later})
 
 
 @dataclass(frozen=True)
@@ -78,28 +83,29 @@ class ModelConfig:
     rope_theta: float = _flag(10000.0, "GPT: base of the rotary position embedding")
 
     def __post_init__(self) -> None:
+        _raise_all(self._faults())
+
+    def _faults(self) -> Iterator[str]:
+        """What is wrong, a message each."""
         if self.clip_width != self.sam_out:
-            raise UsageError(
-                f"--clip-width ({self.clip_width}) must equal --sam-out ({self.sam_out})"
-            )
+            yield f"--clip-width ({self.clip_width}) must equal --sam-out ({self.sam_out})"
         for width, heads in (
             ("sam_width", "sam_heads"),
             ("clip_width", "clip_heads"),
             ("gpt_width", "gpt_heads"),
         ):
             if getattr(self, heads) < 1 or getattr(self, width) % getattr(self, heads):
-                raise UsageError(
+                yield (
                     f"{flag_name(width)} ({getattr(self, width)}) must be a multiple of "
                     f"{flag_name(heads)} ({getattr(self, heads)})"
                 )
         for item in dataclasses.fields(self):
             value, least = getattr(self, item.name), 0 if item.name == "vocab_size" else 1
             if isinstance(value, int | float) and not least <= value <= LARGEST_MODEL:
-                raise UsageError(
-                    f"{flag_name(item.name)} must be from {least} to {LARGEST_MODEL:,}, not {value}"
-                )
+                most = f"{LARGEST_MODEL:,}"
+                yield f"{flag_name(item.name)} must be from {least} to {most}, not {value}"
         if not all(0 <= layer < self.sam_layers for layer in self.sam_global_layers):
-            raise UsageError(
+            yield (
                 f"--sam-global-layers {' '.join(map(str, self.sam_global_layers))}: "
                 f"layer numbers must be 0 to {self.sam_layers - 1}"
             )
@@ -109,7 +115,7 @@ class ModelConfig:
 class Config:
     """The settings of one run. Checks that need no file are made here.
 
-    Raises UsageError that names the flag and the rule.
+    Raises UsageError that names the flag and the rule, UsageErrors if several are wrong.
     """
 
     name: str = _flag("stage1", "name of the run at Weights & Biases and of its default folder")
@@ -160,13 +166,15 @@ class Config:
         "[10000:10100]", "samples of --text to validate on, without --val-text"
     )
     tokenizer: str = _flag(
-        "", "tokenizer file from tools/train_tokenizer.py (default: nanochat's, from --gpt-repo)"
+        "",
+        "tokenizer file from tools/train_tokenizer.py, or the word bytes: 256 bytes and the "
+        "special tokens (default: nanochat's, from --gpt-repo; bytes with --init random)",
     )
 
     steps: int = _flag(1000, "optimizer steps")
     batch: int = _flag(10, "rows per optimizer step; unpacked, a row is one sample")
     micro_batch: int = _flag(
-        0, "rows per forward pass; fewer need less memory (0: the whole --batch)"
+        0, "maximum rows per forward pass; fewer need less memory (0: the whole --batch)"
     )
     seq_len: int = _flag(4096, "maximum length of a row, in tokens")
     too_long: str = _flag(
@@ -194,7 +202,7 @@ class Config:
         "cosine",
         "learning rate after the warm-up: cosine (to 0), step (see --step-every) or constant",
     )
-    warmup: int = _flag(10, "steps of linear warm-up")
+    warmup: int = _flag(10, "steps of linear warm-up, shortened if the run has no more steps")
     step_every: int = _flag(2000, "with --schedule step: steps between reductions of the rate")
     step_factor: float = _flag(0.1, "with --schedule step: factor of each reduction")
     weight_decay: float = _flag(0.0, "AdamW weight decay, applied to matrices only")
@@ -222,6 +230,10 @@ class Config:
     stop_at: int = _flag(
         0, "save and stop after this step, to continue with --resume (0: do not stop)", runtime=True
     )
+    log_every: int = _flag(
+        10, "steps per line on the console; every step is in metrics.jsonl", runtime=True,
+        later=True,
+    )  # fmt: skip
     log_samples: bool = _flag(False, "log the samples of every step in batches.jsonl", runtime=True)
     workers: int = _flag(2, "threads that prefetch batches (0: none)", runtime=True)
     device: str = _flag("auto", "auto (CUDA if available), cpu, cuda or cuda:N", runtime=True)
@@ -243,51 +255,52 @@ class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
 
     def __post_init__(self) -> None:
+        _raise_all(self._faults())
+
+    def _faults(self) -> Iterator[str]:
+        """What is wrong, a message each."""
         for name, choices in CHOICES.items():
             value = getattr(self, name)
             for one in value if isinstance(value, tuple) else (value,):
                 if one not in choices:
-                    raise UsageError(f"{flag_name(name)} {one!r}: choose from {', '.join(choices)}")
-        self._check_ranges()
+                    yield f"{flag_name(name)} {one!r}: choose from {', '.join(choices)}"
+        yield from self._wrong_numbers()
         if set(self.freeze) == set(CHOICES["freeze"]):
-            raise UsageError("--freeze leaves nothing to train; freeze fewer than all four parts")
+            yield "--freeze leaves nothing to train; freeze fewer than all four parts"
         for name in ("train_slice", "val_slice", "text_train_slice", "text_val_slice"):
-            _check_slice(flag_name(name), getattr(self, name))
+            yield from _wrong_slice(flag_name(name), getattr(self, name))
         if self.image_size % 64:
-            raise UsageError(f"--image-size {self.image_size} must be a multiple of 64")
-        if self.micro_batch and self.batch % self.micro_batch:
-            raise UsageError(
-                f"--batch {self.batch} must be a multiple of --micro-batch {self.micro_batch}"
-            )
-        for _, ratio in self.text_ratios:
-            if not 0 <= ratio < 1:
-                raise UsageError(f"--text-ratio {ratio} must be at least 0 and below 1")
-        if self.warmup >= self.steps:
-            raise UsageError(f"--warmup {self.warmup} must be below --steps {self.steps}")
+            yield f"--image-size {self.image_size} must be a multiple of 64"
+        if 0 < self.micro_batch < self.batch and self.batch % self.micro_batch:
+            yield f"--batch {self.batch} must be a multiple of --micro-batch {self.micro_batch}"
+        try:
+            for _, ratio in self.text_ratios:
+                if not 0 <= ratio < 1:
+                    yield f"--text-ratio {ratio} must be at least 0 and below 1"
+        except UsageError as exc:
+            yield str(exc)
 
-    def _check_ranges(self) -> None:
-        """Check the range of each number."""
+    def _wrong_numbers(self) -> Iterator[str]:
+        """The numbers that are out of range."""
         for name in ("steps", "batch", "seq_len", "image_size", "lr", "grad_clip", "val_batch",
                      "pack_window", "row_images", "sam_lr_scale", "clip_lr_scale", "step_every",
-                     "step_factor"):  # fmt: skip
+                     "step_factor", "log_every"):  # fmt: skip
             if not 0 < (value := getattr(self, name)) < math.inf:
-                raise UsageError(f"{flag_name(name)} must be above 0 and finite, not {value}")
+                yield f"{flag_name(name)} must be above 0 and finite, not {value}"
         for name, most in MOST.items():
             if (value := getattr(self, name)) > most:
-                raise UsageError(f"{flag_name(name)} {value} must be at most {most:,}")
+                yield f"{flag_name(name)} {value} must be at most {most:,}"
         for name in ("seed", "micro_batch", "warmup", "eval_every", "save_every", "keep",
                      "stop_at", "workers", "weight_decay", "max_bad"):  # fmt: skip
             if not 0 <= (value := getattr(self, name)) < math.inf:
-                raise UsageError(f"{flag_name(name)} must be finite and not negative, not {value}")
+                yield f"{flag_name(name)} must be finite and not negative, not {value}"
         if self.seed >= 1 << 63:
-            raise UsageError(f"--seed {self.seed} must be below 2^63, torch's limit")
-        if self.seq_len < 2:
-            raise UsageError(
-                f"--seq-len {self.seq_len} must be at least 2: a token and the one to predict"
-            )
+            yield f"--seed {self.seed} must be below 2^63, torch's limit"
+        if self.seq_len == 1:
+            yield "--seq-len 1 must be at least 2: a token and the one to predict"
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
-                raise UsageError(f"{flag_name(name)} must be at least 0 and below 1")
+                yield f"{flag_name(name)} must be at least 0 and below 1"
 
     @property
     def run_folder(self) -> str:
@@ -317,8 +330,18 @@ class Config:
 
     @property
     def rows_per_pass(self) -> int:
-        """Rows of one forward pass."""
-        return self.micro_batch or self.batch
+        """Rows of one forward pass: a --micro-batch larger than the batch is the whole batch."""
+        return min(self.micro_batch or self.batch, self.batch)
+
+    @property
+    def warmup_steps(self) -> int:
+        """Steps of warm-up: --warmup, but fewer than --steps, so that the peak is reached."""
+        return min(self.warmup, self.steps - 1)
+
+    @property
+    def tokenizer_name(self) -> str:
+        """The tokenizer to load: --tokenizer, or `bytes` for random weights; "" is nanochat's."""
+        return self.tokenizer or (BYTES if self.init == "random" else "")
 
 
 CHOICES = {
@@ -336,10 +359,22 @@ CHOICES = {
 }
 
 
-def _check_slice(flag: str, text: str) -> None:
+def _wrong_slice(flag: str, text: str) -> Iterator[str]:
     if not (text.startswith("[") and ":" in text and text.endswith("]")):
-        raise UsageError(f"{flag} {text!r} is not a slice; write one such as [:18000]")
-    parse_slice(flag, text[1:-1])
+        yield f"{flag} {text!r} is not a slice; write one such as [:18000]"
+        return
+    try:
+        parse_slice(flag, text[1:-1])
+    except UsageError as exc:
+        yield str(exc)
+
+
+def _raise_all(faults: Iterator[str]) -> None:
+    """Raise UsageError for a fault, UsageErrors for several."""
+    problems = Problems()
+    for fault in faults:
+        problems.add(fault)
+    problems.raise_all()
 
 
 def flag_name(name: str) -> str:
@@ -373,7 +408,11 @@ def from_json(value: dict[str, Any]) -> Config:
 
 def _check_complete(kind: type[Config | ModelConfig], value: dict[str, Any]) -> None:
     """Check that no field is missing: its default may not be what the run was started with."""
-    missing = [item.name for item in dataclasses.fields(kind) if item.name not in value]
+    missing = [
+        item.name
+        for item in dataclasses.fields(kind)
+        if item.name not in value and not item.metadata.get("later")
+    ]
     if missing:
         raise ValueError(f"missing keys: {', '.join(missing)}")
 

@@ -1,4 +1,8 @@
-"""Command-line flags, generated from the fields of `Config` and `ModelConfig`."""
+"""Command-line flags, generated from the fields of `Config` and `ModelConfig`.
+
+A command line is parsed into a `ParsedFlags`. All that is wrong with it is told at once: unknown
+flags, invalid values, values that do not fit together, and what `check` finds missing.
+"""
 
 from __future__ import annotations
 
@@ -8,60 +12,176 @@ from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple, get_type_hints
 
+from ocrdata.errors import Problems, UsageError
 from ocrdata.runtime.cli import Parser
 from ocrtrain.settings.config import CHOICES, Config, ModelConfig, flag_name
 
 Preset = Callable[[str], Config]
 """Name of a preset -> complete config."""
 
+GROUPS = {
+    "data": (
+        "shards", "text", "val", "val_text", "train_slice", "val_slice", "text_train_slice",
+        "text_val_slice", "tokenizer", "bad_samples", "max_bad",
+    ),
+    "mix": ("text_ratio", "text_ratio_at", "mix", "weigh_by", "at_end"),
+    "rows": (
+        "batch", "micro_batch", "seq_len", "too_long", "pack", "pack_window", "row_images",
+        "image_size",
+    ),
+    "model": (
+        "init", "deepencoder", "fresh_gpt", "freeze", "checkpointing", "precision", "sam_repo",
+        "clip_repo", "gpt_repo",
+    ),
+    "optimizer": (
+        "steps", "lr", "warmup", "schedule", "step_every", "step_factor", "sam_lr_scale",
+        "clip_lr_scale", "weight_decay", "beta1", "beta2", "grad_clip",
+    ),
+    "run": ("name", "preset", "out", "seed", "stop_at", "save_every", "keep", "workers", "device"),
+    "logging": (
+        "log_every", "eval_every", "val_batch", "log_samples", "wandb", "wandb_project",
+    ),
+    "sizes of the model": tuple(item.name for item in dataclasses.fields(ModelConfig)),
+}  # fmt: skip
+"""Every field, under the title its flag has in `--help`."""
+
 
 class ParsedFlags(NamedTuple):
-    """A parsed command line: the config, the fields set on it by a flag, and --resume."""
+    """A parsed command line: the config, the fields set on it by a flag, and --resume.
+
+    `preset` gives the config that the flags changed, `prog` is how the command is typed, `others`
+    are the values of flags that a command has of its own.
+    """
 
     config: Config
     given: frozenset[str]
     resume: bool
+    preset: Preset
+    prog: str
+    others: dict[str, Any]
 
 
-def parse(arguments: Sequence[str], preset: Preset, *, prog: str, description: str) -> ParsedFlags:
-    """Parse a stage's command line.
+def parse(
+    arguments: Sequence[str],
+    preset: Preset,
+    *,
+    prog: str,
+    description: str,
+    add: Callable[[Parser], None] = lambda parser: None,
+    check: Callable[[Config], None] = lambda config: None,
+) -> ParsedFlags:
+    """Parse a stage's command line. `add` adds the flags that the command has of its own.
 
-    A wrong flag or value prints one line and exits with status 2. Raises UsageError where values
-    do not fit together.
+    Raises UsageErrors for all that is wrong. If something is, `check` is called as well, with the
+    config of what is right, for what else it would find (a run that starts makes its own checks).
     """
-    parser = Parser(prog=prog, description=description)
-    parser.add_argument(
-        "--resume",
-        action="store_true",
-        help="continue from the newest complete checkpoint in --out",
-    )
-    for kind, title in ((Config, "run"), (ModelConfig, "model sizes")):
+    parser = build_parser(arguments, preset, prog=prog, description=description)
+    add(parser)
+    names = {name for group in GROUPS.values() for name in group}
+    typed, problems = parser.parse_with_problems(list(arguments))
+    others = {name: value for name, value in vars(typed).items() if name not in names}
+    given = {n: v for n, v in vars(typed).items() if n in names and v is not None}
+    resume = bool(others.pop("resume"))
+    base = preset(given.get("preset", "full"))
+    if {"init": base.init, **given}["init"] == "random":
+        base = override(base, {"vocab_size": 0})  # no file decides it but the tokenizer's
+    config = base
+    with problems:
+        config = override(base, given)
+    if problems and not resume:
+        with problems:
+            check(_closest(base, given))
+    problems.raise_all()
+    return ParsedFlags(config, frozenset(given), resume, preset, prog, others)
+
+
+def build_parser(
+    arguments: Sequence[str], preset: Preset, *, prog: str, description: str
+) -> Parser:
+    """The flags of a stage; their help shows the defaults of the preset that `arguments` name."""
+    usage = f"{prog} --shards SPEC [SPEC ...] [flags]"
+    parser = Parser(prog=prog, description=description, usage=usage)
+    named = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    named.add_argument("--preset", nargs="?")
+    name = named.parse_known_args(list(arguments))[0].preset
+    defaults = preset(name if name in CHOICES["preset"] else "full")
+    fields = {
+        item.name: item for kind in (Config, ModelConfig) for item in dataclasses.fields(kind)
+    }
+    types = get_type_hints(Config) | get_type_hints(ModelConfig)
+    for title, names in GROUPS.items():
         group = parser.add_argument_group(title)
-        types = get_type_hints(kind)
-        for item in dataclasses.fields(kind):
-            if item.name != "model":
-                _add_flag(group, item, types[item.name])
-    typed = vars(parser.parse_args(list(arguments)))
-    resume = bool(typed.pop("resume"))
-    given = {name: value for name, value in typed.items() if value is not None}
-    return ParsedFlags(
-        override(preset(given.get("preset", "full")), given), frozenset(given), resume
-    )
+        if title == "run":
+            group.add_argument(
+                "--resume",
+                action="store_true",
+                help="continue from the newest complete checkpoint in --out",
+            )
+        for name in names:
+            _add_flag(group, fields[name], types[name], value_of(defaults, name))
+    return parser
+
+
+def value_of(config: Config, name: str) -> Any:
+    """A setting by name, of the config or of its model."""
+    return getattr(config if hasattr(config, name) else config.model, name)
 
 
 def override(config: Config, given: dict[str, Any]) -> Config:
-    """`config` with the named fields replaced, fields of `config.model` included."""
+    """`config` with the named fields replaced, fields of `config.model` included. Raises
+    UsageErrors for all that is wrong in either."""
     model_names = {item.name for item in dataclasses.fields(ModelConfig)}
     model = {name: value for name, value in given.items() if name in model_names}
     run = {name: value for name, value in given.items() if name not in model_names}
-    return dataclasses.replace(config, model=dataclasses.replace(config.model, **model), **run)
+    problems = Problems()
+    with problems:
+        run["model"] = dataclasses.replace(config.model, **model)
+    with problems:
+        config = dataclasses.replace(config, **run)
+    problems.raise_all()
+    return config
 
 
-def _add_flag(group: argparse._ArgumentGroup, item: dataclasses.Field[Any], kind: Any) -> None:
+def _closest(config: Config, given: dict[str, Any]) -> Config:
+    """`config` with those of the named fields replaced whose values are valid."""
+    for name, value in given.items():
+        try:
+            config = override(config, {name: value})
+        except UsageError:
+            continue
+    return config
+
+
+def typed(config: Config, base: Config) -> list[str]:
+    """The flags that make `config` of `base`, as words of a command line."""
+    words = []
+    for names in GROUPS.values():
+        for name in names:
+            value = value_of(config, name)
+            if value == value_of(base, name):
+                continue
+            flag = flag_name(name)
+            if isinstance(value, bool):
+                words.append(flag if value else "--no-" + flag.removeprefix("--"))
+            else:
+                words += [flag, *_words(value)]
+    return words
+
+
+def _words(value: Any) -> list[str]:
+    return [str(one) for one in value] if isinstance(value, tuple) else [str(value)]
+
+
+def _add_flag(
+    group: argparse._ArgumentGroup, item: dataclasses.Field[Any], kind: Any, default: Any
+) -> None:
     flag, text = flag_name(item.name), item.metadata["help"].replace("%", "%%")
     if kind is bool:
+        text += f" (default: {'on' if default else 'off'})"
         group.add_argument(flag, help=text, action=argparse.BooleanOptionalAction, default=None)
         return
+    if default not in ("", ()):
+        text += f" (default: {' '.join(_words(default))})"
     many = kind in (tuple[str, ...], tuple[int, ...])
     elements: dict[Any, Callable[[str], Any]] = {
         tuple[str, ...]: str,

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ocrdata.errors import UsageError
+from ocrdata.errors import UsageError, UsageErrors
 from ocrtrain.run import launch, run_log
 from ocrtrain.run.trained import load_for_inference
 from ocrtrain.settings import presets
@@ -42,17 +42,27 @@ def test_its_presets_are_those_of_stage_1(monkeypatch: pytest.MonkeyPatch) -> No
     assert main(["--preset", "tiny"]) == 0
     assert started[0].config == presets.stage1("tiny")
     assert started[0].config.name == "stage1" and started[0].config.steps == 400
-    with pytest.raises(SystemExit) as caught:
+    with pytest.raises(UsageError, match=r"--preset.*'huge'"):
         main(["--preset", "huge"])
-    assert caught.value.code == 2
 
 
 def test_help_and_wrong_flags(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["--help"])
     assert caught.value.code == 0
-    assert "Train SAM, CLIP, projector and GPT on images." in capsys.readouterr().out
-    with pytest.raises(SystemExit) as caught:
+    shown = capsys.readouterr().out
+    assert "train SAM, CLIP, projector and GPT on images." in shown
+    assert "python -m ocrtrain.stage1 --preset tiny --shards" in shown, "an example"
+    with pytest.raises(UsageError, match="--shard x"):
         main(["--shard", "x"])
-    assert caught.value.code == 2
-    assert capsys.readouterr().err.startswith("python -m ocrtrain.stage1: error: ")
+
+
+def test_what_is_missing_is_told_with_what_is_wrong(tmp_path: Path) -> None:
+    gone = [str(tmp_path / name) for name in ("a.json", "b.json", "t.json")]
+    with pytest.raises(UsageErrors) as caught:
+        main(["--steps", "0", "--stepz", "1", "--shards", gone[0], "--val", gone[1], "--tokenizer",
+              gone[2]])  # fmt: skip
+    told = caught.value.messages
+    assert len(told) == 5
+    for name in ("--steps", "--stepz 1", *gone):
+        assert len([line for line in told if name in line]) == 1, name

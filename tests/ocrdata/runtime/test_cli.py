@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocrdata.errors import OcrError, UsageError
+from ocrdata.errors import OcrError, UsageError, UsageErrors
 from ocrdata.runtime.cli import Parser, add_json_flag, print_json, run
 
 
@@ -71,14 +71,79 @@ def test_no_traceback_when_the_reader_of_the_output_exits() -> None:
     assert process.wait() == 1
 
 
-def test_invalid_flags_print_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_flag_cannot_be_abbreviated() -> None:
     parser = Parser(prog="tool", description="does")
     parser.add_argument("--shards")
     for arguments in (["--shard", "x"], ["--unknown"]):
-        with pytest.raises(SystemExit) as caught:
+        with pytest.raises(UsageError, match="unrecognized arguments: " + " ".join(arguments)):
             parser.parse_args(arguments)
-        assert caught.value.code == 2
-        assert capsys.readouterr().err.startswith("tool: error: unrecognized arguments: ")
+
+
+def several() -> Parser:
+    parser = Parser(prog="tool", description="does")
+    parser.add_argument("word", nargs="?")
+    parser.add_argument("--rows", type=int, default=4, help="how many")
+    parser.add_argument("--share", type=float, default=0.0, help="of 100 %%")
+    parser.add_argument("--kind", choices=("a", "b"), required=True)
+    parser.add_argument("--fast", action="store_true", help="hurry")
+    return parser
+
+
+FAULTS = {
+    "--rows": ([], ["--rows", "x"], ["--rows"]),
+    "--share": ([], ["--share", "y"], ["--share"]),
+    "--kind": (["--kind", "a"], ["--kind", "c"], ["--kind"], []),
+    "--fast": ([], ["--fast=1"]),
+    "--unknown": ([], ["--unknown"]),
+}
+"""Flag -> words that are right, then words that are wrong."""
+
+
+@given(st.fixed_dictionaries({flag: st.sampled_from(ways) for flag, ways in FAULTS.items()}))
+def test_every_fault_of_a_command_line_is_told(words: dict[str, list[str]]) -> None:
+    wrong = {flag for flag, typed in words.items() if typed != FAULTS[flag][0]}
+    parser, line = several(), [word for typed in words.values() for word in typed]
+    for _ in range(2):  # a parser is as it was after faults
+        typed, problems = parser.parse_with_problems(line)
+        assert (typed.rows, typed.share, typed.fast) == (4, 0.0, False)
+        assert bool(problems) == bool(wrong)
+        try:
+            problems.raise_all()
+        except UsageError as exc:
+            assert len(exc.messages) == len(wrong)
+            assert all(any(flag in message for message in exc.messages) for flag in wrong)
+
+
+def test_faults_of_a_subcommand_are_told_together() -> None:
+    parser = Parser(prog="tool", description="does")
+    one = parser.add_subparsers(dest="kind", required=True).add_parser("one", description="x")
+    one.add_argument("--rows", type=int)
+    one.add_argument("--path", required=True)
+    with pytest.raises(UsageErrors) as caught:
+        parser.parse_args(["one", "--rows", "x", "--bad"])
+    found = [[flag in line for flag in ("--rows", "--path", "--bad")].index(True)
+             for line in caught.value.messages]  # fmt: skip
+    assert found == [0, 1, 2]
+    for words in ([], ["two"]):
+        with pytest.raises(UsageError, match="kind"):
+            parser.parse_args(words)
+
+
+def test_help_shows_the_defaults_that_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        several().parse_args(["--help"])
+    shown = " ".join(capsys.readouterr().out.split())
+    for text in ("how many (default: 4)", "of 100 % (default: 0.0)", "hurry"):
+        assert text in shown
+    assert shown.count("default") == 2
+
+
+def test_several_errors_are_a_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--rows", "x", "--kind", "a\x1b"]
+    with pytest.raises(SystemExit, match="2"):
+        run(lambda arguments: int(several().parse_args(words).rows))
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2 and all(line.startswith("error: ") for line in lines)
 
 
 def test_an_output_that_cannot_be_written_prints_one_line() -> None:

@@ -22,6 +22,7 @@ from ocrdata.tokens.tokenizer import (
     LONGEST_SPACE,
     SPECIAL_TOKENS,
     Tokenizer,
+    bytes_tokenizer,
     load_tokenizer,
     train_tokenizer,
 )
@@ -43,6 +44,32 @@ any_text = st.lists(
     ),
     max_size=8,
 ).map("".join)
+
+
+def test_the_built_in_tokenizer_is_the_bytes_and_the_special_tokens(tmp_path: Path) -> None:
+    found = load_tokenizer("bytes")
+    assert found.vocab_size == 256 + len(SPECIAL_TOKENS)
+    assert found.specials == {name: 256 + n for n, name in enumerate(SPECIAL_TOKENS)}
+    assert found.fingerprint == "626ef21af6ce3a2f", "counts and runs of other releases have it"
+    found.save(tmp_path / "tokenizer.json")
+    saved = load_tokenizer(tmp_path / "tokenizer.json")
+    assert saved.fingerprint == found.fingerprint == bytes_tokenizer().fingerprint
+
+
+@given(any_text)
+def test_the_built_in_tokenizer_encodes_bytes(text: str) -> None:
+    ids = load_tokenizer("bytes").encode(text)
+    assert bytes(ids) == text.encode("utf-16", "surrogatepass").decode("utf-16", "replace").encode()
+
+
+def test_a_file_named_like_the_built_in_tokenizer(
+    tmp_path: Path, trained: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    trained.save("saved.json")
+    (tmp_path / "saved.json").rename("bytes")
+    assert load_tokenizer("bytes").fingerprint == bytes_tokenizer().fingerprint
+    assert load_tokenizer("./bytes").fingerprint == trained.fingerprint
 
 
 @pytest.fixture(scope="module")

@@ -140,14 +140,6 @@ def test_a_source_without_a_supervised_token_is_refused(
         planned(mixed(inputs, tmp_path, seq_len=4))
 
 
-def test_a_source_exhausted_within_the_warm_up_is_refused(
-    inputs: dict[str, str], tmp_path: Path
-) -> None:
-    config = mixed(inputs, tmp_path, at_end="stop", steps=100, warmup=50)
-    with pytest.raises(UsageError, match=r"(squares|sums) .*\b\d+ steps.*--warmup 50.*--at-end"):
-        planned(config)
-
-
 def test_validation_samples_are_read_before_training_starts(
     inputs: dict[str, str], tmp_path: Path
 ) -> None:

@@ -11,7 +11,7 @@ import tiktoken
 import torch
 
 from ocrdata.errors import SourceError, UsageError
-from ocrdata.tokens.tokenizer import SPECIAL_TOKENS, Tokenizer, train_tokenizer
+from ocrdata.tokens.tokenizer import SPECIAL_TOKENS, Tokenizer, bytes_tokenizer, train_tokenizer
 from ocrtrain.model.encoder_file import save_deepencoder
 from ocrtrain.model.factory import bare_model, find_tokenizer, new_model, with_vocabulary
 from ocrtrain.model.ocr_model import OcrModel, part_of
@@ -63,9 +63,10 @@ def test_the_given_tokenizer_file_is_used(
         assert found.fingerprint == tokenizer.fingerprint
 
 
-def test_random_weights_need_a_tokenizer(config: Config) -> None:
-    with pytest.raises(UsageError, match=r"--init random .*--tokenizer FILE.*train_tokenizer\.py"):
-        find_tokenizer(replace(config, init="random"))
+def test_random_weights_have_the_bytes_by_default(config: Config) -> None:
+    expected = bytes_tokenizer().fingerprint
+    assert find_tokenizer(replace(config, init="random")).fingerprint == expected
+    assert find_tokenizer(replace(config, tokenizer="bytes")).fingerprint == expected
 
 
 def test_the_default_tokenizer_is_nanochats(config: Config, tmp_path: Path) -> None:

@@ -18,6 +18,15 @@ def test_the_cosine_schedule_with_warm_up() -> None:
     assert rates[10:] == sorted(rates[10:], reverse=True)
 
 
+@pytest.mark.parametrize("schedule", ["cosine", "step", "constant"])
+@pytest.mark.parametrize("steps", [1, 2, 9, 10, 11])
+def test_the_peak_is_reached_in_every_run(steps: int, schedule: str) -> None:
+    config = Config(steps=steps, warmup=10, lr=1.0, schedule=schedule)
+    rates = [learning_rate(config, step) for step in range(steps)]
+    assert max(rates) == 1.0 and min(rates) > 0
+    assert rates[: steps - 1] == sorted(rates[: steps - 1])
+
+
 def test_the_step_and_constant_schedules() -> None:
     config = Config(steps=5000, warmup=100, lr=1.0, schedule="step", step_every=2000)
     assert [learning_rate(config, s) for s in (0, 99, 100, 1999)] == [0.01, 1.0, 1.0, 1.0]

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from ocrdata.errors import UsageError
+from ocrdata.errors import UsageError, UsageErrors
 from ocrtrain.settings import presets
 from ocrtrain.settings.config import Config, ModelConfig, differences, flag_name, from_json, to_json
 
@@ -54,7 +54,6 @@ def test_json_without_a_key_is_refused() -> None:
         ({"steps": 10**9 + 1}, "--steps 1000000001 .*at most 1,000,000,000"),
         ({"batch": 10**18}, "--batch 10{18} .*at most 1,000,000"),
         ({"seq_len": 10**20}, "--seq-len 10{20} .*at most 10,000,000"),
-        ({"steps": 5, "warmup": 5}, "--warmup 5 .*below --steps 5"),
         ({"init": "zero"}, "--init 'zero'.* pretrained, random"),
         ({"freeze": ("sam", "eyes")}, "--freeze 'eyes'.* sam, clip, projector, gpt"),
         ({"train_slice": "100"}, "--train-slice '100' "),
@@ -93,6 +92,36 @@ def test_differences_leave_out_settings_that_may_change() -> None:
         "--lr: 5e-05 in the run, 0.0001 given",
         "--gpt-layers: 20 in the run, 3 given",
     ]
+
+
+def test_all_that_is_wrong_is_told_at_once() -> None:
+    with pytest.raises(UsageErrors) as caught:
+        Config(steps=0, lr=-1.0, image_size=10, freeze=("eyes",), val_slice="5", seq_len=0)
+    flags = ("--freeze", "--steps", "--seq-len", "--lr", "--val-slice", "--image-size")
+    assert len(caught.value.messages) == len(flags)
+    assert all(any(line.startswith(flag) for line in caught.value.messages) for flag in flags)
+    with pytest.raises(UsageErrors) as caught:
+        ModelConfig(clip_width=512, gpt_heads=7)
+    assert len(caught.value.messages) == 2
+
+
+@pytest.mark.parametrize(("warmup", "steps", "used"), [(9, 10, 9), (10, 10, 9), (500, 2, 1),
+                                                       (5, 1, 0)])  # fmt: skip
+def test_a_warm_up_longer_than_the_run_is_shortened(warmup: int, steps: int, used: int) -> None:
+    config = Config(warmup=warmup, steps=steps)
+    assert (config.warmup_steps, config.warmup) == (used, warmup)
+
+
+def test_a_micro_batch_larger_than_the_batch_is_the_whole_batch() -> None:
+    assert Config(batch=3, micro_batch=4).rows_per_pass == 3
+    assert Config(batch=4, micro_batch=2).rows_per_pass == 2
+
+
+def test_configs_saved_before_a_field_was_added_are_read() -> None:
+    value = to_json(Config())
+    later = [item.name for item in dataclasses.fields(Config) if item.metadata.get("later")]
+    assert "log_every" in later
+    assert from_json({k: v for k, v in value.items() if k not in later}) == Config()
 
 
 def test_flag_names_are_unique() -> None:

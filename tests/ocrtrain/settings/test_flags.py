@@ -2,10 +2,14 @@ import dataclasses
 from fractions import Fraction
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from ocrdata.errors import UsageError, UsageErrors
+from ocrdata.runtime.cli import add_json_flag
 from ocrtrain.settings import presets
-from ocrtrain.settings.config import Config, ModelConfig
-from ocrtrain.settings.flags import ParsedFlags, override, parse
+from ocrtrain.settings.config import Config, ModelConfig, flag_name
+from ocrtrain.settings.flags import GROUPS, ParsedFlags, override, parse, typed
 
 
 def parse_words(*words: str) -> ParsedFlags:
@@ -13,7 +17,8 @@ def parse_words(*words: str) -> ParsedFlags:
 
 
 def test_without_flags_the_config_is_the_preset() -> None:
-    assert parse_words() == ParsedFlags(presets.stage1(), frozenset(), False)
+    parsed = parse_words()
+    assert (parsed.config, parsed.given, parsed.resume) == (presets.stage1(), frozenset(), False)
     assert parse_words("--preset", "tiny").config == presets.stage1("tiny")
 
 
@@ -40,11 +45,13 @@ def test_every_field_has_a_flag_and_help(capsys: pytest.CaptureFixture[str]) -> 
         parse_words("--help")
     assert caught.value.code == 0
     shown = capsys.readouterr().out
-    for kind in (Config, ModelConfig):
-        for item in dataclasses.fields(kind):
-            if item.name != "model":
-                assert "--" + item.name.replace("_", "-") in shown
-                assert item.metadata["help"]
+    fields = [*dataclasses.fields(Config), *dataclasses.fields(ModelConfig)]
+    for item in fields:
+        if item.name != "model":
+            assert "--" + item.name.replace("_", "-") in shown
+            assert item.metadata["help"]
+    grouped = [name for names in GROUPS.values() for name in names]
+    assert sorted(grouped) == sorted(item.name for item in fields if item.name != "model")
 
 
 @pytest.mark.parametrize(
@@ -56,10 +63,69 @@ def test_every_field_has_a_flag_and_help(capsys: pytest.CaptureFixture[str]) -> 
         (["--preset", "huge"], "invalid choice: 'huge'"),
     ],
 )
-def test_wrong_flags_exit_with_status_2(
-    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit) as caught:
+def test_wrong_flags_are_usage_errors(words: list[str], message: str) -> None:
+    with pytest.raises(UsageError) as caught:
         parse_words(*words)
-    assert caught.value.code == 2
-    assert message in capsys.readouterr().err
+    assert message in str(caught.value) and len(caught.value.messages) == 1
+
+
+def test_what_else_is_missing_is_told_of_a_wrong_command_line() -> None:
+    """The check gets what is right of it, and is not made for a resumed run."""
+    checked: list[Config] = []
+
+    def check(config: Config) -> None:
+        checked.append(config)
+        raise UsageError("--val is missing")
+
+    def parse_checked(*words: str) -> ParsedFlags:
+        return parse(words, presets.stage1, prog="", description="", check=check)
+
+    with pytest.raises(UsageErrors) as caught:
+        parse_checked("--lr", "-1", "--steps", "7", "--warmup", "x", "--gpt-heads", "7")
+    assert [line.split()[0] for line in caught.value.messages] == [
+        "argument", "--gpt-width", "--lr", "--val"]  # fmt: skip
+    assert checked == [dataclasses.replace(presets.stage1(), steps=7)]
+    with pytest.raises(UsageError, match="--lr"):
+        parse_checked("--lr", "-1", "--resume")
+    parse_checked("--lr", "1")
+    assert len(checked) == 1
+
+
+def test_a_command_can_have_flags_of_its_own() -> None:
+    parsed = parse(["--json"], presets.stage1, prog="", description="", add=add_json_flag)
+    assert parsed.others == {"json": True} and parsed.config == presets.stage1()
+
+
+def test_random_weights_have_the_vocabulary_of_the_tokenizer() -> None:
+    assert parse_words("--init", "random").config.model.vocab_size == 0
+    assert parse_words("--init", "random", "--vocab-size", "9").config.model.vocab_size == 9
+    assert parse_words("--init", "pretrained").config.model.vocab_size == 65537
+
+
+@pytest.mark.parametrize("preset", ["full", "tiny"])
+def test_help_groups_the_flags_and_shows_the_defaults_of_the_preset(
+    preset: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        parse_words("--preset", preset, "--help")
+    shown_help = capsys.readouterr().out
+    titles = [line[:-1] for line in shown_help.splitlines() if line.endswith(":")]
+    assert [title for title in titles if title in GROUPS] == list(GROUPS)
+    text = " ".join(shown_help.split())
+    config = presets.stage1(preset)
+    for name, shown in {"lr": config.lr, "steps": config.steps, "gpt_width": config.model.gpt_width,
+                        "pack": "off", "text_ratio": "5/14"}.items():  # fmt: skip
+        entry = text[text.index(f" {flag_name(name)}", text.index("options: ")) :].split(" --", 2)
+        assert f"(default: {shown})" in " --".join(entry), name
+
+
+@given(st.data())
+def test_the_typed_flags_give_the_config(data: st.DataObject) -> None:
+    base = presets.stage1("tiny")
+    changes = {"shards": ("a.json", "b c.json"), "pack": True, "lr": 0.5, "gpt_layers": 5,
+               "text_ratio": Fraction(1, 3), "out": "x", "sam_global_layers": (0,)}  # fmt: skip
+    names = data.draw(st.lists(st.sampled_from(sorted(changes)), unique=True))
+    config = override(base, {name: changes[name] for name in names})
+    words = typed(config, base)
+    assert parse_words("--preset", "tiny", *words).config == config
+    assert len([word for word in words if word.startswith("--")]) == len(names)
