@@ -15,11 +15,12 @@ from pathlib import Path
 
 import torch
 
-from ocrdata.errors import ImageError, UsageError
+from ocrdata.errors import ImageError, TransportError, UsageError
 from ocrdata.images.decode import RGB, decode_rgb
 from ocrdata.images.letterbox import shrink_to_fit
 from ocrdata.runtime.cli import Parser, run
 from ocrdata.sample import IMAGE_PART, Message, text_part
+from ocrdata.storage.files import read_file
 from ocrtrain.evaluation.generation import Decoding, Question, answer
 from ocrtrain.model.device import autocast_type, resolve_device
 from ocrtrain.run.trained import load_for_inference
@@ -75,7 +76,12 @@ def read_image(path: Path) -> RGB:
     """The pixels of an image file. Raises UsageError if it cannot be read, ImageError if it is not
     an image."""
     try:
-        return decode_rgb(path.read_bytes())
+        return decode_rgb(read_file(path))
+    except TransportError as exc:
+        raise UsageError(
+            f"--image {path}: a folder, or no regular file; it must be an image file (repeat "
+            "--image for several)"
+        ) from exc
     except OSError as exc:
         raise UsageError(f"--image {path}: {exc.strerror}") from exc
     except ImageError as exc:

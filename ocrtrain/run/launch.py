@@ -79,7 +79,7 @@ def train(config: Config, *, resume: bool = False) -> int:
     run = Path(config.run_folder)
     with ExitStack() as stack:
         found = newest(run) if resume else None
-        _check_no_other_run(run, resume=resume)
+        _check_is_free(run, resume=resume)
         if found is None:  # a checkpoint contains all that a new run loads from these files
             check_data(config)
             check_weights(config)
@@ -89,7 +89,7 @@ def train(config: Config, *, resume: bool = False) -> int:
         make_folder(run)
         stack.enter_context(Lock(run / ".lock", f"the run {run}"))
         # Checked again under the lock: another process may have trained here in the meantime.
-        _check_no_other_run(run, resume=resume)
+        _check_is_free(run, resume=resume)
         if resume and checkpoint.complete_checkpoints(run)[-1:] != (
             [found.folder] if found else []
         ):
@@ -103,10 +103,18 @@ def train(config: Config, *, resume: bool = False) -> int:
         return _report_end(job, ended)
 
 
-def _check_no_other_run(run: Path, *, resume: bool) -> None:
-    if not resume and (run / "config.json").exists():
+def _check_is_free(run: Path, *, resume: bool) -> None:
+    if resume:
+        return
+    if (run / "config.json").exists():
         raise UsageError(
             f"{run} already contains a run; resume it with --resume, or choose another --out"
+        )
+    shards = sorted(path.name for path in run.glob("*.tar*"))
+    if shards:
+        raise UsageError(
+            f"{run} contains shards ({shards[0]}); a run needs a folder of its own: choose another "
+            "--out"
         )
 
 

@@ -157,7 +157,7 @@ GUARDS = (
           "if not reasons and skipped.before(state.step) != state.skipped:", "if False:",
           "ocrtrain/run/test_resume"),
     Guard("another run is checked again under the lock", "ocrtrain/run/launch.py",
-          "meantime.\n        _check_no_other_run(run, resume=resume)", "meantime.",
+          "meantime.\n        _check_is_free(run, resume=resume)", "meantime.",
           "ocrtrain/run/test_resume"),
     Guard("zstd window of a frame", "ocrdata/shards/frames.py",
           "if found.window_size > MAX_WINDOW:", "if False:", "ocrdata/shards/test_frames"),

@@ -65,7 +65,11 @@ def test_a_cut_off_answer_is_reported_on_standard_error(
     [
         (["  "], UsageError, "question is empty"),
         (["Which?", "--image", "absent.png"], UsageError, "absent.png: No such file"),
-        (["Which?", "--image", "run"], UsageError, "run: Is a directory"),
+        (
+            ["Which?", "--image", "run"],
+            UsageError,
+            "--image run: a folder, .* must be an image file",
+        ),
         (["Which?", "--image", "truncated.png"], ImageError, "truncated.png"),
         (["Which?", "--image", "note.txt"], ImageError, "note.txt: not an image"),
         (["Which?", "--checkpoint", "."], TrainError, "no complete checkpoint"),

@@ -48,6 +48,17 @@ def test_a_run_is_not_overwritten_nor_resumed_on_other_shards(
         train(moved, resume=True)
 
 
+@pytest.mark.parametrize("shard", ["charts-000.tar", "charts-000.tar.zst"])
+def test_a_folder_of_shards_is_no_run_folder(
+    inputs: dict[str, str], tmp_path: Path, shard: str
+) -> None:
+    (tmp_path / shard).write_bytes(b"")
+    with pytest.raises(UsageError, match=rf"{tmp_path} .*\({shard}\).*--out") as caught:
+        train(small_config(inputs, tmp_path))
+    assert "\n" not in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == [shard]
+
+
 def test_a_damaged_checkpoint_is_refused(inputs: dict[str, str], tmp_path: Path) -> None:
     run = tmp_path / "run"
     assert train(small_config(inputs, run, stop_at=4)) == 0
