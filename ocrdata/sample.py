@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ocrdata.errors import ImageError, RejectedRow
+from ocrdata.images import jpeg
 from ocrdata.images.decode import check_image
 
 Part = dict[str, str]
@@ -144,3 +145,10 @@ def check(sample: Sample) -> None:
             check_image(data)
         except ImageError as exc:
             raise RejectedRow(f"image {number}: {exc}") from exc
+
+
+def damaged_jpegs(sample: Sample) -> list[tuple[int, str]]:
+    """The images of a checked sample that are damaged although they decode: (number, what the
+    decoder says)."""
+    found = [(number, jpeg.damage(data)) for number, data in enumerate(sample.images)]
+    return [(number, words) for number, words in found if words is not None]

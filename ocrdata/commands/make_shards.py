@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from ocrdata.conversion.convert import OnShards, convert, convert_one
-from ocrdata.conversion.options import ConversionOptions
-from ocrdata.conversion.rejects import rejects_path
+from ocrdata.conversion.options import KEEP, REJECT, ConversionOptions
+from ocrdata.conversion.rejects import damaged_path, rejects_path
 from ocrdata.conversion.work_folder import recorded_provenance
 from ocrdata.planning.counting import count_anew
 from ocrdata.runtime.cli import Parser, add_json_flag, print_json, run
@@ -54,6 +54,15 @@ _IN_COMMAND = (
         "write .tar.zst, for text: a fifth to a seventh of the size, still with random access",
         choices=("zstd",),
     ),
+    Flag(
+        "damaged_jpegs",
+        "what to do with JPEGs that decode, but with areas of grey or garbage where their data are "
+        "damaged: keep them and list them in NAME.damaged.jsonl, or reject their rows "
+        "(default: keep)",
+        kind=str,
+        default=KEEP,
+        choices=(KEEP, REJECT),
+    ),
 )
 """The flags of all kinds that change the result."""
 
@@ -76,6 +85,7 @@ def main(arguments: Sequence[str]) -> int:
         command=command(values),
         compress=values["compress"],
         discard=values["discard"],
+        damaged_jpegs=values["damaged_jpegs"],
     )
     tokenizer = load_tokenizer(values["tokenizer"]) if values["tokenizer"] else None
     source = kind.make(values, recorded_provenance(out, name) or {})
@@ -141,6 +151,12 @@ def summary(
         )
         reasons = manifest.rejects["reasons"]
         lines += [f"            {count:,} x {reason}" for reason, count in reasons.items()]
+    damaged = totals.get("damaged_jpegs")
+    if damaged:
+        lines.append(
+            f"  damaged   {damaged:,} JPEGs, kept, see {damaged_path(options.out, options.name)}; "
+            f"--damaged-jpegs {REJECT} rejects their rows"
+        )
     if progress.shards:
         lines.append(
             f"  made      {progress.shards} shards in {human_time(progress.seconds)}, "
@@ -170,6 +186,9 @@ def figures(
         "licence": manifest.licence,
         "provenance": manifest.provenance,
         "rejects": {**manifest.rejects, "file": rejects if manifest.rejects["rows"] else None},
+        "damaged": damaged_path(options.out, options.name)
+        if manifest.totals.get("damaged_jpegs")
+        else None,
         "tokenizer": tokenizer.fingerprint if tokenizer else None,
         "made": {
             "shards": progress.shards,

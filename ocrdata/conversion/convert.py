@@ -13,8 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from ocrdata.conversion.comparison import ComparisonTask
-from ocrdata.conversion.options import ConversionOptions
-from ocrdata.conversion.rejects import Reject, examples, reasons, rejects_path, write_rejects
+from ocrdata.conversion.options import KEEP, ConversionOptions
+from ocrdata.conversion.rejects import (
+    Reject,
+    damaged_path,
+    examples,
+    reasons,
+    rejects_path,
+    write_damaged,
+    write_rejects,
+)
 from ocrdata.conversion.work_folder import (
     ShardRecord,
     WorkFolder,
@@ -145,6 +153,7 @@ class _Conversion:
             "stop": self.layout.stop,
             "shard_samples": self.layout.shard_samples,
             **({"compress": options.compress} if options.compress else {}),
+            **({"damaged_jpegs": options.damaged_jpegs} if options.damaged_jpegs != KEEP else {}),
             **({"command": options.command} if options.command else {}),
         }
         return [] if known is None else differences(known, self.provenance)
@@ -301,7 +310,9 @@ class _Conversion:
             self.on_shards([self.out / self.layout.file(shard) for shard in shards])
 
     def _task(self, folder: Path) -> ConversionTask:
-        return ConversionTask(self.source, self.layout, self.work, folder)
+        return ConversionTask(
+            self.source, self.layout, self.work, folder, self.options.damaged_jpegs
+        )
 
     def _check_free_space(self, pending: Sequence[int]) -> None:
         """Raises DiskError if the disk cannot hold the pending shards."""
@@ -353,6 +364,8 @@ class _Conversion:
             records.append(record)
         rejects = [reject for record in records for reject in record.rejects]
         write_rejects(rejects_path(self.out, self.options.name), rejects)
+        damaged = [damage for record in records for damage in record.damaged]
+        write_damaged(damaged_path(self.out, self.options.name), damaged)
         rows = self.layout.stop - self.layout.start
         manifest = Manifest(
             name=self.options.name,
@@ -366,6 +379,7 @@ class _Conversion:
                 "turns": sum(record.turns for record in records),
                 "bytes": sum(record.shard.bytes for record in records),
                 "image_bytes": sum(record.image_bytes for record in records),
+                "damaged_jpegs": len(damaged),
                 **self._tar_bytes(records),
             },
             rejects={"rows": len(rejects), "reasons": reasons(rejects)},

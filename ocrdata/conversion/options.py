@@ -10,12 +10,16 @@ from ocrdata.conversion.layout import Layout
 from ocrdata.errors import UsageError
 from ocrdata.shards.names import COMPRESSED, PLAIN
 
+KEEP, REJECT = "keep", "reject"
+"""What is done with JPEGs that decode but are damaged."""
+
 
 @dataclass(frozen=True)
 class ConversionOptions:
     """How a source is converted to shards. `start` and `stop` are origin rows, `limit` counts from
-    `start`; `compress` is None or "zstd"; `command` recreates the set, for error messages;
-    `discard` removes shards of an unfinished conversion that do not fit these settings."""
+    `start`; `compress` is None or "zstd", `damaged_jpegs` KEEP or REJECT; `command` recreates the
+    set, for error messages; `discard` removes shards of an unfinished conversion that do not fit
+    these settings."""
 
     out: Path
     name: str
@@ -28,6 +32,7 @@ class ConversionOptions:
     command: str = ""
     compress: str | None = None
     discard: bool = False
+    damaged_jpegs: str = KEEP
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]*", self.name):
@@ -47,6 +52,8 @@ class ConversionOptions:
             raise UsageError("--stop and --limit both set the end; give only one of them")
         if self.compress not in (None, "zstd"):
             raise UsageError(f"--compress {self.compress}: only zstd is supported")
+        if self.damaged_jpegs not in (KEEP, REJECT):
+            raise UsageError(f"--damaged-jpegs {self.damaged_jpegs}: must be {KEEP} or {REJECT}")
         if not 0 <= self.max_reject_fraction <= 1:
             raise UsageError(
                 f"--max-reject-fraction {self.max_reject_fraction}: must be between 0 and 1"

@@ -1,11 +1,12 @@
-"""Rejected rows: the file that lists them, and summaries of their reasons."""
+"""Rejected rows and damaged images: the files that list them, and summaries of the reasons."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from ocrdata.storage.files import atomic_file, explain_disk
 from ocrdata.storage.sealed import canonical
@@ -13,21 +14,40 @@ from ocrdata.storage.sealed import canonical
 Reject = tuple[int, str]
 """(origin row, reason)"""
 
+Damage = tuple[int, int, str]
+"""(origin row, number of the image in it, what the decoder says)"""
+
 
 def rejects_path(out: Path, name: str) -> Path:
     """NAME.rejects.jsonl: a line `{"reason": ..., "row": ...}` for each; absent without any."""
     return out / f"{name}.rejects.jsonl"
 
 
+def damaged_path(out: Path, name: str) -> Path:
+    """NAME.damaged.jsonl: a line `{"image": ..., "reason": ..., "row": ...}` for each damaged image
+    that was kept; absent without any."""
+    return out / f"{name}.damaged.jsonl"
+
+
 def write_rejects(path: Path, rejects: Sequence[Reject]) -> None:
     """Write rejects in row order, atomically; without any, remove the file."""
-    if not rejects:
+    _write_lines(path, [{"row": row, "reason": reason} for row, reason in rejects])
+
+
+def write_damaged(path: Path, damaged: Sequence[Damage]) -> None:
+    """Write damaged images in row order, atomically; without any, remove the file."""
+    lines = [{"row": row, "image": image, "reason": words} for row, image, words in damaged]
+    _write_lines(path, lines)
+
+
+def _write_lines(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
+    if not lines:
         with explain_disk(path):
             path.unlink(missing_ok=True)
         return
     with atomic_file(path) as file:
-        for row, reason in rejects:
-            file.write(canonical({"row": row, "reason": reason}) + b"\n")
+        for line in lines:
+            file.write(canonical(line) + b"\n")
 
 
 def _kind(reason: str) -> str:

@@ -28,7 +28,7 @@ from ocrdata.storage.sealed import FORMAT, VERSION, check_version, parse_object
 @dataclass(frozen=True)
 class ShardRecord:
     """Totals of one finished shard. `tar_bytes` is its uncompressed size; `rejects` are (origin
-    row, reason)."""
+    row, reason), `damaged` (origin row, image, reason) of damaged images that were kept."""
 
     shard: ShardInfo
     images: int = 0
@@ -36,6 +36,7 @@ class ShardRecord:
     image_bytes: int = 0
     rejects: tuple[tuple[int, str], ...] = field(default_factory=tuple)
     tar_bytes: int = 0
+    damaged: tuple[tuple[int, int, str], ...] = field(default_factory=tuple)
 
 
 class WorkFolder:
@@ -86,6 +87,8 @@ class WorkFolder:
                     **value,
                     "shard": ShardInfo(**value["shard"]),
                     "rejects": tuple((row, reason) for row, reason in value["rejects"]),
+                    # Without this field, an older version made the shard and looked for no damage.
+                    "damaged": tuple((row, n, reason) for row, n, reason in value["damaged"]),
                 }
             )
             found = shard_info(self.out / record.shard.file)
@@ -118,7 +121,7 @@ class WorkFolder:
         with explain_disk(self.out):
             name = re.escape(self.name)
             shard = rf"{name}-\d+\.(tar|tar\.zst|index\.parquet)"
-            _unlink(self.out, rf"\.({shard}|{name}\.json|{name}\.rejects\.jsonl)\.tmp")
+            _unlink(self.out, rf"\.({shard}|{name}\.json|{name}\.(rejects|damaged)\.jsonl)\.tmp")
             counts = rf"\.({name}-\d+\.tokens-[0-9a-f]+\.parquet)\.lock"
             for match in _matching(self.out, counts):
                 remove_abandoned(self.out / match[1])

@@ -11,11 +11,12 @@ from itertools import pairwise
 from pathlib import Path
 
 from ocrdata.conversion.layout import Layout
-from ocrdata.conversion.rejects import Reject
+from ocrdata.conversion.options import KEEP, REJECT
+from ocrdata.conversion.rejects import Damage, Reject
 from ocrdata.conversion.work_folder import ShardRecord, WorkFolder
 from ocrdata.errors import RejectedRow, SourceError
 from ocrdata.runtime.processes import Report
-from ocrdata.sample import Sample, check
+from ocrdata.sample import Sample, check, damaged_jpegs
 from ocrdata.shards.index import index_path
 from ocrdata.shards.manifest import ShardInfo
 from ocrdata.shards.names import make_key
@@ -39,12 +40,13 @@ class ConversionReport:
 
 @dataclass(frozen=True)
 class ConversionTask:
-    """What a worker needs to make shards into `folder`."""
+    """What a worker needs to make shards into `folder`; `damaged_jpegs` as in the options."""
 
     source: Source
     layout: Layout
     work: WorkFolder
     folder: Path
+    damaged_jpegs: str = KEEP
 
     def begin(self) -> None:
         """See `WorkFolder.hold`; the handle is closed when the process exits."""
@@ -68,6 +70,7 @@ class ConversionTask:
     ) -> None:
         images = turns = image_bytes = 0
         rejects: list[Reject] = []
+        damaged: list[Damage] = []
         progress = _Reporter(report)
         path = self.folder / self.layout.file(shard)
         span = self.layout.span(shard)
@@ -77,10 +80,14 @@ class ConversionTask:
                     if isinstance(result, RejectedRow):
                         raise result
                     check(result)
+                    damage = damaged_jpegs(result)
+                    if damage and self.damaged_jpegs == REJECT:
+                        raise RejectedRow(f"image {damage[0][0]}: damaged JPEG: {damage[0][1]}")
                     size = writer.write(make_key(row), result)
                     images += len(result.images)
                     turns += result.turns
                     image_bytes += sum(map(len, result.images))
+                    damaged += [(row, image, words) for image, words in damage]
                     progress.add(size, None)
                 except RejectedRow as exc:
                     rejects.append((row, str(exc)))
@@ -88,7 +95,15 @@ class ConversionTask:
                 if row == span[-1]:
                     break
             info = writer.close()
-        record = ShardRecord(info, images, turns, image_bytes, tuple(rejects), writer.tar_size)
+        record = ShardRecord(
+            info,
+            images,
+            turns,
+            image_bytes,
+            tuple(rejects),
+            writer.tar_size,
+            tuple(damaged),
+        )
         self.work.write_record(shard, record)
         progress.flush(info)
 

@@ -55,6 +55,7 @@ def test_every_row_is_a_sample_or_a_reject(options: ConversionOptions, source: N
         "turns": sum(1 + row % 2 for row in good),
         "bytes": manifest.bytes,
         "image_bytes": sum(row % 3 for row in good) * len(wanted[1].images[0]),  # type: ignore[union-attr]
+        "damaged_jpegs": 0,
     }
     assert manifest.licence == "none"
     assert manifest.provenance == {
