@@ -18,7 +18,8 @@ from ocrdata.images.decode import check_image
 
 Part = dict[str, str]
 Message = dict[str, Any]
-"""{"role": "system" | "user" | "assistant", "content": [Part, ...]}"""
+"""{"role": "system" | "user" | "assistant", "content": [Part, ...]}; with "weight": 0, an answer is
+not trained on."""
 
 IMAGE_PART: Part = {"type": "image"}
 
@@ -58,6 +59,16 @@ class Sample:
 def image_parts(messages: Iterable[Message]) -> int:
     """Number of image parts in a conversation."""
     return sum(part["type"] == "image" for message in messages for part in message["content"])
+
+
+def is_trained(answer: Message) -> bool:
+    """Whether the loss is on an assistant message."""
+    return bool(answer.get("weight", 1))
+
+
+def has_valid_weight(message: Message) -> bool:
+    """Whether the weight of an answer is 0 or 1; other messages are never trained on."""
+    return message["role"] != "assistant" or message.get("weight", 1) in (0, 1)
 
 
 def text_of(message: Message) -> str:
@@ -112,6 +123,8 @@ def check_messages(messages: list[Message]) -> None:
         raise RejectedRow("no turns")
     if roles != expected:
         raise RejectedRow("roles out of order: " + " ".join(m["role"] for m in messages)[:200])
+    if not any(is_trained(message) for message in messages if message["role"] == "assistant"):
+        raise RejectedRow("no answer is trained on: the weight of each is 0")
     for number, message in enumerate(messages):
         for part in message["content"]:
             if part["type"] == "text":
@@ -120,6 +133,8 @@ def check_messages(messages: list[Message]) -> None:
                 raise RejectedRow(
                     f"message {number}: {message['role']} messages cannot have images"
                 )
+        if not has_valid_weight(message):
+            raise RejectedRow(f"message {number}: weight {message['weight']!r:.40} is not 0 or 1")
         if message["role"] == "assistant" and not text_of(message).strip():
             raise RejectedRow(f"message {number}: no assistant text")
 

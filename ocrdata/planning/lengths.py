@@ -84,6 +84,7 @@ def sample_lengths(
     lengths = np.where(full <= seq_len, full, 1)
     some = np.flatnonzero(kept > 0)
     lengths[some] = ends[starts[some] + kept[some] - 1]
+    # 0 for an answer that is not trained on, whose `assistant` is -1.
     supervised = _sums(np.where(fits, counts.assistant + 1, 0), starts)
     images = _sums(np.where(fits, counts.images, 0), starts)
     truncated_turns = turns - kept

@@ -51,7 +51,8 @@ ROLES = {
 """Names of roles: those of OpenAI, ShareGPT (and LLaVA) and Gemini."""
 
 WEIGHTS = ("weight", "loss_weight", "loss", "train", "training")
-"""Fields of an answer that say whether it is trained on: 0 or false, 1 or true."""
+"""Fields of an answer that say whether it is trained on: 0 or false, 1 or true. An answer that is
+not gets "weight": 0."""
 
 UNREAD = (
     "tool_calls",
@@ -135,9 +136,6 @@ def read_messages(
     reader = _Reader(images, placeholder, _has_placeholder(value, placeholder))
     messages = [reader.message(number, message) for number, message in enumerate(value)]
     shown = reader.finish(messages)
-    trained = [m.get("weight", 1) for m in messages if m["role"] == "assistant"]
-    if trained and not any(trained):
-        raise RejectedRow("no answer is trained on: the weight of each is 0")
     return Conversation(messages, shown, reader.fields)
 
 

@@ -68,7 +68,7 @@ class Counts:
 
     Sample i has the turns `[turn_starts[i], turn_starts[i + 1])`; `turn_starts` is int64
     [samples + 1]. `user` and `assistant` (text tokens) and `images` (image parts in the user
-    message) are int32 [turns].
+    message) are int32 [turns], as in `TurnCount`.
     """
 
     turn_starts: Int64
@@ -203,8 +203,10 @@ def read_counts(
         if digest_of_rows(table) != header.rows_digest:
             raise ShardError(str(path), "checksum mismatch: the rows were changed")
         counts = _counts(table)
-        columns = (counts.user, counts.assistant, counts.images)
-        if len(counts) != header.samples or any(bool((column < 0).any()) for column in columns):
+        # -1: an answer that is not trained on.
+        least = ((counts.user, 0), (counts.assistant, -1), (counts.images, 0))
+        below = any(bool((column < lowest).any()) for column, lowest in least)
+        if len(counts) != header.samples or below:
             raise ShardError(str(path), "the counts are inconsistent")
     return counts
 

@@ -10,6 +10,7 @@ Each text part is encoded on its own, with nothing between parts. A leading syst
 before the first user message, with an empty line between them. So lengths add up exactly:
 
     tokens(sample) = specials(turns) + sum(user_tokens + assistant_tokens) + sum(slots)
+    supervised(sample) = sum(assistant_tokens + 1)
 """
 
 from __future__ import annotations
@@ -22,15 +23,18 @@ import numpy as np
 import numpy.typing as npt
 
 from ocrdata.errors import RejectedRow, UsageError
-from ocrdata.sample import Message, Part, text_of, text_part
+from ocrdata.sample import Message, Part, is_trained, text_of, text_part
 from ocrdata.tokens.tokenizer import Tokenizer
 
 SPECIALS_PER_TURN = 4  # user_start, user_end, assistant_start, assistant_end
 
 
 class TurnCount(NamedTuple):
-    """Tokens of the texts of one turn, and the images in its user message. A system message counts
-    with the first user message."""
+    """Tokens of the texts of one turn, and the images in its user message.
+
+    A system message counts with the first user message. So does an answer that is not trained on,
+    with its <|assistant_end|>: then `assistant_tokens` is -1, and both sums above hold.
+    """
 
     user_tokens: int
     assistant_tokens: int
@@ -46,7 +50,8 @@ class TurnCount(NamedTuple):
 class TokenizedConversation:
     """One conversation as T ids.
 
-    `loss_mask[t]` is True where `ids[t]` is predicted: assistant texts and their end tokens. Image
+    `loss_mask[t]` is True where `ids[t]` is predicted: assistant texts and their end tokens, but
+    for answers of weight 0. Image
     n has `image_slots[n]` positions from `image_starts[n]` on. `ends` holds the position after each
     turn. `truncated_tokens` and `truncated_turns` count what `truncate` removed; a turn whose
     answer was only shortened is not counted.
@@ -113,13 +118,12 @@ def count(messages: Sequence[Message], tokenizer: Tokenizer) -> list[TurnCount]:
         if answer is None:
             raise RejectedRow("roles out of order: the last message is the user's")
         texts = (part["text"] for part in user if part["type"] == "text")
-        counts.append(
-            TurnCount(
-                sum(len(tokenizer.encode(text)) for text in texts),
-                sum(len(tokenizer.encode(part["text"])) for part in answer["content"]),
-                sum(part["type"] == "image" for part in user),
-            )
-        )
+        user_tokens = sum(len(tokenizer.encode(text)) for text in texts)
+        assistant_tokens = sum(len(tokenizer.encode(part["text"])) for part in answer["content"])
+        if not is_trained(answer):
+            user_tokens, assistant_tokens = user_tokens + assistant_tokens + 1, -1
+        images = sum(part["type"] == "image" for part in user)
+        counts.append(TurnCount(user_tokens, assistant_tokens, images))
     return counts
 
 
@@ -222,7 +226,8 @@ def _render(
         for part in answer["content"]:
             ids.extend(tokenizer.encode(part["text"]))
         ids.append(tokenizer.assistant_end)
-        spans.append((start, len(ids)))
+        if is_trained(answer):
+            spans.append((start, len(ids)))
         ends.append(len(ids))
     loss_mask = np.zeros(len(ids), np.bool_)
     for start, end in spans:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ocrdata.reading.samples import DecodedSample, load_sample
 from ocrdata.reading.view import SampleRef, Shards
-from ocrdata.sample import IMAGE_PART, Message, Sample, image_parts, text_of
+from ocrdata.sample import IMAGE_PART, Message, Sample, image_parts, is_trained, text_of
 from ocrdata.tokens.tokenizer import Tokenizer
 from ocrtrain.evaluation.generation import Answer, Decoding, Question, answer
 from ocrtrain.evaluation.scores import Score, mean_scores, score
@@ -45,13 +45,16 @@ def turns_of(sample: Sample) -> list[Turn]:
     """The turns of a sample as separate questions, each about all of its images.
 
     A turn that places all images itself stays as it is; for any other the images come first. System
-    messages are kept; other turns are left out, with their images and answers.
+    messages are kept; other turns are left out, with their images and answers. An answer of weight
+    0 is not taken for right, so it is no question.
     """
     system = [message for message in sample.messages if message["role"] == "system"]
     spoken = [message for message in sample.messages if message["role"] != "system"]
     kinds = sample.meta.get("kinds")
     turns = []
     for number, (user, assistant) in enumerate(zip(spoken[::2], spoken[1::2], strict=True)):
+        if not is_trained(assistant):
+            continue
         content = user["content"]
         if image_parts([user]) != len(sample.images):
             texts = [part for part in content if part["type"] == "text"]

@@ -101,6 +101,11 @@ def test_placeholders_become_parts_and_nothing_else_does() -> None:
             "text is not a string",
         ),
         ([message("user", "\ud800"), message("assistant", "b")], "surrogate"),
+        ([message("user", "a"), {**message("assistant", "b"), "weight": 0}], "weight of each is 0"),
+        (
+            [message("user", "a"), {**message("assistant", "b"), "weight": 0.5}],
+            "message 1: weight 0.5",
+        ),
     ],
 )
 def test_illegal_conversations(messages: list[dict[str, Any]], reason: str) -> None:
@@ -111,6 +116,8 @@ def test_illegal_conversations(messages: list[dict[str, Any]], reason: str) -> N
 def test_legal_conversations() -> None:
     check_messages([message("user", "a"), message("assistant", "b")])
     check_messages([message("system", "s"), message("user", IMAGE), message("assistant", "b")])
+    turn = [message("user", "a"), message("assistant", "b")]
+    check_messages([turn[0], {**turn[1], "weight": 0}, turn[0], {**turn[1], "weight": 1}])
 
 
 def test_images_must_be_there_and_decode() -> None:

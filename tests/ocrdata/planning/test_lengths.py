@@ -32,7 +32,8 @@ def conversations(draw: st.DrawFn) -> list[Message]:
             st.lists(st.one_of(st.just(IMAGE_PART), texts.map(text_part)), max_size=4)
         )
         messages.append({"role": "user", "content": parts})
-        messages.append({"role": "assistant", "content": [text_part(draw(texts))]})
+        answer: Message = {"role": "assistant", "content": [text_part(draw(texts))]}
+        messages.append({**answer, "weight": 0} if draw(st.booleans()) else answer)
     return messages
 
 

@@ -55,7 +55,8 @@ def conversations(draw: st.DrawFn) -> list[dict[str, Any]]:
         messages.append(message("system", *draw(st.lists(words, min_size=1, max_size=2))))
     for _ in range(draw(st.integers(1, 4))):
         messages.append(message("user", *draw(st.lists(part, max_size=4))))
-        messages.append(message("assistant", *draw(st.lists(words, min_size=1, max_size=2))))
+        answer = message("assistant", *draw(st.lists(words, min_size=1, max_size=2)))
+        messages.append({**answer, **draw(st.sampled_from([{}, {"weight": 0}, {"weight": 1}]))})
     return messages
 
 
@@ -89,6 +90,28 @@ def test_counts_add_up_to_the_rendered_length(
         assert (rendered.ids == special).sum() == len(counts)
     assert rendered.ends[-1] == len(rendered)
     assert (rendered.ids[np.array(rendered.ends) - 1] == tokenizer.assistant_end).all()
+
+
+@given(messages=conversations())
+@settings(max_examples=200, deadline=None)
+def test_only_answers_of_weight_0_are_not_supervised(
+    tokenizer: Tokenizer, messages: list[dict[str, Any]]
+) -> None:
+    slots = slots_for(messages)
+    weights = [m.pop("weight", 1) for m in messages if m["role"] == "assistant"]
+    plain, plain_counts = render(messages, tokenizer, slots), count(messages, tokenizer)
+    answers = [m for m in messages if m["role"] == "assistant"]
+    for m, weight in zip(answers, weights, strict=True):
+        m["weight"] = weight
+    rendered = render(messages, tokenizer, slots)
+    assert np.array_equal(rendered.ids, plain.ids)
+    expected = plain.loss_mask.copy()
+    for start, end, weight in zip((0, *plain.ends), plain.ends, weights, strict=False):
+        expected[start:end] &= bool(weight)
+    assert np.array_equal(rendered.loss_mask, expected)
+    for turn, before, weight in zip(count(messages, tokenizer), plain_counts, weights, strict=True):
+        assert (turn.tokens, turn.images) == (before.tokens, before.images)
+        assert turn.assistant_tokens == (before.assistant_tokens if weight else -1)
 
 
 def nanochat_render(messages: list[dict[str, Any]], tok: Tokenizer) -> tuple[list[int], list[int]]:
@@ -211,9 +234,9 @@ def test_truncation_keeps_whole_turns(
     tokenizer: Tokenizer, messages: list[dict[str, Any]], seq_len: int
 ) -> None:
     rendered = render(messages, tokenizer, slots_for(messages))
-    first_answer = int(np.flatnonzero(rendered.loss_mask)[0])
+    first_answer = next(iter(np.flatnonzero(rendered.loss_mask)), seq_len)
     cut = truncate(rendered, seq_len)
-    if len(rendered) > seq_len and first_answer >= seq_len:
+    if rendered.ends[0] > seq_len and first_answer >= seq_len:
         assert cut.ids.tolist() == [tokenizer.bos]
         assert not cut.loss_mask.any()
         assert cut.image_starts == cut.image_slots == ()
@@ -225,7 +248,8 @@ def test_truncation_keeps_whole_turns(
     assert np.array_equal(cut.loss_mask, rendered.loss_mask[: len(cut)])
     assert cut.truncated_tokens == len(rendered) - len(cut)
     assert cut.truncated_turns == len(rendered.ends) - len(cut.ends)
-    assert cut.loss_mask.any()
+    if rendered.loss_mask[rendered.ends[0] - 1]:  # the first answer is trained on
+        assert cut.loss_mask.any()
     # Images are whole, and none of the remaining turns is missing.
     assert (cut.ids == tokenizer.image).sum() == sum(cut.image_slots)
     assert len(cut.image_starts) == len(cut.image_slots)

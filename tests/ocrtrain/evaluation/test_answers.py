@@ -54,6 +54,12 @@ def test_every_turn_is_a_question_about_all_images_of_its_sample() -> None:
         assert [message["role"] for message in turn.messages] == ["system", "user"]
         assert text_of(turn.messages[0]) == "Be brief."
 
+    sample.messages[1]["weight"] = 0  # what it says may be wrong
+    assert [(turn.number, turn.kind, turn.gold) for turn in turns_of(sample)] == [
+        (1, "value", "b"),
+        (2, "all", "c"),
+    ]
+
 
 def test_images_are_swapped_within_a_kind_and_never_with_oneself(tmp_path: Path) -> None:
     kinds = [["a", "b"], ["a", "a"], ["b", "a"], ["c", "b"], []]
