@@ -83,6 +83,30 @@ def test_the_logs_of_a_run_add_up_to_the_figures_of_its_plan(
         assert lines[-1]["train/lr"] < 0.2 * config.lr  # the schedule ends with the run
 
 
+def test_answers_of_weight_0_are_supervised_neither_in_a_plan_nor_in_its_run(
+    inputs: dict[str, str], tmp_path: Path
+) -> None:
+    torch.set_num_threads(1)
+    totals = {}
+    for name, weight in (("none", {}), ("some", {"weight": 0})):
+        chats = [from_turns([("1+1=", "3"), (f"{n}+1=", "2")], [], source="", meta={})
+                 for n in range(20)]  # fmt: skip
+        for chat in chats:
+            chat.messages[1].update(weight)
+        (tmp_path / name).mkdir()
+        spec = write_set(tmp_path / name, "chats", chats) + "[:]"
+        config = mixed(inputs, tmp_path / name / "run", text=(spec,), steps=4)
+        totals[name] = planned(config).totals
+    assert train(config) == 0
+    lines = [line for line in run_log.read(Path(config.out)) if "train/loss" in line]
+    some, none = totals["some"].sums, totals["none"].sums
+    assert sum(line["train/supervised"] for line in lines) == some.supervised
+    assert sum(line["train/tokens"] for line in lines) == some.tokens == none.tokens
+    # "3" and its end token, in every chat that is drawn.
+    chats_drawn = totals["some"].sources[1].sums.samples
+    assert none.supervised - some.supervised == 2 * chats_drawn > 0
+
+
 def test_bytes_are_the_sizes_of_all_members(inputs: dict[str, str], tmp_path: Path) -> None:
     config = mixed(inputs, tmp_path, text=(), val_text=(), steps=12)
     (shards,) = open_sources(config).train.values()
