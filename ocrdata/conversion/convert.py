@@ -37,7 +37,7 @@ from ocrdata.runtime.progress import Progress
 from ocrdata.runtime.units import human_bytes
 from ocrdata.shards.index import index_path
 from ocrdata.shards.manifest import Manifest, ShardInfo, read_manifest, shard_info, write_manifest
-from ocrdata.sources.base import SizedSource, Source
+from ocrdata.sources.base import NotedSource, SizedSource, Source
 from ocrdata.storage.files import explain_disk, free_bytes, fsync_folder, make_folder
 from ocrdata.storage.locks import Lock
 
@@ -219,6 +219,7 @@ class _Conversion:
         for record in records.values():
             self.rejects += record.rejects if record else ()
         self._check_free_space(pending)
+        self._tell_notes(pending)
         total = self.layout.stop - self.layout.start
         missing = sum(len(self.layout.span(shard)) for shard in pending)
         self.progress.start(self.options.name, total, total - missing)
@@ -240,6 +241,7 @@ class _Conversion:
                 f"--only {shard}: out of range; the shards are {shards[0]} to {shards[-1]}"
             )
         self._check_free_space([shard])
+        self._tell_notes([shard])
         self.progress.start(self.options.name, len(self.layout.span(shard)), 0)
         if self.finished is not None:
             made = self._repair(shard, self.finished)
@@ -326,6 +328,12 @@ class _Conversion:
                 f"{self.out}: about {human_bytes(need)} are needed, {human_bytes(free)} are free; "
                 "free some space, choose another --out, or convert fewer rows with --limit"
             )
+
+    def _tell_notes(self, pending: Sequence[int]) -> None:
+        """Say what of the source is left out, before the first row of a pending shard is read."""
+        if pending and isinstance(self.source, NotedSource):
+            for note in self.source.notes():
+                self.progress.note(f"{self.source.name}: {note}")
 
     def _report(self, value: ConversionReport) -> None:
         self.progress.advance(value.rows, value.bytes)

@@ -33,7 +33,7 @@ and an entry in `registry.REGISTRY`, which becomes `python tools/make_shards.py 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from ocrdata.errors import RejectedRow
@@ -85,6 +85,14 @@ class EditableSource(Protocol):
     """Names of the entries of `provenance` that depend on the input's content alone."""
 
 
+@runtime_checkable
+class NotedSource(Protocol):
+    """A source that knows before it is read that it cannot use all of its data."""
+
+    def notes(self) -> Sequence[str]:
+        """What is left out, one line each, to be told to the user. Raises SourceError."""
+
+
 def safe_name(text: str) -> str:
     """Any text as a name for files and shard specs.
 
@@ -97,9 +105,9 @@ def safe_name(text: str) -> str:
 def attempt(
     rows: Iterable[tuple[int, Any]], make: Any
 ) -> Iterator[tuple[int, Sample | RejectedRow]]:
-    """Yields every row's number and `make(row)`, or the RejectedRow that it raised."""
+    """Yields every row's number and `make(row)`, or the RejectedRow that it raised or was."""
     for number, row in rows:
         try:
-            yield number, make(row)
+            yield number, row if isinstance(row, RejectedRow) else make(row)
         except RejectedRow as exc:
             yield number, exc

@@ -75,7 +75,9 @@ _CONTENT = ("content", "value")
 _TEXT_KINDS = ("text", "input_text", "output_text")
 _IMAGE_KINDS = ("image", "image_url", "input_image")
 _PART_TEXTS = ("text", "value")
-_PART_IMAGES = ("image", "image_url", "url", "path", "file", "value", "source", "data", "bytes")
+PART_IMAGES = ("image", "image_url", "url", "path", "file", "value", "source", "data", "bytes")
+"""Fields of an image part that have the image."""
+
 _INSIDE = ("bytes", "url", "path", "file", "data")
 
 
@@ -242,7 +244,7 @@ class _Reader:
             name = next((name for name in _PART_TEXTS if isinstance(part.get(name), str)), "")
             if not name:
                 raise RejectedRow(f"message {number}: a text part without text")
-            if any(_holds(part.get(other)) for other in _PART_IMAGES if other != "value"):
+            if any(_holds(part.get(other)) for other in PART_IMAGES if other != "value"):
                 raise RejectedRow(f"message {number}: a text part that also has an image")
             self._keep_part(number, at, part, (name,))
             return self._text(number, role, part[name])
@@ -251,7 +253,7 @@ class _Reader:
                 f"message {number}: a content part is neither text nor image"
                 + (f", but {kind[:40]!r}" if isinstance(kind, str) else "")
             )
-        used = [name for name in _PART_IMAGES if _holds(part.get(name))]
+        used = [name for name in PART_IMAGES if _holds(part.get(name))]
         found = [_image(part[name]) for name in used]
         if None in found or any(image != found[0] for image in found):
             raise RejectedRow(f"message {number}: an image part has no single image: {used}")

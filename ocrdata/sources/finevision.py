@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from ocrdata.errors import RejectedRow
-from ocrdata.sample import Sample, from_turns
+from ocrdata.sample import Sample
 from ocrdata.sources.base import safe_name
+from ocrdata.sources.conversations import read_messages
 from ocrdata.sources.hub_source import HubSource, Request
+from ocrdata.sources.shapes import IMAGES, PAIRS, Shape
+from ocrdata.sources.table_rows import (
+    image_list,
+    image_names,
+    to_sample,
+    turns_to_messages,
+)
 
 REPOSITORY = "HuggingFaceM4/FineVision"
 
@@ -19,37 +27,27 @@ class FineVisionRow:
     """Converts a row of FineVision to a sample: all turns, all images before the first question
     (the texts have no placeholders), everything else in `meta`.
 
-    `images` may be null or have several; ratings may be missing, null or contain nulls.
+    `images` may be null, one or several; ratings may be missing, null or contain nulls.
     """
 
     subset: str
     format: str = "finevision"
+    shapes: Mapping[str, Shape] = field(default_factory=lambda: {"images": IMAGES, "texts": PAIRS})
     needed: tuple[str, ...] = ("images", "texts")
 
     def __call__(self, row: dict[str, Any]) -> Sample:
         """Raises RejectedRow if an image has no bytes or the row has no turns."""
+        held = image_list(row["images"], "images")
         images = []
-        for number, image in enumerate(row["images"] or []):
-            data = image.get("bytes") if image else None
-            if not data:
+        for number, image in enumerate(held):
+            data = image.get("bytes") if isinstance(image, dict) else image
+            if not isinstance(data, bytes) or not data:
                 raise RejectedRow(f"image {number}: no bytes")
             images.append(data)
-        turns = [
-            (turn.get("user") or "", turn.get("assistant") or "")
-            for turn in row["texts"] or []
-            if turn is not None
-        ]
-        if not turns:
-            raise RejectedRow("no turns")
-        meta = {
-            name: value
-            for name, value in sorted(row.items())
-            if name not in ("images", "texts", "source") and value is not None
-        }
-        paths = [image.get("path") for image in row["images"] or []]
-        if any(paths):
-            meta["image_paths"] = paths
-        return from_turns(turns, images, source=row.get("source") or self.subset, meta=meta)
+        messages = turns_to_messages(row["texts"], "texts")
+        found = read_messages(messages, images, placeholder="")
+        names = image_names(held)
+        return to_sample(row, found, images, used=self.needed, origin=self.subset, names=names)
 
 
 def finevision(

@@ -11,6 +11,7 @@ from ocrdata.sample import Sample
 from ocrdata.sources.base import ROW_BYTES, attempt
 from ocrdata.sources.hub import DataFiles, resolve, resolve_commit
 from ocrdata.sources.parquet import ParquetRows
+from ocrdata.sources.shapes import Shape
 
 PROVENANCE = ("format", "repository", "revision", "commit", "config", "split", "licence")
 
@@ -46,8 +47,12 @@ class RowFormat(Protocol):
         """Name of the schema, for the provenance."""
 
     @property
+    def shapes(self) -> Mapping[str, Shape]:
+        """The columns it reads, and what each has to be."""
+
+    @property
     def needed(self) -> tuple[str, ...]:
-        """Columns that a file must have."""
+        """Columns that must exist."""
 
     def __call__(self, row: dict[str, Any]) -> Sample:
         """Raises RejectedRow."""
@@ -84,7 +89,7 @@ class HubSource:
     def _files(self, commit: str) -> DataFiles:
         request = self.request
         files = resolve(request.repository, request.config, request.split, commit)
-        self._table = ParquetRows(files, self._form.needed)
+        self._table = ParquetRows(files, self._form.shapes, self._form.needed)
         return files
 
     @property
@@ -102,6 +107,10 @@ class HubSource:
     def size(self, start: int, stop: int) -> int:
         """Estimated bytes in shards: the values and what a tar adds to them."""
         return self.table.size(start, stop) + (stop - start) * ROW_BYTES
+
+    def notes(self) -> list[str]:
+        """See `NotedSource`."""
+        return self.table.notes()
 
     def rows(self, start: int, stop: int) -> Iterator[tuple[int, Sample | RejectedRow]]:
         """Rows `[start, stop)`; no row group before that of `start` is read."""

@@ -27,6 +27,7 @@ from ocrdata.shards.index import index_path, read_index
 from ocrdata.shards.manifest import read_manifest
 from ocrdata.sources.jsonl import JsonlSource, RecordFormat
 from ocrdata.sources.parquet import ParquetRows
+from ocrdata.sources.shapes import ANYTHING
 from ocrdata.tokens.counts import read_counts
 from ocrdata.tokens.tokenizer import load_tokenizer
 from ocrtrain.model.encoder_file import load_deepencoder
@@ -197,7 +198,7 @@ class _Folder:
 
 
 def _rows(folder: Path) -> None:
-    rows = ParquetRows(_Folder(folder), ("n",)).rows(0, 2)
+    rows = ParquetRows(_Folder(folder), {"n": ANYTHING}, ("n",)).rows(0, 2)
     assert [row for _, row in rows] == [{"n": 1}, {"n": 2}]
 
 
