@@ -3,7 +3,7 @@
 python -m ocrtrain.ask --help
 """
 
-from ocrdata.runtime.cli import run
-
 if __name__ == "__main__":
-    run("ocrtrain.commands.ask")
+    from ocrdata.runtime.program import run_program
+
+    run_program("ocrtrain.commands.ask")

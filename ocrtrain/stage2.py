@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ocrdata.runtime.cli import run
 from ocrtrain.stage import run_stage
 
 
@@ -29,4 +28,6 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    run(main)
+    from ocrdata.runtime.program import run_program
+
+    run_program(main)

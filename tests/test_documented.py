@@ -63,6 +63,28 @@ def documented() -> list[str]:
     return sorted({line for line in lines if line.startswith("python ")})
 
 
+def test_help_answers_at_once_and_shows_an_example() -> None:
+    """Importing torch alone takes seconds."""
+    code = (
+        "import contextlib, importlib, io, sys\n"
+        "for name in sys.argv[1:]:\n"
+        "    shown = io.StringIO()\n"
+        "    with contextlib.redirect_stdout(shown), contextlib.suppress(SystemExit):\n"
+        "        importlib.import_module(name).main(['--help'])\n"
+        "    assert 'python ' in shown.getvalue(), name\n"
+        "    assert not {'torch', 'transformers', 'datasets', 'wandb'} & set(sys.modules), name\n"
+    )
+    modules = ["ocrtrain.stage1", "ocrtrain.stage2", "ocrtrain.commands.plan",
+               "ocrtrain.commands.evaluate", "ocrtrain.commands.ask",
+               "ocrtrain.commands.show_batch", "ocrdata.commands.make_shards",
+               "ocrdata.commands.check_shards", "ocrdata.commands.train_tokenizer"]  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", code, *modules], cwd=ROOT, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_the_main_commands_are_documented() -> None:
     shown = " ".join(documented())
     tools = ("make_shards.py chartqa", "make_shards.py smoltalk", "check_shards.py")

@@ -1,6 +1,6 @@
 """The whole job on synthetic data: `ocrtrain/commands/demo.py`."""
 
-from ocrdata.runtime.cli import run
-
 if __name__ == "__main__":
-    run("ocrtrain.commands.demo")
+    from ocrdata.runtime.program import run_program
+
+    run_program("ocrtrain.commands.demo")

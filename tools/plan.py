@@ -1,6 +1,6 @@
 """What a run will take, before it starts: `ocrtrain/commands/plan.py`."""
 
-from ocrdata.runtime.cli import run
-
 if __name__ == "__main__":
-    run("ocrtrain.commands.plan")
+    from ocrdata.runtime.program import run_program
+
+    run_program("ocrtrain.commands.plan")

@@ -1,6 +1,6 @@
 """Show the batch of any step of a run: `ocrtrain/commands/show_batch.py`."""
 
-from ocrdata.runtime.cli import run
-
 if __name__ == "__main__":
-    run("ocrtrain.commands.show_batch")
+    from ocrdata.runtime.program import run_program
+
+    run_program("ocrtrain.commands.show_batch")

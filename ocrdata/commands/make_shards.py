@@ -256,8 +256,8 @@ def _add_flags(parser: argparse.ArgumentParser, kind: SourceKind) -> None:
         "--tokenizer",
         metavar="FILE",
         help="count the tokens of every sample with this tokenizer, in a file beside each shard, "
-        "so that no plan has to (nanochat's folder or tokenizer.pkl, tokenizer.json, or a "
-        ".tiktoken file)",
+        "so that no plan has to (nanochat's folder or tokenizer.pkl, tokenizer.json, a .tiktoken "
+        "file, or the word bytes: 256 bytes and the special tokens)",
     )
     add(
         "--max-reject-fraction",

@@ -13,9 +13,11 @@ import json
 import math
 import os
 import re
+import signal
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from typing import Any, NoReturn
 
 from ocrdata.errors import OcrError, Problems
@@ -162,6 +164,12 @@ def print_json(document: Mapping[str, Any]) -> None:
     print(json.dumps(_finite(document), indent=2, allow_nan=False, default=os.fspath))
 
 
+def text_aside(json: bool) -> AbstractContextManager[object]:
+    """With `json`, what is printed in this context goes to standard error: the document is to be
+    alone on standard output."""
+    return redirect_stdout(sys.stderr) if json else nullcontext()
+
+
 def _finite(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
@@ -182,6 +190,8 @@ def run(command: Main | str) -> NoReturn:
     prints one line as well. For an `OcrError` only its messages are printed; any other exception
     is a bug and keeps its traceback.
     """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:  # see `run_program`
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         if sys.stdout is None:  # closed by the parent process
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - for the rest of the process

@@ -3,7 +3,8 @@
     python -m ocrtrain.ask --checkpoint runs/stage1-full --image chart.png "What is the title?"
 
 `--checkpoint` is a run folder, for its newest complete checkpoint, or one of its checkpoints/step_N
-folders. Only the answer is printed to standard output.
+folders. Only the answer is printed to standard output; with --json, a document with the answer, its
+number of tokens and whether it was finished.
 """
 
 from __future__ import annotations
@@ -13,27 +14,38 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-
 from ocrdata.errors import ImageError, TransportError, UsageError
 from ocrdata.images.decode import RGB, decode_rgb
 from ocrdata.images.letterbox import shrink_to_fit
-from ocrdata.runtime.cli import Parser, run
+from ocrdata.runtime.cli import Parser, add_json_flag, print_json, run
 from ocrdata.sample import IMAGE_PART, Message, text_part
 from ocrdata.storage.files import read_file
-from ocrtrain.evaluation.generation import Decoding, Question, answer
-from ocrtrain.model.device import autocast_type, resolve_device
-from ocrtrain.run.trained import load_for_inference
 
 
 def main(arguments: Sequence[str]) -> int:
     """Print the answer; returns the exit status."""
-    args = build_parser().parse_args(list(arguments))
-    if not args.question.strip():
-        raise UsageError("the question is empty")
-    device = resolve_device(args.device)
-    decoding = Decoding(max_new_tokens=args.max_new_tokens)
-    pictures = [read_image(Path(name)) for name in args.image]
+    args, problems = build_parser().parse_with_problems(list(arguments))
+    # Imported late: --help needs no torch.
+    import torch
+
+    from ocrtrain.evaluation.generation import Decoding, Question, answer
+    from ocrtrain.model.device import autocast_type, resolve_device
+    from ocrtrain.run.trained import check_path, load_for_inference
+
+    if args.question is not None and not args.question.strip():
+        problems.add("the question is empty")
+    with problems:
+        device = resolve_device(args.device)
+    with problems:
+        decoding = Decoding(max_new_tokens=args.max_new_tokens)
+    pictures = []
+    for name in args.image:
+        with problems:
+            pictures.append(read_image(Path(name)))
+    if args.checkpoint:
+        with problems:
+            check_path(Path(args.checkpoint))
+    problems.raise_all()
     loaded = load_for_inference(Path(args.checkpoint), device)
     size = loaded.model.image_size
     images = tuple(torch.from_numpy(shrink_to_fit(picture, size)) for picture in pictures)
@@ -43,6 +55,12 @@ def main(arguments: Sequence[str]) -> int:
         [Question([user_message(args.question, len(images))], images)],
         replace(decoding, precision=autocast_type(loaded.config.precision, device)),
     )
+    if args.json:
+        print_json({
+            "question": args.question, "answer": found.text, "tokens": found.tokens,
+            "finished": found.finished, "checkpoint": loaded.checkpoint,
+        })  # fmt: skip
+        return 0
     print(found.text)
     if not found.finished:
         print(
@@ -64,6 +82,7 @@ def build_parser() -> Parser:
         "--max-new-tokens", type=int, default=1024, help="longest answer, in tokens"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    add_json_flag(parser)
     return parser
 
 

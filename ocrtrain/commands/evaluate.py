@@ -8,52 +8,86 @@ answer as a line of JSON, with a summary file beside it. Each turn is asked alon
 question about the images of its sample, so other turns cannot help. With --exchange every question
 is asked again about the images of another sample that has a question of the same kind: an answer
 that is still correct was not read from the image. Of samples with identical images only the first
-is swapped.
+is swapped. With --json the summary, the contents of its file, is the document.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ocrdata.errors import UsageError
 from ocrdata.reading.view import Shards, open_shards
-from ocrdata.runtime.cli import Parser, run
+from ocrdata.runtime.cli import Parser, add_json_flag, print_json, run, text_aside
 from ocrdata.storage.files import atomic_file, make_folder, write_json
 from ocrdata.storage.locks import Lock
-from ocrtrain.evaluation.answers import Partners, QuestionRunner, ScoreTable
-from ocrtrain.evaluation.generation import Decoding
-from ocrtrain.evaluation.validation import Validation, ValidationOptions, validate
-from ocrtrain.model.device import autocast_type, resolve_device
-from ocrtrain.run.trained import TrainedModel, load_for_inference
+
+# What imports torch is imported where it is used, so that --help answers at once.
+if TYPE_CHECKING:
+    from ocrtrain.evaluation.answers import Partners, QuestionRunner, ScoreTable
+    from ocrtrain.evaluation.generation import Decoding
+    from ocrtrain.evaluation.validation import Validation
+    from ocrtrain.run.trained import TrainedModel
 
 
 def main(arguments: Sequence[str]) -> int:
     """Evaluate, print, write; returns the exit status."""
-    args = build_parser().parse_args(list(arguments))
-    decoding = Decoding(args.max_new_tokens, args.batch)
-    device = resolve_device(args.device)
-    shards = open_shards(args.shards)
-    if args.limit < 0 or args.workers < 0:
-        raise UsageError("--limit and --workers must not be negative")
-    if args.out and Path(args.out).is_dir():
-        raise UsageError(f"--out {args.out} is a folder; name a file in it")
-    if args.out and Path(args.out).suffix != ".jsonl":
-        raise UsageError(f"--out {args.out}: the name must end in .jsonl, such as answers.jsonl")
-    shards = shards[: args.limit] if args.limit else shards
-    if not len(shards):
-        raise UsageError(f"--shards {' '.join(args.shards)} holds no samples")
+    args, problems = build_parser().parse_with_problems(list(arguments))
+    from ocrtrain.evaluation.generation import Decoding
+    from ocrtrain.model.device import autocast_type, resolve_device
+    from ocrtrain.run.trained import check_path, load_for_inference
+
+    with problems:
+        decoding = Decoding(args.max_new_tokens, args.batch)
+    with problems:
+        device = resolve_device(args.device)
+    for check in (_check_numbers, _check_out_name):
+        with problems:
+            check(args)
+    if args.checkpoint:
+        with problems:
+            check_path(Path(args.checkpoint))
+    if args.shards:
+        with problems:
+            shards = _open(args.shards, max(0, args.limit))
+    problems.raise_all()
     loaded = load_for_inference(Path(args.checkpoint), device)
     out = Path(args.out) if args.out else default_out(loaded)
     make_folder(out.parent)
     decoding = replace(decoding, precision=autocast_type(loaded.config.precision, device))
-    with Lock(out.with_name(f".{out.name}.lock"), f"--out {out}"):
+    with Lock(out.with_name(f".{out.name}.lock"), f"--out {out}"), text_aside(args.json):
         check_out(out, shards)
-        return evaluate(
+        summary = evaluate(
             loaded, shards, out, decoding=decoding, workers=args.workers, swap=args.exchange
         )
+    if args.json:
+        print_json(summary)
+    return 0
+
+
+def _check_numbers(args: argparse.Namespace) -> None:
+    if args.limit < 0 or args.workers < 0:
+        raise UsageError("--limit and --workers must not be negative")
+
+
+def _check_out_name(args: argparse.Namespace) -> None:
+    if args.out and Path(args.out).is_dir():
+        raise UsageError(f"--out {args.out} is a folder; name a file in it")
+    if args.out and Path(args.out).suffix != ".jsonl":
+        raise UsageError(f"--out {args.out}: the name must end in .jsonl, such as answers.jsonl")
+
+
+def _open(specs: Sequence[str], limit: int) -> Shards:
+    """The samples to evaluate on. Raises UsageError where there are none."""
+    shards = open_shards(specs)
+    shards = shards[:limit] if limit else shards
+    if not len(shards):
+        raise UsageError(f"--shards {' '.join(specs)} holds no samples")
+    return shards
 
 
 def evaluate(
@@ -64,11 +98,13 @@ def evaluate(
     decoding: Decoding,
     workers: int,
     swap: bool,
-) -> int:
-    """Validate, ask, and write answers and summary; returns the exit status.
+) -> dict[str, Any]:
+    """Validate, ask, print, and write answers and summary; returns the summary.
 
     Raises UsageError, before anything is computed, if images are to be swapped and cannot be.
     """
+    from ocrtrain.evaluation.answers import QuestionRunner
+
     questions = QuestionRunner(loaded.model, loaded.tokenizer, shards, decoding)
     partners = questions.partners() if swap else {}
     if swap and not partners:
@@ -76,20 +112,18 @@ def evaluate(
     validation = validate_loaded(loaded, shards, decoding, workers=workers)
     print(validation_lines(validation))
     scores = write_answers(questions, partners, out)
+    summary = {
+        "checkpoint": str(loaded.checkpoint),
+        "shards": shards.spec,
+        "samples": len(shards),
+        "validation": validation.numbers(),
+        "scores": scores.summary(),
+    }
+    file = out.with_suffix(".summary.json")
+    write_json(file, summary)
     print(scores.table())
-    summary = out.with_suffix(".summary.json")
-    write_json(
-        summary,
-        {
-            "checkpoint": str(loaded.checkpoint),
-            "shards": shards.spec,
-            "samples": len(shards),
-            "validation": validation.numbers(),
-            "scores": scores.summary(),
-        },
-    )
-    print(f"answers: {out}\nsummary: {summary}")
-    return 0
+    print(f"answers: {out}\nsummary: {file}")
+    return summary
 
 
 def build_parser() -> Parser:
@@ -112,6 +146,7 @@ def build_parser() -> Parser:
         "--exchange", action="store_true",
         help="ask every question again with the images of another sample (swapped)",
     )  # fmt: skip
+    add_json_flag(parser)
     return parser
 
 
@@ -124,6 +159,8 @@ def validate_loaded(
     loaded: TrainedModel, shards: Shards, decoding: Decoding, *, workers: int
 ) -> Validation:
     """Validate on `shards` as in training, with the settings of the checkpoint's config."""
+    from ocrtrain.evaluation.validation import ValidationOptions, validate
+
     options = ValidationOptions(
         seq_len=loaded.config.seq_len,
         batch=loaded.config.val_batch,
@@ -153,6 +190,8 @@ def check_out(out: Path, shards: Shards) -> None:
 
 def write_answers(questions: QuestionRunner, partners: Partners, out: Path) -> ScoreTable:
     """Ask all questions, write a line for each answer to `out`, and return the scores."""
+    from ocrtrain.evaluation.answers import ScoreTable
+
     scores = ScoreTable()
     with atomic_file(out) as file:
         for record in questions.records(partners):

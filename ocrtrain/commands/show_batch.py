@@ -8,7 +8,7 @@ The batch is rebuilt from the run folder and the shards, without a GPU and witho
 identity is compared with the one recorded in training; if they differ, nothing is shown and the
 exit status is 1. A run can be shown while it is training, including steps it has not reached yet.
 The run folder is not changed; a self-contained page (HTML) and a contact sheet (PNG) are written to
---out.
+--out. With --json the report is a JSON document, with all samples of the batch.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from ocrdata.errors import UsageError
-from ocrdata.runtime.cli import Parser, run
+from ocrdata.runtime.cli import Parser, add_json_flag, print_json, run
 from ocrdata.runtime.units import human_bytes
 from ocrdata.storage.files import atomic_file, make_folder
 from ocrdata.storage.locks import Lock
-from ocrtrain.inspection.contact_sheet import sheet
-from ocrtrain.inspection.pages.batch import page
-from ocrtrain.inspection.rebuild import RebuildRequest, RebuiltBatch, rebuild
-from ocrtrain.inspection.report import Limits, describe
+from ocrtrain.inspection.limits import Limits
+
+# What imports torch is imported where it is used, so that --help answers at once.
+if TYPE_CHECKING:
+    from ocrtrain.inspection.rebuild import RebuiltBatch
 
 DEFAULT_WORLD = 1
 """Ranks of a run: the trainer is a single process."""
@@ -34,9 +35,15 @@ DEFAULT_WORLD = 1
 
 def main(arguments: Sequence[str]) -> int:
     """Rebuilds and verifies the batch, prints the report, writes the page and the sheet."""
-    typed = build_parser().parse_args(list(arguments))
+    typed, problems = build_parser().parse_with_problems(list(arguments))
     if typed.rank is None and typed.world != DEFAULT_WORLD:
-        raise UsageError(f"--world {typed.world} needs --rank, the rank whose rows to show")
+        problems.add(f"--world {typed.world} needs --rank, the rank whose rows to show")
+    if typed.run and not typed.run.is_dir():
+        problems.add(f"--run {typed.run} is not a run folder: there is no such folder")
+    problems.raise_all()
+    from ocrtrain.inspection.rebuild import RebuildRequest, rebuild
+    from ocrtrain.inspection.report import describe, figures
+
     limits = Limits(typed.rows, typed.samples, typed.images, typed.tokens)
     rebuilt = rebuild(
         RebuildRequest(
@@ -46,9 +53,14 @@ def main(arguments: Sequence[str]) -> int:
     )  # fmt: skip
     if rebuilt.problem is not None and not typed.anyway:
         raise rebuilt.problem
-    _print(describe(rebuilt, limits))
-    for path in _write(rebuilt, limits, typed.out):
-        print(f"written to {path} ({human_bytes(path.stat().st_size)})")
+    if not typed.json:
+        _print(describe(rebuilt, limits))
+    written = _write(rebuilt, limits, typed.out)
+    if typed.json:
+        print_json({**figures(rebuilt), "written": written})
+    else:
+        for path in written:
+            print(f"written to {path} ({human_bytes(path.stat().st_size)})")
     if rebuilt.problem is not None:
         raise rebuilt.problem
     return 0
@@ -83,6 +95,7 @@ def build_parser() -> Parser:
         "--anyway", action="store_true",
         help="show the batch even if it cannot be verified; the exit status is still 1",
     )  # fmt: skip
+    add_json_flag(parser)
     return parser
 
 
@@ -108,6 +121,9 @@ def _print(text: str) -> None:
 
 def _write(rebuilt: RebuiltBatch, limits: Limits, folder: Path) -> list[Path]:
     """Writes the page and the sheet, each atomically, and returns their paths."""
+    from ocrtrain.inspection.contact_sheet import sheet
+    from ocrtrain.inspection.pages.batch import page
+
     request = rebuilt.request
     name = f"{request.run.resolve().name}-step_{request.step:06d}"
     if request.world:

@@ -27,9 +27,6 @@ GPUS = (
 )  # fmt: skip
 """Names as torch reports them, and memory in GB, from NVIDIA's data sheets."""
 
-MFU = 0.3
-"""Default model FLOPs utilization: what models of nanochat's size reach without tuning."""
-
 
 @dataclass(frozen=True)
 class Forecast:
@@ -173,11 +170,21 @@ def describe(result: Forecast) -> str:
                 if (empty := totals.sums.empty)
                 else ""
             ),
+            *_shortened(result),
             "longest samples:",
             *(f"  {one.tokens:,} tokens in {one.shard}:{one.key}" for one in result.longest),
             f"{total / 1e15:,.4g} PFLOP, {vision:.0%} vision and {1 - vision:.0%} text; peak "
             f"memory of a step about {result.memory / 1e9:.3g} GB",
         ]
+    )
+
+
+def _shortened(result: Forecast) -> list[str]:
+    """A line if the warm-up is longer than the run."""
+    warmup, steps = result.config.warmup, result.totals.steps
+    used = min(warmup, steps - 1)
+    return [f"--warmup {warmup} is shortened to {used}: the run has {steps:,} steps"] * (
+        used < warmup
     )
 
 
@@ -220,13 +227,39 @@ def describe_rows(ways: Mapping[bool, PlanTotals | str]) -> str:
 def describe_gpus(result: Forecast, mfu: float) -> str:
     """A table of GPUs: whether the run fits in memory, and its time at an MFU."""
     lines: list[tuple[str, ...]] = [("GPU", "memory", "fits", f"at {mfu:.0%} MFU")]
+    for gpu in gpu_figures(result, mfu):
+        fits, time = "yes" if gpu["fits"] else "no", human_time(3600 * gpu["hours"])
+        lines.append((gpu["name"], f"{gpu['memory_gb']} GB", fits, time))
+    return _table(lines)
+
+
+def gpu_figures(result: Forecast, mfu: float) -> list[dict[str, Any]]:
+    """Of each of GPUS: whether the run fits in its memory, and its hours at an MFU."""
+    found = []
     for name, size in GPUS:
         peak = peak_of(name)
         assert peak is not None
         fits = result.memory <= size * 1e9 * USABLE
-        time = human_time(3600 * result.hours(peak, mfu))
-        lines.append((name, f"{size} GB", "yes" if fits else "no", time))
-    return _table(lines)
+        hours = result.hours(peak, mfu)
+        found.append({"name": name, "memory_gb": size, "fits": fits, "hours": hours})
+    return found
+
+
+def row_figures(ways: Mapping[bool, PlanTotals | str]) -> dict[str, dict[str, Any]]:
+    """What `describe_rows` says, as JSON values: the figures of either way, or why there are
+    none."""
+    return {
+        "packed" if pack else "one_sample_per_row": {"impossible": totals}
+        if isinstance(totals, str)
+        else {
+            "steps": totals.steps,
+            "samples": totals.sums.samples,
+            "tokens": totals.sums.tokens,
+            "positions": totals.positions,
+            "padding": totals.padding,
+        }
+        for pack, totals in ways.items()
+    }
 
 
 def _table(lines: list[tuple[str, ...]]) -> str:

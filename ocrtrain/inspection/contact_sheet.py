@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
+from ocrtrain.inspection.limits import Limits
 from ocrtrain.inspection.rebuild import RebuiltBatch, RebuiltSample
-from ocrtrain.inspection.report import Limits, excerpts, left_out, name_of, summary
+from ocrtrain.inspection.report import excerpts, left_out, name_of, summary
 from ocrtrain.inspection.token_spans import position_spans
 from ocrtrain.model.pixels import encoder_view
 

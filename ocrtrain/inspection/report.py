@@ -7,10 +7,11 @@ written here.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from typing import Any
 
 from ocrdata.images.letterbox import letterbox_geometry
 from ocrtrain.data.batch import Batch, Segment
+from ocrtrain.inspection.limits import Limits
 from ocrtrain.inspection.rebuild import RebuiltBatch, RebuiltSample
 from ocrtrain.inspection.token_spans import first_turn, visible
 
@@ -18,15 +19,49 @@ PREVIEW = 90
 """Characters shown of a question, and of an answer."""
 
 
-@dataclass(frozen=True)
-class Limits:
-    """The most to show of a batch: rows, samples with their text, images, and tokens of each sample
-    (an image counts as one)."""
+def figures(rebuilt: RebuiltBatch) -> dict[str, Any]:
+    """The report as JSON values: the batch, and its samples as in the table, all of them."""
+    batch = rebuilt.batch
+    return {
+        "run": rebuilt.request.run,
+        "step": rebuilt.request.step,
+        "steps": rebuilt.steps,
+        "rank": rebuilt.request.rank if rebuilt.request.world else None,
+        "world": rebuilt.request.world or None,
+        "identity": rebuilt.identity,
+        "recorded": rebuilt.recorded or None,
+        "problem": None if rebuilt.problem is None else str(rebuilt.problem),
+        "rows": len(batch.input_ids),
+        "images": len(batch.images),
+        "tokens": batch.tokens,
+        "supervised": batch.supervised,
+        "padding": padding(batch),
+        "truncated_tokens": batch.truncated_tokens,
+        "truncated_turns": batch.truncated_turns,
+        "skipped": len(batch.skipped),
+        "samples": [_sample_figures(rebuilt, sample) for sample in rebuilt.samples],
+    }
 
-    rows: int = 256
-    samples: int = 64
-    images: int = 32
-    tokens: int = 1024
+
+def _sample_figures(rebuilt: RebuiltBatch, sample: RebuiltSample) -> dict[str, Any]:
+    part, row = sample.segment, sample.row - rebuilt.rows.start
+    question, answer = first_turn(rebuilt.batch, row, part, rebuilt.tokenizer)
+    return {
+        "row": sample.row,
+        "start": part.start,
+        "length": part.length,
+        "images": [{"width": width, "height": height} for width, height in sample.sizes],
+        "truncated_tokens": part.truncated_tokens,
+        "epoch": sample.epoch,
+        "position": part.ref.position,
+        "source": part.source,
+        "shard": part.ref.shard,
+        "key": part.ref.key,
+        "digest": part.ref.digest,
+        "skipped": part.skipped or None,
+        "question": None if part.skipped else question,
+        "answer": None if part.skipped else answer,
+    }
 
 
 def plural(count: int, what: str) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from ocrdata.errors import UsageError
 from ocrdata.tokens.tokenizer import Tokenizer
 from ocrtrain.model.factory import bare_model
 from ocrtrain.model.ocr_model import OcrModel
@@ -22,6 +23,14 @@ class TrainedModel:
     tokenizer: Tokenizer
     config: Config
     checkpoint: Path
+
+
+def check_path(path: Path) -> None:
+    """Check that the folder a command names as --checkpoint exists. Raises UsageError."""
+    if not path.is_dir():
+        raise UsageError(
+            f"--checkpoint {path}: no such folder; name a run folder or its checkpoints/step_N"
+        )
 
 
 def load_for_inference(path: Path, device: torch.device) -> TrainedModel:

@@ -20,11 +20,11 @@ from PIL import Image
 from torch import Tensor
 
 from ocrtrain.data.batch import Batch, Segment
+from ocrtrain.inspection.limits import Limits
 from ocrtrain.inspection.rebuild import RebuiltBatch, RebuiltSample
 from ocrtrain.inspection.report import (
     COLUMNS,
     NUMBERS,
-    Limits,
     cells,
     image_size,
     left_out,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ocrdata.errors import ImageError, OcrError, TrainError, UsageError
+from ocrdata.errors import ImageError, OcrError, TrainError, UsageError, UsageErrors
 from ocrtrain.commands import ask
 from tests.support import small
 
@@ -58,6 +59,28 @@ def test_a_cut_off_answer_is_reported_on_standard_error(
     printed = capsys.readouterr()
     assert printed.out == "re\n"
     assert "cut off after 2 tokens" in printed.err
+
+
+def test_the_document_has_the_answer(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = str(run_folder.parent / "red.png")
+    words = ["--checkpoint", str(run_folder), "--image", image, small.QUESTIONS["colour"]]
+    for more, answer, finished in (([], "red", True), (["--max-new-tokens", "2"], "re", False)):
+        assert ask.main([*words, *more, "--json"]) == 0
+        document = json.loads(capsys.readouterr().out)
+        assert (document["answer"], document["finished"]) == (answer, finished)
+        assert document["question"] == small.QUESTIONS["colour"]
+        assert document["checkpoint"].endswith("step_000150")
+
+
+def test_all_mistakes_are_told(run_folder: Path) -> None:
+    gone = [str(run_folder / name) for name in ("a.png", "b.png", "run")]
+    with pytest.raises(UsageErrors) as caught:
+        ask.main(["--image", gone[0], "--image", gone[1], "--checkpoint", gone[2], "--device",
+                  "warp", "--max-new-tokens", "x"])  # fmt: skip
+    told = caught.value.messages
+    assert len(told) == 6
+    for fact in ("question", "--max-new-tokens", "'warp'", *gone):
+        assert len([line for line in told if fact in line]) == 1, fact
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ocrdata.errors import OcrError, SpecError, TrainError, UsageError
+from ocrdata.errors import OcrError, SpecError, TrainError, UsageError, UsageErrors
 from ocrdata.storage.locks import Lock
 from ocrtrain.commands import evaluate
 from tests.support import small
@@ -140,7 +140,8 @@ def test_evaluating_twice_gives_the_same_bytes(run_folder: Path) -> None:
         (["--batch", "0"], UsageError, "batch"),
         (["--max-new-tokens", "0"], UsageError, "max_new_tokens"),
         (["--device", "warp"], UsageError, "'warp'"),
-        (["--checkpoint", "nowhere"], TrainError, "no complete checkpoint"),
+        (["--checkpoint", "nowhere"], UsageError, "--checkpoint nowhere: "),
+        (["--checkpoint", "."], TrainError, "no complete checkpoint"),
         (["--shards", "nothing-<000..003>.tar"], SpecError, "nothing"),
         (["--shards", "squares-000.tar[5:5]"], UsageError, "holds no samples"),
         (["--out", "run"], UsageError, "--out run "),
@@ -159,6 +160,27 @@ def test_mistakes_are_one_line(
     with pytest.raises(error, match=message):
         evaluate.main(arguments)
     assert not list(run_folder.glob("answers*"))
+
+
+def test_all_mistakes_are_told(run_folder: Path) -> None:
+    gone = [str(run_folder / name) for name in ("a", "b.json")]
+    with pytest.raises(UsageErrors) as caught:
+        evaluate.main(["--checkpoint", gone[0], "--shards", gone[1], "--limit", "x", "--workers",
+                       "-1", "--batch", "0", "--out", "here.txt", "--device", "warp"])  # fmt: skip
+    told = caught.value.messages
+    assert len(told) == 7
+    for fact in ("--limit", "--workers", "--out here.txt", "'warp'", *gone):
+        assert len([line for line in told if fact in line]) >= 1, fact
+
+
+def test_the_document_is_the_summary(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = str(run_folder.parent / "squares-000.tar") + "[:2]"
+    words = ["--checkpoint", str(run_folder), "--shards", spec, "--max-new-tokens", "1", "--json"]
+    assert evaluate.main(words) == 0
+    printed = capsys.readouterr()
+    file = run_folder / "answers-step_000150.summary.json"
+    assert json.loads(printed.out) == json.loads(file.read_text())
+    assert str(file) in printed.err
 
 
 def test_a_file_that_another_evaluation_writes_is_refused(run_folder: Path) -> None:
@@ -183,10 +205,10 @@ def test_the_command_reports_errors_in_one_line(run_folder: Path) -> None:
     arguments = ["--checkpoint", str(run_folder / "absent"), "--shards"]
     spec = str(run_folder.parent / "squares-000.tar")
     done = subprocess.run([*command, *arguments, spec], capture_output=True, text=True, check=False)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert done.stdout == ""
-    assert done.stderr.startswith("error: ")
-    assert "no complete checkpoint" in done.stderr
+    assert done.stderr.startswith("error: --checkpoint ")
     typed = subprocess.run([*command, "--shard", "x"], capture_output=True, text=True, check=False)
     assert typed.returncode == 2
-    assert typed.stderr.count("\n") == 1
+    lines = typed.stderr.splitlines()
+    assert len(lines) == 2 and all(line.startswith("error: ") for line in lines)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import torch
 
 from ocrdata.errors import UsageError
 from ocrtrain.commands import plan
+from ocrtrain.cost import forecast
 from ocrtrain.run import run_log
 from ocrtrain.run.launch import train
 from ocrtrain.state.run_files import read_sealed
@@ -29,19 +31,57 @@ def test_the_run_writes_and_logs_what_was_planned(
     inputs: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     torch.set_num_threads(1)
-    out = tmp_path / "run"
-    assert plan.main(command(inputs, out)) == 0
+    out, file = tmp_path / "run", tmp_path / "plans" / "mine.json"
+    assert plan.main([*command(inputs, out), "--write", str(file)]) == 0
     printed = capsys.readouterr().out
-    config = plan.read(command(inputs, out))[0].config
-    promised = read_sealed(out / "plan.json")
+    assert not out.exists()
+    config = plan.read(command(inputs, out)).config
+    promised = read_sealed(file)
     assert train(config) == 0
     assert read_sealed(out / "plan.json") == promised
     tokens = sum(line.get("train/tokens", 0) for line in run_log.read(out))
     assert tokens == promised["figures"]["tokens"]
     assert "--deepencoder" not in printed, "nothing is missing"
     assert f"{tokens:,} tokens" in printed and f"{tokens:,} tokens" in capsys.readouterr().out
-    with pytest.raises(UsageError, match=rf"{out} already contains a run.*--out"):
-        plan.main(command(inputs, out))
+    assert plan.main(command(inputs, out)) == 0, "a plan needs no free run folder"
+    assert read_sealed(out / "plan.json") == promised
+
+
+def test_nothing_is_written_but_token_counts(inputs: dict[str, str], tmp_path: Path) -> None:
+    before = sorted(path for path in tmp_path.parent.rglob("*"))
+    assert plan.main(command(inputs, tmp_path / "run")) == 0
+    new = {path.name for path in set(tmp_path.parent.rglob("*")) - set(before)}
+    assert [name for name in new if ".tokens-" not in name] == []
+
+
+def test_the_document_has_the_figures_of_the_plan(
+    inputs: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "plan.json"
+    words = [*command(inputs, tmp_path / "run", warmup=99), "--mfu", "0.5"]
+    assert plan.main([*words, "--json", "--write", str(file)]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["figures"] == read_sealed(file)["figures"]
+    assert set(document["rows"]) == {"packed", "one_sample_per_row"}
+    assert document["rows"]["one_sample_per_row"]["tokens"] == document["figures"]["tokens"]
+    assert document["mfu"] == 0.5 and document["gpus"][0]["hours"] > 0
+    assert plan.main(words) == 0
+    assert "--warmup 99 is shortened to 11" in capsys.readouterr().out
+
+
+def test_no_other_file_is_replaced(inputs: dict[str, str], tmp_path: Path) -> None:
+    other, file, run = tmp_path / "other.json", tmp_path / "plan.json", tmp_path / "run"
+    other.write_text("{}")
+    run.mkdir()
+    (run / "config.json").write_text("{}")
+    for path in (other, run / "plan.json"):
+        before = sorted(tmp_path.rglob("*"))
+        with pytest.raises(UsageError, match=f"^--write {path}"):
+            plan.main([*command(inputs, run), "--write", str(path)])
+        assert sorted(tmp_path.rglob("*")) == before
+    for steps in (12, 13):
+        assert plan.main([*command(inputs, run, steps=steps), "--write", str(file)]) == 0
+        assert read_sealed(file)["figures"]["steps"] == steps
 
 
 def test_a_missing_encoder_is_reported(
@@ -71,21 +111,21 @@ def test_it_needs_neither_weights_nor_a_gpu_and_reads_no_image(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--mfu", "2"], "--mfu 2.0 "),
+        (["--mfu", "2"], "--mfu: 2 "),
         (["--stage", "stage3"], "invalid choice: 'stage3'"),
         (["--nonsense"], "unrecognized arguments: --nonsense"),
         ([], "--shards is missing"),
         (["--resume"], "--resume: "),
+        (["--steps", "0"], "--steps "),
     ],
 )
-def test_mistakes_are_one_line(tmp_path: Path, words: list[str], message: str) -> None:
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "tools" / "plan.py"), *words],
-        env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=tmp_path,
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 2
-    assert message in done.stderr and len(done.stderr.splitlines()) == 1
+def test_mistakes_are_told_together(words: list[str], message: str) -> None:
+    """Each of these lacks --shards as well."""
+    with pytest.raises(UsageError) as caught:
+        plan.main(words)
+    told = caught.value.messages
+    assert any(message in line for line in told)
+    assert len(told) == 1 + any("--shards" not in line for line in told)
 
 
 def test_packing_may_be_impossible_where_single_rows_are_not(
@@ -102,14 +142,14 @@ def test_packing_may_be_impossible_where_single_rows_are_not(
 def test_a_run_that_starts_meanwhile_keeps_its_plan(
     inputs: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out, original = tmp_path / "run", plan.describe_gpus
+    out, original = tmp_path / "run", forecast.describe_gpus
 
     def begins(*words: Any) -> str:
         out.mkdir()
         (out / "config.json").write_text("{}")
         return original(*words)
 
-    monkeypatch.setattr(plan, "describe_gpus", begins)
-    with pytest.raises(UsageError, match=rf"{out} already contains a run.*--out"):
-        plan.main(command(inputs, out))
-    assert [path.name for path in out.iterdir()] == ["config.json"]
+    monkeypatch.setattr(forecast, "describe_gpus", begins)
+    with pytest.raises(UsageError, match=rf"--write {out}/plan\.json: .* run"):
+        plan.main([*command(inputs, out), "--write", str(out / "plan.json")])
+    assert {path.name for path in out.iterdir()} <= {"config.json", ".plan.json.lock"}

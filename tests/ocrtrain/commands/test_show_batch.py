@@ -56,6 +56,20 @@ def show(run: Path, out: Path, *words: object) -> list[str]:
     return sorted(path.name for path in out.iterdir())
 
 
+def test_the_document_has_every_sample(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written = show(run, tmp_path, "--step", 3, "--samples", 1, "--json")
+    document = json.loads(capsys.readouterr().out)
+    line = json.loads((run / "batches.jsonl").read_text().splitlines()[3])
+    assert document["identity"] == document["recorded"] == line["identity"]
+    keys = [(shard, key) for row in line["rows"] for _, shard, key in row]
+    assert [(one["shard"], one["key"]) for one in document["samples"]] == keys
+    assert sum(one["length"] for one in document["samples"]) == document["tokens"]
+    assert document["samples"][0]["images"] and document["samples"][0]["question"]
+    assert {Path(path).name for path in document["written"]} <= set(written)
+
+
 def test_a_rank_and_a_step_to_come(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

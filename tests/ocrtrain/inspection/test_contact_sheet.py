@@ -23,8 +23,8 @@ from ocrtrain.inspection.contact_sheet import (
     tiles,
     tiles_top,
 )
+from ocrtrain.inspection.limits import Limits
 from ocrtrain.inspection.rebuild import RebuiltBatch
-from ocrtrain.inspection.report import Limits
 from ocrtrain.model.pixels import encoder_view
 from tests.support.showing import rebuilt_of, talk
 

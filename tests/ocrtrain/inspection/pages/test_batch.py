@@ -16,10 +16,10 @@ from jinja2 import StrictUndefined, nodes
 from PIL import Image
 
 from ocrdata.errors import TrainError
+from ocrtrain.inspection.limits import Limits
 from ocrtrain.inspection.pages import batch as batch_page
 from ocrtrain.inspection.pages.batch import ENVIRONMENT, POLICY, page, text_parts
 from ocrtrain.inspection.rebuild import RebuiltBatch
-from ocrtrain.inspection.report import Limits
 from ocrtrain.inspection.token_spans import visible
 from ocrtrain.model.pixels import encoder_view
 from tests.support.showing import Page, rebuilt_of, talk
