@@ -206,7 +206,7 @@ def command(values: Values) -> str:
     for flag in (*_IN_COMMAND, *REGISTRY[values["kind"]].flags):
         value = values[flag.name]
         if flag.name in ("path", "images") and value is not None:
-            value = Path(value).name
+            value = Path(value).absolute().name
         if value not in (None, flag.default):
             words += [_dashed(flag.name), str(value)]
     return shlex.join(words)

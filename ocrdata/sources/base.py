@@ -93,6 +93,22 @@ class NotedSource(Protocol):
         """What is left out, one line each, to be told to the user. Raises SourceError."""
 
 
+SIZED_ROWS = 32
+"""Rows whose images are measured to estimate the size of all."""
+
+
+def mean_image_bytes(source: Source, start: int, stop: int) -> float:
+    """Bytes of the images of a row of `[start, stop)`, from a few that are read."""
+    step = max(1, (stop - start) // SIZED_ROWS)
+    seen = [
+        sum(map(len, result.images))
+        for first in range(start, stop, step)
+        for _, result in source.rows(first, first + 1)
+        if isinstance(result, Sample)
+    ]
+    return sum(seen) / len(seen) if seen else 0.0
+
+
 def safe_name(text: str) -> str:
     """Any text as a name for files and shard specs.
 

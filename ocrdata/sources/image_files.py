@@ -12,9 +12,12 @@ import binascii
 import errno
 import os
 import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+import xxhash
 
 from ocrdata.errors import RejectedRow, ShardError, SourceError
 from ocrdata.storage.files import can_be_a_path, is_file, read_file
@@ -98,6 +101,16 @@ class ImageFolder:
         if os.path.isabs(path) or path.split(os.sep)[0] == os.pardir:
             raise RejectedRow(f"{name[:80]} is outside the image folder")
         return Path(path)
+
+
+def digest_of_files(files: Iterable[tuple[str, Path]]) -> str:
+    """A digest of names and sizes of files, of which some may be missing: a folder with images of
+    the same names is another data set."""
+    digest = xxhash.xxh3_128()
+    for name, file in files:
+        size = file.stat().st_size if is_file(file) else -1
+        digest.update(f"{name}\0{size}\n".encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
 
 
 def is_data_url(name: str) -> bool:

@@ -9,30 +9,25 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import xxhash
-
 from ocrdata.errors import RejectedRow, UsageError
 from ocrdata.sample import Sample
-from ocrdata.sources.base import ROW_BYTES, attempt, safe_name
+from ocrdata.sources.base import ROW_BYTES, attempt, mean_image_bytes, safe_name
 from ocrdata.sources.conversations import (
     MESSAGE_FIELDS,
     Conversation,
+    Image,
     read_messages,
     record_images,
     source_name,
 )
-from ocrdata.sources.image_files import ImageFolder, is_data_url
+from ocrdata.sources.image_files import ImageFolder, digest_of_files, is_data_url
 from ocrdata.sources.json_rows import RowFile
-from ocrdata.storage.files import is_file
-
-SIZED_ROWS = 32
-"""Rows whose images are measured to estimate the size of all."""
 
 SCHEMAS = (("messages",), ("conversations",), ("texts",), ("prompt", "answer"))
 """The fields that hold the conversation of a record. The first that it has are used."""
@@ -69,12 +64,8 @@ class JsonlSource:
     def _images_digest(self) -> str:
         """A digest of the names and sizes of the images: another folder with images of the same
         names is another data set."""
-        digest = xxhash.xxh3_128()
-        for _, line in self._file.rows(0, self._file.count):
-            for name, file in self._form.files(line):
-                size = file.stat().st_size if is_file(file) else -1
-                digest.update(f"{name}\0{size}\n".encode())
-        return digest.hexdigest()
+        lines = self._file.rows(0, self._file.count)
+        return digest_of_files(found for _, line in lines for found in self._form.files(line))
 
     def count(self) -> int:
         """Number of lines, or of elements of the array."""
@@ -82,14 +73,7 @@ class JsonlSource:
 
     def size(self, start: int, stop: int) -> int:
         """Estimated bytes in shards: the text, and images as large as those of a few rows."""
-        step = max(1, (stop - start) // SIZED_ROWS)
-        seen = [
-            sum(map(len, result.images))
-            for first in range(start, stop, step)
-            for _, result in self.rows(first, first + 1)
-            if isinstance(result, Sample)
-        ]
-        images = sum(seen) / len(seen) if seen else 0
+        images = mean_image_bytes(self, start, stop)
         text = self._file.size / self.count()
         return round((images + text + ROW_BYTES) * (stop - start))
 
@@ -119,31 +103,14 @@ class RecordFormat:
 
     def __call__(self, line: bytes) -> Sample:
         """Raises RejectedRow."""
-        record = _record(line)
-        used, conversation = _conversation(record)
-        source = source_name(record.get("source"))
-        meta = {
-            key: value
-            for key, value in record.items()
-            if key not in used and not (key == "source" and (source or value in ("", None)))
-        }
-        if conversation.fields:
-            meta[MESSAGE_FIELDS] = conversation.fields
-        images = list(self._images(conversation))
-        return Sample(conversation.messages, images, source or self.origin, meta)
-
-    def _images(self, conversation: Conversation) -> Iterator[bytes]:
-        folder = ImageFolder(self.folder)
-        for number, image in enumerate(conversation.images):
-            try:
-                yield folder.read(image)
-            except RejectedRow as exc:
-                raise RejectedRow(f"image {number}: {exc}") from exc
+        record = parse_record(line)
+        used, conversation = read_record(record)
+        return make_sample(record, used, conversation, ImageFolder(self.folder).read, self.origin)
 
     def files(self, line: bytes) -> Iterator[tuple[str, Path]]:
         """Name and path of each image file of a record; none if the record is invalid."""
         try:
-            images = _conversation(_record(line))[1].images
+            images = read_record(parse_record(line))[1].images
         except RejectedRow:
             return
         folder = ImageFolder(self.folder)
@@ -155,7 +122,8 @@ class RecordFormat:
                     continue
 
 
-def _record(line: bytes) -> dict[str, Any]:
+def parse_record(line: bytes) -> dict[str, Any]:
+    """The record in a line. Raises RejectedRow."""
     try:
         record = json.loads(line, parse_constant=lambda _: None, parse_float=_finite)
     except (ValueError, RecursionError) as exc:
@@ -167,13 +135,42 @@ def _record(line: bytes) -> dict[str, Any]:
     return record
 
 
+def make_sample(
+    record: Mapping[str, Any],
+    used: Sequence[str],
+    conversation: Conversation,
+    read: Callable[[Image], bytes],
+    origin: str,
+) -> Sample:
+    """The sample of a record: what was not used goes to `meta`. `read` gives the bytes of an image,
+    `origin` is the source if the record names none. Raises RejectedRow."""
+    source = source_name(record.get("source"))
+    meta = {
+        key: value
+        for key, value in record.items()
+        if key not in used and not (key == "source" and (source or value in ("", None)))
+    }
+    if conversation.fields:
+        meta[MESSAGE_FIELDS] = conversation.fields
+    images = []
+    for number, image in enumerate(conversation.images):
+        try:
+            images.append(read(image))
+        except RejectedRow as exc:
+            raise RejectedRow(f"image {number}: {exc}") from exc
+    return Sample(conversation.messages, images, source or origin, meta)
+
+
 def _finite(text: str) -> float | None:
     value = float(text)
     return value if math.isfinite(value) else None
 
 
-def _conversation(record: dict[str, Any]) -> tuple[tuple[str, ...], Conversation]:
-    """The fields of the record that were used, and the conversation in them."""
+def read_record(
+    record: Mapping[str, Any], images: Sequence[Image] | None = None
+) -> tuple[tuple[str, ...], Conversation]:
+    """The fields of the record that were used, and the conversation in them; `images` are those in
+    the record's own fields unless given. Raises RejectedRow."""
     for used in SCHEMAS:
         if all(name in record for name in used) and any(record[name] is not None for name in used):
             break
@@ -187,7 +184,7 @@ def _conversation(record: dict[str, Any]) -> tuple[tuple[str, ...], Conversation
         messages = _turns(record["texts"])
     elif len(used) > 1:
         messages = _turns([{"user": record["prompt"], "assistant": record["answer"]}])
-    return used, read_messages(messages, record_images(record))
+    return used, read_messages(messages, record_images(record) if images is None else images)
 
 
 def _turns(pairs: Any) -> list[dict[str, Any]]:

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ocrdata.sources import finevision, smoltalk
+from ocrdata.sources import chartqa_folder, finevision, smoltalk
+from ocrdata.sources.annotations import ANSWERS, QUESTIONS, AnnotationFormat
 from ocrdata.sources.base import Source, safe_name
 from ocrdata.sources.jsonl import JsonlSource
 from ocrdata.storage.location import Location
@@ -83,6 +84,21 @@ def _jsonl(values: Values, _: Recorded) -> Source:
     return JsonlSource(Location.of(values["path"]).path, images)
 
 
+def _image_folder(values: Values, _: Recorded) -> Source:
+    from ocrdata.sources.image_folder import ImageFolderSource
+
+    return ImageFolderSource(Location.of(values["path"]).path, _annotations(values))
+
+
+def _annotations(values: Values) -> AnnotationFormat:
+    names = (flag.name for flag in _ANNOTATIONS)
+    return AnnotationFormat(**{name: values[name] or "" for name in names})
+
+
+def _chartqa_folder(values: Values, _: Recorded) -> Source:
+    return chartqa_folder.ChartQaFolderSource(Location.of(values["path"]).path, values["split"])
+
+
 def _synthetic_rows(values: Values) -> int:
     """Number of rows to generate: a synthetic data set has as many as are requested."""
     return int(values["stop"] or values["start"] + (values["limit"] or SYNTHETIC_ROWS))
@@ -106,6 +122,26 @@ _SUBSET = Flag(
     "digits, _ and - replaced by -",
     required=True,
 )
+_ANNOTATIONS = (
+    Flag(
+        "question",
+        f"field that holds the question (default: one of {', '.join(QUESTIONS)})",
+        "FIELD",
+    ),
+    Flag(
+        "answer",
+        f"field that holds the answer (default: the first that exists of {', '.join(ANSWERS)})",
+        "FIELD",
+    ),
+    Flag(
+        "prompt",
+        "the question for images that have none, such as those with a caption (default: the image "
+        "alone)",
+        "TEXT",
+    ),
+)
+"""The flags of sources whose images have annotations: the fields of `AnnotationFormat`."""
+
 _SEED = Flag("seed", "seed of the random samples (default: 0)", kind=int, default=0)
 
 REGISTRY = {
@@ -150,6 +186,27 @@ REGISTRY = {
         ),
         lambda values: safe_name(Path(values["path"]).stem),
         _jsonl,
+    ),
+    "imagefolder": SourceKind(
+        "a folder of images, described in metadata.jsonl or .csv, or each with a caption in a .txt "
+        "of the same name",
+        (
+            Flag("path", "the folder, with its subfolders", "FOLDER", required=True),
+            *_ANNOTATIONS,
+        ),
+        lambda values: safe_name(Path(values["path"]).absolute().name),
+        _image_folder,
+    ),
+    "chartqa-folder": SourceKind(
+        "ChartQA as its authors publish it: train, val and test, each with png and JSON files",
+        (
+            Flag("path", "ChartQA's folder, or that of one split", "FOLDER", required=True),
+            Flag("split", "train (default), val or test"),
+        ),
+        lambda values: chartqa_folder.default_name(
+            Location.of(values["path"]).path, values["split"]
+        ),
+        _chartqa_folder,
     ),
     "charts": SourceKind(
         "synthetic charts with questions of ChartQA's kinds, seeded",

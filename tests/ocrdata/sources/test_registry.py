@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from ocrdata.commands.make_shards import build_parser, command
+from ocrdata.sources.base import safe_name
 from ocrdata.sources.charts import ChartsSource
 from ocrdata.sources.jsonl import JsonlSource
 from ocrdata.sources.registry import REGISTRY, SYNTHETIC_ROWS
@@ -23,6 +24,7 @@ def values(*words: str) -> dict[str, Any]:
         (("smoltalk",), "smoltalk-train"),
         (("smoltalk", "--config", "all", "--split", "test"), "smoltalk-all-test"),
         (("jsonl", "--path", "a folder/my data.jsonl"), "my-data"),
+        (("imagefolder", "--path", "a folder/my scans/"), "my-scans"),
         (("charts",), "charts"),
         (("sums",), "sums"),
     ],
@@ -49,6 +51,15 @@ def test_a_jsonl_file(tmp_path: Path) -> None:
     source = REGISTRY["jsonl"].make(values("jsonl", "--path", str(tmp_path / "a.jsonl")), {})
     assert isinstance(source, JsonlSource)
     assert source.count() == 1
+
+
+def test_a_folder_given_as_a_dot_has_its_own_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = values("imagefolder", "--path", ".", "--prompt", "Read it.")
+    assert REGISTRY["imagefolder"].default_name(found) == safe_name(tmp_path.name)
+    assert f"--path {tmp_path.name} --prompt 'Read it.'" in command(found)
 
 
 def test_the_command_in_a_manifest_has_no_folders_and_no_default_values() -> None:
