@@ -34,12 +34,14 @@ _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One conversation. `images` are original bytes, in the order of the image parts."""
+    """One conversation. `images` are original bytes, in the order of the image parts. `key` names
+    the sample in its shard; it is not part of it, and "" before it is in one."""
 
     messages: list[Message]
     images: list[bytes] = field(default_factory=list)
     source: str = ""
     meta: dict[str, Any] = field(default_factory=dict)
+    key: str = field(default="", compare=False)
 
     @property
     def turns(self) -> int:

@@ -92,6 +92,7 @@ def figures(found: Resolved, contents: ShardStatistics) -> dict[str, Any]:
         "image_formats": dict(contents.images.most_common()),
         "image_long_side": _percentiles(contents.long_sides),
         "sample_bytes": _percentiles(contents.sample_bytes),
+        "other_fields": dict(contents.unused.most_common()),
         "sources": dict(contents.sources.most_common()),
     }
 
@@ -125,6 +126,8 @@ def describe(found: Resolved, contents: ShardStatistics) -> str:
             f"  images: {_shares(contents.images)}; longer side "
             + _spread(contents.long_sides, lambda value: f"{value:,} px")
         )
+    if contents.unused:
+        lines.append(f"  other fields, not part of the samples: {_shares(contents.unused)}")
     if contents.samples:
         lines.append("  bytes per sample: " + _spread(contents.sample_bytes, human_bytes))
         lines.append(f"  sources: {_shares(contents.sources)}")

@@ -8,15 +8,17 @@ duplicate name, a sample in two places or a link raises ShardError.
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
+from functools import lru_cache
 
 import xxhash
 
 from ocrdata.errors import DiskError, ShardError
 from ocrdata.reading.zstd_tar import ZstdTar, scan
-from ocrdata.shards.index import SUFFIX, Index, index_path, write_index
+from ocrdata.shards.index import SUFFIX, Index, index_path, is_outdated, write_index
 from ocrdata.shards.index_rows import IndexBuilder, LoadedMember, make_row
-from ocrdata.shards.members import IMAGE_SUFFIXES, kind_of, samples
-from ocrdata.shards.names import is_compressed
+from ocrdata.shards.members import IMAGE_SUFFIXES, TEXT_SUFFIXES, kind_of, samples
+from ocrdata.shards.names import PLAIN, is_compressed
 from ocrdata.shards.output import Written
 from ocrdata.shards.tar import TarMember, Walker
 from ocrdata.storage.cache import cached_path
@@ -24,9 +26,12 @@ from ocrdata.storage.file import File, digest_of_file, exists, open_file
 from ocrdata.storage.files import make_folder
 from ocrdata.storage.location import Location, LocationLike
 from ocrdata.storage.locks import only_one
+from ocrdata.tokens.counts import all_counts, check_counts
 
 CHUNK = 1 << 20
 """Bytes read at a time."""
+
+_NEEDED = IMAGE_SUFFIXES.union(TEXT_SUFFIXES, ["json"])
 
 _log = logging.getLogger(__name__)
 
@@ -85,9 +90,8 @@ Reader = HashingReader | ZstdTarReader
 
 def load_member(reader: Reader, member: TarMember) -> LoadedMember:
     """Read a member and compute its digest. The bytes of a large member are dropped, unless the
-    index needs them (images, JSON)."""
-    kind = kind_of(member.name)
-    if kind in IMAGE_SUFFIXES or kind == "json" or member.size <= CHUNK:
+    index needs them (images, JSON, captions)."""
+    if kind_of(member.name) in _NEEDED or member.size <= CHUNK:
         data = reader.read(member.offset, member.size)
         return LoadedMember(member, xxhash.xxh3_128_digest(data), data)
     hasher = xxhash.xxh3_128()
@@ -124,16 +128,18 @@ def cached_index_path(tar: LocationLike) -> Location:
     return cached_path(tar, SUFFIX)
 
 
-def find_index(tar: LocationLike) -> Location:
-    """The index file of a tar, beside it or in the cache; created by reading the tar if missing.
+def find_index(tar: LocationLike, *, listed: bool = False) -> Location:
+    """The index file of a tar, beside it or in the cache; created by reading the tar if missing,
+    or if it was made by older rules for other people's tars.
 
+    `listed` says that a manifest lists the tar: then our writer made it, and its index is right.
     Raises ShardError if the tar is corrupted, DiskError if no index can be written.
     """
     beside = index_path(tar)
-    if exists(beside):
+    if _is_current(beside, listed=listed):
         return beside
     cached = cached_index_path(tar)
-    if exists(cached):
+    if _is_current(cached, listed=listed):
         return cached
     try:
         return _make_index(tar, beside)
@@ -142,9 +148,34 @@ def find_index(tar: LocationLike) -> Location:
         return _make_index(tar, cached)
 
 
+def _is_current(index: Location, *, listed: bool) -> bool:
+    """Whether there is an index, and by the present rules."""
+    return exists(index) and (listed or not _is_outdated(index, open_file(index).version))
+
+
+@lru_cache(maxsize=1 << 14)
+def _is_outdated(index: Location, _version: str) -> bool:
+    """`is_outdated`, once for each version of an index file."""
+    return is_outdated(index)
+
+
 def _make_index(tar: LocationLike, index: Location) -> Location:
     with only_one(index.path):
-        if not exists(index):
-            _log.warning("%s has no index; reading the whole tar once to create it", tar)
-            write_index(index, index_tar(tar))
+        old = exists(index)
+        if not _is_current(index, listed=False):
+            reason = "an index made by older rules" if old else "no index"
+            _log.warning("%s has %s; reading the whole tar once to create it", tar, reason)
+            fresh = index_tar(tar)
+            write_index(index, fresh)
+            _remove_old_counts(tar, fresh.header.rows_digest)
     return index
+
+
+def _remove_old_counts(tar: LocationLike, rows_digest: str) -> None:
+    """Remove token counts of samples as older rules read them; they are counted again."""
+    for file, fingerprint in [*all_counts(tar), *all_counts(cached_path(tar, PLAIN))]:
+        try:
+            check_counts(file, rows_digest=rows_digest, fingerprint=fingerprint)
+        except ShardError:
+            with suppress(OSError):
+                file.path.unlink()

@@ -101,7 +101,7 @@ class ShardSet:
 
     def _load(self, number: int) -> Index:
         shard = self.shards[number]
-        file = find_index(shard.location)
+        file = self._find_index(shard)
         index = read_index(file, shard.bytes)
         if is_compressed(shard.location.name) != (index.frames is not None):
             raise ShardError(
@@ -115,11 +115,14 @@ class ShardSet:
             raise ShardError(shard.name, f"its index {file.name} does not match {expected}")
         return index
 
+    def _find_index(self, shard: ShardEntry) -> Location:
+        return find_index(shard.location, listed=shard.location in self._listed)
+
     def find(self, key: str) -> list[int]:
         """The positions of the samples with this key, in ascending order."""
         if not self._key_ranges:
             self._key_ranges = [
-                read_key_range(find_index(shard.location), shard.bytes) for shard in self.shards
+                read_key_range(self._find_index(shard), shard.bytes) for shard in self.shards
             ]
         ranges = enumerate(self._key_ranges)
         likely = [number for number, found in ranges if found and found[0] <= key <= found[1]]

@@ -5,6 +5,7 @@ reported sample by sample and do not end the pass. Nothing is written.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -21,10 +22,10 @@ from ocrdata.reading.index_tar import (
 )
 from ocrdata.reading.spec import Resolved, resolve
 from ocrdata.reading.zstd_tar import ZstdTar
-from ocrdata.shards.index import Index, IndexRow, index_path, read_index
+from ocrdata.shards.index import Index, IndexRow, index_path, is_outdated, read_index
 from ocrdata.shards.index_rows import LoadedMember, make_row
 from ocrdata.shards.manifest import ShardInfo
-from ocrdata.shards.members import split_name
+from ocrdata.shards.members import fields_of, roles, split_name
 from ocrdata.shards.names import KEY_DIGITS, image_names, is_compressed, is_key
 from ocrdata.shards.tar import Walker
 from ocrdata.storage.file import File, exists, open_file, read_all, size_of
@@ -39,13 +40,14 @@ BINS_PER_DOUBLING = 8
 @dataclass
 class ShardStatistics:
     """Totals and histograms over all samples of the shards. `sample_bytes` and `long_sides` count
-    the bins of `_bins`; `images` counts formats."""
+    the bins of `_bins`; `images` counts formats, `unused` fields that are not part of a sample."""
 
     shards: int = 0
     samples: int = 0
     turns: int = 0
     bytes: int = 0
     images: Counter[str] = field(default_factory=Counter)
+    unused: Counter[str] = field(default_factory=Counter)
     sources: Counter[str] = field(default_factory=Counter)
     sample_bytes: Counter[int] = field(default_factory=Counter)
     long_sides: Counter[int] = field(default_factory=Counter)
@@ -57,9 +59,17 @@ class ShardStatistics:
         self.bytes += index.header.shard_size
         self.turns += sum(index.turns)
         self.images.update(index.image_formats)
+        self.unused.update(_unused_fields(index))
         self.sources.update(index.sources)
         self.sample_bytes.update(_bins(np.asarray(index.sizes)))
         self.long_sides.update(_bins(index.long_sides))
+
+
+def _unused_fields(index: Index) -> Iterator[str]:
+    """The fields of an index's members that are no part of their samples."""
+    for start, stop in itertools.pairwise(index.member_starts):
+        fields = fields_of(index.names[start:stop])
+        yield from (fields[at] for at in roles(fields).unused)
 
 
 def _bins(values: np.ndarray[tuple[int], np.dtype[np.int64]]) -> list[int]:
@@ -109,7 +119,8 @@ def verify_shard(
         file = open_file(shard)
         if not exists(index_file):
             index_file = cached_index_path(shard)
-        index = read_index(index_file, file.size) if exists(index_file) else index_tar(shard)
+        usable = exists(index_file) and (info is not None or not is_outdated(index_file))
+        index = read_index(index_file, file.size) if usable else index_tar(shard)
         if is_compressed(shard.name) != (index.frames is not None):
             raise ShardError(
                 str(index_file),

@@ -19,7 +19,7 @@ from ocrdata.reading.shard_set import Members, ShardSet
 from ocrdata.reading.spec import resolve
 from ocrdata.sample import Sample
 from ocrdata.shards.index import IndexRow
-from ocrdata.shards.members import IMAGE_SUFFIXES, kind_of, to_sample
+from ocrdata.shards.members import image_names, to_sample
 from ocrdata.storage.sealed import canonical, digest_of
 
 
@@ -133,8 +133,8 @@ class Shards(Sequence[Sample]):
 
     def image_digests(self, at: int) -> tuple[bytes, ...]:
         """The digests of the bytes of a sample's image files, from the index alone."""
-        members = self.row(at).members
-        return tuple(member.digest for member in members if kind_of(member.name) in IMAGE_SUFFIXES)
+        digests = {member.name: member.digest for member in self.row(at).members}
+        return tuple(digests[name] for name in image_names(list(digests)))
 
     def members(self, at: int) -> Members:
         """The verified bytes of a sample's members by name, in the tar's order."""

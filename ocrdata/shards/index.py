@@ -33,6 +33,7 @@ from ocrdata.shards.arrow import (
     words,
 )
 from ocrdata.shards.frames import FrameSize, FrameTable, check_growth
+from ocrdata.shards.members import follows_our_layout
 from ocrdata.shards.names import beside
 from ocrdata.shards.parquet_limits import (
     INDEX_STRINGS,
@@ -45,6 +46,7 @@ from ocrdata.storage.file import read_all
 from ocrdata.storage.files import atomic_file
 from ocrdata.storage.location import Location, LocationLike
 from ocrdata.storage.sealed import (
+    COMPRESSED_VERSION,
     FORMAT,
     VERSION,
     check_seal,
@@ -256,6 +258,24 @@ def read_header(path: LocationLike) -> IndexHeader:
     """The header of an index file, from its footer alone. Raises ShardError."""
     with _explain(path):
         return _header(path, read_footer(path))
+
+
+def is_outdated(path: LocationLike) -> bool:
+    """Whether an index was made by older rules for other people's tars (docs/formats.md), so that
+    it has to be made again. False for a damaged one, which is to be reported."""
+    try:
+        if read_header(path).version not in (VERSION, COMPRESSED_VERSION):
+            return False
+        with _explain(path), _opened(path, None) as (file, _):
+            table = file.read(columns=["key", "members.list.element.name"], use_threads=False)
+        columns = Columns(table)
+        names, bounds = columns.find("members", "name").to_pylist(), starts(columns.find("members"))
+        return not all(
+            follows_our_layout(key, names[bounds[at] : bounds[at + 1]])
+            for at, key in enumerate(columns.find("key").to_pylist())
+        )
+    except ShardError:
+        return False
 
 
 def read_key_range(path: LocationLike, shard_size: int | None = None) -> tuple[str, str] | None:

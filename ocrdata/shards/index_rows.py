@@ -16,10 +16,10 @@ from ocrdata.errors import ImageError
 from ocrdata.images.decode import ImageInfo, read_header
 from ocrdata.shards.arrow import SCHEMA, rows_digest
 from ocrdata.shards.index import Index, IndexHeader, IndexMember, IndexRow
-from ocrdata.shards.members import IMAGE_SUFFIXES, TEXT_SUFFIXES, by_suffix, kind_of
+from ocrdata.shards.members import fields_of, follows_our_layout, is_blank, roles
 from ocrdata.shards.output import Written
 from ocrdata.shards.tar import TarMember
-from ocrdata.storage.sealed import COMPRESSED_VERSION, VERSION
+from ocrdata.storage.sealed import COMPRESSED_VERSION, FOREIGN_VERSION, VERSION
 
 UNKNOWN_IMAGE = ImageInfo("", 0, 0)
 """The index entry of a member that is named like an image but cannot be read as one."""
@@ -65,10 +65,18 @@ class IndexBuilder:
             shard_digest=written.digest,
             samples=len(self),
             rows_digest=rows_digest(table),
-            version=COMPRESSED_VERSION if written.frames else VERSION,
+            version=self._version(written),
             frames=written.frames,
         )
         return Index(table, header)
+
+    def _version(self, written: Written) -> str:
+        """The version of the rules that made the rows; our own layout needs the first ones only,
+        so that the index of a set that exists is made again with the same bytes."""
+        ours = all(follows_our_layout(row.key, [m.name for m in row.members]) for row in self._rows)
+        if not ours:
+            return FOREIGN_VERSION
+        return COMPRESSED_VERSION if written.frames else VERSION
 
 
 def _lists(rows: Sequence[Sequence[tuple[Any, ...]]], kind: pa.ListType) -> pa.ListArray:
@@ -84,12 +92,12 @@ def _lists(rows: Sequence[Sequence[tuple[Any, ...]]], kind: pa.ListType) -> pa.L
 
 def make_row(key: str, members: list[LoadedMember]) -> IndexRow:
     """The index row of one sample's members."""
-    images = tuple(
-        _image_info(loaded.data)
-        for loaded in members
-        if kind_of(loaded.member.name) in IMAGE_SUFFIXES
+    found = roles(fields_of(loaded.member.name for loaded in members))
+    images = tuple(_image_info(members[at].data) for at in found.images)
+    turns, source = _turns_and_source(
+        b"" if found.json is None else members[found.json].data,
+        b"" if found.caption is None or not images else members[found.caption].data,
     )
-    turns, source = _turns_and_source(members, len(images))
     start = members[0].member.start
     return IndexRow(
         key=key,
@@ -111,22 +119,22 @@ def _image_info(data: bytes) -> ImageInfo:
         return UNKNOWN_IMAGE
 
 
-def _turns_and_source(members: list[LoadedMember], images: int) -> tuple[int, str]:
-    payloads = by_suffix((loaded.member.name, loaded.data) for loaded in members)
+def _turns_and_source(document: bytes, caption: bytes) -> tuple[int, str]:
+    """Turns and source of a sample with these members; one that is missing is empty. `caption` is
+    that of an image."""
     source = ""
-    if "json" in payloads:
-        try:
-            value = json.loads(payloads["json"])
-        except (ValueError, RecursionError):
-            value = None
-        if isinstance(value, dict):
-            named = value.get("source")
-            source = named if isinstance(named, str) and _is_utf8(named) else ""
-            messages = value.get("messages")
-            if isinstance(messages, list):
-                roles = [m.get("role") for m in messages if isinstance(m, dict)]
-                return roles.count("assistant"), source
-    return int(images > 0 and any(name in payloads for name in TEXT_SUFFIXES)), source
+    try:
+        value = json.loads(document)
+    except (ValueError, RecursionError):
+        value = None
+    if isinstance(value, dict):
+        named = value.get("source")
+        source = named if isinstance(named, str) and _is_utf8(named) else ""
+        messages = value.get("messages")
+        if isinstance(messages, list):
+            speakers = [m.get("role") for m in messages if isinstance(m, dict)]
+            return speakers.count("assistant"), source
+    return int(not is_blank(caption)), source
 
 
 def _is_utf8(text: str) -> bool:

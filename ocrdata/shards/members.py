@@ -3,13 +3,21 @@
 Our samples have a `KEY.json` with messages. In anybody else's WebDataset, a text member beside
 images becomes a conversation: the user shows the images, the assistant answers with the text, and a
 JSON member becomes the meta. Other members can be read as bytes, but not as a sample.
+
+What follows the key in a name is its *field*, as webdataset calls it, here in lower case: 'jpg',
+'1.png', 'seg.png', 'txt'. The fields alone decide what the members mean (`roles`), never their
+order in the tar: packing a shard again with another tool changes no sample.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 from ocrdata.errors import ShardError
 from ocrdata.sample import IMAGE_PART, Sample, text_part
@@ -17,8 +25,27 @@ from ocrdata.shards.tar import TarMember
 
 IMAGE_SUFFIXES = frozenset({"png", "jpg", "jpeg", "gif", "webp", "bmp", "tif", "tiff"})
 
+IMAGE_NAMES = ("image", "img", "input", "page")
+"""Names that an image may have in a sample without images named by their extension alone, the
+preferred one first. Under any other name it is another field: seg.png, depth.png."""
+
 TEXT_SUFFIXES = ("txt", "caption")
-"""Members of foreign samples that hold the answer to their images, the preferred one first."""
+"""Fields of foreign samples that hold the answer to their images, the preferred one first."""
+
+_IMAGE = re.compile(
+    rf"(?:({'|'.join(IMAGE_NAMES)})\.)?(?:([0-9]{{1,18}})\.)?(?:{'|'.join(sorted(IMAGE_SUFFIXES))})"
+)
+
+
+class Roles(NamedTuple):
+    """What the members of a sample are, as positions among them. `images` are in their order,
+    `unused` are no part of the sample, and `problem` says why the fields are ambiguous, or ""."""
+
+    images: tuple[int, ...]
+    json: int | None
+    caption: int | None
+    unused: tuple[int, ...]
+    problem: str
 
 
 def split_name(name: str) -> tuple[str, str] | None:
@@ -33,9 +60,77 @@ def kind_of(name: str) -> str:
     return name.rpartition(".")[2].lower()
 
 
-def by_suffix(members: Iterable[tuple[str, bytes]]) -> dict[str, bytes]:
-    """A sample's payloads by what follows the key in their names, in lower case: {'json': ...}."""
-    return {(split_name(name) or ("", ""))[1].lower(): data for name, data in members}
+def fields_of(names: Iterable[str]) -> tuple[str, ...]:
+    """The fields of a sample's members: ['a/000.JSON', 'a/000.1.jpg'] -> ('json', '1.jpg')."""
+    return tuple(name.rpartition("/")[2].partition(".")[2].lower() for name in names)
+
+
+@lru_cache(maxsize=64)
+def roles(fields: tuple[str, ...]) -> Roles:
+    """What the members with these fields are.
+
+    A field is an image if it is an image extension alone (number 0) or NUMBER.extension; where
+    there is none, if it is that after one of IMAGE_NAMES. Images are in the order of their numbers.
+    """
+    numbered: dict[str, list[tuple[int, str, int]]] = {}
+    for at, field in enumerate(fields):
+        if (match := _IMAGE.fullmatch(field)) is not None:
+            numbered.setdefault(match[1] or "", []).append((int(match[2] or 0), field, at))
+    chosen = next((name for name in ("", *IMAGE_NAMES) if name in numbered), "")
+    images = sorted(numbered.get(chosen, []))
+    texts = {field: at for at, field in enumerate(fields) if field in ("json", *TEXT_SUFFIXES)}
+    caption = next((texts[field] for field in TEXT_SUFFIXES if field in texts), None)
+    used = {texts.get("json"), caption, *(at for _, _, at in images)}
+    return Roles(
+        images=tuple(at for _, _, at in images),
+        json=texts.get("json"),
+        caption=caption,
+        unused=tuple(at for at in range(len(fields)) if at not in used),
+        problem=_ambiguity(fields, images),
+    )
+
+
+def _ambiguity(fields: Sequence[str], images: Sequence[tuple[int, str, int]]) -> str:
+    repeated = next((field for field, count in Counter(fields).items() if count > 1), None)
+    if repeated is not None:
+        return f"two members are its {repeated}, differing only in capital letters"
+    for (number, one, _), (other_number, other, _) in itertools.pairwise(images):
+        if number == other_number:
+            return f"two images have the same number, {number}: {one} and {other}"
+    return ""
+
+
+def image_names(names: Sequence[str]) -> list[str]:
+    """The members that are a sample's images, in their order.
+
+    ['a.10.jpg', 'a.txt', 'a.2.jpg', 'a.jpg', 'a.seg.png'] -> ['a.jpg', 'a.2.jpg', 'a.10.jpg']
+    """
+    return [names[at] for at in roles(fields_of(names)).images]
+
+
+def follows_our_layout(key: str, names: Sequence[str]) -> bool:
+    """Whether the members are KEY.json, KEY.png, KEY.1.jpg, ... in this order, as our writer names
+    them. Then no rule for other people's tars applies, and no change of one concerns them."""
+    if names[0] != f"{key}.json":
+        return False
+    for number, name in enumerate(names[1:]):
+        stem, _, suffix = name.rpartition(".")
+        if stem != (f"{key}.{number}" if number else key) or suffix.lower() not in IMAGE_SUFFIXES:
+            return False
+    return True
+
+
+def caption_text(raw: bytes) -> str:
+    """The text of a caption, without a byte order mark. Raises UnicodeDecodeError."""
+    return raw.decode().lstrip("\ufeff")
+
+
+def is_blank(raw: bytes) -> bool:
+    """Whether a caption has no text: there is no answer to learn from it."""
+    try:
+        return not caption_text(raw).strip()
+    except UnicodeDecodeError:
+        return False
 
 
 def samples(shard: str, members: Iterator[TarMember]) -> Iterator[tuple[str, TarMember]]:
@@ -66,28 +161,31 @@ def samples(shard: str, members: Iterator[TarMember]) -> Iterator[tuple[str, Tar
 
 
 def to_sample(shard: str, key: str, members: Mapping[str, bytes]) -> Sample:
-    """The sample that these members (bytes by name, in the tar's order) form. Raises ShardError."""
-    images = [data for name, data in members.items() if kind_of(name) in IMAGE_SUFFIXES]
-    payloads = by_suffix(members.items())
+    """The sample that these members (bytes by name, in any order) form. Raises ShardError."""
+    names = list(members)
+    found = roles(fields_of(names))
+    if found.problem:
+        raise ShardError(shard, found.problem, key=key, remedy="rename one of them in the tar")
+    images = [members[names[at]] for at in found.images]
     document: Any = None
-    if (raw := payloads.get("json")) is not None:
+    if found.json is not None:
+        name = names[found.json]
         try:
-            document = json.loads(raw)
+            document = json.loads(members[name])
         except (ValueError, RecursionError) as exc:
             detail = f"invalid JSON: {str(exc)[:200]}"
-            name = next(name for name, data in members.items() if data is raw)
             raise ShardError(shard, detail, key=key, member=name) from exc
         if isinstance(document, dict) and isinstance(document.get("messages"), list):
             return _conversation(shard, key, document, images)
-    for suffix in TEXT_SUFFIXES:
-        if images and (raw := payloads.get(suffix)) is not None:
-            return _captioned(shard, key, raw, images, document)
+    if images and found.caption is not None:
+        return _captioned(shard, key, members, names[found.caption], document)
     raise ShardError(
         shard,
         "not a conversation: it has neither a .json with messages nor a .txt or .caption beside an "
         f"image; its members are {', '.join(sorted(members))}",
         key=key,
-        remedy="read it with members(), or convert it with tools/make_shards.py",
+        remedy=f"members() reads their bytes; to make it a sample, name its image {key}.jpg (or "
+        f"as its format is) and its text {key}.txt",
     )
 
 
@@ -106,7 +204,7 @@ def _conversation(shard: str, key: str, document: dict[str, Any], images: list[b
     if placed != len(images):
         detail = f"the messages refer to {placed} images, the tar holds {len(images)}"
         raise ShardError(shard, detail, key=key)
-    return Sample(document["messages"], images, source, meta)
+    return Sample(document["messages"], images, source, meta, key)
 
 
 def _count_image_parts(messages: list[Any]) -> int | None:
@@ -127,15 +225,21 @@ def _count_image_parts(messages: list[Any]) -> int | None:
     return placed
 
 
-def _captioned(shard: str, key: str, raw: bytes, images: list[bytes], document: object) -> Sample:
+def _captioned(
+    shard: str, key: str, members: Mapping[str, bytes], caption: str, document: object
+) -> Sample:
     try:
-        text = raw.decode()
+        text = caption_text(members[caption])
     except UnicodeDecodeError as exc:
-        raise ShardError(shard, "the caption is not valid UTF-8", key=key) from exc
+        detail = "the caption is not valid UTF-8"
+        raise ShardError(shard, detail, key=key, member=caption) from exc
+    if not text.strip():
+        raise ShardError(shard, "the caption is blank: no answer to learn", key=key, member=caption)
+    images = [members[name] for name in image_names(list(members))]
     messages = [
         {"role": "user", "content": [dict(IMAGE_PART) for _ in images]},
         {"role": "assistant", "content": [text_part(text)]},
     ]
     meta = document if isinstance(document, dict) else {}
     source = meta.get("source", "")
-    return Sample(messages, images, source if isinstance(source, str) else "", meta)
+    return Sample(messages, images, source if isinstance(source, str) else "", meta, key)

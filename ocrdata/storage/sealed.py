@@ -19,7 +19,11 @@ VERSION = "1.0"
 """major.minor. A reader reads any minor version of its own major version and of older ones."""
 
 COMPRESSED_VERSION = "1.1"
-"""In the index of a compressed shard, and the newest version this reader knows."""
+"""In the index of a compressed shard."""
+
+FOREIGN_VERSION = "1.2"
+"""In the index of a shard with samples that are not in our own layout, and the newest version this
+reader knows. Older indexes of such shards were made by other rules (docs/formats.md)."""
 
 
 LARGEST_COUNT = 1 << 42
@@ -57,9 +61,9 @@ def version_problem(version: object, newest: str | int) -> str:
 def check_version(file: str, version: object) -> None:
     """Raise ShardError if the version of a shard's file is malformed, or too new for this reader.
 
-    Example: "2.0" is too new for a reader of "1.1"; "1.7" is not.
+    Example: "2.0" is too new for a reader of "1.2"; "1.7" is not.
     """
-    problem = version_problem(version, COMPRESSED_VERSION)
+    problem = version_problem(version, FOREIGN_VERSION)
     if problem:
         raise ShardError(file, problem)
 

@@ -20,8 +20,10 @@ from ocrdata.reading.verify import ShardStatistics, _bins, find, quantile, verif
 from ocrdata.reading.view import open_shards
 from ocrdata.shards.arrow import rows_digest
 from ocrdata.shards.index import Index, IndexHeader, index_path, read_index, write_index
+from ocrdata.shards.index_rows import IndexBuilder
 from ocrdata.shards.manifest import read_manifest, shard_info, write_manifest
 from ocrdata.shards.names import make_key
+from ocrdata.shards.output import Written
 from ocrdata.tokens.counts import counts_path
 from ocrdata.tokens.tokenizer import train_tokenizer
 from tests.support.rows import flip, image, sample, write_set, write_shard, write_tar
@@ -276,3 +278,31 @@ def test_quantiles_are_within_a_tenth(values: list[int], share: float) -> None:
 
 def test_quantile_without_values() -> None:
     assert quantile(Counter(), 0.5) == 0
+
+
+def test_other_fields_and_older_indexes_of_foreign_tars(tmp_path: Path) -> None:
+    """Masks are counted, and an index that the next use would make again is not believed."""
+    tar = write_tar(
+        tmp_path / "x.tar",
+        [
+            ("a.jpg", image("JPEG")),
+            ("a.seg.png", image("PNG")),
+            ("a.txt", b"a"),
+            ("b.SEG.png", image("PNG")),
+            ("b.cls", b"1"),
+        ],
+    )
+    fresh = index_tar(tar)
+    row = fresh.row(0)
+    builder = IndexBuilder()
+    builder.add(row._replace(images=[row.images[0], row.images[0]]))
+    builder.add(fresh.row(1))
+    old = builder.finish(Written(fresh.header.shard_size, fresh.header.shard_digest))
+    contents = ShardStatistics()
+    for version, wrong in (("1.0", 0), ("1.2", 1)):
+        write_index(index_path(tar), Index(old.table, replace(old.header, version=version)))
+        contents = ShardStatistics()
+        assert len(list(verify_shards(find(str(tar)), contents))) == wrong
+        assert contents.unused == Counter({"seg.png": 2, "cls": 1})
+        assert contents.images.total() == 1 + wrong
+        assert read_index(index_path(tar)).header.version == version  # nothing is written
