@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 
 from ocrdata.errors import SpecError
+from ocrdata.shards.ranges import NUMBER
 from ocrdata.storage.files import exists
 
 _SLICE = re.compile(r"\[([^\[\]]*)\]$")
-NUMBER = "[0-9]{1,18}"  # int() rejects thousands of digits and accepts those of other scripts
 
 
 def split_slice(text: str) -> tuple[str, str | None]:

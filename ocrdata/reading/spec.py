@@ -13,13 +13,12 @@ from __future__ import annotations
 import glob
 import itertools
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from ocrdata.errors import ShardError, SpecError
-from ocrdata.reading.slices import NUMBER, parse_slice, split_slice
+from ocrdata.reading.slices import parse_slice, split_slice
 from ocrdata.shards.manifest import Manifest, ShardInfo, is_manifest, read_manifest
 from ocrdata.shards.names import (
     is_compressed,
@@ -29,14 +28,10 @@ from ocrdata.shards.names import (
     set_name,
     shard_stem,
 )
+from ocrdata.shards.ranges import expand_ranges, has_range
 from ocrdata.storage.file import is_folder, list_names
 from ocrdata.storage.files import can_be_a_path, exists, is_file
 from ocrdata.storage.location import Location, LocationLike
-
-MAX_FILES = 1_000_000
-_RANGE = re.compile(
-    rf"<({NUMBER})\.\.({NUMBER})>|\{{({NUMBER})\.\.({NUMBER})\}}|\{{([^{{}}]*,[^{{}}]*)\}}"
-)
 
 
 class Listed(NamedTuple):
@@ -119,7 +114,7 @@ def _find(text: str) -> tuple[list[Location], Manifest | None]:
         raise SpecError(f"{text!r} is not a valid shard spec")
     if exists(text):
         return _existing(location)
-    if _RANGE.search(text):
+    if has_range(text):
         return _range(text), None
     if any(character in text for character in "*?["):
         return _glob(text), None
@@ -227,38 +222,12 @@ def _glob(text: str) -> list[Location]:
 
 
 def _range(text: str) -> list[Location]:
-    pieces: list[list[str]] = []
-    at, count = 0, 1
-    for match in _RANGE.finditer(text):
-        choices = _choices(text, match)
-        count *= len(choices)
-        if count > MAX_FILES:
-            raise SpecError(f"{text}: matches more than {MAX_FILES:,} files")
-        pieces += [[text[at : match.start()]], choices]
-        at = match.end()
-    pieces.append([text[at:]])
-    files = [Location("".join(parts)) for parts in itertools.product(*pieces)]
+    files = [Location(name) for name in expand_ranges(text)]
     _check_exist(text, files)
     for file in files:
         if not is_shard(file.name):
             raise SpecError(f"{text}: {file} is not a .tar or .tar.zst")
     return files
-
-
-def _choices(text: str, match: re.Match[str]) -> list[str]:
-    first, last = match[1] or match[3], match[2] or match[4]
-    if first is None:
-        return match[5].split(",")
-    start, stop = int(first), int(last)
-    if stop < start:
-        raise SpecError(
-            f"{text}: the range {match[0]} is descending; to reverse, slice with [::-1]"
-        )
-    if stop - start >= MAX_FILES:
-        raise SpecError(f"{text}: matches more than {MAX_FILES:,} files")
-    padded = any(len(bound) > 1 and bound[0] == "0" for bound in (first, last))
-    width = max(len(first), len(last)) if padded else 1
-    return [f"{number:0{width}d}" for number in range(start, stop + 1)]
 
 
 def join(files: Sequence[Location]) -> str:
