@@ -2,10 +2,9 @@
 
 Defines the special tokens (nanochat's nine and `<|image|>`, the last id), trains tokenizers, and
 reads tokenizer files: our own JSON, nanochat's pickle, `tokenizers` JSON and rank files; `bytes` is
-built in. Only
-rendering (`ocrdata.tokens.rendering`) places special tokens: `encode` never returns one, whatever
-the text contains. Nothing is downloaded or trained implicitly; what a file leaves open is decided
-by a documented rule.
+built in. Only rendering (`ocrdata.tokens.rendering`) places special tokens: `encode` never returns
+one, whatever the text contains, and never loses or changes a letter. Nothing is downloaded or
+trained implicitly; what a file leaves open is decided by a documented rule.
 """
 
 from __future__ import annotations
@@ -19,12 +18,13 @@ from typing import Any
 
 import xxhash
 
-from ocrdata.errors import OcrError, ShardError, UsageError
+from ocrdata.errors import OcrError, RejectedRow, ShardError, UsageError
 from ocrdata.storage.file import is_folder, list_names, read_all
 from ocrdata.storage.files import write_json
 from ocrdata.storage.location import Location, LocationLike
 from ocrdata.storage.sealed import canonical_ascii, version_problem
 from ocrdata.tokens.nanochat_pickle import read_pickled_encoding
+from ocrdata.tokens.round_trip import changed_texts, examples, first_change
 from ocrdata.tokens.vocabulary import (
     GPT2_PATTERN,
     LARGEST_VOCABULARY,
@@ -96,15 +96,22 @@ class Tokenizer:
     def encode(self, text: str) -> list[int]:
         """Ids of a text; never a special id, even if the text contains the name of a special token.
 
-        Lone surrogates, which UTF-8 cannot encode, become U+FFFD.
+        Lone surrogates, which UTF-8 cannot encode, become U+FFFD. Raises RejectedRow for a text
+        that this tokenizer does not give back as it was.
         """
         try:
             text.encode()
         except UnicodeEncodeError:
             text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         if len(text) <= LONGEST_SPACE:
-            return self.backend.encode(text)
-        return [id_ for piece in _pieces(text) for id_ in self.backend.encode(piece)]
+            return self._encode_piece(text)
+        return [id_ for piece in _pieces(text) for id_ in self._encode_piece(piece)]
+
+    def _encode_piece(self, text: str) -> list[int]:
+        ids = self.backend.encode(text)
+        if not self.backend.complete and (got := self.backend.decode(ids)) != text:
+            raise RejectedRow(f"the tokenizer changes a text: {first_change(text, got)}")
+        return ids
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids, with the names of special tokens. Raises ValueError for an invalid
@@ -233,7 +240,8 @@ def load_tokenizer(path: LocationLike) -> Tokenizer:
 
     Reads nanochat's `tokenizer.pkl`, a `tokenizer.json` of `tokenizers`, rank files (`.tiktoken`)
     and what `Tokenizer.save` wrote. Missing special tokens get the ids after the largest one.
-    Raises UsageError if there is no valid tokenizer, OcrError if a saved one was modified.
+    Raises UsageError if there is no valid tokenizer or it changes ordinary texts, OcrError if a
+    saved one was modified.
     """
     if path == BYTES:
         return bytes_tokenizer()
@@ -246,10 +254,13 @@ def load_tokenizer(path: LocationLike) -> Tokenizer:
         raise UsageError(str(exc)) from exc
     try:
         if file.name.endswith(".pkl"):
-            return Tokenizer(*read_pickled_encoding(data))
-        if file.name.endswith(".tiktoken"):
-            return _from_ranks(data)
-        return _from_json(data)
+            tokenizer = Tokenizer(*read_pickled_encoding(data))
+        elif file.name.endswith(".tiktoken"):
+            tokenizer = _from_ranks(data)
+        else:
+            tokenizer = _from_json(data)
+        _refuse_changes(tokenizer.backend)
+        return tokenizer
     except UsageError as exc:
         raise UsageError(f"{file}: {exc}") from exc
     except OcrError as exc:
@@ -268,6 +279,16 @@ def _tokenizer_file(location: Location) -> Location:
         "*.tiktoken); train one with python tools/train_tokenizer.py --shards SPEC --vocab-size N "
         "--out FILE"
     )
+
+
+def _refuse_changes(backend: Backend) -> None:
+    """Raises UsageError if ordinary texts are not given back as they were."""
+    if changed := changed_texts(backend):
+        raise UsageError(
+            f"does not give texts back as they were: {examples(changed)}; the cause is "
+            f"{backend.cause(changed[0][0])}: correct it there, or train one with "
+            "tools/train_tokenizer.py"
+        )
 
 
 def _from_json(data: bytes) -> Tokenizer:

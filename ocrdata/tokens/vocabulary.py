@@ -18,6 +18,7 @@ import tokenizers
 from tokenizers import models, pre_tokenizers, trainers
 
 from ocrdata.errors import OcrError, UsageError, first_line
+from ocrdata.tokens.round_trip import lost_letters
 
 NANOCHAT_PATTERN = (
     r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}"
@@ -46,16 +47,21 @@ def _explain_panic() -> Iterator[None]:
 
 
 class Backend(Protocol):
-    """A vocabulary. `kind` and `body` describe it completely; `size` is its largest id plus one."""
+    """A vocabulary. `kind` and `body` describe it completely; `size` is its largest id plus one;
+    `complete` says that it is known to give every text back."""
 
     kind: str
     size: int
+    complete: bool
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text; special tokens in it are plain text."""
 
     def decode(self, ids: Sequence[int]) -> str:
         """The text of ids."""
+
+    def cause(self, text: str) -> str:
+        """Which part of the vocabulary changes a text that is not given back, in words."""
 
     def body(self) -> dict[str, Any]:
         """The vocabulary as a JSON object."""
@@ -68,9 +74,7 @@ class Ranks:
     kind = "ranks"
 
     def __init__(self, ranks: Mapping[bytes, int], pattern: str) -> None:
-        missing = [byte for byte in range(256) if bytes([byte]) not in ranks]
-        if missing:
-            raise UsageError(f"the ranks lack {len(missing)} of the 256 single bytes")
+        _refuse_missing("the ranks lack", [n for n in range(256) if bytes([n]) not in ranks])
         if not all(type(rank) is int for rank in ranks.values()):
             raise UsageError("a rank is not an integer")
         if max(ranks.values()) >= LARGEST_VOCABULARY:
@@ -81,6 +85,8 @@ class Ranks:
         self.pattern = pattern
         self.ids = frozenset(ranks.values())
         self.size = max(self.ids) + 1
+        # Both patterns match every character: a letter, a number, a space or none of these.
+        self.complete = pattern in (NANOCHAT_PATTERN, GPT2_PATTERN)
         try:
             with _explain_panic():
                 self._encoding = tiktoken.Encoding(
@@ -98,6 +104,10 @@ class Ranks:
         """The text of ids; invalid UTF-8 becomes U+FFFD."""
         return self._encoding.decode(list(ids))
 
+    def cause(self, text: str) -> str:
+        """The split pattern: characters that it does not match are dropped."""
+        return f"its split pattern {self.pattern!r}"
+
     def body(self) -> dict[str, Any]:
         """The pattern, and the rank of each token (base64) in the order of ranks."""
         ranks = {base64.b64encode(token).decode(): rank for token, rank in self.ranks.items()}
@@ -109,6 +119,7 @@ class Definition:
     text."""
 
     kind = "tokenizers"
+    complete = False
 
     def __init__(self, definition: Mapping[str, Any]) -> None:
         self.definition = {
@@ -124,6 +135,12 @@ class Definition:
             raise UsageError(
                 f"the model is {model.get('type')}, not a byte-level BPE; only byte-level BPE can "
                 "encode every text"
+            )
+        vocabulary = model.get("vocab")
+        if isinstance(vocabulary, dict):
+            _refuse_missing(
+                "its vocabulary lacks",
+                [byte for letter, byte in _byte_letters().items() if letter not in vocabulary],
             )
         if model.get("dropout"):
             raise UsageError("its BPE has dropout, so the same text could give different ids")
@@ -151,9 +168,39 @@ class Definition:
         """The text of ids; invalid UTF-8 becomes U+FFFD."""
         return self._tokenizer.decode(list(ids), skip_special_tokens=False)
 
+    def cause(self, text: str) -> str:
+        """The part that changes a text: the normalizer, if it does, else one of the others."""
+        normalizer = self._tokenizer.normalizer
+        if normalizer is not None and normalizer.normalize_str(text) != text:
+            return f"its normalizer ({', '.join(_types(self.definition['normalizer']))})"
+        steps = _types(self.definition.get("pre_tokenizer"))
+        spaced = " with add_prefix_space" if self._adds_a_space() else ""
+        affixes = [
+            name
+            for name in ("continuing_subword_prefix", "end_of_word_suffix")
+            if self.definition["model"].get(name)
+        ]
+        return (
+            f"its pre_tokenizer ({', '.join(steps)}{spaced}), its decoder "
+            f"({', '.join(_types(self.definition.get('decoder')))})"
+            + "".join(f", its {name}" for name in affixes)
+            + " or an added token"
+        )
+
+    def _adds_a_space(self) -> bool:
+        return '"add_prefix_space": true' in json.dumps(self.definition.get("pre_tokenizer"))
+
     def body(self) -> dict[str, Any]:
         """The definition without truncation, padding and post-processing."""
         return {"definition": self.definition}
+
+
+def _types(step: Mapping[str, Any] | None) -> list[str]:
+    """The types of the parts of a step."""
+    if step is None:
+        return ["none"]
+    parts = step.get("normalizers") or step.get("pretokenizers") or step.get("decoders")
+    return [name for part in parts for name in _types(part)] if parts else [str(step.get("type"))]
 
 
 def train_ranks(texts: Iterable[str], size: int) -> Ranks:
@@ -182,6 +229,18 @@ def train_ranks(texts: Iterable[str], size: int) -> Ranks:
         bytes(letters[letter] for letter in token): rank for token, rank in bpe.get_vocab().items()
     }
     return Ranks(ranks, NANOCHAT_PATTERN)
+
+
+def _refuse_missing(lacks: str, missing: Sequence[int]) -> None:
+    """Raises UsageError if bytes are missing: a text that has one would lose letters."""
+    if missing:
+        lost = ", ".join(lost_letters(missing)[:8])
+        raise UsageError(
+            f"{lacks} {len(missing)} of the 256 single bytes"
+            + (f"; texts would lose letters, such as {lost}" if lost else "")
+            + "; train one with tools/train_tokenizer.py, or with the whole alphabet "
+            "(initial_alphabet=ByteLevel.alphabet())"
+        )
 
 
 def _byte_letters() -> dict[str, int]:

@@ -77,7 +77,7 @@ def test_the_default_tokenizer_is_nanochats(config: Config, tmp_path: Path) -> N
     ranks = {bytes([number]): number for number in range(256)}
     encoding = tiktoken.Encoding(
         "nanochat",
-        pat_str=r"\p{L}+|.",
+        pat_str=r"\p{L}+|\P{L}",
         mergeable_ranks=ranks,
         special_tokens={name: 256 + n for n, name in enumerate(SPECIAL_TOKENS[:-1])},
     )
