@@ -97,16 +97,21 @@ SIZED_ROWS = 32
 """Rows whose images are measured to estimate the size of all."""
 
 
+def few_rows(start: int, stop: int) -> range:
+    """The rows that are measured to estimate all of `[start, stop)`."""
+    return range(start, stop, max(1, (stop - start) // SIZED_ROWS))
+
+
+def mean_bytes(results: Iterable[Sample | RejectedRow]) -> float:
+    """Bytes of the images of one row, on average over the samples."""
+    seen = [sum(map(len, result.images)) for result in results if isinstance(result, Sample)]
+    return sum(seen) / len(seen) if seen else 0.0
+
+
 def mean_image_bytes(source: Source, start: int, stop: int) -> float:
     """Bytes of the images of a row of `[start, stop)`, from a few that are read."""
-    step = max(1, (stop - start) // SIZED_ROWS)
-    seen = [
-        sum(map(len, result.images))
-        for first in range(start, stop, step)
-        for _, result in source.rows(first, first + 1)
-        if isinstance(result, Sample)
-    ]
-    return sum(seen) / len(seen) if seen else 0.0
+    few = (source.rows(first, first + 1) for first in few_rows(start, stop))
+    return mean_bytes(result for rows in few for _, result in rows)
 
 
 def safe_name(text: str) -> str:

@@ -1,8 +1,11 @@
-"""Rows of a text file, reached by number: lines of JSON Lines, or elements of one JSON array.
+"""Rows of a text file, reached by number: lines of JSON Lines, or the values of a JSON document.
 
-One pass counts the rows, hashes the file, and keeps the position of every 1,024th row (8 bytes
-each). Memory does not grow with the file: it holds one row and one read buffer. Elements are found
-by the standard library's JSON decoder, so a row is what `json.loads` makes of it.
+A file is read in one of three ways, told by its beginning: *lines*, each a record; *arrays*, one or
+several, whose elements are the records; *values*, records that are spread over several lines. Empty
+lines are no rows. One pass counts the rows, hashes the file, and keeps the position of every
+1,024th row (8 bytes each). Memory does not grow with the file: it holds one row and one read
+buffer. Values are found by the standard library's JSON decoder, so a row is what `json.loads` makes
+of it.
 """
 
 from __future__ import annotations
@@ -12,22 +15,32 @@ import json
 import re
 from array import array
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import xxhash
 
-from ocrdata.errors import ShardError, SourceError
-from ocrdata.storage.files import open_regular
+from ocrdata.errors import SourceError
+from ocrdata.sources.text_files import CHUNK_BYTES, MARK, TextFile, opened
 
 STRIDE = 1_024
-CHUNK_BYTES = 1 << 16
+LARGEST_ROW = 512 << 20
+"""Bytes of one row; as much as of a Parquet file (`ocrdata.sources.parquet`)."""
 _LINE_BYTES = 1 << 16
 """Read of the first line, which may be a whole array, to see what it begins with."""
 
-_SEPARATORS = re.compile(r"[ \t\r\n,]*")
+LINES, ARRAYS, VALUES = "lines", "arrays", "values"
+
+_SEPARATORS = re.compile(r"[ \t\r\n,\ufeff]*")
 _LONGEST_WORD = len("-Infinity")
+
+
+class _Row(NamedTuple):
+    """The bytes of a row, and where it begins in the text; `inside` an array or not."""
+
+    position: int
+    inside: bool
+    data: bytes
 
 
 class RowFile:
@@ -35,169 +48,176 @@ class RowFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._positions = array("q")
-        self.count = 0
-        with _open(path) as file:
-            start = _array_start(path, file)
-            self.is_array = start is not None
-            file.seek(0)
-            hashed = _HashedFile(file)
-            hashed.read(start or 0)
-            for number, (position, row) in enumerate(self._walk(hashed, start or 0)):
-                if number % STRIDE == 0:
-                    self._positions.append(position)
-                if not row.isspace():  # blank lines at the end are not rows
-                    self.count = number + 1
-        self.size, self.digest = hashed.size, hashed.hasher.hexdigest()
+        self._text = TextFile(path)
+        self.way = _way(self._text)
+        # A position, doubled, plus 1 inside an array.
+        self._places = array("q")
+        self.count = self.size = self.text_size = 0
+        hasher = xxhash.xxh3_128()
+
+        def seen(data: bytes) -> None:
+            hasher.update(data)
+            self.size += len(data)
+
+        with self._text.open(seen) as file:
+            for row in self._walk(file, 0):
+                if self.count % STRIDE == 0:
+                    self._places.append(2 * row.position + row.inside)
+                self.count += 1
+                self.text_size += len(row.data)
+        self.digest = hasher.hexdigest()
 
     def rows(self, start: int, stop: int) -> Iterator[tuple[int, bytes]]:
-        """Number and bytes of rows `[start, stop)`. Reading begins at most 1,023 rows before.
+        """Number and bytes of rows `[start, stop)`. Reading begins at most 1,023 rows before; in a
+        compressed file, or another encoding than UTF-8, at the start.
 
         Raises SourceError if the file has changed or cannot be read any more.
         """
-        stop = min(stop, self.count)
-        if start >= stop:
+        return self.some(range(start, stop))
+
+    def some(self, numbers: range) -> Iterator[tuple[int, bytes]]:
+        """Number and bytes of these rows, rising, as far as they exist. Rows far apart are reached
+        without reading what is between them, where the file allows it."""
+        numbers = range(numbers.start, min(numbers.stop, self.count), numbers.step)
+        if not numbers:
             return
-        with _open(self.path) as file:
+        if self._text.is_plain and numbers.step > STRIDE:
+            for number in numbers:
+                yield from self.some(range(number, number + 1))
+            return
+        block = numbers.start // STRIDE if self._text.is_plain else 0
+        self._check_size()
+        with self._text.open() as file:
+            place = self._places[block] if block else 0
+            if block:
+                file.seek(place // 2)
+            for number, row in enumerate(self._walk(file, place), block * STRIDE):
+                if number in numbers:
+                    yield number, row.data
+                if number >= numbers[-1]:
+                    return
+
+    def _check_size(self) -> None:
+        with opened(self.path) as file:
             if file.seek(0, 2) != self.size:
                 raise SourceError(f"{self.path}: the file has changed since its rows were counted")
-            block = start // STRIDE
-            file.seek(self._positions[block])
-            number = block * STRIDE
-            for _, row in self._walk(file, self._positions[block]):
-                if number >= stop:
-                    return
-                if number >= start:
-                    yield number, row
-                number += 1
 
-    def _walk(self, file: BinaryIO | _HashedFile, position: int) -> Iterator[tuple[int, bytes]]:
-        """Each row from `position` on, with its own position in bytes."""
-        if self.is_array:
-            yield from _elements(self.path, file, position)
-            return
-        while line := file.readline():
-            yield position, line
-            position += len(line)
+    def _walk(self, file: BinaryIO, place: int) -> Iterator[_Row]:
+        """Each row from a place on."""
+        if self.way == LINES:
+            return _lines(self.path, file, place // 2)
+        return _values(self.path, file, place, arrays=self.way == ARRAYS)
 
 
-@contextmanager
-def _open(path: Path) -> Iterator[BinaryIO]:
-    """Open a file for reading; errors of opening and reading it become a SourceError."""
-    try:
-        with open(open_regular(path), "rb") as file:
-            yield file
-    except OSError as exc:
-        raise SourceError(f"{path}: {exc.strerror}") from exc
-    except ShardError as exc:  # a folder, a pipe
-        raise SourceError(str(exc)) from exc
+def _lines(path: Path, file: BinaryIO, position: int) -> Iterator[_Row]:
+    while line := file.readline(LARGEST_ROW + 1):
+        if len(line) > LARGEST_ROW:
+            raise _too_large(path, position)
+        text = line.removeprefix(MARK)
+        if not text.isspace():
+            yield _Row(position, False, text)
+        position += len(line)
 
 
-class _HashedFile:
-    """A file whose bytes are hashed as they are read."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self._file, self.hasher, self.size = file, xxhash.xxh3_128(), 0
-
-    def read(self, size: int) -> bytes:
-        return self._add(self._file.read(size))
-
-    def readline(self) -> bytes:
-        return self._add(self._file.readline())
-
-    def _add(self, data: bytes) -> bytes:
-        self.hasher.update(data)
-        self.size += len(data)
-        return data
+def _too_large(path: Path, position: int) -> SourceError:
+    return SourceError(
+        f"{path}: the row at byte {position:,} has more than the {LARGEST_ROW:,} bytes that are "
+        "allowed"
+    )
 
 
-def _array_start(path: Path, file: BinaryIO) -> int | None:
-    """The position after the `[` of a file that is one JSON array of records; None for lines.
+def _way(text: TextFile) -> str:
+    """How the rows of a file are separated, from its first record.
 
-    A line may begin with `[` too: nanochat's bare list of messages, whose first element has a role.
+    A line may begin with `[` and be one record: nanochat's bare list of messages, whose first
+    element has a role.
     """
-    line = b"\n"
-    while line and not line.strip():
-        begin = file.tell()
-        line = file.readline(_LINE_BYTES)
-    if not line.removeprefix(b"\xef\xbb\xbf").strip().startswith(b"["):
-        return None
-    start = begin + line.index(b"[") + 1
-    # If the first element is a record, the rest is not read: the line may be the whole file.
-    file.seek(start)
+    start = _first_byte(text)
+    if start not in (b"[", b"{"):
+        return LINES
     try:
-        if _is_record(json.loads(next(_elements(path, file, start))[1])):
-            return start
-    except (StopIteration, SourceError):
-        pass
-    file.seek(start - 1)
-    try:
-        value = json.loads(file.readline().strip())
-    except (ValueError, RecursionError):
-        return start
-    return start if value and _is_record(value[0]) else None
+        first = _first_value(text, arrays=True)
+    except SourceError:
+        # A broken line spoils its row only, a broken array all that follows.
+        return ARRAYS if start == b"[" else LINES
+    if start == b"[":
+        value = None if first is None else json.loads(first)
+        if not isinstance(value, dict) or "role" not in value:
+            return ARRAYS
+        first = _first_value(text, arrays=False)
+    return VALUES if first is not None and b"\n" in first else LINES
 
 
-def _is_record(value: object) -> bool:
-    return isinstance(value, dict) and "role" not in value
+def _first_byte(text: TextFile) -> bytes:
+    with text.open() as file:
+        line = b"\n"
+        while line and not line.strip():
+            line = file.readline(_LINE_BYTES).removeprefix(MARK)
+    return line.strip()[:1]
 
 
-def _elements(
-    path: Path, file: BinaryIO | _HashedFile, position: int
-) -> Iterator[tuple[int, bytes]]:
-    """(position, bytes) of each element of an array.
+def _first_value(text: TextFile, *, arrays: bool) -> bytes | None:
+    with text.open() as file:
+        first = next(_values(text.path, file, 0, arrays=arrays), None)
+    return None if first is None else first.data
 
-    `position` is that of the file in bytes: after the array's `[`, or where an element begins. Too
-    many or too few commas are tolerated. Raises SourceError where the array is broken: unlike a
-    line, nothing after a broken element can be trusted.
+
+def _values(path: Path, file: BinaryIO, place: int, *, arrays: bool) -> Iterator[_Row]:
+    """Each value of a document from a place on; with `arrays`, their elements in place of them.
+
+    Too many or too few commas are tolerated. Raises SourceError where a value is broken: unlike
+    after a line, nothing after it can be trusted.
     """
     scan = json.JSONDecoder().raw_decode
     utf8 = codecs.getincrementaldecoder("utf-8")()
+    position, inside = place // 2, bool(place % 2)
     text, at, ended = "", 0, False
     while True:
         # The pattern also matches nothing, so there always is a match.
         start, at = at, _SEPARATORS.match(text, at).end()  # type: ignore[union-attr]
-        position += at - start
-        if text.startswith("]", at):
-            break
+        position += len(text[start:at].encode())
+        bracket = text[at : at + 1]
+        if (bracket == "]" and inside) or (bracket == "[" and arrays and not inside):
+            inside = not inside
+            at += 1
+            position += 1
+            continue
+        if ended and not bracket:
+            if inside:
+                raise _broken(path, position, "it has no end")
+            return
         try:
             end = scan(text, at)[1]
         except RecursionError as exc:
             raise SourceError(
-                f"{path}: the element at byte {position:,} is nested too deeply"
+                f"{path}: the value at byte {position:,} is nested too deeply"
             ) from exc
         except json.JSONDecodeError as exc:
             # What is cut off by the end of the buffer fails near that end, but for a string.
             near_end = len(text) - exc.pos <= _LONGEST_WORD or exc.msg.startswith("Unterminated")
             if ended or not near_end:
                 place = position + len(text[at : exc.pos].encode())
-                raise SourceError(
-                    f"{path}: invalid JSON array at byte {place:,}: {exc.msg}"
-                ) from exc
+                raise _broken(path, place, exc.msg) from exc
             end = len(text)
         except ValueError as exc:  # an integer of too many digits
-            raise SourceError(f"{path}: invalid JSON array at byte {position:,}: {exc}") from exc
+            raise _broken(path, position, str(exc)) from exc
         if not ended and len(text) - end < 3:  # a number may go on, `1.5` or `1e+5`
-            # At least as much again as is kept, so that a long element is decoded a few times only.
+            if len(text) - at > LARGEST_ROW:
+                raise _too_large(path, position)
+            # At least as much again as is kept, so that a long value is decoded a few times only.
             data = file.read(max(CHUNK_BYTES, len(text) - at))
             text, at, ended = text[at:], 0, not data
             try:
                 text += utf8.decode(data, ended)
             except UnicodeDecodeError as exc:
                 place = position + len(text.encode()) + exc.start
-                raise SourceError(
-                    f"{path}: invalid JSON array at byte {place:,}: not UTF-8"
-                ) from exc
+                raise _broken(path, place, "not UTF-8") from exc
             continue
         row = text[at:end].encode()
-        yield position, row
+        yield _Row(position, inside, row)
         position += len(row)
         at = end
-    rest = text[at + 1 :].encode()
-    while not rest.strip():
-        position += len(rest)
-        rest = file.read(CHUNK_BYTES)
-        if not rest:
-            return
-    place = position + 1 + len(rest) - len(rest.lstrip())
-    raise SourceError(f"{path}: invalid JSON array: text after its end at byte {place:,}")
+
+
+def _broken(path: Path, place: int, reason: str) -> SourceError:
+    return SourceError(f"{path}: invalid JSON at byte {place:,}: {reason}")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,7 +18,7 @@ from typing import Any
 
 from ocrdata.errors import RejectedRow, UsageError
 from ocrdata.sample import Sample
-from ocrdata.sources.base import ROW_BYTES, attempt, mean_image_bytes, safe_name
+from ocrdata.sources.base import ROW_BYTES, attempt, few_rows, mean_bytes, safe_name
 from ocrdata.sources.conversations import (
     MESSAGE_FIELDS,
     Conversation,
@@ -34,18 +35,26 @@ SCHEMAS = (("messages",), ("conversations",), ("texts",), ("prompt", "answer"))
 
 
 class JsonlSource:
-    """The rows of one file. Raises UsageError if the file or the image folder is missing."""
+    """The rows of one file. Raises UsageError if it has none, or a path is not what it must be,
+    and SourceError if the file cannot be read."""
 
     content = ("file", "bytes", "xxh3_128", "images_xxh3_128")
 
     def __init__(self, path: Path, images: Path | None) -> None:
+        if path.is_dir():
+            raise UsageError(f"{path} is a folder; --path takes one file{_examples(path)}")
         if not path.is_file():
             raise UsageError(f"{path}: no such file")
         folder = path.parent if images is None else images
         if not folder.is_dir():
             raise UsageError(f"{folder}: no such folder (--images)")
-        self.name = safe_name(path.stem)
+        self.name = set_name(path)
         self._file = RowFile(path)
+        if not self._file.count:
+            raise UsageError(
+                f"{path}: has no records ({self._file.size:,} bytes); it must hold a JSON object a "
+                "line, or an array of them"
+            )
         self._form = RecordFormat(folder, self.name)
 
     @property
@@ -73,13 +82,24 @@ class JsonlSource:
 
     def size(self, start: int, stop: int) -> int:
         """Estimated bytes in shards: the text, and images as large as those of a few rows."""
-        images = mean_image_bytes(self, start, stop)
-        text = self._file.size / self.count()
+        few = attempt(self._file.some(few_rows(start, stop)), self._form)
+        images = mean_bytes(result for _, result in few)
+        text = self._file.text_size / self.count()
         return round((images + text + ROW_BYTES) * (stop - start))
 
     def rows(self, start: int, stop: int) -> Iterator[tuple[int, Sample | RejectedRow]]:
         """Rows `[start, stop)`; a line of invalid JSON is a rejected row."""
         return attempt(self._file.rows(start, stop), self._form)
+
+
+def set_name(path: Path) -> str:
+    """The name of the shards of a file: my.data.jsonl.gz -> my-data."""
+    return safe_name(re.sub(r"\.(gz|zst)$", "", path.name, flags=re.I).rpartition(".")[0])
+
+
+def _examples(folder: Path) -> str:
+    names = sorted(path.name for path in folder.iterdir() if ".json" in path.name)
+    return f", such as {names[0]}" if names else " of JSON Lines, or a JSON array"
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Any
 from ocrdata.sources import chartqa_folder, finevision, smoltalk
 from ocrdata.sources.annotations import ANSWERS, QUESTIONS, AnnotationFormat
 from ocrdata.sources.base import Source, safe_name
-from ocrdata.sources.jsonl import JsonlSource
+from ocrdata.sources.jsonl import JsonlSource, set_name
 from ocrdata.storage.location import Location
 
 SYNTHETIC_ROWS = 10_240
@@ -172,9 +172,10 @@ REGISTRY = {
         (
             Flag(
                 "path",
-                "JSON Lines or one JSON array; a record is {messages: [{role, content}]}, "
-                "{texts: [{user, assistant}]}, {prompt, answer}, or a bare list of messages, with "
-                "its images under `image` or `images`",
+                "JSON Lines or JSON arrays, also as .gz or .zst; a record is {messages: [{role, "
+                "content}]}, LLaVA's {conversations: [{from, value}]}, {texts: [{user, "
+                "assistant}]}, {prompt, answer}, or a bare list of messages, with its images under "
+                "`image` or `images`",
                 "FILE",
                 required=True,
             ),
@@ -184,7 +185,7 @@ REGISTRY = {
                 "DIR",
             ),
         ),
-        lambda values: safe_name(Path(values["path"]).stem),
+        lambda values: set_name(Path(values["path"])),
         _jsonl,
     ),
     "imagefolder": SourceKind(

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocrdata.errors import SourceError
-from ocrdata.sources import json_rows
-from ocrdata.sources.json_rows import STRIDE, RowFile
+from ocrdata.sources import json_rows, text_files
+from ocrdata.sources.json_rows import ARRAYS, LINES, STRIDE, VALUES, RowFile
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(),
@@ -49,8 +49,6 @@ def test_lines_and_arrays_give_the_same_rows(
     stop = data.draw(st.integers(0, len(records) + 2))
     for name, text in (("a.jsonl", lines), ("b.json", f"{space}[{space}{inner}{space}]{space}")):
         file = RowFile(write(folder / name, text))
-        if name == "b.json" and not records:
-            continue  # an empty list on a line is a line: an empty bare conversation
         assert file.count == len(records)
         assert values(file, start, stop) == records[start:stop]
         raw = (folder / name).read_bytes()
@@ -66,7 +64,7 @@ def test_a_row_far_into_the_file_is_reached_without_reading_the_rows_before(
     if not array:
         text = "".join(json.dumps(record) + "\n" for record in records)
     file = RowFile(write(tmp_path / "rows", text))
-    assert file.is_array is array and file.count == len(records)
+    assert file.way == (ARRAYS if array else LINES) and file.count == len(records)
     for start in (0, 1, STRIDE - 1, STRIDE, 2 * STRIDE + 7, 3 * STRIDE + 4):
         assert values(file, start, start + 3) == records[start : start + 3]
     # Damage more than 1,023 rows before is not read.
@@ -154,14 +152,22 @@ def test_a_broken_array_is_an_error_or_has_the_elements_of_the_whole_file(
 def test_bare_lists_of_messages_are_lines(tmp_path: Path) -> None:
     line = json.dumps([{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}])
     file = RowFile(write(tmp_path / "a.jsonl", f"\n{line}\n{line}"))
-    assert not file.is_array and file.count == 3
+    assert file.way == LINES and file.count == 2
+    # One record that is spread over several lines is still one.
+    spread = json.dumps(json.loads(line), indent=1)
+    file = RowFile(write(tmp_path / "b.jsonl", f"{spread}\n{line}\n{spread}"))
+    assert (file.way, file.count) == (VALUES, 3)
+    assert values(file, 0, 4) == [json.loads(line)] * 3
+    # An array of them is an array.
+    file = RowFile(write(tmp_path / "c.json", f"[{line}, {spread}]"))
+    assert file.way == ARRAYS and values(file, 0, 4) == [json.loads(line)] * 2
 
 
 def test_an_array_on_one_line_or_with_a_byte_order_mark(tmp_path: Path) -> None:
     file = RowFile(write(tmp_path / "a.json", '[{"id": 1}, {"id": 2}]'))
-    assert file.is_array and values(file, 0, 2) == [{"id": 1}, {"id": 2}]
+    assert file.way == ARRAYS and values(file, 0, 2) == [{"id": 1}, {"id": 2}]
     marked = RowFile(write(tmp_path / "b.json", b"\xef\xbb\xbf[\n{}\n]"))
-    assert marked.is_array and marked.count == 1
+    assert marked.way == ARRAYS and marked.count == 1
 
 
 DIGITS = b"1" * 5_000
@@ -177,8 +183,11 @@ DIGITS = b"1" * 5_000
         (b'[\n{"a": "\xc3', 9),
         (b'[\n{"a": "b', 8),
         ('[\n{"ä": 1}, {"ü": nul}]'.encode(), 20),
-        (b'[\n{"a": 1}] {"b": 2}', 12),
-        (b'[\n{"a": 1}]\n[{"b": 2}]', 12),
+        (b'[\n{"a": 1}] {"b": 2}, x', 22),
+        (b'[{"a": 1}]\n</body> 502', 11),
+        (b'[{"a": 1}]\n[{"b": 2}]]', 21),
+        (b'[{"a": 1}]\n[{"b": 2}', 20),
+        (b'{\n"a": 1}\n{\n"b": }', 17),
         (b"[\n{}, " + DIGITS + b"]", 6),
         (b"[\n{}, " + b"[" * 100_000, 6),
     ],
@@ -193,17 +202,16 @@ def test_a_broken_element_is_found_before_the_rest_is_read(
 ) -> None:
     path = write(tmp_path / "a.json", b'[\n{"a": nul},\n' + b'{"b": 1},\n' * 100_000 + b"{}]")
     sizes = []
-    read = json_rows._HashedFile.read
+    read = text_files._Chunks.readinto
 
-    def record(file: json_rows._HashedFile, size: int) -> bytes:
-        data = read(file, size)
-        sizes.append(len(data))
-        return data
+    def record(file: text_files._Chunks, buffer: memoryview) -> int:
+        sizes.append(size := read(file, buffer))
+        return size
 
-    monkeypatch.setattr(json_rows._HashedFile, "read", record)
+    monkeypatch.setattr(text_files._Chunks, "readinto", record)
     with pytest.raises(SourceError, match="byte 8:"):
         RowFile(path)
-    assert sum(sizes) < 3 * json_rows.CHUNK_BYTES
+    assert 0 < sum(sizes) < 3 * json_rows.CHUNK_BYTES
 
 
 def test_an_array_on_one_line_is_not_read_whole_to_tell_it_from_lines(
@@ -241,9 +249,69 @@ def test_an_empty_file_has_no_rows(tmp_path: Path) -> None:
     assert file.count == 0 and list(file.rows(0, 0)) == []
 
 
+@settings(max_examples=100, deadline=None)
+@given(
+    documents=st.lists(
+        st.lists(st.dictionaries(st.text(), JSON, max_size=3), max_size=4)
+        | st.dictionaries(st.text(), JSON, max_size=2),
+        max_size=5,
+    ),
+    space=SPACE,
+    indent=st.none() | st.just(1),
+    chunk=st.integers(1, 40),
+)
+def test_arrays_one_after_the_other_are_read_to_the_end(
+    tmp_path_factory: pytest.TempPathFactory,
+    documents: list[Any],
+    space: str,
+    indent: int | None,
+    chunk: int,
+) -> None:
+    documents = [[{"first": 1}], *documents]
+    text = space.join(json.dumps(document, indent=indent) for document in documents)
+    expected: list[Any] = []
+    for document in documents:
+        expected += document if isinstance(document, list) else [document]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(json_rows, "CHUNK_BYTES", chunk)
+        patch.setattr(json_rows, "STRIDE", 2)
+        file = RowFile(write(tmp_path_factory.mktemp("rows") / "a.json", text))
+        assert (file.way, file.count) == (ARRAYS, len(expected))
+        for start in range(0, len(expected), 3):
+            assert values(file, start, len(expected)) == expected[start:]
+            assert values(file, start, start + 1) == expected[start : start + 1]
+        chosen = range(1, len(expected) + 5, 3)
+        assert [number for number, _ in file.some(chosen)] == list(chosen)[: len(expected[1::3])]
+
+
+def test_objects_that_are_spread_over_lines(tmp_path: Path) -> None:
+    records = [{"n": number, "t": ["x", {}]} for number in range(5)]
+    text = "\n\n".join(json.dumps(record, indent=2) for record in records)
+    file = RowFile(write(tmp_path / "a.json", text))
+    assert file.way == VALUES and values(file, 0, 9) == records
+    # A first line that is broken is a broken line.
+    file = RowFile(write(tmp_path / "b.jsonl", '{"n": \n{"n": 1}\n'))
+    assert file.way == LINES and file.count == 2
+
+
+def test_a_row_larger_than_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(json_rows, "LARGEST_ROW", 1_000)
+    monkeypatch.setattr(json_rows, "CHUNK_BYTES", 400)
+    row = json.dumps({"t": "x" * 991})[:-1]
+    for text, place in ((f'{{"n": 1}}\n{row}}}\n', 9), (f'[{{"n": 1}}, {row}"}}]', 11)):
+        with pytest.raises(SourceError, match=f"the row at byte {place} has more than the 1,000"):
+            RowFile(write(tmp_path / "a", text))
+    small = json.dumps({"t": "x" * 700})
+    assert RowFile(write(tmp_path / "b", f"{small}\n{small}")).count == 2
+    assert RowFile(write(tmp_path / "c", f"[{small},{small}]")).count == 2
+
+
 @pytest.mark.parametrize("tail", ["", "\n", "\n\n", " \n\t\r\n", "\n" * 2_000])
-def test_blank_lines_at_the_end_are_not_rows(tmp_path: Path, tail: str) -> None:
-    file = RowFile(write(tmp_path / "a.jsonl", '{"n": 1}\n\n{"n": 2}\n' + tail))
+def test_blank_lines_are_not_rows(tmp_path: Path, tail: str) -> None:
+    text = f'\ufeff\r\n{{"n": 1}}\r\n{tail}\n{{"n": 2}}\r\n\ufeff{{"n": 3}}{tail}'
+    file = RowFile(write(tmp_path / "a.jsonl", text))
     assert file.count == 3
-    assert [row.strip() for _, row in file.rows(0, 9)] == [b'{"n": 1}', b"", b'{"n": 2}']
+    assert [(number, row.strip()) for number, row in file.rows(0, 9)] == [
+        (0, b'{"n": 1}'), (1, b'{"n": 2}'), (2, b'{"n": 3}')]  # fmt: skip
+    assert [row.strip() for _, row in file.rows(2, 3)] == [b'{"n": 3}']
     assert RowFile(write(tmp_path / "b.jsonl", tail)).count == 0

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -192,18 +193,43 @@ def test_a_line_of_invalid_json_rejects_only_its_row(folder: Path) -> None:
     path = folder / "rows.jsonl"
     path.write_text('{"prompt": "q", "answer": "a"}\n{broken\n\n{"prompt": "r", "answer": "b"}\n')
     source = JsonlSource(path, None)
-    assert (source.name, source.count()) == ("rows", 4)
+    assert (source.name, source.count()) == ("rows", 3)
     kinds = [type(result) for _, result in source.rows(0, 4)]
-    assert kinds == [Sample, RejectedRow, RejectedRow, Sample]
-    assert [number for number, _ in source.rows(2, 4)] == [2, 3]
+    assert kinds == [Sample, RejectedRow, Sample]
+    assert [number for number, _ in source.rows(1, 4)] == [1, 2]
     assert source.provenance["file"] == "rows.jsonl"
-    assert source.size(0, 4) > source.size(0, 2) > 2_000
+    assert source.size(0, 3) > source.size(0, 2) > 2_000
+
+
+def test_a_compressed_file_is_estimated_by_what_is_in_it(folder: Path) -> None:
+    lines = [{"prompt": "q" * 500, "answer": str(n), "image": "red.png"} for n in range(100)]
+    text = "".join(json.dumps(line) + "\n" for line in lines).encode()
+    (folder / "rows.v2.jsonl").write_bytes(text)
+    (folder / "rows.v2.jsonl.gz").write_bytes(gzip.compress(text))
+    plain, packed = (
+        JsonlSource(folder / name, folder / "images")
+        for name in ("rows.v2.jsonl", "rows.v2.jsonl.gz")
+    )
+    assert plain.name == packed.name == "rows-v2"
+    assert packed.size(0, 100) == plain.size(0, 100) > 100 * (len(RED) + 500)
+    assert packed.provenance["bytes"] < plain.provenance["bytes"]
+    assert [row for _, row in packed.rows(7, 9)] == [row for _, row in plain.rows(7, 9)]
 
 
 def test_a_missing_file_or_folder(folder: Path) -> None:
     with pytest.raises(UsageError, match=r"none\.jsonl: no such file"):
         JsonlSource(folder / "none.jsonl", None)
     path = folder / "rows.jsonl"
+    with pytest.raises(UsageError, match="is a folder; --path takes one file of JSON Lines"):
+        JsonlSource(folder, None)
+    for empty in ("", "\n \n", "[]"):
+        path.write_text(empty)
+        with pytest.raises(
+            UsageError, match=rf"rows\.jsonl: has no records \({len(empty)} bytes\)"
+        ):
+            JsonlSource(path, None)
+    with pytest.raises(UsageError, match=r"takes one file, such as rows\.jsonl"):
+        JsonlSource(folder, None)
     path.write_text("{}\n")
     with pytest.raises(UsageError, match=r"nowhere: no such folder \(--images\)"):
         JsonlSource(path, folder / "nowhere")
