@@ -16,7 +16,7 @@ import re
 from array import array
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO
 
 import xxhash
 
@@ -35,12 +35,9 @@ _SEPARATORS = re.compile(r"[ \t\r\n,\ufeff]*")
 _LONGEST_WORD = len("-Infinity")
 
 
-class _Row(NamedTuple):
-    """The bytes of a row, and where it begins in the text; `inside` an array or not."""
-
-    position: int
-    inside: bool
-    data: bytes
+_Row = tuple[int, bytes]
+"""The place of a row and its bytes. A place is its position in the text, doubled, plus 1 inside an
+array."""
 
 
 class RowFile:
@@ -50,7 +47,6 @@ class RowFile:
         self.path = path
         self._text = TextFile(path)
         self.way = _way(self._text)
-        # A position, doubled, plus 1 inside an array.
         self._places = array("q")
         self.count = self.size = self.text_size = 0
         hasher = xxhash.xxh3_128()
@@ -60,11 +56,11 @@ class RowFile:
             self.size += len(data)
 
         with self._text.open(seen) as file:
-            for row in self._walk(file, 0):
+            for place, row in self._walk(file, 0):
                 if self.count % STRIDE == 0:
-                    self._places.append(2 * row.position + row.inside)
+                    self._places.append(place)
                 self.count += 1
-                self.text_size += len(row.data)
+                self.text_size += len(row)
         self.digest = hasher.hexdigest()
 
     def rows(self, start: int, stop: int) -> Iterator[tuple[int, bytes]]:
@@ -91,9 +87,9 @@ class RowFile:
             place = self._places[block] if block else 0
             if block:
                 file.seek(place // 2)
-            for number, row in enumerate(self._walk(file, place), block * STRIDE):
+            for number, (_, row) in enumerate(self._walk(file, place), block * STRIDE):
                 if number in numbers:
-                    yield number, row.data
+                    yield number, row
                 if number >= numbers[-1]:
                     return
 
@@ -113,9 +109,9 @@ def _lines(path: Path, file: BinaryIO, position: int) -> Iterator[_Row]:
     while line := file.readline(LARGEST_ROW + 1):
         if len(line) > LARGEST_ROW:
             raise _too_large(path, position)
-        text = line.removeprefix(MARK)
-        if not text.isspace():
-            yield _Row(position, False, text)
+        row = line.removeprefix(MARK)
+        if not row.isspace():
+            yield 2 * position, row
         position += len(line)
 
 
@@ -159,7 +155,7 @@ def _first_byte(text: TextFile) -> bytes:
 def _first_value(text: TextFile, *, arrays: bool) -> bytes | None:
     with text.open() as file:
         first = next(_values(text.path, file, 0, arrays=arrays), None)
-    return None if first is None else first.data
+    return None if first is None else first[1]
 
 
 def _values(path: Path, file: BinaryIO, place: int, *, arrays: bool) -> Iterator[_Row]:
@@ -214,7 +210,7 @@ def _values(path: Path, file: BinaryIO, place: int, *, arrays: bool) -> Iterator
                 raise _broken(path, place, "not UTF-8") from exc
             continue
         row = text[at:end].encode()
-        yield _Row(position, inside, row)
+        yield 2 * position + inside, row
         position += len(row)
         at = end
 
