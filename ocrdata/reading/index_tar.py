@@ -15,6 +15,7 @@ import xxhash
 
 from ocrdata.errors import DiskError, ShardError
 from ocrdata.reading.zstd_tar import ZstdTar, scan
+from ocrdata.shards.frames import LONGEST_HEADER, frame_head
 from ocrdata.shards.index import SUFFIX, Index, index_path, is_outdated, write_index
 from ocrdata.shards.index_rows import IndexBuilder, LoadedMember, make_row
 from ocrdata.shards.members import IMAGE_SUFFIXES, TEXT_SUFFIXES, kind_of, samples
@@ -26,6 +27,7 @@ from ocrdata.storage.file import File, digest_of_file, exists, open_file
 from ocrdata.storage.files import make_folder
 from ocrdata.storage.location import Location, LocationLike
 from ocrdata.storage.locks import only_one
+from ocrdata.storage.signatures import TAR, ZSTD, recognise
 from ocrdata.tokens.counts import all_counts, check_counts
 
 CHUNK = 1 << 20
@@ -101,8 +103,38 @@ def load_member(reader: Reader, member: TarMember) -> LoadedMember:
 
 
 def index_tar(tar: LocationLike) -> Index:
-    """Read a whole tar and index it. Raises ShardError if any part of it is corrupted."""
+    """Read a whole tar and index it. Raises ShardError if any part of it is corrupted, or if it is
+    no tar."""
     file = open_file(tar)
+    try:
+        return _index(file)
+    except ShardError as exc:
+        if _begins_as_named(file) or not (other := other_kind(file.location)):
+            raise
+        raise ShardError(file.name, other) from exc
+
+
+def other_kind(tar: Location) -> str:
+    """What a file named like a tar is instead, and the remedy; "" if it is not known as another
+    kind of file."""
+    expected = ZSTD if is_compressed(tar.name) else TAR
+    other = recognise(tar, expected)
+    return other and f"is not {expected} but {other}"
+
+
+def _begins_as_named(file: File) -> bool:
+    """Whether a file begins as its name says: as a tar or, compressed, as a zstd frame."""
+    try:
+        if is_compressed(file.location.name):
+            frame_head(file.name, file.read(0, min(file.size, LONGEST_HEADER)), 0)
+        else:
+            Walker(file.name, file.read, file.size).member(0, file.size)
+    except ShardError:
+        return False
+    return True
+
+
+def _index(file: File) -> Index:
     table = scan(file) if is_compressed(file.location.name) else None
     reader = HashingReader(file) if table is None else ZstdTarReader(ZstdTar(file, table))
     walker = Walker(file.name, reader.read, reader.file.size)
@@ -117,7 +149,7 @@ def index_tar(tar: LocationLike) -> Index:
     if loaded:
         builder.add(make_row(key, loaded))
     digest = reader.finish()
-    now = open_file(tar)
+    now = open_file(file.location)
     if (now.size, now.version) != (file.size, file.version):
         raise ShardError(file.name, "the file changed while it was being indexed")
     return builder.finish(Written(file.size, digest, table.sizes if table else ()))

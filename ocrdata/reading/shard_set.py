@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from xxhash import xxh3_128_digest
 
 from ocrdata.errors import DigestError, ShardError, TransportError, TruncatedError
-from ocrdata.reading.index_tar import find_index
+from ocrdata.reading.index_tar import find_index, other_kind
 from ocrdata.reading.spec import Resolved
 from ocrdata.reading.zstd_tar import FrameCache, ZstdTar
 from ocrdata.shards.index import (
@@ -230,7 +230,8 @@ def _entries(found: Resolved) -> Iterator[ShardEntry]:
             kind = TruncatedError if size < entry.bytes else ShardError
             raise kind(
                 entry.name,
-                f"has {size:,} bytes, but {entry.bytes:,} according to {source}",
+                other_kind(shard)
+                or f"has {size:,} bytes, but {entry.bytes:,} according to {source}",
                 remedy="recreate or copy it again; if the tar is right and its index is old, "
                 f"delete {index_path(shard).name}",
             )

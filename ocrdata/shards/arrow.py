@@ -14,6 +14,7 @@ import xxhash
 
 from ocrdata.errors import DiskError, ShardError, first_line
 from ocrdata.storage.location import LocationLike
+from ocrdata.storage.signatures import PARQUET, recognise
 
 Int64 = npt.NDArray[np.int64]
 """An array of integers: offsets, sizes, positions."""
@@ -165,5 +166,7 @@ def explain_parquet(path: LocationLike, what: str, remedy: str) -> Iterator[None
     except PermissionError as exc:
         raise DiskError(f"{path}: no permission to read the {what}") from exc
     except kinds as exc:
+        if other := recognise(path, PARQUET):
+            raise ShardError(str(path), f"is not {PARQUET} but {other}") from exc
         detail = f"the {what} cannot be read: {first_line(exc)}"
         raise ShardError(str(path), detail, remedy=remedy) from exc
