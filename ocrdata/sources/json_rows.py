@@ -137,8 +137,8 @@ def _way(text: TextFile) -> str:
         # A broken line spoils its row only, a broken array all that follows.
         return ARRAYS if start == b"[" else LINES
     if start == b"[":
-        value = None if first is None else json.loads(first)
-        if not isinstance(value, dict) or "role" not in value:
+        value = [] if first is None else json.loads(first)
+        if isinstance(value, list) or (isinstance(value, dict) and "role" not in value):
             return ARRAYS
         first = _first_value(text, arrays=False)
     return VALUES if first is not None and b"\n" in first else LINES
