@@ -26,6 +26,7 @@ from ocrdata.shards.names import (
     natural,
     set_location,
     set_name,
+    shard_number,
     shard_stem,
 )
 from ocrdata.shards.ranges import expand_ranges, has_range
@@ -81,6 +82,25 @@ def resolve(spec: LocationLike | Sequence[LocationLike]) -> Resolved:
     base = split[0][0] if len(split) == 1 else join(files)
     named = {file: manifest for names, manifest in found if manifest for file in names}
     return Resolved(files, parse_slice(texts[-1], slice_text), _manifests(files, named), base)
+
+
+def separate(specs: Sequence[str]) -> list[list[str]]:
+    """The sets that several specs name, each with its own slice, as lists of specs to resolve.
+
+    A spec is a set of its own. Only numbered shards of one set, named one by one as by a shell that
+    expands braces, are together, with one slice: the same after each of them, or at the end.
+    """
+    sets: dict[Location | int, list[str]] = {}
+    for number, text in enumerate(specs):
+        base = Location(split_slice(text)[0])
+        numbered = shard_number(base.name) is not None
+        sets.setdefault(set_location(base) if numbered else number, []).append(text)
+    found = []
+    for texts in sets.values():
+        slices = [split_slice(text)[1] for text in texts]
+        one_slice = len(set(slices)) == 1 or not any(slices[:-1])
+        found += [texts] if one_slice else [[text] for text in texts]
+    return found
 
 
 def _common_slice(texts: Sequence[str], split: Sequence[tuple[str, str | None]]) -> str | None:

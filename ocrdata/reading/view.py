@@ -18,6 +18,7 @@ from ocrdata.reading.sequential import CopyBuffer, SequentialReader, ViewBuffer
 from ocrdata.reading.shard_set import Members, ShardSet
 from ocrdata.reading.spec import resolve
 from ocrdata.sample import Sample
+from ocrdata.shards.arrow import Int64
 from ocrdata.shards.index import IndexRow
 from ocrdata.shards.members import image_names, to_sample
 from ocrdata.storage.sealed import canonical, digest_of
@@ -99,7 +100,7 @@ class Shards(Sequence[Sample]):
 
     def by_key(self, key: str) -> Sample:
         """The sample with this key. Raises UsageError if the view has none, or several."""
-        found = [position for position in self._set.find(key) if position in self._positions]
+        found = [at for at in self._set.find(key) if self._place(at) is not None]
         if not found:
             raise UsageError(f"{self.spec}: no sample has the key {key!r}")
         if len(found) > 1:
@@ -110,7 +111,13 @@ class Shards(Sequence[Sample]):
                 f"{self.spec}: {len(found)} samples have the key {key!r} ({where}); select one by "
                 "its position"
             )
-        return self[self._positions.index(found[0])]
+        place = self._place(found[0])
+        assert place is not None
+        return self[place]
+
+    def _place(self, position: int) -> int | None:
+        """Where a position of the set is in this view; None if it is not."""
+        return self._positions.index(position) if position in self._positions else None
 
     def row(self, at: int) -> IndexRow:
         """The index row of a sample; its payload is not read."""
@@ -172,7 +179,7 @@ class Shards(Sequence[Sample]):
         """The whole set behind this view."""
         return self._set
 
-    def stretches(self) -> Iterator[tuple[int, int, range]]:
+    def stretches(self) -> Iterator[tuple[int, int, range | Int64]]:
         """Splits the view by shard: (first position in the view, shard number, positions in that
         shard). Loads no index."""
         view, at = self._positions, 0

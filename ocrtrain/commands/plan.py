@@ -61,12 +61,14 @@ def main(arguments: Sequence[str]) -> int:
         row_figures,
     )
     from ocrtrain.cost.gpus import model_summary
+    from ocrtrain.data.leaks import check_leaks
     from ocrtrain.data.run_plan import lengths_of_sources, plan_with_lengths
-    from ocrtrain.data.sources import describe_shared, open_sources, shared_samples
+    from ocrtrain.data.sources import open_sources
     from ocrtrain.model.factory import find_tokenizer, with_vocabulary
 
     config, mfu = flags.config, float(flags.others["mfu"])
     sources = open_sources(config)
+    sources = sources.with_notes(check_leaks(sources, allow=config.allow_leak))
     tokenizer = find_tokenizer(config)
     config = with_vocabulary(config, tokenizer)
     lengths = lengths_of_sources(config, sources, tokenizer)
@@ -77,19 +79,19 @@ def main(arguments: Sequence[str]) -> int:
         by_packing[other.pack] = plan_with_lengths(other, sources, lengths).totals
     except UsageError as exc:
         by_packing[not config.pack] = str(exc)
-    found, shared = forecast(config, planned), shared_samples(sources)
+    found = forecast(config, planned)
     if flags.others["json"]:
         print_json({
             "figures": figures(found),
             "rows": row_figures(by_packing),
-            "shared_validation_samples": shared,
+            "validation": planned.validation,
+            "notes": sources.notes,
             "mfu": mfu,
             "gpus": gpu_figures(found, mfu),
         })  # fmt: skip
     else:
         print(describe(found))
-        if shared:
-            print(describe_shared(shared))
+        print("\n".join(sources.describe()))
         print(describe_rows(by_packing))
         print(model_summary(config))
         print(describe_gpus(found, mfu))

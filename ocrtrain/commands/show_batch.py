@@ -48,7 +48,8 @@ def main(arguments: Sequence[str]) -> int:
     rebuilt = rebuild(
         RebuildRequest(
             typed.run, typed.step, shards=tuple(typed.shards), text=tuple(typed.text),
-            rank=typed.rank or 0, world=0 if typed.rank is None else typed.world,
+            source=tuple(typed.source), rank=typed.rank or 0,
+            world=0 if typed.rank is None else typed.world,
         )
     )  # fmt: skip
     if rebuilt.problem is not None and not typed.anyway:
@@ -81,6 +82,10 @@ def build_parser() -> Parser:
             f"--{name}", nargs="+", default=[], metavar="SPEC",
             help=f"the new paths of the run's {what}, if they have moved",
         )  # fmt: skip
+    parser.add_argument(
+        "--source", nargs="+", action="extend", default=[], metavar="NAME=SPEC",
+        help="the new path of a named source of the run, if it has moved",
+    )  # fmt: skip
     parser.add_argument(
         "--out", type=Path, default=Path("shown"), metavar="FOLDER",
         help="folder for the page and the contact sheet (default: ./shown)",

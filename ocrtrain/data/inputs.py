@@ -6,12 +6,13 @@ torch, so that a command can answer at once; a run that starts finds the same wh
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from ocrdata.errors import Problems
-from ocrdata.reading.spec import resolve
+from ocrdata.reading.spec import resolve, separate
 from ocrtrain.settings.checks import check_data, check_weights
 from ocrtrain.settings.config import Config
+from ocrtrain.settings.named_sources import parse_specs
 
 
 def check_inputs(config: Config, *, weights: bool = True) -> None:
@@ -22,8 +23,17 @@ def check_inputs(config: Config, *, weights: bool = True) -> None:
     for check in checks:
         with problems:
             check(config)
-    for specs in (config.shards, config.text, config.val, config.val_text):
-        if specs:
-            with problems:
-                resolve(list(specs))
+    for group in _specs(config):
+        with problems:
+            resolve(group)
     problems.raise_all()
+
+
+def _specs(config: Config) -> Iterator[list[str]]:
+    """Every set of shards that a config names, as specs to resolve."""
+    for specs in (config.shards, config.text, config.val, config.val_text):
+        yield from [list(specs)] if config.join_sets and specs else separate(specs)
+    named = config.named_sources
+    yield from ([source.spec] for source in named)
+    chosen = parse_specs("--val-source", config.val_source, named)
+    yield from ([spec] for spec in chosen.values())

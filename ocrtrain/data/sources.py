@@ -3,84 +3,276 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
 from fractions import Fraction
+
+import numpy as np
 
 from ocrdata.errors import UsageError
 from ocrdata.planning.plan import Weight
 from ocrdata.reading.samples import load_sample
+from ocrdata.reading.selection import SelectedShards
 from ocrdata.reading.slices import parse_slice, split_slice
+from ocrdata.reading.spec import separate
 from ocrdata.reading.view import Shards, open_shards
 from ocrdata.shards.names import set_location
 from ocrdata.storage.location import Location
 from ocrdata.tokens.tokenizer import Tokenizer
 from ocrtrain.data.batch import prepare_sample
 from ocrtrain.settings.config import Config
+from ocrtrain.settings.named_sources import parse_specs
+
+HELD_OUT = 100
+"""A source without validation samples is validated on its last 1 %, at most this many."""
+
+GRID = 1 << 16
+"""A weight that sources share by their numbers of samples is divided in parts of 1/GRID, so that
+all weights of a plan keep a small common denominator."""
 
 
 @dataclass(frozen=True)
 class Sources:
-    """Opened shards by source name: training sources with their weights, and validation sources."""
+    """Opened shards by source name: training sources with their weights, and validation sources.
+    `notes` are sentences about what was decided, to be printed."""
 
     train: dict[str, Shards]
     weights: dict[str, Weight]
     validation: dict[str, Shards]
+    notes: tuple[str, ...] = ()
+
+    def with_notes(self, notes: Sequence[str]) -> Sources:
+        """The same sources with more notes."""
+        return replace(self, notes=(*self.notes, *notes))
+
+    def describe(self) -> list[str]:
+        """What is validated on, and the notes, as lines for a terminal."""
+        return [
+            *(f"validate on {len(shards):,} samples of {name} ({shards.spec})"
+              for name, shards in self.validation.items()),
+            *self.notes,
+        ]  # fmt: skip
 
 
 def open_sources(config: Config) -> Sources:
     """Open all shards a config names; reads only indexes. Raises UsageError for an empty slice."""
-    opened = open_training(config)
-    validation: dict[str, Shards] = {}
-    _validate_on(validation, _open_validation(config.val, config.shards, config.val_slice, "--val"))
-    if config.text:
-        _validate_on(
-            validation,
-            _open_validation(config.val_text, config.text, config.text_val_slice, "--val-text"),
-        )
-    return replace(opened, validation=validation)
+    return _opened(config, validate=True)
 
 
 def open_training(config: Config) -> Sources:
     """Open the training sources alone, which is all that batches depend on."""
-    vision = _open(config.shards, config.train_slice, "--shards")
-    _check_all_used(vision, "--shards", "--train-slice")
-    train = {_name(vision, ()): vision}
-    if not config.text:
-        return Sources(train, {name: Fraction(1) for name in train}, {})
-    weights: dict[str, Weight] = {_name(vision, ()): config.share(text=False)}
-    text = _open(config.text, config.text_train_slice, "--text")
-    _check_all_used(text, "--text", "--text-train-slice")
-    name = _name(text, train)
-    train[name], weights[name] = text, config.share(text=True)
-    return Sources(train, weights, {})
+    return replace(_opened(config, validate=False), validation={})
 
 
-def _open_validation(
-    given: Sequence[str], trained: Sequence[str], default_slice: str, flag: str
-) -> Shards:
-    """The shards named for validation; if there are none, the default slice of the training set."""
-    if given:
-        return _open(given, "[:]", flag)
-    return _open(_without_slice(trained), default_slice, flag)
+def _opened(config: Config, *, validate: bool) -> Sources:
+    """The sources; without `validate`, shards named for validation are not opened."""
+    opened = _Opened()
+    if config.source:
+        _open_named(config, opened, validate=validate)
+    else:
+        _open_short_form(config, opened, validate=validate)
+    return Sources(opened.train, opened.weights, opened.validation, tuple(opened.notes))
+
+
+def open_each(specs: Sequence[str], flag: str) -> dict[str, Shards]:
+    """The sets that several specs name, each with its own slice, by name. Raises UsageError for an
+    empty slice."""
+    found: dict[str, Shards] = {}
+    for group in separate(specs):
+        shards = open_shards(group)
+        if not len(shards):
+            raise UsageError(f"{flag} {' '.join(group)} holds no samples; give another slice")
+        found[_name(shards, found)] = shards
+    return found
+
+
+class _Opened:
+    """Collects the sources of a config."""
+
+    def __init__(self) -> None:
+        self.train: dict[str, Shards] = {}
+        self.weights: dict[str, Weight] = {}
+        self.validation: dict[str, Shards] = {}
+        self.notes: list[str] = []
+
+    def hold_out(self, name: str, shards: Shards, remedy: str) -> tuple[Shards, Shards]:
+        """`hold_out`, with its note."""
+        train, held_out, note = hold_out(name, shards, remedy)
+        self.notes.append(note)
+        return train, held_out
+
+
+def hold_out(name: str, shards: Shards, remedy: str) -> tuple[Shards, Shards, str]:
+    """Divide a source without validation samples into what to train on and what to validate on,
+    with a sentence about it. Raises UsageError, with the remedy, for a single sample."""
+    count = min(HELD_OUT, max(1, len(shards) // 100))
+    if len(shards) < 2:
+        raise UsageError(
+            f"{name} ({shards.spec}) has 1 sample, which cannot be both trained and validated on; "
+            f"{remedy}"
+        )
+    note = (
+        f"{name} has no validation samples of its own: its last {count:,} of {len(shards):,} (1 %, "
+        f"at most {HELD_OUT}) are validated on and not trained on"
+    )
+    return shards[:-count], shards[-count:], note
+
+
+def _open_short_form(config: Config, opened: _Opened, *, validate: bool) -> None:
+    """The sources of --shards, then those of --text. Those of one flag share the weight of their
+    kind by their numbers of samples."""
+    image = _ShortForm("--shards", "--train-slice", config.train_slice, "--val", "--val-slice",
+                       config.val_slice)  # fmt: skip
+    text = _ShortForm("--text", "--text-train-slice", config.text_train_slice, "--val-text",
+                      "--text-val-slice", config.text_val_slice)  # fmt: skip
+    for form, specs, val in (
+        (image, config.shards, config.val),
+        (text, config.text, config.val_text),
+    ):
+        if not specs:
+            continue
+        added = {}
+        for group in _groups(specs, join=config.join_sets):
+            shards = form.training(group)
+            name = _name(shards, opened.train)
+            if not val:
+                held_out = form.default_validation(group)
+                if not len(held_out):
+                    shards, held_out = opened.hold_out(name, shards, f"name some with {form.val}")
+                opened.validation[_name(held_out, opened.validation)] = held_out
+            opened.train[name] = added[name] = shards
+        weight = config.share(text=form is text) if config.text else Fraction(1)
+        opened.weights |= shared_weight(weight, added)
+        if validate:
+            for group in _groups(val, join=config.join_sets):
+                shards = _open(group, "[:]", form.val)
+                opened.validation[_name(shards, opened.validation)] = shards
+
+
+@dataclass(frozen=True)
+class _ShortForm:
+    """The flags of the image sources, or of the text sources, and their default slices."""
+
+    flag: str
+    slice_flag: str
+    train_slice: str
+    val: str
+    val_slice_flag: str
+    val_slice: str
+
+    def training(self, group: Sequence[str]) -> Shards:
+        """What a spec's training samples are. Raises UsageError if there are none."""
+        shards = _open(group, self.train_slice, self.flag)
+        _check_all_used(shards, self.flag, self.slice_flag)
+        return shards
+
+    def default_validation(self, group: Sequence[str]) -> Shards:
+        """The default slice of the whole set; it may be empty only where it is the preset's.
+        A validation slice counts from the start of the whole set."""
+        whole = [split_slice(text)[0] for text in group]
+        if self.val_slice in DEFAULT_VAL_SLICES:
+            return _sliced(open_shards(whole), self.val_slice)
+        return _open(whole, self.val_slice, self.val)
+
+
+DEFAULT_VAL_SLICES = (Config.val_slice, Config.text_val_slice)
+"""The validation slices of the original experiment: smaller sets have no such samples."""
+
+
+def _groups(specs: Sequence[str], *, join: bool) -> list[list[str]]:
+    """The specs that are one source each; with `join` all are one."""
+    if join:
+        return [list(specs)] if specs else []
+    return separate(specs)
+
+
+def shared_weight(weight: Weight, sources: Mapping[str, Sized]) -> dict[str, Weight]:
+    """The weight of each of `sources`, which share `weight` by their numbers of samples. Each gets
+    its part rounded down to the grid, but not to 0; the largest gets what is left."""
+    sizes = {name: len(shards) for name, shards in sources.items()}
+    parts = {name: max(1, GRID * size // sum(sizes.values())) for name, size in sizes.items()}
+    largest = max(parts, key=lambda name: parts[name])
+    parts[largest] += GRID - sum(parts.values())
+    if isinstance(weight, Fraction):
+        return {name: weight * Fraction(part, GRID) for name, part in parts.items()}
+    return {
+        name: tuple((start, value * Fraction(part, GRID)) for start, value in weight)
+        for name, part in parts.items()
+    }
+
+
+def _open_named(config: Config, opened: _Opened, *, validate: bool) -> None:
+    """The sources of --source. One that has samples with images and samples without is two."""
+    specs = parse_specs("--val-source", config.val_source, config.named_sources)
+    for source in config.named_sources:
+        parts = _by_kind(source.name, _open_one("--source", source.name, source.spec))
+        opened.weights |= shared_weight(source.weight, parts)
+        for name, shards in parts.items():
+            if source.name not in specs:
+                remedy = f"name some with --val-source {source.name}=SPEC"
+                shards, held_out = opened.hold_out(name, shards, remedy)
+                opened.validation[name] = held_out
+            opened.train[name] = shards
+        if validate and source.name in specs:
+            shards = _open_one("--val-source", source.name, specs[source.name])
+            found = _by_kind(source.name, shards, divided=len(parts) > 1)
+            opened.validation |= found
+            opened.notes += [
+                f"{name} is not validated on: {shards.spec} has no such samples"
+                for name in parts
+                if len(parts) > 1 and name not in found
+            ]
+
+
+def _by_kind(name: str, shards: Shards, *, divided: bool = False) -> dict[str, Shards]:
+    """A source by the kind of its samples: NAME/image for those with images and NAME/text for those
+    without, or NAME if all are of one kind (unless `divided`). Reads the indexes of all its
+    shards."""
+    pictured = np.zeros(len(shards), np.bool_)
+    for first, number, locals_ in shards.stretches():
+        counts = np.diff(np.asarray(shards.shard_set.index(number).image_starts))
+        pictured[first : first + len(locals_)] = counts[np.asarray(locals_)] > 0
+    kinds = {
+        f"{name}/{kind}": SelectedShards(shards, np.flatnonzero(chosen), what)
+        for kind, chosen, what in (
+            ("image", pictured, "with images"),
+            ("text", ~pictured, "without images"),
+        )
+        if chosen.any()
+    }
+    if len(kinds) > 1:
+        return dict(kinds)
+    return {next(iter(kinds)) if divided else name: shards}
+
+
+def _open_one(flag: str, name: str, spec: str) -> Shards:
+    """Open the spec of a named source. Raises UsageError if it holds no samples."""
+    shards = open_shards(spec)
+    if not len(shards):
+        raise UsageError(f"{flag} {name}={spec} holds no samples; give another slice")
+    return shards
 
 
 def _open(spec: Sequence[str], default_slice: str, flag: str) -> Shards:
     """Open a spec with its own slice, or else with the default slice."""
     shards = open_shards(list(spec))
     if split_slice(spec[-1])[1] is None:
-        found = parse_slice(default_slice, default_slice[1:-1])
-        assert found is not None
-        shards = shards[found]
+        shards = _sliced(shards, default_slice)
     if not len(shards):
         shown = " ".join(spec) + ("" if split_slice(spec[-1])[1] is not None else default_slice)
         raise UsageError(f"{flag} {shown} holds no samples; {_remedy(spec, flag, shards)}")
     return shards
 
 
+def _sliced(shards: Shards, text: str) -> Shards:
+    found = parse_slice(text, text[1:-1])
+    assert found is not None
+    return shards[found]
+
+
 def _remedy(spec: Sequence[str], flag: str, shards: Shards) -> str:
     """Suggest slices that hold samples and do not overlap."""
-    *others, last = _without_slice(spec)
+    *others, last = [split_slice(text)[0] for text in spec]
     if len(set(_owners(shards))) > 1:  # several sets: suggest a slice of the last one alone
         return f"give another slice, such as {flag} {shlex.join([f'{last}[-100:]'])}"
     train, val = ("--text", "--val-text") if "text" in flag else ("--shards", "--val")
@@ -110,16 +302,7 @@ def _check_all_used(shards: Shards, flag: str, slice_flag: str) -> None:
         )
 
 
-def _without_slice(spec: Sequence[str]) -> list[str]:
-    """The spec without its slice: a validation slice counts from the start of the whole set."""
-    return [split_slice(text)[0] for text in spec]
-
-
-def _validate_on(validation: dict[str, Shards], shards: Shards) -> None:
-    validation[_name(shards, validation)] = shards
-
-
-def _name(shards: Shards, taken: Sequence[str] | dict[str, Shards]) -> str:
+def _name(shards: Shards, taken: Container[str]) -> str:
     """The set's own name, numbered if another source has it."""
     name, number = shards.source_name, 2
     while name in taken:
@@ -146,31 +329,3 @@ def check_validation(sources: Sources, config: Config, tokenizer: Tokenizer) -> 
                 f"validation on {name} ({shards.spec}): none of {len(shards):,} samples has a "
                 f"token to predict at --seq-len {config.seq_len}; give a larger --seq-len"
             )
-
-
-def shared_samples(sources: Sources) -> int:
-    """Number of validation samples that are also in the training data: one of the images has the
-    same bytes, or, without images, the conversation. Reads only indexes; memory grows with the
-    validation set."""
-    wanted: dict[bytes, set[tuple[str, int]]] = {}
-    for name, shards in sources.validation.items():
-        for position in range(len(shards)):
-            for digest in _contents(shards, position):
-                wanted.setdefault(digest, set()).add((name, position))
-    found: set[tuple[str, int]] = set()
-    for shards in sources.train.values():
-        for position in range(len(shards)):
-            for digest in _contents(shards, position):
-                found |= wanted.get(digest, set())
-    return len(found)
-
-
-def _contents(shards: Shards, position: int) -> tuple[bytes, ...]:
-    """The digests of a sample's images, or of its conversation if it has none."""
-    members = shards.row(position).members
-    return shards.image_digests(position) or tuple(member.digest for member in members)
-
-
-def describe_shared(count: int) -> str:
-    """The warning about validation samples that are trained on."""
-    return f"WARNING: {count} validation samples are also in the training data (same bytes)"

@@ -25,6 +25,7 @@ from ocrtrain.data.sources import Sources, open_training
 from ocrtrain.data.stream import Stream, rank_rows
 from ocrtrain.run import batch_log
 from ocrtrain.settings.config import Config, differences, from_json
+from ocrtrain.settings.named_sources import parse_specs, with_spec
 from ocrtrain.state import checkpoint
 from ocrtrain.state.checkpoint import Checkpoint
 from ocrtrain.state.run_files import read_sealed
@@ -32,16 +33,20 @@ from ocrtrain.state.run_files import read_sealed
 _IRRELEVANT_VERSIONS = ("threads:", "transformers:")
 """Entries of a checkpoint's versions that no batch depends on."""
 
+_FLAGS = {False: "--shards and --text", True: "--source NAME=SPEC"}
+"""The flags that give the new paths of shards, by whether the run was started with --source."""
+
 
 @dataclass(frozen=True)
 class RebuildRequest:
-    """Which batch to rebuild. `shards` and `text` give the new paths of shards that have moved;
-    `world` 0 asks for the rows of all ranks."""
+    """Which batch to rebuild. `shards` and `text`, or `source` (as NAME=SPEC), give the new paths
+    of shards that have moved; `world` 0 asks for the rows of all ranks."""
 
     run: Path
     step: int
     shards: tuple[str, ...] = ()
     text: tuple[str, ...] = ()
+    source: tuple[str, ...] = ()
     rank: int = 0
     world: int = 0
 
@@ -169,7 +174,7 @@ def _open(request: RebuildRequest) -> _OpenedRun:
     tokenizer = _tokenizer(request.run)
     sources = _sources(config, original)
     plan = plan_rows(config, sources, tokenizer)
-    remedy = "pass the paths of the run's own shards with --shards and --text"
+    remedy = f"pass the paths of the run's own shards with {_FLAGS[bool(config.source)]}"
     check_same(request.run / "plan.json", plan.to_json(), remedy=remedy)
     if not 0 <= request.step < plan.steps:
         raise UsageError(
@@ -188,24 +193,38 @@ def _config(run: Path) -> Config:
 
 def _with_moved_shards(config: Config, request: RebuildRequest) -> Config:
     """The run's config with the new paths of its shards."""
-    if request.text and not config.text:
-        raise UsageError(f"--text: the run {request.run} has no text-only shards")
+    for name in ("shards", "text", "source"):
+        if getattr(request, name) and not getattr(config, name):
+            raise UsageError(f"--{name}: the run {request.run} was not started with this flag")
+    moved = parse_specs("--source", request.source, config.named_sources)
     return replace(
         config,
         shards=_moved(request.shards, config.shards),
         text=_moved(request.text, config.text),
+        source=tuple(
+            with_spec(text, *_moved([moved[source.name]], (source.spec,)))
+            if source.name in moved
+            else text
+            for text, source in zip(config.source, config.named_sources, strict=True)
+        ),
     )
 
 
 def _moved(new: Sequence[str], original: tuple[str, ...]) -> tuple[str, ...]:
-    """The new specs, or the original ones if there are none; a missing slice is the original's."""
+    """The new specs, or the original ones if there are none. A missing slice is that of the
+    original spec in its place, or of the last one if there are not equally many."""
     if not new:
         return original
+    if len(new) == len(original):
+        return tuple(_with_slice(spec, old) for spec, old in zip(new, original, strict=True))
     *others, last = new
-    original_slice = split_slice(original[-1])[1]
-    if original_slice is not None and split_slice(last)[1] is None:
-        last = f"{last}[{original_slice}]"
-    return (*others, last)
+    return (*others, _with_slice(last, original[-1]))
+
+
+def _with_slice(spec: str, original: str) -> str:
+    """A spec with the slice of the original one if it has none."""
+    found = split_slice(original)[1]
+    return spec if found is None or split_slice(spec)[1] is not None else f"{spec}[{found}]"
 
 
 def _tokenizer(run: Path) -> Tokenizer:
@@ -226,10 +245,10 @@ def _sources(config: Config, original: Config) -> Sources:
     try:
         return open_training(config)
     except SpecError as exc:
-        specs = shlex.join([*original.shards, *original.text])
+        specs = shlex.join([*original.shards, *original.text, *original.source])
         raise UsageError(
             f"{exc}; the run was started with {specs}: run this command in the same folder as "
-            "training, or pass the new paths with --shards and --text"
+            f"training, or pass the new paths with {_FLAGS[bool(original.source)]}"
         ) from exc
 
 

@@ -29,16 +29,11 @@ from ocrdata.tokens.tokenizer import Tokenizer
 from ocrtrain.cost import gpus
 from ocrtrain.cost.forecast import Forecast, describe, figures, forecast
 from ocrtrain.cost.memory import preflight, this_machine
+from ocrtrain.data.leaks import check_leaks
 from ocrtrain.data.run_plan import check_same, plan_run
 from ocrtrain.data.skipped import FILE as SKIPPED_FILE
 from ocrtrain.data.skipped import SkippedSamples
-from ocrtrain.data.sources import (
-    Sources,
-    check_validation,
-    describe_shared,
-    open_sources,
-    shared_samples,
-)
+from ocrtrain.data.sources import Sources, check_validation, open_sources
 from ocrtrain.data.stream import Stream
 from ocrtrain.model.device import resolve_device
 from ocrtrain.model.factory import (
@@ -84,6 +79,7 @@ def train(config: Config, *, resume: bool = False) -> int:
             check_data(config)
             check_weights(config)
         sources = open_sources(config)
+        sources = sources.with_notes(check_leaks(sources, allow=config.allow_leak))
         device = resolve_device(config.device)
         preflight(config, device, done=found.state.step if found else 0)
         make_folder(run)
@@ -223,11 +219,7 @@ def _print_overview(
             f"the run ends after {config.steps:,} of {requested_steps:,} steps, because a source "
             "is exhausted"
         )
-    for name, shards in sources.validation.items():
-        print(f"validate on {len(shards):,} samples of {name}")
-    shared = shared_samples(sources)
-    if shared:
-        print(describe_shared(shared))
+    print("\n".join(sources.describe()))
     print(gpus.model_summary(config))
     print(f"run folder: {run}", flush=True)
 

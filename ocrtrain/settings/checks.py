@@ -13,8 +13,10 @@ def check_data(config: Config) -> None:
 
     Raises UsageError naming the flag.
     """
-    if not config.shards:
-        raise UsageError("--shards is missing: the image shards to train on")
+    if not config.shards and not config.source:
+        raise UsageError(
+            "--shards is missing: the image shards to train on (or give sources with --source)"
+        )
     if (config.text_ratio != TEXT_RATIO or config.text_ratio_at) and not config.text:
         raise UsageError("--text-ratio needs --text: there are no text-only shards to mix in")
     if config.val_text and not config.text:

@@ -19,6 +19,7 @@ from ocrdata.planning.lengths import TOO_LONG
 from ocrdata.planning.mixture import AT_END
 from ocrdata.planning.plan import MIXES, WEIGHTS, Weight
 from ocrdata.reading.slices import parse_slice
+from ocrtrain.settings.named_sources import NamedSource, parse_sources, parse_specs
 
 VERSION = 1
 
@@ -37,15 +38,23 @@ PARTS = ("sam", "clip", "projector", "gpt")
 TEXT_RATIO = Fraction(10, 28)
 """The original experiment drew from 18,000 charts and 10,000 chats."""
 
+SHORT_FORM = ("shards", "text", "text_ratio", "text_ratio_at", "val", "val_text", "train_slice",
+              "val_slice", "text_train_slice", "text_val_slice", "join_sets")  # fmt: skip
+"""Fields that describe one source of images and one of text, instead of --source."""
 
-def _flag(default: Any, text: str, *, runtime: bool = False, later: bool = False) -> Any:
+
+def _flag(
+    default: Any, text: str, *, runtime: bool = False, repeat: bool = False, older: Any = None
+) -> Any:
     """A field with its default and the help text of its flag.
 
     `runtime` fields may change on resume because no batch depends on them. The paths of shards are
-    runtime fields too: the plan stores the shards' digests. `later` fields are not in every saved
-    config of version 1; their default is what runs did before there was the field.
+    runtime fields too: the plan stores the shards' digests. The values of a `repeat` field add up
+    if its flag is given several times. `older` is the value of a run that was saved before the
+    field was introduced; None for the fields that every saved config has.
     """
-    return field(default=default, metadata={"help": text, "runtime": runtime, "later": later})
+    metadata = {"help": text, "runtime": runtime, "repeat": repeat, "older": older}
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -139,6 +148,36 @@ class Config:
     text_ratio_at: tuple[str, ...] = _flag(
         (), "changes of --text-ratio during the run: STEP:RATIO, as in 1000:1/10"
     )
+    source: tuple[str, ...] = _flag(
+        (),
+        "a source to train on, of images or of text, as NAME=SPEC:WEIGHT; once for each source, "
+        "in place of --shards and --text",
+        runtime=True,
+        repeat=True,
+        older=(),
+    )
+    source_at: tuple[str, ...] = _flag(
+        (),
+        "changes of weights during the run: STEP:NAME=WEIGHT,NAME=WEIGHT, as in 1000:charts=1",
+        repeat=True,
+        older=(),
+    )
+    val_source: tuple[str, ...] = _flag(
+        (),
+        "what to validate a --source on, as NAME=SPEC (default: its last 1 %, not trained on)",
+        runtime=True,
+        repeat=True,
+        older=(),
+    )
+    join_sets: bool = _flag(
+        False,
+        "all sets that one --shards, --text or --val names are one source with one slice, named "
+        "after the first, instead of a source each",
+        older=True,
+    )
+    allow_leak: bool = _flag(
+        False, "train although validation samples are also trained on", runtime=True, older=True
+    )
     mix: str = _flag(
         "batch",
         "unit of mixing: a batch is all image or all text samples (batch), or each row is chosen "
@@ -158,12 +197,18 @@ class Config:
     train_slice: str = _flag(
         "[:18000]", "samples of --shards to train on, if its spec has no slice"
     )
-    val_slice: str = _flag("[18000:18100]", "samples of --shards to validate on, without --val")
+    val_slice: str = _flag(
+        "[18000:18100]",
+        "samples of --shards to validate on, without --val; if it has none there, its last 1 %, "
+        "which are not trained on",
+    )
     text_train_slice: str = _flag(
         "[:10000]", "samples of --text to train on, if its spec has no slice"
     )
     text_val_slice: str = _flag(
-        "[10000:10100]", "samples of --text to validate on, without --val-text"
+        "[10000:10100]",
+        "samples of --text to validate on, without --val-text; if it has none there, its last 1 %, "
+        "which are not trained on",
     )
     tokenizer: str = _flag(
         "",
@@ -232,7 +277,7 @@ class Config:
     )
     log_every: int = _flag(
         10, "steps per line on the console; every step is in metrics.jsonl", runtime=True,
-        later=True,
+        older=10,
     )  # fmt: skip
     log_samples: bool = _flag(False, "log the samples of every step in batches.jsonl", runtime=True)
     workers: int = _flag(2, "threads that prefetch batches (0: none)", runtime=True)
@@ -277,8 +322,24 @@ class Config:
             for _, ratio in self.text_ratios:
                 if not 0 <= ratio < 1:
                     yield f"--text-ratio {ratio} must be at least 0 and below 1"
+            self._check_sources()
         except UsageError as exc:
             yield str(exc)
+
+    def _check_sources(self) -> None:
+        """Check the flags of named sources, and that those of the short form are not mixed in."""
+        if not self.source:
+            for name in ("source_at", "val_source"):
+                if getattr(self, name):
+                    raise UsageError(f"{flag_name(name)} needs --source: it names one")
+            return
+        parse_specs("--val-source", self.val_source, self.named_sources)
+        for item in dataclasses.fields(self):
+            if item.name in SHORT_FORM and getattr(self, item.name) != item.default:
+                raise UsageError(
+                    f"{flag_name(item.name)} cannot be combined with --source: name every source "
+                    "with --source, its slice in its spec, and its validation with --val-source"
+                )
 
     def _wrong_numbers(self) -> Iterator[str]:
         """The numbers that are out of range."""
@@ -306,6 +367,11 @@ class Config:
     def run_folder(self) -> str:
         """Path of the run folder."""
         return self.out or f"runs/{self.name}-{self.preset}"
+
+    @property
+    def named_sources(self) -> tuple[NamedSource, ...]:
+        """The sources of --source with their weights. Raises UsageError."""
+        return parse_sources(self.source, self.source_at)
 
     @property
     def text_ratios(self) -> tuple[tuple[int, Fraction], ...]:
@@ -397,6 +463,9 @@ def from_json(value: dict[str, Any]) -> Config:
         raise UsageError(
             f"config version {version} was written by another release; this one reads {VERSION}"
         )
+    for item in dataclasses.fields(Config):
+        if item.metadata.get("older") is not None:
+            value.setdefault(item.name, item.metadata["older"])
     try:
         _check_complete(Config, value)
         _check_complete(ModelConfig, value["model"])
@@ -408,11 +477,7 @@ def from_json(value: dict[str, Any]) -> Config:
 
 def _check_complete(kind: type[Config | ModelConfig], value: dict[str, Any]) -> None:
     """Check that no field is missing: its default may not be what the run was started with."""
-    missing = [
-        item.name
-        for item in dataclasses.fields(kind)
-        if item.name not in value and not item.metadata.get("later")
-    ]
+    missing = [item.name for item in dataclasses.fields(kind) if item.name not in value]
     if missing:
         raise ValueError(f"missing keys: {', '.join(missing)}")
 
@@ -436,4 +501,11 @@ def differences(old: Config, new: Config) -> list[str]:
         was, now = getattr(before, item.name), getattr(after, item.name)
         if was != now and not item.metadata["runtime"] and item.name != "out":
             lines.append(f"{flag_name(item.name)}: {was} in the run, {now} given")
+    # The specs of --source may change, its weights may not.
+    given = {source.name: source.weight for source in parse_sources(new.source)}
+    lines += [
+        f"--source: {name} has the weight {weight} in the run, {given[name]} given"
+        for name, _, weight in parse_sources(old.source)
+        if name in given and given[name] != weight
+    ]
     return lines

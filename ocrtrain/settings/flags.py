@@ -22,9 +22,12 @@ Preset = Callable[[str], Config]
 GROUPS = {
     "data": (
         "shards", "text", "val", "val_text", "train_slice", "val_slice", "text_train_slice",
-        "text_val_slice", "tokenizer", "bad_samples", "max_bad",
+        "text_val_slice", "join_sets", "allow_leak", "tokenizer", "bad_samples", "max_bad",
     ),
-    "mix": ("text_ratio", "text_ratio_at", "mix", "weigh_by", "at_end"),
+    "mix": (
+        "source", "val_source", "source_at", "text_ratio", "text_ratio_at", "mix", "weigh_by",
+        "at_end",
+    ),
     "rows": (
         "batch", "micro_batch", "seq_len", "too_long", "pack", "pack_window", "row_images",
         "image_size",
@@ -193,7 +196,7 @@ def _add_flag(
         help=text,
         type=elements.get(kind, kind),
         nargs="*" if many else None,
-        action=_StoreTuple if many else "store",
+        action=_action(many=many, repeat=item.metadata.get("repeat", False)),
         choices=None if many else CHOICES.get(item.name),
         metavar=None if item.name in CHOICES and not many else _metavar(kind),
     )
@@ -210,6 +213,26 @@ class _StoreTuple(argparse.Action):
         option_string: str | None = None,
     ) -> None:
         setattr(namespace, self.dest, tuple(values))
+
+
+class _ExtendTuple(argparse.Action):
+    """Adds the values of a flag that may be repeated to a tuple."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: Any,
+        option_string: str | None = None,
+    ) -> None:
+        before = getattr(namespace, self.dest) or ()
+        setattr(namespace, self.dest, (*before, *values))
+
+
+def _action(*, many: bool, repeat: bool) -> str | type[argparse.Action]:
+    if repeat:
+        return _ExtendTuple
+    return _StoreTuple if many else "store"
 
 
 def _fraction(text: str) -> Fraction:

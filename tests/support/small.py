@@ -9,6 +9,7 @@ import io
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from PIL import Image
@@ -119,13 +120,13 @@ class Trained:
         model.load_state_dict(self.weights)
         return model
 
-    def save(self, run: Path) -> Path:
-        """Save it as the checkpoint of a run folder."""
+    def save(self, run: Path, **values: Any) -> Path:
+        """Save it as the checkpoint of a run folder; `values` change the config."""
         model = self.model()
         checkpoint.save(
             run,
             State(step=CONFIG.steps),
-            config=replace(CONFIG, out=str(run)),
+            config=replace(CONFIG, out=str(run), **values),
             model=model,
             optimizer=build_optimizer(model, CONFIG),
             tokenizer=tokenizer(),

@@ -103,6 +103,46 @@ def test_text_only_shards_are_evaluated(
     assert capsys.readouterr().out == "", "refused before anything is computed"
 
 
+def test_several_sources_are_scored_one_by_one_and_together(
+    run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    small.write(run_folder.parent / "sums-000.tar", [small.chat(n) for n in range(3)])
+    squares, sums = (str(run_folder.parent / f"{name}-000.tar") for name in ("squares", "sums"))
+    out = run_folder / "both.jsonl"
+    arguments = ["--checkpoint", str(run_folder), "--out", str(out), "--max-new-tokens", "6"]
+    specs = ["--shards", squares + "[3:5]", squares + "[7:8]", sums]
+    assert evaluate.main([*arguments, *specs]) == 0
+    found = [(line["source"], line["key"]) for line in lines(out)]
+    assert [one for at, one in enumerate(found) if at == 0 or one != found[at - 1]] == [
+        ("squares", "000000003"), ("squares", "000000004"), ("squares-2", "000000007"),
+        ("sums", "000000000"), ("sums", "000000001"), ("sums", "000000002"),
+    ]  # fmt: skip
+    summary = json.loads(out.with_suffix(".summary.json").read_text())
+    assert set(summary["validation"]) >= {
+        "val/loss", "val/squares_loss", "val/squares-2_loss", "val/sums_loss"
+    }  # fmt: skip
+    answers = {name: own["all"]["answers"] for name, own in summary["sources"].items()}
+    assert answers == {"squares": 4, "squares-2": 2, "sums": 3}
+    assert summary["scores"]["all"]["answers"] == 9 and summary["samples"] == 6
+    printed = capsys.readouterr().out.splitlines()
+    assert [line for line in printed if line in ("squares", "squares-2", "sums")] == list(answers)
+
+
+def test_without_shards_the_runs_own_validation_is_evaluated(run_folder: Path) -> None:
+    arguments = ["--checkpoint", str(run_folder), "--max-new-tokens", "2", "--limit", "3"]
+    with pytest.raises(UsageError, match=r"--shards is missing: .*step_000150"):
+        evaluate.main(arguments)
+    spec = str(run_folder.parent / "squares-000.tar")
+    values = {"source": (f"mine={spec}[:8]:1",), "val_source": (f"mine={spec}[8:]",)}
+    small.trained(run_folder.parent).save(run_folder.parent / "named", **values)
+    arguments[1] = str(run_folder.parent / "named")
+    assert evaluate.main(arguments) == 0
+    answers = lines(run_folder.parent / "named" / "answers-step_000150.jsonl")
+    assert {(line["source"], line["key"]) for line in answers} == {
+        ("mine", f"{at:09d}") for at in (8, 9, 10)
+    }
+
+
 def test_no_other_file_is_overwritten(run_folder: Path) -> None:
     shards = run_folder.parent / "squares-000.tar"
     arguments = ["--checkpoint", str(run_folder), "--max-new-tokens", "1", "--shards"]

@@ -6,6 +6,7 @@ import shlex
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -13,11 +14,11 @@ from hypothesis import strategies as st
 
 from ocrdata.errors import SpecError, UsageError
 from ocrdata.reading.view import open_shards
-from ocrtrain.data.sources import open_sources, open_training
-from ocrtrain.settings.config import TEXT_RATIO
+from ocrtrain.data.sources import GRID, hold_out, open_sources, open_training, shared_weight
+from ocrtrain.settings.config import TEXT_RATIO, Config
 from ocrtrain.settings.flags import parse
 from ocrtrain.settings.presets import stage1
-from tests.support.data import small_config
+from tests.support.data import colour_sample, small_config, text_sample, write_set
 from tests.support.streams import STEPS, make_plan, make_stream, positions, two_sources
 
 bounds = st.one_of(st.none(), st.integers(-70, 70))
@@ -103,10 +104,11 @@ def test_several_tars_are_one_set_with_the_slice_of_the_last(inputs: dict[str, s
         assert positions(sources.validation["squares"]) == list(range(50, 60))
 
 
-def test_a_slice_that_leaves_out_a_whole_set_is_refused(inputs: dict[str, str]) -> None:
-    """Several sets are one source: the default slice of all of them may end before the last."""
+def test_joined_sets_are_one_source_whose_slice_may_not_leave_out_a_whole_set(
+    inputs: dict[str, str],
+) -> None:
     both = (inputs["text"], inputs["shards"])
-    config = two_sources(inputs, text=both, text_train_slice="[:41]")
+    config = two_sources(inputs, text=both, text_train_slice="[:41]", join_sets=True)
     assert len(open_sources(config).train["sums"]) == 41
     with pytest.raises(UsageError, match=r"^--text .*\b2 sets.*squares"):
         open_sources(replace(config, text_train_slice="[:40]"))
@@ -123,8 +125,10 @@ def test_an_empty_slice_is_an_error_that_names_its_flag(
     config = small_config(inputs, tmp_path / "run", val=(inputs["shards"] + "[100:]",))
     with pytest.raises(UsageError, match=r"--val .* holds no samples"):
         open_sources(config)
-    config = small_config(inputs, tmp_path / "run", val=(), shards=(inputs["shards"],))
-    with pytest.raises(UsageError, match=r"--val .*\[18000:18100\] holds no samples"):
+    config = small_config(
+        inputs, tmp_path / "run", val=(), shards=(inputs["shards"],), val_slice="[18000:18101]"
+    )
+    with pytest.raises(UsageError, match=r"--val .*\[18000:18101\] holds no samples"):
         open_sources(config)
     nothing = (inputs["text"] + "[40:]",)
     with pytest.raises(UsageError, match=r"^--text .* holds no samples"):
@@ -134,13 +138,120 @@ def test_an_empty_slice_is_an_error_that_names_its_flag(
 
 
 def test_the_slice_suggested_for_several_sets_works(inputs: dict[str, str]) -> None:
-    config = two_sources(inputs, val_text=(inputs["shards"], inputs["text"]))
+    sets = (inputs["shards"], inputs["text"])
+    config = two_sources(inputs, val_text=sets, join_sets=True)
     assert len(open_sources(config).validation["squares-2"]) == 100
-    config = replace(config, val_text=(), text_val_slice="[500:]", text=config.val_text)
+    config = replace(config, val_text=(), text_val_slice="[500:]", text=sets)
     with pytest.raises(UsageError, match=r"holds no samples") as caught:
         open_sources(replace(config, text_train_slice="[:]"))
     (typed,) = shlex.split(str(caught.value).split("such as --val-text ")[1])
     assert len(open_shards(typed)) == 40
+
+
+def test_several_specs_keep_their_names_and_slices(inputs: dict[str, str]) -> None:
+    """They share the weight of their kind by their numbers of samples."""
+    squares, sums = inputs["shards"], inputs["text"]
+    config = two_sources(
+        inputs, shards=(squares + "[:10]", squares + "[30:50]", sums + "[5:15]"),
+        text=(sums + "[20:30]",), val=(squares + "[50:]", sums + "[15:18]"), val_text=(),
+        text_ratio=Fraction(1, 5), text_ratio_at=("7:3/5",),
+    )  # fmt: skip
+    sources = open_sources(config)
+    assert {name: positions(shards) for name, shards in sources.train.items()} == {
+        "squares": list(range(10)), "squares-2": list(range(30, 50)),
+        "sums": list(range(5, 15)), "sums-2": list(range(20, 29)),
+    }  # fmt: skip
+    assert {name: positions(shards) for name, shards in sources.validation.items()} == {
+        "squares": list(range(50, 60)), "sums": [15, 16, 17], "sums-2": [29],
+    }  # fmt: skip
+    for start, text in ((0, Fraction(1, 5)), (7, Fraction(3, 5))):
+        weights = {name: dict(own)[start] for name, own in sources.weights.items()}  # type: ignore[arg-type]
+        assert sum(weights.values()) == 1
+        assert weights["sums-2"] == text
+        for name, part in (("squares", 1), ("squares-2", 2), ("sums", 1)):
+            wanted = (1 - text) * Fraction(part, 4)
+            assert weights[name] == wanted
+    found = make_plan(config, sources)
+    assert [source.name for source in found.sources] == list(sources.train)
+    stream = make_stream(config)
+    segments = [one for step in range(STEPS) for one in stream.batch(step).segments]
+    assert {one.source for one in segments} == set(sources.train)
+    for one in segments:
+        assert one.ref.position in positions(sources.train[one.source])
+
+
+def test_shards_of_one_set_keep_their_own_slices(inputs: dict[str, str]) -> None:
+    tars = [inputs["shards"].replace("*", f"{number:03d}") for number in range(2)]
+    config = small_config(inputs, Path("unused"), shards=(tars[0] + "[:5]", tars[1] + "[7:9]"))
+    train = open_training(config).train
+    refs = [(name, shards.ref(at).key) for name, shards in train.items() for at in (0, -1)]
+    assert refs == [("squares", "000000000"), ("squares", "000000004"),
+                    ("squares-2", "000000027"), ("squares-2", "000000028")]  # fmt: skip
+
+
+@given(sizes=st.lists(st.integers(1, 10**7), min_size=1, max_size=9))
+def test_sources_share_a_weight_by_their_numbers_of_samples(sizes: list[int]) -> None:
+    views = {f"s{number}": range(size) for number, size in enumerate(sizes)}
+    found = shared_weight(Fraction(2, 3), views)
+    assert sum(found.values()) == Fraction(2, 3)  # type: ignore[arg-type]
+    for weight, size in zip(found.values(), sizes, strict=True):
+        assert weight > 0  # type: ignore[operator]
+        wanted = Fraction(2, 3) * Fraction(size, sum(sizes))
+        assert abs(weight - wanted) <= Fraction(len(sizes), GRID)  # type: ignore[operator]
+        assert GRID % (weight / Fraction(2, 3)).denominator == 0  # type: ignore[operator, union-attr]
+
+
+@pytest.mark.parametrize(
+    ("size", "count"), [(2, 1), (10, 1), (199, 1), (250, 2), (9_999, 99), (12_345, 100)]
+)
+def test_a_set_without_validation_samples_is_validated_on_its_last_percent(
+    size: int, count: int
+) -> None:
+    train, held_out, note = hold_out("x", Sized(range(size)), "")  # type: ignore[arg-type]
+    assert list(held_out) == list(range(size - count, size))  # type: ignore[arg-type]
+    assert list(train) == list(range(size - count))  # type: ignore[arg-type]
+    assert f"{count} of {size:,}" in note
+
+
+class Sized(list[int]):
+    """Stands for a view of this many samples."""
+
+    spec = "x.tar"
+
+    def __getitem__(self, at: Any) -> Any:
+        return Sized(super().__getitem__(at))
+
+
+def test_the_last_percent_is_the_training_slice_s_and_is_told(
+    inputs: dict[str, str], tmp_path: Path
+) -> None:
+    config = two_sources(inputs, shards=(inputs["shards"],), text=(inputs["text"] + "[:30]",),
+                         val=(), val_text=())  # fmt: skip
+    sources = open_sources(config)
+    assert {name: positions(shards) for name, shards in sources.train.items()} == {
+        "squares": list(range(59)), "sums": list(range(29)),
+    }  # fmt: skip
+    assert {name: positions(shards) for name, shards in sources.validation.items()} == {
+        "squares": [59], "sums": [29],
+    }  # fmt: skip
+    assert len(sources.notes) == 2 and sources.notes[0].startswith("squares")
+    training = open_training(config)
+    assert [view.digest for view in training.train.values()] == [
+        view.digest for view in sources.train.values()
+    ]
+    one = write_set(tmp_path, "one", [colour_sample(1)])
+    with pytest.raises(UsageError, match=r"^one .*1 sample.*--val"):
+        open_sources(replace(config, shards=(one,)))
+
+
+def test_the_slices_of_the_experiment_are_the_default_of_large_sets(tmp_path: Path) -> None:
+    """By positions alone: 18,050 samples with one member each."""
+    spec = write_set(tmp_path, "large", [text_sample(1)] * 18_003, per_shard=18_003)
+    config = Config(shards=(spec,))
+    sources = open_sources(config)
+    assert (len(sources.train["large"]), len(sources.validation["large"])) == (18_000, 3)
+    assert sources.validation["large"].spec.endswith("[18000:18003]")
+    assert sources.notes == ()
 
 
 @pytest.mark.parametrize("count", [1, 3])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -17,10 +16,10 @@ from ocrdata.errors import ShardError
 from ocrdata.images.decode import decode_rgb
 from ocrdata.reading.prefetch import Prefetcher
 from ocrdata.reading.view import open_shards
-from ocrdata.sample import Sample, from_turns
-from ocrtrain.data.sources import Sources, open_sources, shared_samples
+from ocrdata.sample import from_turns
+from ocrtrain.data.sources import open_sources
 from ocrtrain.settings.config import Config
-from tests.support.data import COLOURS, small_config, square, write_set
+from tests.support.data import small_config, square, write_set
 from tests.support.streams import STEPS, make_plan, make_stream, two_sources
 
 
@@ -155,43 +154,3 @@ def test_an_image_that_cannot_be_decoded_is_named(inputs: dict[str, str], tmp_pa
     )
     with pytest.raises(ShardError, match=r"broken-000\.tar: sample 000000000: image 0: "):
         make_stream(config).batch(0)
-
-
-rows_of_images = st.lists(
-    st.lists(st.sampled_from(range(len(COLOURS))), max_size=3), min_size=1, max_size=8
-)
-
-
-@given(train=rows_of_images, text=rows_of_images, validation=rows_of_images, data=st.data())
-@settings(max_examples=15, deadline=None)
-def test_shared_samples_are_those_with_the_same_bytes(
-    train: list[list[int]], text: list[list[int]], validation: list[list[int]], data: st.DataObject
-) -> None:
-    with tempfile.TemporaryDirectory() as name:
-        views = {}
-        for kind, rows in (("train", train), ("text", text), ("val", validation)):
-            samples = [
-                from_turns([("q", "a")], [square(COLOURS[n]) for n in row], source="", meta={})
-                for row in rows
-            ]
-            view = open_shards(write_set(Path(name), kind, samples, per_shard=3))
-            first = data.draw(st.integers(0, len(rows)))
-            views[kind] = view[first:]
-        sources = Sources(
-            train={"train": views["train"], "text": views["text"]},
-            weights={"train": Fraction(1, 2), "text": Fraction(1, 2)},
-            validation={"val": views["val"], "train": views["train"][:2]},
-        )
-
-        def shown(sample: Sample) -> list[bytes]:
-            return sample.images or [sample.to_json()]
-
-        seen = {
-            part for view in sources.train.values() for sample in view for part in shown(sample)
-        }
-        wanted = sum(
-            bool(seen.intersection(shown(sample)))
-            for view in sources.validation.values()
-            for sample in view
-        )
-        assert shared_samples(sources) == wanted

@@ -137,10 +137,11 @@ def test_validation_samples_in_the_training_data_are_reported(
     inputs: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = small_config(
-        inputs, tmp_path / "run", val=(inputs["shards"] + "[40:50]",), stop_at=1, save_every=0
-    )
+        inputs, tmp_path / "run", val=(inputs["shards"] + "[40:50]",), stop_at=1, save_every=0,
+        allow_leak=True,
+    )  # fmt: skip
     assert train(config) == 0
-    assert "WARNING: 8 validation samples " in capsys.readouterr().out
+    assert "WARNING: 8 of the 10 validation samples of squares " in capsys.readouterr().out
 
 
 def test_an_overview_is_printed_before_training(
