@@ -205,10 +205,12 @@ def command(values: Values) -> str:
     words = ["python", PROGRAM, values["kind"]]
     for flag in (*_IN_COMMAND, *REGISTRY[values["kind"]].flags):
         value = values[flag.name]
-        if flag.name in ("path", "images") and value is not None:
-            value = Path(value).absolute().name
-        if value not in (None, flag.default):
-            words += [_dashed(flag.name), str(value)]
+        if value in (None, flag.default):
+            continue
+        found = value if flag.several else [value]
+        if flag.name in ("path", "images"):
+            found = [Path(one).absolute().name for one in found]
+        words += [_dashed(flag.name), *map(str, found)]
     return shlex.join(words)
 
 
@@ -284,6 +286,7 @@ def _add(parser: argparse.ArgumentParser, flag: Flag) -> None:
         default=flag.default,
         required=flag.required,
         choices=flag.choices or None,
+        nargs="+" if flag.several else None,
     )
 
 

@@ -142,10 +142,9 @@ class Walker:
         self.shard, self.size = shard, size
         self._read = read
 
-    def all(self) -> Iterator[TarMember]:
-        """Every member up to a valid end mark. Raises ShardError; TruncatedError if the end is
-        missing."""
-        offset = 0
+    def all(self, offset: int = 0) -> Iterator[TarMember]:
+        """Every member from `offset` up to a valid end mark. Raises ShardError; TruncatedError if
+        the end is missing."""
         while (member := self.member(offset, self.size)) is not None:
             yield member
             offset = member.end

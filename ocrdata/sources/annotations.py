@@ -57,6 +57,8 @@ class AnnotationFormat:
         ):
             return read_record(record, images)
         question = self.question or _first(record, QUESTIONS)
+        if not (question or images):
+            raise RejectedRow("neither an image nor a question")
         answer = self.answer or _first(record, ANSWERS)
         if caption is None or self.answer or (question and answer):
             text = self._answer(record, answer)

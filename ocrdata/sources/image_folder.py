@@ -23,7 +23,7 @@ import xxhash
 
 from ocrdata.errors import RejectedRow, SourceError, UsageError
 from ocrdata.sample import Sample
-from ocrdata.shards.members import IMAGE_SUFFIXES, TEXT_SUFFIXES, kind_of
+from ocrdata.shards.members import IMAGE_SUFFIXES, TEXT_SUFFIXES, caption_text, kind_of
 from ocrdata.shards.names import natural
 from ocrdata.sources.annotations import AnnotationFormat
 from ocrdata.sources.base import ROW_BYTES, attempt, mean_image_bytes, safe_name
@@ -225,7 +225,10 @@ class Captions:
         if not captions and not records:
             raise RejectedRow(f"{images[0]}: no caption of the same name")
         record = parse_record(self._text(records[0])) if records else {}
-        caption = decode_caption(self._text(captions[0])) if captions else None
+        try:
+            caption = caption_text(self._text(captions[0])) if captions else None
+        except UnicodeDecodeError as exc:
+            raise RejectedRow("the caption is not valid UTF-8") from exc
         return Annotated(self._folder, {"file_name": images[0], **record}, images, caption)
 
     def _text(self, name: str) -> bytes:
@@ -237,14 +240,6 @@ class Captions:
 
 def _stem(name: str) -> str:
     return name.rpartition(".")[0]
-
-
-def decode_caption(data: bytes) -> str:
-    """The text of a caption. Raises RejectedRow if it is not UTF-8."""
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as exc:
-        raise RejectedRow("the caption is not valid UTF-8") from exc
 
 
 def list_files(folder: Path) -> list[str]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ocrdata.sources import chartqa_folder, finevision, smoltalk
+from ocrdata.sources import chartqa_folder, finevision, smoltalk, webdataset
 from ocrdata.sources.annotations import ANSWERS, QUESTIONS, AnnotationFormat
 from ocrdata.sources.base import Source, safe_name
 from ocrdata.sources.jsonl import JsonlSource, set_name
@@ -28,7 +28,7 @@ Recorded = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Flag:
-    """One flag of a kind. `default` None means no default."""
+    """One flag of a kind. `default` None means no default; `several` takes one or more values."""
 
     name: str
     help: str
@@ -37,6 +37,7 @@ class Flag:
     default: object = None
     required: bool = False
     choices: tuple[str, ...] = ()
+    several: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,10 @@ def _image_folder(values: Values, _: Recorded) -> Source:
     from ocrdata.sources.image_folder import ImageFolderSource
 
     return ImageFolderSource(Location.of(values["path"]).path, _annotations(values))
+
+
+def _webdataset(values: Values, _: Recorded) -> Source:
+    return webdataset.WebDatasetSource(values["path"], _annotations(values))
 
 
 def _annotations(values: Values) -> AnnotationFormat:
@@ -197,6 +202,21 @@ REGISTRY = {
         ),
         lambda values: safe_name(Path(values["path"]).absolute().name),
         _image_folder,
+    ),
+    "webdataset": SourceKind(
+        "anybody's WebDataset tars, such as img2dataset's: images with .txt or .json",
+        (
+            Flag(
+                "path",
+                "tars, in this order: files, a range such as 'x-{000..017}.tar', a glob, a folder",
+                "TARS",
+                required=True,
+                several=True,
+            ),
+            *_ANNOTATIONS,
+        ),
+        lambda values: webdataset.default_name(values["path"]),
+        _webdataset,
     ),
     "chartqa-folder": SourceKind(
         "ChartQA as its authors publish it: train, val and test, each with png and JSON files",

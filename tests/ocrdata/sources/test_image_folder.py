@@ -130,7 +130,6 @@ def test_tables_in_subfolders_name_files_beside_them(tmp_path: Path) -> None:
         ({"file_name": "in.png"}, "no answer; its fields are file_name"),
         ({"file_name": "in.png", "text": " "}, "no assistant text"),
         ({"file_name": "in.png", "text": "\ud83d"}, "lone surrogate"),
-        ([1], "messages|no role"),
         ("torn", "not a JSON object"),
     ],
 )
