@@ -21,7 +21,7 @@ from ocrdata.runtime.units import human_time
 from ocrdata.shards.frames import most_content
 from ocrdata.shards.index import index_path, read_header
 from ocrdata.shards.members import to_sample
-from ocrdata.shards.names import is_compressed, set_name
+from ocrdata.shards.names import is_compressed, set_title
 from ocrdata.storage.file import exists
 from ocrdata.storage.files import make_folder
 from ocrdata.storage.location import Location, LocationLike
@@ -165,7 +165,7 @@ def count_shard_files(
         raise UsageError(f"{workers} workers: must be 1 or more")
     if not shards:
         return
-    progress, name = progress or Progress(), set_name(shards[0].location.name)
+    progress, name = progress or Progress(), set_title(shards[0].location)
     total = sum(shard.samples for shard in shards)
     task = CountTask(tuple(shards), tokenizer)
     progress.say(

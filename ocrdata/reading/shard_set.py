@@ -29,7 +29,7 @@ from ocrdata.shards.index import (
     read_key_range,
 )
 from ocrdata.shards.members import IMAGE_SUFFIXES, kind_of
-from ocrdata.shards.names import is_compressed, set_name, shard_number
+from ocrdata.shards.names import is_compressed, set_title, shard_number
 from ocrdata.storage.file import File, FilePool, size_of
 from ocrdata.storage.location import Location
 
@@ -76,7 +76,7 @@ class ShardSet:
     @property
     def name(self) -> str:
         """The name of the set, such as 'chartqa'."""
-        return self.manifest.name if self.manifest else set_name(self.shards[0].location.name)
+        return self.manifest.name if self.manifest else set_title(self.shards[0].location)
 
     def locate(self, position: int) -> tuple[int, int]:
         """A position in the set -> (shard number, position in that shard)."""

@@ -12,16 +12,26 @@ from __future__ import annotations
 
 import glob
 import itertools
+import logging
 import os
+import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from ocrdata.errors import ShardError, SpecError
 from ocrdata.reading.slices import parse_slice, split_slice
-from ocrdata.shards.manifest import Manifest, ShardInfo, is_manifest, read_manifest
+from ocrdata.shards.manifest import (
+    Manifest,
+    ShardInfo,
+    is_manifest,
+    is_other_json,
+    read_manifest,
+)
 from ocrdata.shards.names import (
-    is_compressed,
+    COMPRESSED,
+    PLAIN,
     is_shard,
     natural,
     set_location,
@@ -33,6 +43,10 @@ from ocrdata.shards.ranges import expand_ranges, has_range
 from ocrdata.storage.file import is_folder, list_names
 from ocrdata.storage.files import can_be_a_path, exists, is_file
 from ocrdata.storage.location import Location, LocationLike
+
+_BESIDE_A_SHARD = re.compile(r"(.+)\.(?:index|tokens-[0-9a-f]+)\.parquet")
+
+_log = logging.getLogger(__name__)
 
 
 class Listed(NamedTuple):
@@ -158,11 +172,21 @@ def _existing(location: Location) -> tuple[list[Location], Manifest | None]:
         return _listed(location, manifest), manifest
     if is_shard(location.name):
         return [location], None
-    if location.name.endswith((".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")):
-        raise SpecError(
-            f"{location}: the only compressed tars supported are .tar.zst; decompress it first"
-        )
-    raise SpecError(f"{location}: not a shard (.tar, .tar.zst), manifest (.json) or folder")
+    raise SpecError(f"{location}: {_what_it_is(location)}")
+
+
+def _what_it_is(file: Location) -> str:
+    """Why a file that is no shard cannot be read as one, and what to do."""
+    if file.name.endswith((".tar.gz", ".tgz", ".tar.xz", ".tar.bz2")):
+        return "the only compressed tars supported are .tar.zst; decompress it first"
+    if (beside := _BESIDE_A_SHARD.fullmatch(file.name)) is not None:
+        shards = [file.sibling(beside[1] + ending) for ending in (PLAIN, COMPRESSED)]
+        shard = next((one for one in shards if exists(one.text)), shards[0])
+        return f"lies beside a shard and describes it; name the shard itself, {shard}"
+    return (
+        "not a shard (.tar, .tar.zst), a manifest (.json) or a folder of them; to convert rows of "
+        "your own, see python tools/make_shards.py --help"
+    )
 
 
 def _listed(manifest_file: Location, manifest: Manifest) -> list[Location]:
@@ -185,38 +209,68 @@ def _check_exist(spec: str, files: Sequence[Location]) -> None:
 
 
 def _folder(folder: Location) -> tuple[list[Location], Manifest | None]:
-    tars = _shards_in(folder)
-    sets = {set_name(tar.name) for tar in tars}
+    tars: dict[str, list[Location]] = {}
+    for tar in _shards_in(folder):
+        tars.setdefault(set_name(tar.name), []).append(tar)
     manifests = {
-        name.removesuffix(".json"): folder / name
+        stem: folder / name
         for name in list_names(folder)
-        if name.endswith(".json")
-        and not name.startswith(".")
-        and (name.removesuffix(".json") in sets or is_manifest(folder / name))
+        if name.endswith(".json") and not name.startswith(".")
+        for stem in [name.removesuffix(".json")]
+        if is_manifest(folder / name) or (stem in tars and not is_other_json(folder / name))
     }
-    names = sorted(sets | manifests.keys())
-    if not names:
+    sets = sorted(tars.keys() | manifests.keys())
+    if not sets:
         raise SpecError(f"{folder}: the folder contains no .tar, no .tar.zst and no manifest")
-    if len(names) > 1:
-        listed = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-        first = next((tar for tar in tars if set_name(tar.name) == names[0]), None)
-        ending = ".tar.zst" if first is not None and is_compressed(first.name) else ".tar"
+    complete = [name for name in sets if not (name in tars and _is_unfinished(tars[name][0]))]
+    if len(complete) > 1:
+        listed = ", ".join(name or "numbers only" for name in complete[:5])
+        more = f" and {len(complete) - 5} more" if len(complete) > 5 else ""
+        first = complete[0]
+        one = str(manifests[first]) if first in manifests else _spec_of(tars[first])
         raise SpecError(
-            f"{folder}: the folder contains {len(names)} shard sets ({listed}); name one, "
-            f"as in {folder / names[0]}-*{ending}"
+            f"{folder}: the folder contains {len(complete)} shard sets ({listed}{more}); name one, "
+            f"as in {one}"
         )
-    for manifest_file in manifests.values():
-        manifest = read_manifest(manifest_file)
-        return _listed(manifest_file, manifest), manifest
-    _refuse_unfinished(tars)
-    return tars, None
+    if not complete:
+        _refuse_unfinished(tars[sets[0]])
+    (name,) = complete
+    if left_out := [one for one in sets if one != name]:
+        _log.warning("%s: %s left out, not converted completely", folder, ", ".join(left_out))
+    if name in manifests:
+        manifest = read_manifest(manifests[name])
+        return _listed(manifests[name], manifest), manifest
+    return tars[name], None
+
+
+def _spec_of(tars: Sequence[Location]) -> str:
+    """A spec of the shards of one set that can be typed as it is, also in a shell: one shard, or a
+    range; the first shard where some are missing."""
+    first, last = tars[0].text, tars[-1].text
+    start, end = _common([first, last]), _common([first[::-1], last[::-1]])[::-1]
+    # The numbers in whole: x-008 and x-011 have more in common than their name.
+    start = start.rstrip("0123456789")
+    end = end.lstrip("0123456789")
+    spec = f"{start}{{{first[len(start) : -len(end)]}..{last[len(start) : -len(end)]}}}{end}"
+    if len(tars) == 1 or not has_range(spec) or expand_ranges(spec) != [tar.text for tar in tars]:
+        return shlex.quote(first)
+    return spec if shlex.quote(start + end) == start + end else shlex.quote(spec)
+
+
+def _is_unfinished(tar: Location) -> bool:
+    """Whether the set of a shard is still being converted, or its conversion was killed."""
+    name = set_name(tar.name)
+    return (
+        bool(name)
+        and is_folder(tar.sibling(f".{name}.making"))
+        and not exists(tar.sibling(f"{name}.json").text)
+    )
 
 
 def _refuse_unfinished(tars: Sequence[Location]) -> None:
     """Raise SpecError for a set that is still being written: a folder or glob means all of it."""
-    for name in sorted({set_location(tar) for tar in tars}):
-        unfinished = is_folder(name.sibling(f".{name.name}.making"))
-        if unfinished and not exists(name.sibling(f"{name.name}.json").text):
+    for name, tar in sorted({set_location(tar): tar for tar in tars}.items()):
+        if _is_unfinished(tar):
             raise SpecError(
                 f"{name.folder}: {name.name} is incomplete, its conversion has not finished; run "
                 "the same make_shards command again, or name the shards to use one by one"

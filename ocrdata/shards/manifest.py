@@ -8,6 +8,7 @@ depends on when, where or with how many workers the set was made.
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
@@ -92,14 +93,32 @@ def write_manifest(path: LocationLike, manifest: Manifest) -> None:
 def is_manifest(path: LocationLike) -> bool:
     """Whether a JSON file claims to be a manifest; it may still be damaged. False for a pipe or a
     folder."""
+    # Either one is enough: a file with only one of them is a damaged manifest, not somebody's JSON.
+    head, _ = _head(path)
+    return f'"format": "{FORMAT}"'.encode() in head or f'"kind": "{KIND}"'.encode() in head
+
+
+def is_other_json(path: LocationLike) -> bool:
+    """Whether a file is somebody's JSON or JSON Lines, and not a manifest, not even what is left of
+    one. A manifest that was cut is no JSON, and in a larger one what it claims comes first."""
+    head, size = _head(path)
+    text = head.decode("utf-8-sig", "replace").lstrip()
+    if is_manifest(path) or not text.startswith(("{", "[")):
+        return False
+    try:
+        json.JSONDecoder().raw_decode(text)
+    except (ValueError, RecursionError):
+        return size > len(head)
+    return True
+
+
+def _head(path: LocationLike) -> tuple[bytes, int]:
+    """The first bytes of a file, and its size; nothing of a pipe or a folder."""
     try:
         file = open_file(path)
+        return file.read(0, min(file.size, 1 << 16)), file.size
     except ShardError:
-        return False
-    head = file.read(0, min(file.size, 1 << 16))
-    file.close()
-    # Either one is enough: a file with only one of them is a damaged manifest, not somebody's JSON.
-    return f'"format": "{FORMAT}"'.encode() in head or f'"kind": "{KIND}"'.encode() in head
+        return b"", 0
 
 
 def read_manifest(path: LocationLike) -> Manifest:
@@ -112,7 +131,11 @@ def read_manifest(path: LocationLike) -> Manifest:
         raise ShardError(name, "the manifest is missing") from exc
     document = parse_object(name, data)
     if document.get("format") != FORMAT or document.get("kind") != KIND:
-        raise ShardError(name, "not a manifest of shards")
+        raise ShardError(
+            name,
+            "not a manifest of shards; rows of your own are converted with "
+            f"python tools/make_shards.py jsonl --path {shlex.quote(name)}",
+        )
     check_version(name, document.get("version"))
     check_seal(name, document)
     try:

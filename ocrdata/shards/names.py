@@ -6,6 +6,7 @@ files in one folder would share an index; a spec that names both is refused.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 
@@ -16,7 +17,8 @@ PLAIN, COMPRESSED = ".tar", ".tar.zst"
 KEY_DIGITS = 9
 """Digits of a key at least: the number of the origin row."""
 
-_NUMBERED = re.compile(r"(.+)-(\d{3,})")
+_NUMBERED = re.compile(r"(?:(.+)[-_])?([0-9]{3,})")
+"""The stem of a numbered shard: ours is NAME-000, other tools also write NAME_000 and 00000."""
 
 
 def is_shard(name: str) -> bool:
@@ -41,16 +43,24 @@ def beside(shard: LocationLike, suffix: str) -> Location:
 
 
 def set_name(file: str) -> str:
-    """'chartqa-003.tar' -> 'chartqa'; 'photos.tar.zst' -> 'photos'."""
+    """'chartqa-003.tar' -> 'chartqa'; 'photos.tar.zst' -> 'photos'; '00000.tar' -> ''."""
     stem = shard_stem(file)
     match = _NUMBERED.fullmatch(stem) if stem != file else None
-    return match[1] if match else stem
+    return match[1] or "" if match else stem
 
 
 def set_location(shard: LocationLike) -> Location:
-    """The set that a shard belongs to: 'shards/chartqa-003.tar' -> 'shards/chartqa'."""
+    """The set that a shard belongs to: 'shards/chartqa-003.tar' -> 'shards/chartqa'; the folder if
+    its name is a number only: 'laion/00000.tar' -> 'laion'."""
     location = Location.of(shard)
-    return location.sibling(set_name(location.name))
+    name = set_name(location.name)
+    return location.sibling(name) if name else location.folder
+
+
+def set_title(shard: LocationLike) -> str:
+    """What to call the set of a shard: 'chartqa'; that of laion/00000.tar is 'laion'."""
+    location = Location.of(shard)
+    return set_name(location.name) or Location(os.path.abspath(location.folder)).name or "shards"
 
 
 def shard_number(file: str) -> int | None:

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import shlex
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from ocrdata.reading.view import open_shards
 from ocrdata.shards.manifest import read_manifest
 from ocrdata.shards.names import natural, set_name, shard_number
 from ocrdata.storage.location import Location
-from tests.support.rows import write_set
+from tests.support.rows import image, write_set, write_tar
 
 
 @pytest.fixture
@@ -28,6 +29,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for number in range(12):
         (tmp_path / "shards" / f"c-{number:03d}.tar").touch()
         (tmp_path / "shards" / f"c-{number:03d}.index.parquet").touch()
+    (tmp_path / "shards" / "notes.txt").touch()
     return tmp_path
 
 
@@ -105,7 +107,8 @@ def test_specs_expanded_by_a_shell(folder: Path, words: str) -> None:
         ("shards/c-<000..001>.index.parquet", r"c-000\.index\.parquet .*\.tar\.zst$"),
         ("shards/d-*.tar", r"shards/d-\*\.tar: the pattern .*no"),
         ("shards/*.parquet", r"the pattern .*12 files, none a \.tar"),
-        ("shards/c-000.index.parquet", r"c-000\.index\.parquet: .*\.json"),
+        ("shards/c-000.index.parquet", r"c-000\.index\.parquet: .*name .* shards/c-000\.tar$"),
+        ("shards/notes.txt", r"notes\.txt: not a shard .*make_shards\.py"),
         ("shards/c-000.tar[a:b]", r"\[a:b\] .*\[start:stop\]"),
         ("shards/c-000.tar[1:2:3:4]", r"\[1:2:3:4\] .*\[start:stop\]"),
         ("shards/c-000.tar[1.5:]", r"\[1\.5:\] .*\[start:stop\]"),
@@ -176,7 +179,7 @@ def test_folder_of_compressed_shards(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     assert [path.name for path in resolve(tmp_path).files] == ["a-000.tar.zst", "a-001.tar.zst"]
     (tmp_path / "b-000.tar.zst").touch()
-    with pytest.raises(SpecError, match=r"2 shard sets \(a, b\).*a-\*\.tar\.zst$"):
+    with pytest.raises(SpecError, match=r"2 shard sets \(a, b\).*a-\{000\.\.001\}\.tar\.zst$"):
         resolve(tmp_path)
 
 
@@ -263,7 +266,7 @@ def test_folder_with_several_sets_lists_them(tmp_path: Path) -> None:
     write_set(tmp_path, "chats", [1])
     (tmp_path / "notes.json").write_text("{}")
     (tmp_path / ".hidden.tar").touch()
-    with pytest.raises(SpecError, match=r"2 shard sets \(charts, chats\).*charts-\*\.tar$"):
+    with pytest.raises(SpecError, match=r"2 shard sets \(charts, chats\).*charts\.json$"):
         resolve(tmp_path)
     for number in range(7):
         (tmp_path / f"s{number}.tar").touch()
@@ -290,6 +293,86 @@ def test_set_name_and_number_of_a_shard() -> None:
     assert (set_name("chartqa-003.tar"), shard_number("chartqa-003.tar")) == ("chartqa", 3)
     assert (set_name("a-1-1024.tar"), shard_number("a-1-1024.tar")) == ("a-1", 1024)
     assert (set_name("photos.tar"), shard_number("photos.tar")) == ("photos", None)
+    assert (set_name("sa_000020.tar"), shard_number("sa_000020.tar")) == ("sa", 20)
+    assert (set_name("my_set-1_001.tar"), set_name("my_set_1-001.tar")) == ("my_set-1", "my_set_1")
+    assert (set_name("00012.tar"), shard_number("00012.tar")) == ("", 12)
+    assert (set_name("12.tar"), shard_number("12.tar")) == ("12", None)
+
+
+@pytest.mark.parametrize("name", ["{:05d}.tar", "sa_{:06d}.tar", "part-{:05d}.tar"])
+def test_folders_that_other_tools_made_are_one_set(tmp_path: Path, name: str) -> None:
+    folder = tmp_path / "laion"
+    folder.mkdir()
+    for number in (0, 1, 2, 10):
+        files = [(f"{number}.jpg", image("JPEG")), (f"{number}.txt", b"%d" % number)]
+        write_tar(folder / name.format(number), files)
+        (folder / name.format(number).replace(".tar", "_stats.json")).write_text('{"count": 1}')
+        (folder / name.format(number).replace(".tar", ".parquet")).touch()
+    shards = open_shards(str(folder))
+    assert [one.messages[1]["content"][0]["text"] for one in shards] == ["0", "1", "2", "10"]
+    assert shards.source_name == {"sa": "sa", "pa": "part", "{:": "laion"}[name[:2]]
+    assert open_shards(shards.spec).digest == shards.digest
+
+
+def test_the_spec_that_a_folder_of_several_sets_suggests_opens_one(tmp_path: Path) -> None:
+    folder = tmp_path / "a b"
+    folder.mkdir()
+    names = ["x-008.tar", "x-009.tar", "x-010.tar"]
+    for others in (["y.tar"], ["y-000.tar"], ["x-long-000.tar"], ["00000.tar"]):
+        for name in names + others:
+            (folder / name).touch()
+        for spec, wanted in ((folder, names), (folder.name, names)):
+            with contextlib.chdir(tmp_path), pytest.raises(SpecError) as caught:
+                resolve(spec)
+            suggested = shlex.split(str(caught.value).rpartition("as in ")[2])
+            with contextlib.chdir(tmp_path):
+                found = sorted(file.name for file in resolve(suggested).files)
+            assert found in (wanted, others)
+        for name in others:
+            (folder / name).unlink()
+    (folder / "x-009.tar").unlink()
+    (folder / "y.tar").touch()
+    with pytest.raises(SpecError, match=r"2 shard sets \(x, y\).*x-008\.tar'$"):
+        resolve(folder)
+
+
+@pytest.mark.parametrize("text", ['{"a": 1}', "[]", '[{"image": "x.png"}]', '{"a": 1}\n{"a": 2}\n',
+                                  "\ufeff[1]", '[{"text": "' + "x" * 70_000])  # fmt: skip
+def test_somebodys_json_with_the_name_of_a_set(tmp_path: Path, text: str) -> None:
+    write_set(tmp_path, "train", [1, 2])
+    (tmp_path / "train.json").write_text(text)
+    found = resolve(tmp_path)
+    assert ([file.name for file in found.files], found.listed) == (
+        ["train-000.tar", "train-001.tar"],
+        {},
+    )
+    with pytest.raises(ShardError, match=r"train\.json: ") as caught:
+        resolve(tmp_path / "train.json")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_manifest_that_was_cut_is_never_taken_for_somebodys_json(tmp_path: Path) -> None:
+    write_set(tmp_path, "x", [1])
+    whole = (tmp_path / "x.json").read_bytes()
+    for size in [*range(0, len(whole) - 2, 7), len(whole) - 3]:
+        (tmp_path / "x.json").write_bytes(whole[:size])
+        with pytest.raises(ShardError, match=r"x\.json: "):
+            resolve(tmp_path)
+
+
+def test_an_unfinished_set_does_not_hide_a_complete_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    manifest = write_set(tmp_path, "a", [1, 1])
+    (tmp_path / ".b.making").mkdir()
+    (tmp_path / "b-000.tar").touch()
+    assert resolve(tmp_path).manifest == manifest
+    assert [": b " in message for message in caplog.messages] == [True]
+    with pytest.raises(SpecError, match=": b is incomplete"):
+        resolve(tmp_path / "*.tar")
+    (tmp_path / "b.json").write_text("{}")
+    with pytest.raises(SpecError, match=r"2 shard sets \(a, b\)"):
+        resolve(tmp_path)
 
 
 @settings(deadline=None)
