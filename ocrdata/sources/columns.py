@@ -56,9 +56,14 @@ def has_hidden_memory(kind: pa.DataType) -> bool:
     return any(types.is_dictionary(inner) or is_view(inner) for inner in types_in(kind))
 
 
+def has_bytes(kind: pa.DataType) -> bool:
+    """Whether values are, or contain, bytes."""
+    return any(map(is_bytes, types_in(kind)))
+
+
 def obstacle(kind: pa.DataType) -> str:
     """Why the values of a type are not all JSON values; "" if they are."""
-    return "bytes" if any(map(is_bytes, types_in(kind))) else unreadable(kind)
+    return "bytes" if has_bytes(kind) else unreadable(kind)
 
 
 def unreadable(kind: pa.DataType) -> str:

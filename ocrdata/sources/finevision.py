@@ -11,13 +11,9 @@ from ocrdata.sample import Sample
 from ocrdata.sources.base import safe_name
 from ocrdata.sources.conversations import read_messages
 from ocrdata.sources.hub_source import HubSource, Request
+from ocrdata.sources.jsonl import make_sample
 from ocrdata.sources.shapes import IMAGES, PAIRS, Shape
-from ocrdata.sources.table_rows import (
-    image_list,
-    image_names,
-    to_sample,
-    turns_to_messages,
-)
+from ocrdata.sources.table_rows import image_list, image_names, only_bytes, turns_to_messages
 
 REPOSITORY = "HuggingFaceM4/FineVision"
 
@@ -46,8 +42,11 @@ class FineVisionRow:
             images.append(data)
         messages = turns_to_messages(row["texts"], "texts")
         found = read_messages(messages, images, placeholder="")
-        names = image_names(held)
-        return to_sample(row, found, images, used=self.needed, origin=self.subset, names=names)
+        record = {name: value for name, value in row.items() if value is not None}
+        sample = make_sample(record, self.needed, found, only_bytes, self.subset)
+        if names := image_names(held):
+            sample.meta["image_paths"] = names
+        return sample
 
 
 def finevision(

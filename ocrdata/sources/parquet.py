@@ -77,15 +77,19 @@ class ParquetRows:
     """
 
     def __init__(
-        self, files: Files, shapes: Mapping[str, Shape], needed: tuple[str, ...] = ()
+        self,
+        files: Files,
+        shapes: Mapping[str, Shape],
+        needed: tuple[str, ...] = (),
+        *,
+        footers: list[Footer] | None = None,
     ) -> None:
         self.files, self.shapes, self.needed = files, shapes, needed
-        self._footers: list[Footer] | None = None
+        self._footers = footers
         self._groups: list[RowGroup] | None = None
 
     def footers(self) -> list[Footer]:
-        """The footer of each file; read once. Raises SourceError, also for a column that does not
-        fit its shape."""
+        """The footer of each file; read once. Raises SourceError."""
         if self._footers is None:
             pool = ThreadPoolExecutor(FOOTER_THREADS)
             try:
@@ -93,12 +97,13 @@ class ParquetRows:
             finally:
                 # After a failure, the remaining footers are not fetched.
                 pool.shutdown(cancel_futures=True)
-            self._check_columns(self._footers)
         return self._footers
 
     def groups(self) -> list[RowGroup]:
-        """All row groups in order. Raises SourceError."""
+        """All row groups in order. Raises SourceError, also for a column that does not fit its
+        shape."""
         if self._groups is None:
+            self._check_columns(self.footers())
             self._groups, start = [], 0
             for path, footer in zip(self.files.paths, self.footers(), strict=True):
                 for number, (rows, size) in enumerate(footer.groups):
@@ -156,7 +161,7 @@ class ParquetRows:
     def _file_rows(
         self, path: str, groups: list[RowGroup], start: int, stop: int
     ) -> Iterator[tuple[int, dict[str, Any] | RejectedRow]]:
-        with self._parquet(path) as file, _explain(path):
+        with self._parquet(path) as file:
             columns = self._columns(file.schema_arrow)
             absent = dict.fromkeys(self._used() - {*columns})
             hidden = any(has_hidden_memory(file.schema_arrow.field(name).type) for name in columns)
@@ -209,15 +214,16 @@ class ParquetRows:
             )
 
     def _footer(self, path: str) -> Footer:
-        with self._parquet(path) as file, _explain(path):
+        with self._parquet(path) as file:
             metadata = file.metadata
             groups = (metadata.row_group(number) for number in range(metadata.num_row_groups))
             sizes = tuple((group.num_rows, group.total_byte_size) for group in groups)
             return Footer(file.schema_arrow, sizes)
 
-    def _parquet(self, path: str) -> Any:
-        with _explain(path):
-            return pq.ParquetFile(self.files.open(path), buffer_size=BUFFER_BYTES, pre_buffer=False)
+    @contextmanager
+    def _parquet(self, path: str) -> Iterator[Any]:
+        with _explain(path), self.files.open(path) as file:
+            yield pq.ParquetFile(file, buffer_size=BUFFER_BYTES, pre_buffer=False)
 
 
 def _row(batch: pa.RecordBatch, columns: list[str]) -> dict[str, Any] | RejectedRow:

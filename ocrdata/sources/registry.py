@@ -85,6 +85,21 @@ def _jsonl(values: Values, _: Recorded) -> Source:
     return JsonlSource(Location.of(values["path"]).path, images)
 
 
+def _parquet(values: Values, _: Recorded) -> Source:
+    from ocrdata.sources.parquet_files import ParquetSource
+
+    images = Location.of(values["images"]).path if values["images"] else None
+    path = Location.of(values["path"]).path
+    image = values["image"] or ""
+    return ParquetSource(path, _annotations(values), images=images, image=image)
+
+
+def _parquet_name(values: Values) -> str:
+    from ocrdata.sources.parquet_files import default_name
+
+    return default_name(Location.of(values["path"]).path)
+
+
 def _image_folder(values: Values, _: Recorded) -> Source:
     from ocrdata.sources.image_folder import ImageFolderSource
 
@@ -192,6 +207,33 @@ REGISTRY = {
         ),
         lambda values: set_name(Path(values["path"])),
         _jsonl,
+    ),
+    "parquet": SourceKind(
+        "your own Parquet files, with the images inside or in a folder",
+        (
+            Flag(
+                "path",
+                "a file, a folder with its subfolders, or a pattern in quotes; columns are those "
+                "of a JSON record: messages, conversations, texts, or question and answer, with "
+                "images under image or images",
+                "FILES",
+                required=True,
+            ),
+            Flag(
+                "image",
+                "column that holds the image or images, as bytes or names (default: one of a usual "
+                "name, such as image or images)",
+                "FIELD",
+            ),
+            Flag(
+                "images",
+                "folder that image names are relative to (default: the folder of FILES)",
+                "DIR",
+            ),
+            *_ANNOTATIONS,
+        ),
+        _parquet_name,
+        _parquet,
     ),
     "imagefolder": SourceKind(
         "a folder of images, described in metadata.jsonl or .csv, or each with a caption in a .txt "

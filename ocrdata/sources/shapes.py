@@ -7,15 +7,15 @@ every field in every row.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
 import pyarrow as pa
 from pyarrow import types
 
-from ocrdata.sources.columns import bare, is_bytes, is_list, is_text, obstacle, unreadable
-from ocrdata.sources.conversations import PART_IMAGES, UNREAD
+from ocrdata.sources.columns import bare, is_bytes, is_list, is_text, obstacle, types_in, unreadable
+from ocrdata.sources.conversations import IMAGE_FIELDS, OTHER_MEDIA, PART_IMAGES, UNREAD
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,33 @@ def _is_pair(kind: pa.DataType) -> bool:
     )
 
 
+def _is_answer(kind: pa.DataType) -> bool:
+    kind = bare(kind)
+    inner = bare(kind.value_type) if is_list(kind) else kind
+    return bool(
+        _is_text_or_null(inner)
+        or types.is_integer(inner)
+        or types.is_floating(inner)
+        or types.is_boolean(inner)
+        or types.is_decimal(inner)
+        or types.is_temporal(inner)
+    )
+
+
+def _is_anything(_: pa.DataType) -> bool:
+    return True
+
+
+def has_parts(kind: pa.DataType) -> bool:
+    """Whether messages have their content in parts, which may name images."""
+    return any(
+        types.is_struct(inner) and any(field.name == "type" for field in inner)
+        for inner in types_in(kind)
+    )
+
+
 TEXT = Shape("text", _is_text_or_null)
+ANSWER = Shape("text, a number, a date, or a list of them, of which the first counts", _is_answer)
 IMAGES = Shape(
     "an image or a list of images, each binary, a file name or struct<bytes, path>", _are_images
 )
@@ -111,4 +137,10 @@ MESSAGES = Shape(
     partial(_are_records, fits=_is_message),
 )
 PAIRS = Shape("a list of struct<user, assistant>, both text", partial(_are_records, fits=_is_pair))
-ANYTHING = Shape("anything", lambda kind: True)
+ANYTHING = Shape("anything", _is_anything)
+
+MEDIA: Mapping[str, Shape] = {
+    **dict.fromkeys(IMAGE_FIELDS, IMAGES),
+    **dict.fromkeys(OTHER_MEDIA, ANYTHING),
+}
+"""Columns that hold images by their name, and those that are a reason to reject a row."""

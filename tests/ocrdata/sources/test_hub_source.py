@@ -18,7 +18,7 @@ from ocrdata.errors import UsageError
 from ocrdata.sources.base import ROW_BYTES
 from ocrdata.sources.finevision import FineVisionRow
 from ocrdata.sources.hub_source import PROVENANCE, HubSource, Request
-from ocrdata.sources.smoltalk import chat_row
+from ocrdata.sources.smoltalk import ChatRow
 from tests.support.hub import Hub
 from tests.support.hubdata import SMOLTALK, card, parquet
 from tests.support.shardcommand import environment
@@ -49,7 +49,7 @@ def test_a_request_matches_only_its_own_provenance() -> None:
 def test_a_recorded_commit_is_kept_without_asking_the_hub(revision: str) -> None:
     others = {"rows": 12, "shard_samples": 1024}  # of the conversion, not of the source
     request = Request(SMOLTALK, None, "train", revision)
-    source = HubSource("chats", request, chat_row("x"), recorded={**RECORDED, **others})
+    source = HubSource("chats", request, ChatRow("x"), recorded={**RECORDED, **others})
     assert source.provenance == RECORDED
     assert tuple(source.provenance) == PROVENANCE
     assert (source.name, source.request) == ("chats", request)
@@ -59,7 +59,7 @@ SCRIPT = """
 import json, sys
 from ocrdata.errors import OcrError, RejectedRow
 from ocrdata.sources.hub_source import HubSource, Request
-from ocrdata.sources.smoltalk import chat_row
+from ocrdata.sources.smoltalk import ChatRow
 
 def read(source):
     rows = [
@@ -73,7 +73,7 @@ answers = []
 for repository, revision, recorded in json.loads(sys.argv[1]):
     try:
         request = Request(repository, None, "train", revision)
-        answers.append(read(HubSource("x", request, chat_row("x"), recorded=recorded)))
+        answers.append(read(HubSource("x", request, ChatRow("x"), recorded=recorded)))
     except OcrError as exc:
         answers.append(f"{type(exc).__name__}: {exc}")
 print(json.dumps(answers))
@@ -143,6 +143,6 @@ def test_a_source_stays_at_its_commit(tmp_path: Path) -> None:
 
 
 def test_row_formats_name_themselves_and_their_columns() -> None:
-    for form, column in ((FineVisionRow("x"), "texts"), (chat_row("x"), "messages")):
+    for form, column in ((FineVisionRow("x"), "texts"), (ChatRow("x"), "messages")):
         assert column in form.needed
         assert form.format in ("finevision", "smoltalk")

@@ -6,7 +6,7 @@ import pytest
 
 from ocrdata.errors import RejectedRow
 from ocrdata.sample import check
-from ocrdata.sources.smoltalk import chat_row, default_name
+from ocrdata.sources.smoltalk import ChatRow, default_name
 from tests.support.numbered import square
 
 CHAT = [
@@ -17,12 +17,12 @@ CHAT = [
 
 
 def test_messages_source_and_other_columns() -> None:
-    sample = chat_row("smoltalk")({"messages": CHAT, "source": "s", "topic": "t", "none": None})
+    sample = ChatRow("smoltalk")({"messages": CHAT, "source": "s", "topic": "t", "none": None})
     check(sample)
     assert [message["role"] for message in sample.messages] == ["system", "user", "assistant"]
     assert sample.messages[1]["content"] == [{"type": "text", "text": "a literal <image>"}]
     assert sample.source == "s" and sample.meta == {"topic": "t"}
-    assert chat_row("smoltalk")({"messages": CHAT}).source == "smoltalk"
+    assert ChatRow("smoltalk")({"messages": CHAT}).source == "smoltalk"
 
 
 def test_a_row_with_images_has_placeholders_and_a_row_of_a_table_without_has_none() -> None:
@@ -33,20 +33,20 @@ def test_a_row_with_images_has_placeholders_and_a_row_of_a_table_without_has_non
         {"role": "assistant", "content": "no", "weight": None},
     ]
     image = {"bytes": square("red"), "path": "a.png"}
-    sample = chat_row("x")({"messages": messages, "images": [image], "image": None})
+    sample = ChatRow("x")({"messages": messages, "images": [image], "image": None})
     check(sample)
     assert sample.images == [image["bytes"]]
     assert [part["type"] for part in sample.messages[0]["content"]] == ["text", "image", "text"]
     assert [message.get("weight") for message in sample.messages] == [None, 0, None, None]
     assert sample.meta == {"image_paths": ["a.png"], "message_fields": {"2": {"name": "anna"}}}
     with pytest.raises(RejectedRow, match=r"1 .*0 images"):
-        chat_row("x")({"messages": messages, "images": None})
+        ChatRow("x")({"messages": messages, "images": None})
     with pytest.raises(RejectedRow, match=r"^image 0: .*a\.png"):
-        chat_row("x")({"messages": messages, "image_path": "a.png"})
+        ChatRow("x")({"messages": messages, "image_path": "a.png"})
     with pytest.raises(RejectedRow, match="video"):
-        chat_row("x")({"messages": messages, "video": b"x"})
+        ChatRow("x")({"messages": messages, "video": b"x"})
     with pytest.raises(RejectedRow, match="tool_calls"):
-        chat_row("x")({"messages": [{**CHAT[1], "tool_calls": [{"id": "1"}]}, CHAT[2]]})
+        ChatRow("x")({"messages": [{**CHAT[1], "tool_calls": [{"id": "1"}]}, CHAT[2]]})
 
 
 def test_content_in_parts_and_messages_as_a_struct_of_lists() -> None:
@@ -58,14 +58,14 @@ def test_content_in_parts_and_messages_as_a_struct_of_lists() -> None:
         {"role": "user", "content": parts},
         {"role": "assistant", "content": [{"type": "text", "text": "red", "image": None}]},
     ]
-    sample = chat_row("x")({"messages": messages})
+    sample = ChatRow("x")({"messages": messages})
     check(sample)
     assert sample.images == [square("red")] and sample.meta == {}
     assert sample.messages[0]["content"] == [{"type": "text", "text": "What?"}, {"type": "image"}]
     lists = {"role": ["user", "assistant"], "content": ["q", "a"]}
-    assert [m["role"] for m in chat_row("x")({"messages": lists}).messages] == lists["role"]
+    assert [m["role"] for m in ChatRow("x")({"messages": lists}).messages] == lists["role"]
     with pytest.raises(RejectedRow, match=r"'messages'.*2 role, 1 content"):
-        chat_row("x")({"messages": {**lists, "content": ["q"]}})
+        ChatRow("x")({"messages": {**lists, "content": ["q"]}})
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_content_in_parts_and_messages_as_a_struct_of_lists() -> None:
 )
 def test_rejected_rows(messages: Any, reason: str) -> None:
     with pytest.raises(RejectedRow, match=f"^{reason}"):
-        check(chat_row("smoltalk")({"messages": messages}))
+        check(ChatRow("smoltalk")({"messages": messages}))
 
 
 def test_names_contain_config_and_split() -> None:
