@@ -4,6 +4,7 @@
     python tools/make_shards.py finevision --subset docvqa       # any of its 185 subsets
     python tools/make_shards.py smoltalk --split test            # text only
     python tools/make_shards.py jsonl --path my.jsonl --images my-images
+    python tools/make_shards.py parquet --path 'my-set/train-*.parquet'
     python tools/make_shards.py sums --limit 2000                # synthetic, needs nothing
 
 Writes shards/NAME-000.tar, ... with an index beside each, NAME.rejects.jsonl if rows were rejected,

@@ -24,6 +24,8 @@ def values(*words: str) -> dict[str, Any]:
         (("smoltalk",), "smoltalk-train"),
         (("smoltalk", "--config", "all", "--split", "test"), "smoltalk-all-test"),
         (("jsonl", "--path", "a folder/my data.jsonl"), "my-data"),
+        (("parquet", "--path", "a folder/my set/train-*.parquet"), "my-set"),
+        (("parquet", "--path", "a folder/my set"), "my-set"),
         (("imagefolder", "--path", "a folder/my scans/"), "my-scans"),
         (("charts",), "charts"),
         (("sums",), "sums"),
