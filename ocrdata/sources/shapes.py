@@ -39,11 +39,12 @@ def _is_image(kind: pa.DataType) -> bool:
     kind = bare(kind)
     if not types.is_struct(kind):
         return is_bytes(kind) or _is_text_or_null(kind)
-    fields = {field.name: field.type for field in kind}
-    return bool({"bytes", "path"} & fields.keys()) and all(
-        _is_image(fields[name]) and not types.is_struct(bare(fields[name]))
-        for name in ("bytes", "path")
-        if name in fields
+    fields = {field.name: bare(field.type) for field in kind}
+    data, name = fields.get("bytes", pa.null()), fields.get("path", pa.null())
+    return (
+        bool({"bytes", "path"} & fields.keys())
+        and (is_bytes(data) or types.is_null(data))
+        and _is_text_or_null(name)
     )
 
 

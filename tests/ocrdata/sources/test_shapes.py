@@ -45,7 +45,8 @@ GOOD: list[tuple[Shape, list[pa.DataType]]] = [
 BAD: list[tuple[Shape, list[pa.DataType]]] = [
     (TEXT, [INT, pa.binary(), pa.list_(pa.string()), MESSAGE]),
     (IMAGES, [INT, pa.list_(INT), pa.list_(pa.list_(pa.binary())), struct(height=INT)]),
-    (IMAGES, [struct(bytes=INT), struct(bytes=IMAGE), pa.map_(pa.string(), pa.binary())]),
+    (IMAGES, [struct(bytes=INT), struct(path=pa.binary()), struct(bytes=IMAGE)]),
+    (IMAGES, [pa.map_(pa.string(), pa.binary())]),
     (PAIRS, [pa.string(), MESSAGE, pa.list_(MESSAGE), pa.list_(pa.string())]),
     (PAIRS, [pa.list_(struct(user=INT, assistant=pa.string())), pa.list_(struct(user=TEXTS[0]))]),
     (PAIRS, [pa.list_(struct(user=TEXTS[0], assistant=TEXTS[0], image=pa.binary()))]),
