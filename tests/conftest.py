@@ -12,6 +12,14 @@ settings.register_profile(
 settings.load_profile("project")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A cache folder of the tests' own, also for the processes they start."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OCR_SHARDS_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="module")
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """Shards and a tokenizer for training; see `tests.support.data.make_inputs`."""

@@ -244,7 +244,8 @@ class CountTask:
         samples = size = 0
         for local in range(found.samples):
             members = shard_set.text_members(0, local)
-            key = shard_set.index(0).keys[local]
+            block, at = shard_set.block(0, local)
+            key = block.key(at)
             builder.add(count_members(found.name, key, members, self.tokenizer))
             samples, size = samples + 1, size + sum(map(len, members.values()))
             if samples == REPORT_SAMPLES:

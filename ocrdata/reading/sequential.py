@@ -19,7 +19,7 @@ from ocrdata.errors import ShardError
 from ocrdata.reading.shard_set import ShardSet
 from ocrdata.reading.zstd_tar import ZstdTar
 from ocrdata.shards.frames import MAX_FRAME
-from ocrdata.shards.index import Index
+from ocrdata.shards.index_block import IndexBlock
 
 READ_BYTES = 1 << 20
 """Bytes read at once when samples are read in order. A quarter of this takes a fifth longer where
@@ -111,54 +111,55 @@ class SequentialReader(Generic[T]):
         at = 0
         while at < len(positions):
             number, local = self._shards.locate(positions[at])
-            stop = local + 1
+            block, start = self._shards.block(number, local)
+            stop = start + 1
             if positions.step == 1:
-                stop = min(local + len(positions) - at, self._shards.shards[number].samples)
-            at += stop - local
-            index = self._shards.index(number)
-            while local < stop:
-                samples, batch = self._next(number, index, range(local, stop))
-                yield number, samples, batch
-                local = samples.stop
+                stop = min(start + len(positions) - at, len(block))
+            at += stop - start
+            while start < stop:
+                samples, batch = self._next(number, block, range(start, stop))
+                yield number, range(block.first + start, block.first + samples.stop), batch
+                start = samples.stop
                 del batch  # it holds a read buffer
 
     def _next(
-        self, number: int, index: Index, wanted: range
+        self, number: int, block: IndexBlock, wanted: range
     ) -> tuple[range, Iterator[dict[str, T]]]:
-        """The samples from the first wanted one on that fit one read, and their members."""
+        """The samples of a block from the first wanted one on that fit one read, and their
+        members."""
         first = wanted.start
-        base, size, frame = index.offsets[first], READ_BYTES, -1
-        if index.frames is not None:
-            frame = index.frames.at(base)
-            size = min(index.frames.contents[frame + 1] - base, MAX_FRAME)
-        samples = range(first, _fitting_end(index, first, wanted.stop, size))
-        need = index.offsets[samples.stop - 1] + index.sizes[samples.stop - 1] - base
+        base, size, frame = block.offsets[first], READ_BYTES, -1
+        if block.frames is not None:
+            frame = block.frames.at(base)
+            size = min(block.frames.contents[frame + 1] - base, MAX_FRAME)
+        samples = range(first, _fitting_end(block, first, wanted.stop, size))
+        need = block.offsets[samples.stop - 1] + block.sizes[samples.stop - 1] - base
         if need > size:
-            return samples, self._one_by_one(number, samples)
+            return samples, self._one_by_one(number, block, samples)
         try:
-            tar = self._shards.tar(number, index)
+            tar = self._shards.tar(number, block)
             if not isinstance(tar, ZstdTar):
                 data = self._buffer.fill(need, partial(tar.read_into, base))
-                return samples, self._cut(number, index, samples, data, base)
+                return samples, self._cut(number, block, samples, data, base)
             if tar.fits_in_memory(frame):
                 data = self._buffer.wrap(tar.frame(frame))
-                return samples, self._cut(number, index, samples, data, tar.table.contents[frame])
+                return samples, self._cut(number, block, samples, data, tar.table.contents[frame])
         except ShardError:
             pass  # raised again below, with the key of the sample it concerns
-        return samples, self._one_by_one(number, samples)
+        return samples, self._one_by_one(number, block, samples)
 
-    def _one_by_one(self, number: int, samples: range) -> Iterator[dict[str, T]]:
-        for local in samples:
-            members = self._shards.members(number, local)
+    def _one_by_one(self, number: int, block: IndexBlock, samples: range) -> Iterator[dict[str, T]]:
+        for at in samples:
+            members = self._shards.members(number, block.first + at)
             yield {name: self._buffer.wrap(data)[:] for name, data in members.items()}
 
     def _cut(
-        self, number: int, index: Index, samples: range, data: Sliceable[T], base: int
+        self, number: int, block: IndexBlock, samples: range, data: Sliceable[T], base: int
     ) -> Iterator[dict[str, T]]:
         """Cut the members of `samples` out of `data`, whose first byte is the tar's byte `base`."""
         # The hottest loop of reading: names are local, and nothing is looked up twice.
-        offsets, sizes, names = index.member_offsets, index.member_sizes, index.names
-        ends, digests, verify = index.member_starts, index.digests, self._shards.verify
+        offsets, sizes, names = block.member_offsets, block.member_sizes, block.names
+        ends, digests, verify = block.member_starts, block.digests, self._shards.verify
         at = ends[samples.start]
         for local in samples:
             found: dict[str, T] = {}
@@ -167,16 +168,17 @@ class SequentialReader(Generic[T]):
                 start = offsets[at] - base
                 member = data[start : start + sizes[at]]
                 if verify and xxh3_128_digest(member) != digests[16 * at : 16 * at + 16]:
-                    raise self._shards.mismatch_error(number, index, local, at)
+                    wrong = block.members(local)[at - ends[local]]
+                    raise self._shards.mismatch_error(number, block, local, wrong)
                 found[names[at]] = member
             at += 1
             yield found
 
 
-def _fitting_end(index: Index, start: int, stop: int, size: int) -> int:
+def _fitting_end(block: IndexBlock, start: int, stop: int, size: int) -> int:
     """The largest end, at most `stop`, for which the samples `[start, end)` fit in `size` bytes;
     `start + 1` if not even the first fits."""
-    limit = index.offsets[start] + size
-    last = bisect.bisect_right(index.offsets, limit, start + 1, stop) - 1
-    fits = index.offsets[last] + index.sizes[last] <= limit
+    limit = block.offsets[start] + size
+    last = bisect.bisect_right(block.offsets, limit, start + 1, stop) - 1
+    fits = block.offsets[last] + block.sizes[last] <= limit
     return max(last + 1 if fits else last, start + 1)

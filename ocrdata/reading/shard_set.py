@@ -1,7 +1,7 @@
 """The shards behind a view of `ocrdata.reading.view`: open files, indexes and verified bytes.
 
 Bounds what is kept open and in memory. Sample counts come from the manifest or from index footers;
-the rows of an index are loaded when a sample of its shard is first read.
+a block of an index is loaded when one of its samples is first read.
 """
 
 from __future__ import annotations
@@ -9,51 +9,26 @@ from __future__ import annotations
 import bisect
 import itertools
 import shlex
-import threading
-from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from functools import partial
 
+import numpy as np
 from xxhash import xxh3_128_digest
 
-from ocrdata.errors import DigestError, ShardError, TransportError, TruncatedError
-from ocrdata.reading.index_tar import find_index, other_kind
+from ocrdata.errors import DigestError, ShardError, TransportError
+from ocrdata.reading.index_cache import IndexBlocks
+from ocrdata.reading.index_tar import find_index
+from ocrdata.reading.shard_entry import entries
 from ocrdata.reading.spec import Resolved
 from ocrdata.reading.zstd_tar import FrameCache, ZstdTar
-from ocrdata.shards.index import (
-    Index,
-    IndexHeader,
-    index_path,
-    read_header,
-    read_index,
-    read_key_range,
-)
+from ocrdata.shards.arrow import Int64
+from ocrdata.shards.index import IndexMember, name_samples, read_key_range
+from ocrdata.shards.index_block import BLOCK_ROWS, IndexBlock
 from ocrdata.shards.members import IMAGE_SUFFIXES, kind_of
-from ocrdata.shards.names import is_compressed, set_title, shard_number
-from ocrdata.storage.file import File, FilePool, size_of
-from ocrdata.storage.location import Location
-
-INDEX_ROWS = 1 << 17
-"""Index rows kept in memory, about 0.4 KB each; the index used last is always kept."""
+from ocrdata.shards.names import set_title, shard_number
+from ocrdata.storage.file import File, FilePool
 
 Members = dict[str, bytes]
-
-
-@dataclass(frozen=True, slots=True)
-class ShardEntry:
-    """One shard of a set, as its manifest or index footer describes it. `bytes` and `digest` are
-    those of the file on disk."""
-
-    location: Location
-    samples: int
-    bytes: int
-    digest: str
-    rows_digest: str
-
-    @property
-    def name(self) -> str:
-        """The name shown in errors."""
-        return str(self.location)
 
 
 class ShardSet:
@@ -62,12 +37,10 @@ class ShardSet:
     def __init__(self, found: Resolved, *, verify: bool) -> None:
         self.base, self.verify = found.base, verify
         self._listed, self.manifest = found.listed, found.manifest
-        self.shards = tuple(_entries(found))
+        self.shards = tuple(entries(found))
         self.starts = tuple(itertools.accumulate((s.samples for s in self.shards), initial=0))
         self._files, self._frames = FilePool(), FrameCache()
-        self._indexes: OrderedDict[int, Index] = OrderedDict()
-        self._rows = 0
-        self._lock = threading.Lock()
+        self._blocks = IndexBlocks(self.shards, found.listed)
         self._key_ranges: list[tuple[str, str] | None] = []
 
     def __len__(self) -> int:
@@ -83,37 +56,16 @@ class ShardSet:
         shard = bisect.bisect_right(self.starts, position) - 1
         return shard, position - self.starts[shard]
 
-    def index(self, number: int) -> Index:
-        """The index of a shard, from memory or disk. Raises ShardError."""
-        with self._lock:
-            index = self._indexes.get(number)
-            if index is not None:
-                self._indexes.move_to_end(number)
-                return index
-        index = self._load(number)
-        with self._lock:
-            if number not in self._indexes:
-                self._indexes[number] = index
-                self._rows += len(index)
-            while self._rows > INDEX_ROWS and len(self._indexes) > 1:
-                self._rows -= len(self._indexes.popitem(last=False)[1])
-        return index
+    def block(self, number: int, local: int) -> tuple[IndexBlock, int]:
+        """The index block that holds sample `local` of a shard, and its place there. Raises
+        ShardError."""
+        number_of_block, at = divmod(local, BLOCK_ROWS)
+        return self._blocks.get(number, number_of_block), at
 
-    def _load(self, number: int) -> Index:
-        shard = self.shards[number]
-        file = self._find_index(shard)
-        index = read_index(file, shard.bytes)
-        if is_compressed(shard.location.name) != (index.frames is not None):
-            raise ShardError(
-                shard.name,
-                f"its index {file.name} belongs to the same shard in the other format "
-                "(.tar or .tar.zst)",
-            )
-        if _entry(shard.location, index.header) != shard:
-            listed = shard.location in self._listed
-            expected = "the one the manifest lists" if listed else "the one read at opening"
-            raise ShardError(shard.name, f"its index {file.name} does not match {expected}")
-        return index
+    def payload_sizes(self, number: int) -> Int64:
+        """Payload bytes of each sample of a shard: the sum over its members."""
+        sizes = [block.payload_sizes for block in self._blocks.of_shard(number)]
+        return np.concatenate(sizes) if sizes else np.zeros(0, np.int64)
 
     def _find_index(self, shard: ShardEntry) -> Location:
         return find_index(shard.location, listed=shard.location in self._listed)
@@ -130,55 +82,64 @@ class ShardSet:
         return self._find_in(key, likely) or self._find_in(key, range(len(self.shards)))
 
     def _find_in(self, key: str, numbers: Iterable[int]) -> list[int]:
-        found = ((number, self.index(number).find(key)) for number in numbers)
-        return [self.starts[number] + local for number, local in found if local is not None]
+        found = []
+        for number in numbers:
+            for block in self._blocks.of_shard(number):
+                if key in block.keys:
+                    found.append(self.starts[number] + block.first + block.keys.index(key))
+        return found
 
     def members(self, number: int, local: int) -> Members:
         """The verified members of one sample, in the tar's order. Raises ShardError."""
-        index = self.index(number)
-        starts = index.member_starts
-        return self._read(number, index, local, range(starts[local], starts[local + 1]))
+        block, at = self.block(number, local)
+        return self._read(number, block, at, block.members(at))
 
     def text_members(self, number: int, local: int) -> Members:
         """Like `members`, but with b"" for each image, whose bytes are not read."""
-        index = self.index(number)
-        starts, names = index.member_starts, index.names
-        members = range(starts[local], starts[local + 1])
-        texts = [at for at in members if kind_of(names[at]) not in IMAGE_SUFFIXES]
-        return dict.fromkeys([names[at] for at in members], b"") | self._read(
-            number, index, local, texts
+        block, at = self.block(number, local)
+        members = block.members(at)
+        texts = [member for member in members if kind_of(member.name) not in IMAGE_SUFFIXES]
+        return dict.fromkeys([member.name for member in members], b"") | self._read(
+            number, block, at, texts
         )
 
-    def _read(self, number: int, index: Index, local: int, members: Sequence[int]) -> Members:
-        """The verified bytes of these members of sample `local`, in one call to the file."""
-        names, digests = index.names, index.digests
-        offsets, sizes = index.member_offsets, index.member_sizes
+    def _read(
+        self, number: int, block: IndexBlock, at: int, members: Sequence[IndexMember]
+    ) -> Members:
+        """The verified bytes of these members of one sample, in one call to the file."""
         try:
-            read = self.tar(number, index).read_ranges([(offsets[at], sizes[at]) for at in members])
+            tar = self.tar(number, block)
+            read = tar.read_ranges([(member.offset, member.size) for member in members])
         except ShardError:  # read them one by one, so that the error names the member
-            read = [self._read_member(number, index, local, at) for at in members]
+            read = [self._read_member(number, block, at, member) for member in members]
         found: Members = {}
-        for at, data in zip(members, read, strict=True):
-            if self.verify and xxh3_128_digest(data) != digests[16 * at : 16 * at + 16]:
-                raise self.mismatch_error(number, index, local, at)
-            found[names[at]] = data
+        for member, data in zip(members, read, strict=True):
+            if self.verify and xxh3_128_digest(data) != member.digest:
+                raise self.mismatch_error(number, block, at, member)
+            found[member.name] = data
         return found
 
-    def _read_member(self, number: int, index: Index, local: int, at: int) -> bytes:
-        """The bytes of member `at` of the index, which belongs to sample `local`."""
+    def _read_member(self, number: int, block: IndexBlock, at: int, member: IndexMember) -> bytes:
         try:
-            return self.tar(number, index).read(index.member_offsets[at], index.member_sizes[at])
+            return self.tar(number, block).read(member.offset, member.size)
         except ShardError as exc:
-            place = {"key": index.keys[local], "member": index.names[at]}
+            place = {"key": block.key(at), "member": member.name}
             remedy = self.remedy(number) if isinstance(exc, DigestError) else exc.remedy
             raise type(exc)(exc.shard, exc.detail, remedy=remedy, **place) from exc
 
-    def tar(self, number: int, index: Index) -> File:
+    def tar(self, number: int, block: IndexBlock) -> File:
         """A shard's tar, compressed on disk or not."""
         file = self._file(number)
-        if index.frames is None:
+        if block.frames is None:
             return file
-        return ZstdTar(file, index.frames, cache=self._frames, samples=index.between)
+        return ZstdTar(
+            file, block.frames, cache=self._frames, samples=partial(self._named_between, number)
+        )
+
+    def _named_between(self, number: int, start: int, stop: int) -> str:
+        """Names the samples in bytes `[start, stop)` of a shard's tar, for an error."""
+        blocks = self._blocks.of_shard(number)
+        return name_samples([key for block in blocks for key in block.keys_between(start, stop)])
 
     def _file(self, number: int) -> File:
         shard = self.shards[number]
@@ -192,13 +153,15 @@ class ShardSet:
             )
         return file
 
-    def mismatch_error(self, number: int, index: Index, local: int, at: int) -> DigestError:
-        """The error for member `at` of the index, of sample `local`, with a wrong checksum."""
+    def mismatch_error(
+        self, number: int, block: IndexBlock, at: int, member: IndexMember
+    ) -> DigestError:
+        """The error for a member of sample `at` of the block with a wrong checksum."""
         return DigestError(
             self.shards[number].name,
-            f"checksum mismatch at byte {index.member_offsets[at]:,}",
-            key=index.keys[local],
-            member=index.names[at],
+            f"checksum mismatch at byte {member.offset:,}",
+            key=block.key(at),
+            member=member.name,
             remedy=self.remedy(number),
         )
 
@@ -212,33 +175,3 @@ class ShardSet:
             out = shlex.quote(str(shard.folder))
             repair = f"recreate it with\n  {command} --out {out} --only {shard_number(shard.name)}"
         return f"the file was modified or corrupted after it was written; {repair}"
-
-
-def _entries(found: Resolved) -> Iterator[ShardEntry]:
-    """The entries of all shards. Raises ShardError if a file does not have the size recorded."""
-    for shard in found.files:
-        listed = found.listed.get(shard)
-        if listed is not None:
-            info, source = listed.info, "the manifest"
-            entry = ShardEntry(shard, info.samples, info.bytes, info.digest, info.rows_digest)
-        else:
-            index_file = find_index(shard)
-            entry = _entry(shard, read_header(index_file))
-            source = f"its index {index_file.name}"
-        size = size_of(shard)
-        if size != entry.bytes:
-            kind = TruncatedError if size < entry.bytes else ShardError
-            raise kind(
-                entry.name,
-                other_kind(shard)
-                or f"has {size:,} bytes, but {entry.bytes:,} according to {source}",
-                remedy="recreate or copy it again; if the tar is right and its index is old, "
-                f"delete {index_path(shard).name}",
-            )
-        yield entry
-
-
-def _entry(shard: Location, header: IndexHeader) -> ShardEntry:
-    return ShardEntry(
-        shard, header.samples, header.shard_size, header.shard_digest, header.rows_digest
-    )

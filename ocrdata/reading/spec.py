@@ -84,10 +84,11 @@ def resolve(spec: LocationLike | Sequence[LocationLike]) -> Resolved:
     slice_text = _common_slice(texts, split)
     found = [_find(base) for base, _ in split]
     files = tuple(itertools.chain.from_iterable(names for names, _ in found))
-    twice = _first_repeated(os.path.abspath(file) for file in files)
+    absolute = [os.path.abspath(file) for file in files]
+    twice = _first_repeated(absolute)
     if twice is not None:
         raise SpecError(f"{' '.join(texts)}: {twice} is given twice")
-    stem = _first_repeated(os.path.abspath(file.sibling(shard_stem(file.name))) for file in files)
+    stem = _first_repeated(map(shard_stem, absolute))
     if stem is not None:
         raise SpecError(
             f"{' '.join(texts)}: {stem}.tar and .tar.zst would share one index; use one of them, "
@@ -198,7 +199,7 @@ def _listed(manifest_file: Location, manifest: Manifest) -> list[Location]:
 
 
 def _check_exist(spec: str, files: Sequence[Location]) -> None:
-    missing = [file for file in files if not is_file(file.path)]
+    missing = [file for file in files if not is_file(file)]
     if missing:
         names = ", ".join(str(file) for file in missing[:3])
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
@@ -335,7 +336,7 @@ def _manifests(
         manifest_file = file.sibling(f"{set_name(file.name)}.json")
         if manifest_file not in known:
             manifest = named.get(file)
-            if manifest is None and is_file(manifest_file.path) and is_manifest(manifest_file):
+            if manifest is None and is_file(manifest_file) and is_manifest(manifest_file):
                 manifest = read_manifest(manifest_file)
             shards = manifest.shards if manifest else ()
             known[manifest_file] = {one.file: Listed(manifest, one) for one in shards if manifest}

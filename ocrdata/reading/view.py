@@ -121,19 +121,19 @@ class Shards(Sequence[Sample]):
 
     def row(self, at: int) -> IndexRow:
         """The index row of a sample; its payload is not read."""
-        shard, local = self._locate(at)
-        return self._set.index(shard).row(local)
+        block, local = self._set.block(*self._locate(at))
+        return block.row(local)
 
     def ref(self, at: int) -> SampleRef:
         """The reference of a sample, from the index alone."""
         shard, local = self._locate(at)
-        index = self._set.index(shard)
+        block, row = self._set.block(shard, local)
         hasher = xxhash.xxh3_128()
-        for member in index.members(local):
+        for member in block.members(row):
             hasher.update(member.name.encode() + b"\0" + member.digest)
         return SampleRef(
             shard=self._set.shards[shard].location.name,
-            key=index.keys[local],
+            key=block.key(row),
             position=self._set.starts[shard] + local,
             digest=str(hasher.hexdigest()),
         )
@@ -162,7 +162,8 @@ class Shards(Sequence[Sample]):
             yield from batch
 
     def _sample(self, shard: int, local: int, members: Members) -> Sample:
-        key = self._set.index(shard).keys[local]
+        block, row = self._set.block(shard, local)
+        key = block.key(row)
         return to_sample(self._set.shards[shard].name, key, members)
 
     def _locate(self, at: int) -> tuple[int, int]:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import io
 import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import zstandard
 
@@ -30,6 +30,7 @@ from ocrdata.shards.frames import (
 )
 from ocrdata.storage.file import File
 from ocrdata.storage.location import Location
+from ocrdata.storage.recently_used import RecentlyUsed
 
 LARGEST_IN_MEMORY = MAX_FRAME
 """Largest content, in bytes, of a frame that is decompressed whole; a larger one is streamed."""
@@ -50,33 +51,14 @@ _Key = tuple[Location, int]
 
 
 class FrameCache:
-    """The frames read last, from any number of files. Safe to share between threads."""
+    """The frames read last, from any number of files: `whole` ones, and one that is streamed. Safe
+    to share between threads."""
 
     def __init__(self, limit: int = CACHE_BYTES) -> None:
-        self.limit = limit
         self.decompressor = Decompressor()
-        self._frames: OrderedDict[_Key, bytes] = OrderedDict()
-        self._bytes = 0
-        self._lock = threading.Lock()
+        self.whole: RecentlyUsed[_Key, bytes] = RecentlyUsed(limit, len)
         self._streamed: tuple[_Key, ForwardReader] | None = None
         self._stream_lock = threading.Lock()
-
-    def get(self, key: _Key) -> bytes | None:
-        """A frame's content, or None if it is not cached."""
-        with self._lock:
-            content = self._frames.get(key)
-            if content is not None:
-                self._frames.move_to_end(key)
-            return content
-
-    def put(self, key: _Key, content: bytes) -> None:
-        """Cache a frame's content, evicting older ones."""
-        with self._lock:
-            if key not in self._frames:
-                self._frames[key] = content
-                self._bytes += len(content)
-            while self._bytes > self.limit and len(self._frames) > 1:
-                self._bytes -= len(self._frames.popitem(last=False)[1])
 
     def part(self, key: _Key, start: Callable[[], ForwardReader], offset: int, size: int) -> bytes:
         """`size` bytes at `offset` of a frame too large to cache, which `start` opens. One such
@@ -169,16 +151,15 @@ class ZstdTar:
     def frame(self, number: int) -> bytes:
         """The content of a frame that `fits_in_memory`. Raises DigestError if it is corrupted."""
         key = self.file.location, number
-        content = self._cache.get(key)
-        if content is None:
-            start, stop = self.table.starts[number], self.table.starts[number + 1]
-            data = self.file.read(start, stop - start)
-            with self._naming_samples(number):
-                content = self._cache.decompressor.frame(
-                    self.name, data, start, self.table.content(number)
-                )
-            self._cache.put(key, content)
-        return content
+        return self._cache.whole.get(key, partial(self._decompress, number))
+
+    def _decompress(self, number: int) -> bytes:
+        start, stop = self.table.starts[number], self.table.starts[number + 1]
+        data = self.file.read(start, stop - start)
+        with self._naming_samples(number):
+            return self._cache.decompressor.frame(
+                self.name, data, start, self.table.content(number)
+            )
 
     def _part(self, number: int, start: int, stop: int) -> bytes:
         """Bytes `[start, stop)` of the tar, all of which are in frame `number`."""
@@ -222,7 +203,7 @@ def scan(file: File) -> FrameTable:
         check_growth(file.name, file.size, total)
     if not frames:
         raise cut_in_frame(file.name, 0)
-    return FrameTable(frames)
+    return FrameTable.of(frames)
 
 
 def _frame(file: File, start: int) -> tuple[int, int | None]:

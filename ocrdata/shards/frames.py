@@ -55,10 +55,24 @@ class FrameTable:
     """Where each frame begins, in the file (`starts`) and in the tar inside (`contents`); both
     end with one extra entry, the end of the last frame."""
 
-    def __init__(self, frames: Sequence[FrameSize]) -> None:
-        self.sizes = tuple(frames)
-        self.starts = list(itertools.accumulate((size for size, _ in frames), initial=0))
-        self.contents = list(itertools.accumulate((size for _, size in frames), initial=0))
+    def __init__(self, starts: Sequence[int], contents: Sequence[int]) -> None:
+        self.starts, self.contents = starts, contents
+
+    @staticmethod
+    def of(frames: Sequence[FrameSize]) -> FrameTable:
+        """The table of frames of these sizes."""
+        return FrameTable(
+            list(itertools.accumulate((size for size, _ in frames), initial=0)),
+            list(itertools.accumulate((size for _, size in frames), initial=0)),
+        )
+
+    @property
+    def sizes(self) -> tuple[FrameSize, ...]:
+        """The size of each frame, in the file and of its content."""
+        return tuple(
+            (self.starts[at + 1] - self.starts[at], self.content(at))
+            for at in range(len(self.starts) - 1)
+        )
 
     @property
     def tar_size(self) -> int:

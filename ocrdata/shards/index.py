@@ -113,11 +113,11 @@ class IndexRow(NamedTuple):
 
 
 class Index:
-    """The entries of one index as arrays, for fast access by position and by key."""
+    """The entries of one index as arrays. What the reader uses of it is in an `IndexBlock`."""
 
     def __init__(self, table: pa.Table, header: IndexHeader) -> None:
         self.table, self.header = table, header
-        self.frames = FrameTable(header.frames) if header.frames else None
+        self.frames = FrameTable.of(header.frames) if header.frames else None
         self._columns = Columns(table)
         find = self._columns.find
         self.offsets, self.sizes = numbers(find("offset")), numbers(find("size"))
@@ -126,7 +126,6 @@ class Index:
         self.member_offsets = numbers(find("members", "offset"))
         self.member_sizes = numbers(find("members", "size"))
         self.digests = fixed_bytes(find("members", "xxh3_128"))
-        self._by_key: dict[str, int] | None = None
 
     # Columns that reading payloads does not need are converted on first use.
 
@@ -151,11 +150,13 @@ class Index:
         return words(self._columns.find("images", "format"))
 
     @cached_property
-    def _widths(self) -> memoryview:
+    def widths(self) -> memoryview:
+        """The width of each image, in pixels."""
         return numbers(self._columns.find("images", "width"))
 
     @cached_property
-    def _heights(self) -> memoryview:
+    def heights(self) -> memoryview:
+        """The height of each image, in pixels."""
         return numbers(self._columns.find("images", "height"))
 
     @cached_property
@@ -178,7 +179,7 @@ class Index:
             size=self.sizes[position],
             members=tuple(self.members(position)),
             images=tuple(
-                ImageInfo(self._formats[at], self._widths[at], self._heights[at])
+                ImageInfo(self._formats[at], self.widths[at], self.heights[at])
                 for at in range(first, last)
             ),
             turns=self.turns[position],
@@ -198,15 +199,8 @@ class Index:
     @property
     def long_sides(self) -> Int64:
         """The longer side of each image, in pixels."""
-        sides: Int64 = np.asarray([self._widths, self._heights], np.int64).max(axis=0)
+        sides: Int64 = np.asarray([self.widths, self.heights], np.int64).max(axis=0)
         return sides
-
-    @property
-    def payload_sizes(self) -> Int64:
-        """Payload bytes of each sample: the sum over its members."""
-        ends = np.concatenate([[0], np.cumsum(np.asarray(self.member_sizes), dtype=np.int64)])
-        sizes: Int64 = np.diff(ends[np.asarray(self.member_starts, np.int64)])
-        return sizes
 
     def members(self, position: int) -> Iterator[IndexMember]:
         """The members of one sample, in the tar's order."""
@@ -219,19 +213,22 @@ class Index:
     def between(self, start: int, stop: int) -> str:
         """Names the samples in bytes `[start, stop)` of the tar, for an error; "" if there are
         none."""
-        first = bisect.bisect_right(self.offsets, start) - 1
-        if first < 0 or self.offsets[first] + self.sizes[first] <= start:
-            first += 1
-        keys = self.keys[first : bisect.bisect_left(self.offsets, stop)]
-        if len(keys) > NAMED_KEYS:
-            return f"samples {keys[0]} to {keys[-1]} ({len(keys):,} of them)"
-        return f"sample{'s' if len(keys) > 1 else ''} {', '.join(keys)}" if keys else ""
+        return name_samples(self.keys[rows_between(self.offsets, self.sizes, start, stop)])
 
-    def find(self, key: str) -> int | None:
-        """The position of a key, or None."""
-        if self._by_key is None:
-            self._by_key = {known: position for position, known in enumerate(self.keys)}
-        return self._by_key.get(key)
+
+def rows_between(offsets: Sequence[int], sizes: Sequence[int], start: int, stop: int) -> slice:
+    """The rows whose samples overlap bytes `[start, stop)` of the tar."""
+    first = bisect.bisect_right(offsets, start) - 1
+    if first < 0 or offsets[first] + sizes[first] <= start:
+        first += 1
+    return slice(first, bisect.bisect_left(offsets, stop))
+
+
+def name_samples(keys: Sequence[str]) -> str:
+    """Names samples for an error; "" if there are none."""
+    if len(keys) > NAMED_KEYS:
+        return f"samples {keys[0]} to {keys[-1]} ({len(keys):,} of them)"
+    return f"sample{'s' if len(keys) > 1 else ''} {', '.join(keys)}" if keys else ""
 
 
 def index_path(shard: LocationLike) -> Location:

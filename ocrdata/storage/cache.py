@@ -1,8 +1,10 @@
 """The cache folder: holds files that belong to a tar, such as its index, if they cannot be written
-beside it.
+beside it, and what makes reading faster.
 
-A file's name there is a digest of the tar's full path, size and modification time, so tars with
-the same base name do not collide, and a changed tar gets new files.
+The name of a `cached_path` is a digest of the tar's full path, size and modification time, so tars
+with the same base name do not collide, and a changed tar gets a new file. The files in a
+`scratch_folder` are found by the path alone: those of a changed tar are replaced, so they must say
+what they belong to.
 """
 
 from __future__ import annotations
@@ -33,3 +35,12 @@ def cached_path(tar: LocationLike, suffix: str) -> Location:
         raise ShardError(str(path), "the file is missing") from exc
     identity = os.fsencode(path.resolve()) + b"\0%d\0%d" % (status.st_size, status.st_mtime_ns)
     return Location.of(cache_folder() / (digest_of(identity) + suffix))
+
+
+def scratch_folder(folder: str) -> Path:
+    """The folder of the cache for files that belong to the tars in `folder`. Raises OSError if the
+    cache folder has no place, as for a user without a home."""
+    try:
+        return cache_folder() / digest_of(os.fsencode(os.path.realpath(folder)))
+    except RuntimeError as exc:
+        raise OSError(f"no home folder: {exc}") from exc

@@ -7,9 +7,8 @@ shards implement. This version opens local files; a URL raises UsageError.
 from __future__ import annotations
 
 import os
-import threading
-from collections import OrderedDict
 from collections.abc import Sequence
+from functools import partial
 from typing import Protocol
 
 import xxhash
@@ -19,6 +18,7 @@ from ocrdata.storage.files import exists as path_exists
 from ocrdata.storage.files import read_file
 from ocrdata.storage.local import LocalFile
 from ocrdata.storage.location import Location, LocationLike
+from ocrdata.storage.recently_used import RecentlyUsed
 
 _CHUNK = 1 << 20
 
@@ -91,7 +91,7 @@ def size_of(location: LocationLike) -> int:
     """The size of a file in bytes. Raises TransportError if it is missing."""
     found = local(location)
     try:
-        return found.path.stat().st_size
+        return os.stat(found.text).st_size
     except OSError as exc:
         raise TransportError(str(found), f"cannot be opened: {exc.strerror}") from exc
 
@@ -132,22 +132,13 @@ def digest_of_file(file: File) -> str:
 
 
 class FilePool:
-    """Keeps the `limit` files used last open. Safe to share between threads."""
+    """Keeps the `limit` files used last open. Safe to share between threads: a file that is slow to
+    open delays only its own readers."""
 
     def __init__(self, limit: int = OPEN_FILES) -> None:
-        self.limit = limit
-        self._files: OrderedDict[str, File] = OrderedDict()
-        self._lock = threading.Lock()
+        self._files: RecentlyUsed[str, File] = RecentlyUsed(limit)
 
     def get(self, location: Location) -> File:
         """The file at `location`, opened if it is not open yet. Raises ShardError."""
-        text = location.text  # a str keeps its hash, a Location does not
-        with self._lock:
-            file = self._files.get(text)
-            if file is None:
-                file = self._files[text] = open_file(location)
-                if len(self._files) > self.limit:
-                    self._files.popitem(last=False)
-            else:
-                self._files.move_to_end(text)
-            return file
+        # By its text: a str keeps its hash, a Location does not.
+        return self._files.get(location.text, partial(open_file, location))

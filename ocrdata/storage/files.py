@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 import stat
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -51,15 +52,21 @@ def discard(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def open_regular(path: Path, name: str = "") -> int:
+def open_regular(path: str | Path, name: str = "") -> int:
     """Open a regular file for reading; returns its handle. Raises OSError, and TransportError
     naming `name` (default: the path) for anything else, such as a pipe."""
+    return open_with_status(path, name)[0]
+
+
+def open_with_status(path: str | Path, name: str = "") -> tuple[int, os.stat_result]:
+    """Like `open_regular`, with the status of the file."""
     # Without O_NONBLOCK, opening a pipe blocks until another process opens it for writing.
     handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
+    status = os.fstat(handle)
+    if not stat.S_ISREG(status.st_mode):
         os.close(handle)
         raise TransportError(name or str(path), "not a regular file")
-    return handle
+    return handle, status
 
 
 def read_file(path: Path) -> bytes:
@@ -106,6 +113,21 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
             raise
 
 
+def replace_file(path: Path, data: bytes) -> None:
+    """Write a file of a cache: processes and threads that write it at once do not disturb each
+    other, and readers see all of it or nothing. It is not synced, so a power cut may tear it: its
+    readers must verify it. Raises OSError."""
+    unique = f"{os.getpid()}-{threading.get_ident()}"
+    temporary = path.with_name(f".{path.name}.{unique}{TEMPORARY_SUFFIX}")
+    try:
+        with open(create_file(temporary), "wb") as file:
+            file.write(data)
+        os.rename(temporary, path)
+    except BaseException:
+        discard(temporary)
+        raise
+
+
 def write_json(path: Path, value: object) -> None:
     """Write `value` as readable JSON with sorted keys, atomically."""
     text = json.dumps(value, ensure_ascii=False, indent=2, sort_keys=True, allow_nan=False)
@@ -128,16 +150,23 @@ _DISK_REASONS = {
 }
 
 
+def disk_error(path: str | Path, exc: OSError) -> DiskError | None:
+    """The error that names `path`, the reason and the remedy; None if this is no refusal of the
+    disk."""
+    reason = _DISK_REASONS.get(exc.errno or 0)
+    return None if reason is None else DiskError(f"{path}: {reason}")
+
+
 @contextmanager
 def explain_disk(path: Path) -> Iterator[None]:
     """Turn errors of the disk inside the block into a `DiskError` naming `path` and the remedy."""
     try:
         yield
     except OSError as exc:
-        reason = _DISK_REASONS.get(exc.errno or 0)
-        if reason is None:
+        error = disk_error(path, exc)
+        if error is None:
             raise
-        raise DiskError(f"{path}: {reason}") from exc
+        raise error from exc
 
 
 def make_folder(path: Path) -> Path:
@@ -175,15 +204,9 @@ def can_be_a_path(text: str) -> bool:
 
 def exists(text: str) -> bool:
     """Whether a file or folder of this name exists; False also for impossible names."""
-    try:
-        return Path(text).exists()
-    except (OSError, ValueError):  # a name that is too long, or cannot be a file name
-        return False
+    return os.path.exists(text)
 
 
-def is_file(path: Path) -> bool:
+def is_file(path: str | os.PathLike[str]) -> bool:
     """Whether a regular file of this name exists; False also for impossible names."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False
+    return os.path.isfile(path)

@@ -11,7 +11,7 @@ import os
 from collections.abc import Sequence
 
 from ocrdata.errors import TransportError, TruncatedError
-from ocrdata.storage.files import explain_disk, open_regular
+from ocrdata.storage.files import disk_error, open_with_status
 from ocrdata.storage.location import Location, LocationLike
 
 
@@ -25,10 +25,9 @@ class LocalFile:
         self._handle = -1
         self.location = Location.of(location)
         self.name = str(self.location)
-        path = self.location.path
+        path = self.location.local_text
         try:
-            with explain_disk(path):
-                self._handle = open_regular(path, self.name)
+            self._handle, status = open_with_status(path, self.name)
         except FileNotFoundError as exc:
             raise TransportError(
                 self.name,
@@ -36,8 +35,9 @@ class LocalFile:
                 remedy="restore it, or name only shards that exist",
             ) from exc
         except OSError as exc:
-            raise TransportError(self.name, f"cannot be opened: {exc.strerror}") from exc
-        status = os.fstat(self._handle)
+            raise disk_error(path, exc) or TransportError(
+                self.name, f"cannot be opened: {exc.strerror}"
+            ) from exc
         self.size = status.st_size
         self.version = f"{status.st_mtime_ns:x}-{status.st_ino:x}"
 

@@ -174,12 +174,12 @@ def plan_settings(config: Config) -> PlanSettings:
 def lengths_of_view(shards: Shards, tokenizer: Tokenizer, config: Config) -> SampleLengths:
     """The lengths of a view's samples, in its order; missing token counts are computed first.
 
-    Holds the counts and the index of one shard at a time.
+    Holds the counts of one shard at a time.
     """
     counts = count_shards(shards, tokenizer, workers=max(1, config.workers), progress=to_terminal())
     slots, parts = image_slots(config.image_size), []
     for _, number, locals_ in shards.stretches():
-        sizes = shards.shard_set.index(number).payload_sizes[locals_]
+        sizes = shards.shard_set.payload_sizes(number)[locals_]
         parts.append(
             sample_lengths(
                 counts.shard(number).take(locals_),

@@ -60,7 +60,7 @@ def write(path: Path, frames: Iterable[Piece]) -> FrameTable:
     """Write a file of these frames; returns its frame table."""
     frames = list(frames)
     path.write_bytes(b"".join(piece.raw for piece in frames))
-    return FrameTable([(len(piece.raw), len(piece.content)) for piece in frames])
+    return FrameTable.of([(len(piece.raw), len(piece.content)) for piece in frames])
 
 
 def chat(number: int) -> Sample:

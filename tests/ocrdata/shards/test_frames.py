@@ -101,7 +101,7 @@ def test_what_is_no_frame_of_ours() -> None:
 
 @given(st.lists(st.tuples(st.integers(1, 50), st.integers(0, 5)), min_size=1, max_size=20))
 def test_the_table_against_a_list_of_owners(frames: list[tuple[int, int]]) -> None:
-    table = FrameTable(frames)
+    table = FrameTable.of(frames)
     owners = [number for number, (_, content) in enumerate(frames) for _ in range(content)]
     assert [table.at(offset) for offset in range(table.tar_size)] == owners
     assert table.starts[-1] == sum(size for size, _ in frames)

@@ -3,6 +3,7 @@
 import errno
 import gc
 import os
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 from ocrdata.errors import TransportError, UsageError
 from ocrdata.reading.zstd_tar import ZstdTar
 from ocrdata.shards.frames import FrameTable
+from ocrdata.storage import file as file_module
 from ocrdata.storage.file import (
     File,
     FilePool,
@@ -31,7 +33,7 @@ URL = "https://user:secret@host/shards/x-000.tar?token=secret"
 def test_local_files_and_tars_in_compressed_shards_are_files(tmp_path: Path) -> None:
     (tmp_path / "x.tar").write_bytes(b"content")
     plain: File = open_file(tmp_path / "x.tar")
-    inside: File = ZstdTar(plain, FrameTable([(7, 100)]))
+    inside: File = ZstdTar(plain, FrameTable.of([(7, 100)]))
     assert (plain.size, inside.size) == (7, 100)
     assert (inside.name, inside.location, inside.version) == (
         plain.name,
@@ -115,3 +117,36 @@ def test_threads_can_share_a_pool(tmp_path: Path) -> None:
     with ThreadPoolExecutor(6) as threads:
         list(threads.map(work, range(6)))  # raises what a thread raised
     assert not wrong
+
+
+def test_a_file_that_is_slow_to_open_delays_only_its_own_readers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow, fast = tmp_path / "slow.tar", tmp_path / "fast.tar"
+    for path in (slow, fast):
+        path.write_bytes(path.name.encode())
+    opening, released, opened = threading.Event(), threading.Event(), list[str]()
+    original = file_module.open_file
+
+    def open_file(location: Location) -> File:
+        opened.append(location.name)
+        if location.name == slow.name:
+            opening.set()
+            assert released.wait(30)
+        return original(location)
+
+    monkeypatch.setattr(file_module, "open_file", open_file)
+    pool = FilePool()
+    with ThreadPoolExecutor(3) as threads:
+        readers = [threads.submit(pool.get, Location.of(slow))]
+        assert opening.wait(30)
+        readers.append(threads.submit(pool.get, Location.of(slow)))
+        try:
+            other = threads.submit(pool.get, Location.of(fast)).result(30)
+            assert other.read(0, 4) == b"fast"
+            assert not any(reader.done() for reader in readers)
+        finally:
+            released.set()
+        one, two = (reader.result(30) for reader in readers)
+    assert one is two
+    assert opened == ["slow.tar", "fast.tar"]

@@ -4,6 +4,8 @@ import os
 import resource
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from ocrdata.storage.files import (
     free_bytes,
     make_folder,
     publish,
+    replace_file,
     temporary_name,
     write_json,
 )
@@ -33,6 +36,36 @@ def test_a_file_is_complete_or_absent(tmp_path: Path) -> None:
         raise RuntimeError
     assert path.read_bytes() == b"one"
     assert [p.name for p in tmp_path.iterdir()] == ["a.bin"]
+
+
+def test_writers_of_one_cache_file_do_not_disturb_each_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, both = tmp_path / "a.bin", threading.Barrier(2, timeout=30)
+    rename = os.rename
+
+    def rename_together(source: Path, target: Path) -> None:
+        both.wait()  # both files are written, neither has its name
+        assert not path.exists() or path.stat().st_size == 1 << 16
+        rename(source, target)
+
+    monkeypatch.setattr(os, "rename", rename_together)
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(lambda byte: replace_file(path, byte * (1 << 16)), (b"a", b"b")))
+    assert path.read_bytes() in (b"a" * (1 << 16), b"b" * (1 << 16))
+    assert [p.name for p in tmp_path.iterdir()] == ["a.bin"]
+
+
+def test_a_cache_file_that_cannot_be_written_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "rename", refuse)
+    with pytest.raises(OSError, match="No space"):
+        replace_file(tmp_path / "a.bin", b"data")
+    assert not list(tmp_path.iterdir())
 
 
 def test_json_is_sorted_and_complete(tmp_path: Path) -> None:

@@ -25,6 +25,21 @@ def test_path_locations_behave_like_pathlib(parts: list[str]) -> None:
     assert (str(location), os.fspath(location)) == (str(path), str(path))
 
 
+@given(
+    st.lists(st.sampled_from(["a", "b.tar", ".", "..", "", ".c", "d "]), min_size=1, max_size=5),
+    st.booleans(),
+    st.sampled_from(["x.json", ".x", "sub/x"]),
+)
+def test_text_of_other_locations_is_that_of_pathlib(
+    parts: list[str], absolute: bool, name: str
+) -> None:
+    text = "/" * absolute + "/".join(parts)
+    location, path = Location(text), Path(text)
+    assert (location.name, location.folder.text) == (path.name, str(path.parent))
+    assert (location / name).text == str(path / name)
+    assert location.sibling(name).text == str(path.parent / name)
+
+
 def test_relative_path_stays_relative() -> None:
     assert Location("x.tar").sibling("x.json") == Location("x.json")
     assert Location("a/x.tar").folder == Location("a")

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 
 from ocrdata.errors import ShardError, TransportError, UsageError
-from ocrdata.reading import shard_set
+from ocrdata.reading import index_cache
 from ocrdata.reading.prefetch import Prefetcher
+from ocrdata.storage.cache import CACHE_VARIABLE
 from ocrdata.tokens.tokenizer import load_tokenizer
 from ocrtrain.data.batch import identity_of
 from ocrtrain.data.run_plan import plan_run
@@ -44,7 +45,7 @@ def read_ranks(config: Config, workers: int, world: int, steps: range) -> list[t
     streams = [make_stream(config) for _ in range(world)]
     loaders = [
         Prefetcher(
-            partial(stream.part, rows=rank_rows(config.batch, rank, world)),
+            partial(stream.assembly, rows=rank_rows(config.batch, rank, world)),
             steps.start, stop=steps.stop, workers=workers,
         )
         for rank, stream in enumerate(streams)
@@ -187,18 +188,21 @@ class Interrupted(SkippedSamples):
 def test_a_replaced_index_is_never_skipped(
     inputs: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The index of a shard is evicted while one of its samples is being read, and the file it is
-    reloaded from is another shard's. That is the fault of no single sample."""
+    """Without a cache folder, the index of a shard is evicted while one of its samples is being
+    read, and the file it is reloaded from is another shard's. That is the fault of no single
+    sample."""
+    (tmp_path / "no-cache").touch()
+    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "no-cache"))
+    monkeypatch.setattr(index_cache, "INDEX_ROWS", 20)
     spec = damaged(inputs, tmp_path, 17)
     config = small_config(inputs, tmp_path / "run", shards=(spec + "[20:40]",), batch=1)
     sources, tokenizer = open_sources(config), load_tokenizer(config.tokenizer)
     plan = plan_run(config, sources, tokenizer).plan
     (shards,) = sources.train.values()
-    monkeypatch.setattr(shard_set, "INDEX_ROWS", 20)
 
     def meanwhile() -> None:
         shutil.copy(tmp_path / "squares-000.index.parquet", tmp_path / "squares-001.index.parquet")
-        shards.shard_set.index(2)
+        shards.shard_set.block(2, 0)
 
     stream = Stream(plan, sources, config, tokenizer=tokenizer, skipped=Interrupted(meanwhile))
     with pytest.raises(ShardError, match=r"squares-001.*index") as caught:

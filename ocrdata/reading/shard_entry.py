@@ -1,0 +1,89 @@
+"""The shards of a set as their manifest or their index footers describe them, and their indexes.
+
+Nothing is kept here; `ocrdata.reading.shard_set` bounds what is open and in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from xxhash import xxh3_128_digest
+
+from ocrdata.errors import ShardError, TruncatedError
+from ocrdata.reading.index_tar import find_index, other_kind
+from ocrdata.reading.spec import Resolved
+from ocrdata.shards.index import Index, IndexHeader, index_path, read_header, read_index
+from ocrdata.shards.names import is_compressed
+from ocrdata.storage.file import size_of
+from ocrdata.storage.location import Location
+
+
+@dataclass(frozen=True, slots=True)
+class ShardEntry:
+    """One shard of a set, as its manifest or index footer describes it. `bytes` and `digest` are
+    those of the file on disk."""
+
+    location: Location
+    samples: int
+    bytes: int
+    digest: str
+    rows_digest: str
+
+    @property
+    def name(self) -> str:
+        """The name shown in errors."""
+        return str(self.location)
+
+
+def entries(found: Resolved) -> Iterator[ShardEntry]:
+    """The entries of all shards. Raises ShardError if a file does not have the size recorded."""
+    for shard in found.files:
+        listed = found.listed.get(shard)
+        if listed is not None:
+            info, source = listed.info, "the manifest"
+            entry = ShardEntry(shard, info.samples, info.bytes, info.digest, info.rows_digest)
+        else:
+            index_file = find_index(shard)
+            entry = _entry(shard, read_header(index_file))
+            source = f"its index {index_file.name}"
+        size = size_of(shard)
+        if size != entry.bytes:
+            kind = TruncatedError if size < entry.bytes else ShardError
+            raise kind(
+                entry.name,
+                other_kind(shard)
+                or f"has {size:,} bytes, but {entry.bytes:,} according to {source}",
+                remedy="recreate or copy it again; if the tar is right and its index is old, "
+                f"delete {index_path(shard).name}",
+            )
+        yield entry
+
+
+def identity(entry: ShardEntry) -> bytes:
+    """16 bytes that identify a shard's tar and its index, whatever library wrote it."""
+    text = f"{entry.samples}\0{entry.bytes}\0{entry.digest}\0{entry.rows_digest}"
+    return xxh3_128_digest(text.encode())
+
+
+def load_index(entry: ShardEntry, *, listed: bool) -> Index:
+    """The verified index of a shard, from its Parquet file. `listed` says that a manifest describes
+    the shard. Raises ShardError, also if it is not the index that the entry describes."""
+    file = find_index(entry.location, listed=listed)
+    index = read_index(file, entry.bytes)
+    if is_compressed(entry.location.name) != (index.frames is not None):
+        raise ShardError(
+            entry.name,
+            f"its index {file.name} belongs to the same shard in the other format "
+            "(.tar or .tar.zst)",
+        )
+    if _entry(entry.location, index.header) != entry:
+        expected = "the one the manifest lists" if listed else "the one read at opening"
+        raise ShardError(entry.name, f"its index {file.name} does not match {expected}")
+    return index
+
+
+def _entry(shard: Location, header: IndexHeader) -> ShardEntry:
+    return ShardEntry(
+        shard, header.samples, header.shard_size, header.shard_digest, header.rows_digest
+    )

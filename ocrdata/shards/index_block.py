@@ -1,0 +1,198 @@
+"""An index in flat blocks: what the reader works on, and what the cache folder keeps of an index.
+
+A block holds `BLOCK_ROWS` adjacent rows of an index as plain columns, so that one sample of a shard
+costs a few microseconds, where the Parquet file has to be decoded whole. Blocks are a cache: the
+integers are those of this machine, and no other program reads them. A block has no checksum of its
+own; `ocrdata.reading.index_cache` verifies those it keeps on disk.
+
+    7 uint32  rows, members, images; bytes of the keys, names, sources and formats
+    int64     offset, size [rows]; offset, size [members]
+    16 bytes  xxh3_128 [members]
+    int32     first member, end of its key, end of its names, first image [rows + 1]
+    int32     turns, source [rows]; format, width, height [images]
+    UTF-8     keys, names, each followed by a NUL; distinct sources, distinct formats, as JSON lists
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import struct
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+
+import numpy as np
+
+from ocrdata.errors import ShardError
+from ocrdata.images.decode import ImageInfo
+from ocrdata.shards.arrow import Int64
+from ocrdata.shards.frames import FrameTable
+from ocrdata.shards.index import Index, IndexMember, IndexRow, rows_between
+
+BLOCK_ROWS = 256
+"""Rows of a block, fewer in the last one of a shard. Read in order, this many short texts still
+fill a read buffer; for one sample at random, 80 KB of a block of charts are read and verified in
+about 8 us."""
+
+_HEAD, _PAIR = struct.Struct("=7I"), struct.Struct("=2i")
+(_OFFSETS, _SIZES, _MEMBER_OFFSETS, _MEMBER_SIZES, _DIGESTS, _MEMBER_STARTS, _KEY_ENDS, _NAME_ENDS,
+ _IMAGE_STARTS, _TURNS, _SOURCE, _FORMAT, _WIDTHS, _HEIGHTS,
+ _KEYS, _NAMES, _SOURCES, _FORMATS) = range(18)  # fmt: skip
+
+
+class IndexBlock:
+    """Rows `[first, first + len(self))` of a shard's index. `frames` are those of a compressed
+    shard. Positions given to its methods count from `first`."""
+
+    def __init__(self, data: bytes, first: int, frames: FrameTable | None) -> None:
+        self.first, self.frames = first, frames
+        rows, members, images, *texts = _HEAD.unpack_from(data)
+        each, more = 8 * rows, 4 * (rows + 1)
+        sizes = (each, each, 8 * members, 8 * members, 16 * members, more, more, more, more,
+                 4 * rows, 4 * rows, 4 * images, 4 * images, 4 * images, *texts)  # fmt: skip
+        ends = tuple(itertools.accumulate(sizes, initial=_HEAD.size))
+        self._rows: int = rows
+        self._data, self._ends = data, ends
+        # What reading a sample needs; the other columns are converted on first use.
+        view = memoryview(data)
+        self.offsets = view[ends[_OFFSETS] : ends[_SIZES]].cast("q")
+        self.sizes = view[ends[_SIZES] : ends[_MEMBER_OFFSETS]].cast("q")
+        self.member_offsets = view[ends[_MEMBER_OFFSETS] : ends[_MEMBER_SIZES]].cast("q")
+        self.member_sizes = view[ends[_MEMBER_SIZES] : ends[_DIGESTS]].cast("q")
+        self.member_starts = view[ends[_MEMBER_STARTS] : ends[_KEY_ENDS]].cast("i")
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def _integers(self, column: int) -> memoryview:
+        return memoryview(self._data)[self._ends[column] : self._ends[column + 1]].cast("i")
+
+    def _strings(self, column: int) -> list[str]:
+        text = self._data[self._ends[column] : self._ends[column + 1]]
+        return text.decode().split("\0")[:-1]
+
+    def _list(self, column: int) -> list[str]:
+        found: list[str] = json.loads(self._data[self._ends[column] : self._ends[column + 1]])
+        return found
+
+    def _text(self, ends: int, column: int, at: int) -> str:
+        """The strings of one row, without decoding the others."""
+        start, stop = _PAIR.unpack_from(self._data, self._ends[ends] + 4 * at)
+        base = self._ends[column]
+        return self._data[base + start : base + stop - 1].decode()
+
+    @cached_property
+    def digests(self) -> bytes:
+        """The xxh3_128 of all members, one after the other."""
+        return self._data[self._ends[_DIGESTS] : self._ends[_MEMBER_STARTS]]
+
+    @cached_property
+    def keys(self) -> list[str]:
+        """The key of each sample."""
+        return self._strings(_KEYS)
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The name of each member."""
+        return self._strings(_NAMES)
+
+    @cached_property
+    def _sources(self) -> list[str]:
+        return self._list(_SOURCES)
+
+    @cached_property
+    def _formats(self) -> list[str]:
+        return self._list(_FORMATS)
+
+    def key(self, at: int) -> str:
+        """The key of one sample."""
+        return self._text(_KEY_ENDS, _KEYS, at)
+
+    def names_of(self, at: int) -> list[str]:
+        """The names of one sample's members."""
+        return self._text(_NAME_ENDS, _NAMES, at).split("\0")
+
+    def members(self, at: int) -> list[IndexMember]:
+        """The members of one sample, in the tar's order."""
+        start, offsets, sizes = self.member_starts[at], self.member_offsets, self.member_sizes
+        first, data = self._ends[_DIGESTS], self._data
+        return [
+            IndexMember(name, offsets[n], sizes[n], data[first + 16 * n : first + 16 * n + 16])
+            for n, name in enumerate(self.names_of(at), start)
+        ]
+
+    def row(self, at: int) -> IndexRow:
+        """The entry of one sample."""
+        first, last = self._integers(_IMAGE_STARTS)[at : at + 2]
+        formats, widths, heights = (
+            self._integers(column)[first:last] for column in (_FORMAT, _WIDTHS, _HEIGHTS)
+        )
+        return IndexRow(
+            key=self.key(at),
+            offset=self.offsets[at],
+            size=self.sizes[at],
+            members=tuple(self.members(at)),
+            images=tuple(
+                ImageInfo(self._formats[kind], width, height)
+                for kind, width, height in zip(formats, widths, heights, strict=True)
+            ),
+            turns=self._integers(_TURNS)[at],
+            source=self._sources[self._integers(_SOURCE)[at]],
+        )
+
+    @property
+    def payload_sizes(self) -> Int64:
+        """Payload bytes of each sample: the sum over its members."""
+        ends = np.concatenate([[0], np.cumsum(np.asarray(self.member_sizes), dtype=np.int64)])
+        sizes: Int64 = np.diff(ends[np.asarray(self.member_starts, np.int64)])
+        return sizes
+
+    def keys_between(self, start: int, stop: int) -> list[str]:
+        """The keys of the samples in bytes `[start, stop)` of the tar."""
+        return self.keys[rows_between(self.offsets, self.sizes, start, stop)]
+
+
+def pack_blocks(name: str, index: Index) -> Iterator[bytes]:
+    """The blocks of an index, in order. Raises ShardError, naming `name`, if a key or member name
+    contains a NUL: no tar has such a name."""
+    for first in range(0, len(index), BLOCK_ROWS):
+        yield _pack(name, index, first, min(first + BLOCK_ROWS, len(index)))
+
+
+def _pack(name: str, index: Index, first: int, last: int) -> bytes:
+    members = np.asarray(index.member_starts)[first : last + 1]
+    images = np.asarray(index.image_starts)[first : last + 1]
+    of_members, of_images = slice(members[0], members[-1]), slice(images[0], images[-1])
+    sources, source = _distinct(index.sources[first:last])
+    formats, kind = _distinct(index.image_formats[of_images])
+    texts, ends = [], []
+    for strings in (index.keys[first:last], index.names[of_members]):
+        text = "".join(f"{string}\0" for string in strings).encode()
+        found = np.flatnonzero(np.frombuffer(text, np.uint8) == 0) + 1
+        if len(found) != len(strings):
+            raise ShardError(name, "a key or member name contains a NUL")
+        texts.append(text)
+        ends.append(np.concatenate([[0], found]))
+    texts += [json.dumps(strings).encode() for strings in (sources, formats)]
+    return b"".join((
+        _HEAD.pack(last - first, members[-1] - members[0], images[-1] - images[0],
+                   *map(len, texts)),
+        *(np.asarray(column).astype(np.int64).tobytes() for column in (
+            index.offsets[first:last], index.sizes[first:last],
+            index.member_offsets[of_members], index.member_sizes[of_members],
+        )),
+        index.digests[16 * of_members.start : 16 * of_members.stop],
+        *(np.asarray(column).astype(np.int32).tobytes() for column in (
+            members - members[0], ends[0], ends[1][members - members[0]], images - images[0],
+            index.turns[first:last], source, kind,
+            index.widths[of_images], index.heights[of_images],
+        )),
+        *texts,
+    ))  # fmt: skip
+
+
+def _distinct(strings: Sequence[str]) -> tuple[list[str], list[int]]:
+    """The distinct strings, and the number of each string among them."""
+    numbers: dict[str, int] = {}
+    found = [numbers.setdefault(string, len(numbers)) for string in strings]
+    return list(numbers), found
