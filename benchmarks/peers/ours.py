@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from benchmarks.peers.peer import AnyPair, Batch, Job, Pair, Source, tensors
-from ocrdata.reading.prefetch import Prefetcher
+from ocrdata.reading.prefetch import Prefetcher, whole
 from ocrdata.reading.shard_set import Members
 from ocrdata.reading.view import Shards, open_shards
 from ocrdata.shards.manifest import Manifest, write_manifest
@@ -74,4 +74,4 @@ def loader(shards: Shards, job: Job, start: int) -> Prefetcher[Batch]:
         rows = shards[step * job.batch : (step + 1) * job.batch].iter_members()
         return tensors(job.collate([job.make(*pair(members)) for members in rows]))
 
-    return Prefetcher(make, start, stop=-(-len(shards) // job.batch), workers=job.workers)
+    return Prefetcher(whole(make), start, stop=-(-len(shards) // job.batch), workers=job.workers)

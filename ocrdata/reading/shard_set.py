@@ -67,14 +67,14 @@ class ShardSet:
         sizes = [block.payload_sizes for block in self._blocks.of_shard(number)]
         return np.concatenate(sizes) if sizes else np.zeros(0, np.int64)
 
-    def _find_index(self, shard: ShardEntry) -> Location:
-        return find_index(shard.location, listed=shard.location in self._listed)
-
     def find(self, key: str) -> list[int]:
         """The positions of the samples with this key, in ascending order."""
         if not self._key_ranges:
             self._key_ranges = [
-                read_key_range(self._find_index(shard), shard.bytes) for shard in self.shards
+                read_key_range(
+                    find_index(shard.location, listed=shard.location in self._listed), shard.bytes
+                )
+                for shard in self.shards
             ]
         ranges = enumerate(self._key_ranges)
         likely = [number for number, found in ranges if found and found[0] <= key <= found[1]]

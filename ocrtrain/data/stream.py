@@ -4,8 +4,12 @@ the shards, the tokenizer and the recorded skipped samples, and on nothing else.
 
 from __future__ import annotations
 
+import itertools
+from functools import partial
+
 from ocrdata.errors import ShardError, UsageError
 from ocrdata.planning.plan import Plan, SampleIndex
+from ocrdata.reading.prefetch import Assembly
 from ocrdata.reading.samples import load_sample, skippable
 from ocrdata.tokens.tokenizer import Tokenizer
 from ocrtrain.data.batch import Batch, PreparedSample, collate, masked_sample, prepare_sample
@@ -15,7 +19,7 @@ from ocrtrain.settings.config import Config
 
 
 class Stream:
-    """The batches of a plan. Thread-safe: the prefetcher's workers call `batch` and `part`.
+    """The batches of a plan. Thread-safe: the prefetcher's workers make an `assembly` together.
 
     An unusable sample raises ShardError, or is masked if `skipped` allows that; those already in
     `skipped` are masked without being read.
@@ -43,14 +47,27 @@ class Stream:
 
     def part(self, step: int, rows: range) -> Batch:
         """Some rows of a step's global batch: what one rank trains on (`rank_rows`)."""
-        batch = collate(
-            step,
-            [[self._prepare(step, index) for index in row] for row in self.plan.rows(step, rows)],
-            tokenizer=self._tokenizer,
-            image_size=self._image_size,
+        return self.assembly(step, rows).make()
+
+    def assembly(self, step: int, rows: range | None = None) -> Assembly[PreparedSample, Batch]:
+        """How the batch of a step is made, or some of its rows: sample by sample, for the
+        prefetcher's threads."""
+        planned = self.plan.rows(step, range(self.plan.batch) if rows is None else rows)
+
+        def join(samples: list[PreparedSample]) -> Batch:
+            left = iter(samples)
+            batch = collate(
+                step,
+                [list(itertools.islice(left, len(row))) for row in planned],
+                tokenizer=self._tokenizer,
+                image_size=self._image_size,
+            )
+            _ = batch.identity  # computed and cached here, in a worker: the trainer will log it
+            return batch
+
+        return Assembly(
+            [partial(self._prepare, step, index) for row in planned for index in row], join
         )
-        _ = batch.identity  # computed and cached here, in a worker: the trainer will log it
-        return batch
 
     def _prepare(self, step: int, index: SampleIndex) -> PreparedSample:
         shards, name = self._shards[index.source], self._names[index.source]

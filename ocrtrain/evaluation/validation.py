@@ -10,17 +10,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from ocrdata.errors import UsageError
-from ocrdata.reading.prefetch import Prefetcher
+from ocrdata.reading.prefetch import Assembly, Prefetcher
 from ocrdata.reading.samples import DecodedSample, load_sample
 from ocrdata.reading.view import Shards
 from ocrdata.tokens.rendering import IGNORE
 from ocrdata.tokens.tokenizer import Tokenizer
-from ocrtrain.data.batch import Batch, collate, prepare_sample
+from ocrtrain.data.batch import Batch, PreparedSample, collate, prepare_sample
 from ocrtrain.evaluation.generation import inference
 from ocrtrain.evaluation.similarity import Similarity
 from ocrtrain.evaluation.swapped import SWAP_EVERY, swap_partners
@@ -230,16 +231,15 @@ class _SourceValidation:
         size = self.options.batch
         parts = [positions[start : start + size] for start in range(0, len(positions), size)]
 
-        def make(number: int) -> tuple[Sequence[int], Batch]:
-            samples = [
-                prepare_sample(
-                    self._item(position, partners),
-                    tokenizer=self.tokenizer,
-                    image_size=self.model.image_size,
-                    seq_len=self.options.seq_len,
-                )
-                for position in parts[number]
-            ]
+        def prepare(position: int) -> PreparedSample:
+            return prepare_sample(
+                self._item(position, partners),
+                tokenizer=self.tokenizer,
+                image_size=self.model.image_size,
+                seq_len=self.options.seq_len,
+            )
+
+        def join(number: int, samples: list[PreparedSample]) -> tuple[Sequence[int], Batch]:
             batch = collate(
                 number,
                 [[sample] for sample in samples],
@@ -248,7 +248,12 @@ class _SourceValidation:
             )
             return parts[number], batch
 
-        return Prefetcher(make, 0, stop=len(parts), workers=self.options.workers)
+        def split(number: int) -> Assembly[PreparedSample, tuple[Sequence[int], Batch]]:
+            return Assembly(
+                [partial(prepare, position) for position in parts[number]], partial(join, number)
+            )
+
+        return Prefetcher(split, 0, stop=len(parts), workers=self.options.workers)
 
     def _item(self, position: int, partners: Mapping[int, int]) -> DecodedSample:
         """A sample, with its partner's images if it has a partner."""

@@ -118,7 +118,7 @@ def run_loop(job: Job, *, fresh: bool) -> bool:
     last = min(config.steps, config.stop_at or config.steps)
     with ExitStack() as stack:
         interrupt = stack.enter_context(Interrupt())
-        batches = Prefetcher(job.stream.batch, state.step, stop=last, workers=config.workers)
+        batches = Prefetcher(job.stream.assembly, state.step, stop=last, workers=config.workers)
         stack.enter_context(batches)
         while True:
             stopping = state.step >= last or interrupt.requested

@@ -58,7 +58,7 @@ def test_workers_and_a_resume_do_not_change_a_batch(
     identities: tuple[Config, list[str]], workers: int, start: int
 ) -> None:
     config, wanted = identities
-    with Prefetcher(make_stream(config).batch, start, stop=STEPS, workers=workers) as batches:
+    with Prefetcher(make_stream(config).assembly, start, stop=STEPS, workers=workers) as batches:
         assert [batch.identity for batch in batches] == wanted[start:]
 
 
@@ -140,7 +140,7 @@ def test_a_damaged_sample_is_an_error_at_its_own_step(
     stream, plan = make_stream(config), make_plan(config, open_sources(config))
     at = next(step for step in range(12) if damaged in {row[0].position for row in plan.rows(step)})
     wanted = rf"squares-000\.tar: sample {damaged:09d}: member {image.name}"
-    with Prefetcher(stream.batch, 0, stop=12, workers=workers) as batches:
+    with Prefetcher(stream.assembly, 0, stop=12, workers=workers) as batches:
         assert [next(batches).step for _ in range(at)] == list(range(at))
         with pytest.raises(ShardError, match=wanted):
             next(batches)
