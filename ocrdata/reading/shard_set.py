@@ -9,10 +9,9 @@ from __future__ import annotations
 import bisect
 import itertools
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
-import numpy as np
 from xxhash import xxh3_128_digest
 
 from ocrdata.errors import DigestError, ShardError, TransportError
@@ -21,7 +20,6 @@ from ocrdata.reading.index_tar import find_index
 from ocrdata.reading.shard_entry import entries
 from ocrdata.reading.spec import Resolved
 from ocrdata.reading.zstd_tar import FrameCache, ZstdTar
-from ocrdata.shards.arrow import Int64
 from ocrdata.shards.index import IndexMember, name_samples, read_key_range
 from ocrdata.shards.index_block import BLOCK_ROWS, IndexBlock
 from ocrdata.shards.members import IMAGE_SUFFIXES, kind_of
@@ -62,10 +60,9 @@ class ShardSet:
         number_of_block, at = divmod(local, BLOCK_ROWS)
         return self._blocks.get(number, number_of_block), at
 
-    def payload_sizes(self, number: int) -> Int64:
-        """Payload bytes of each sample of a shard: the sum over its members."""
-        sizes = [block.payload_sizes for block in self._blocks.of_shard(number)]
-        return np.concatenate(sizes) if sizes else np.zeros(0, np.int64)
+    def blocks(self, number: int) -> Iterator[IndexBlock]:
+        """The index blocks of a shard, in order. Raises ShardError."""
+        return self._blocks.of_shard(number)
 
     def find(self, key: str) -> list[int]:
         """The positions of the samples with this key, in ascending order."""
@@ -84,7 +81,7 @@ class ShardSet:
     def _find_in(self, key: str, numbers: Iterable[int]) -> list[int]:
         found = []
         for number in numbers:
-            for block in self._blocks.of_shard(number):
+            for block in self.blocks(number):
                 if key in block.keys:
                     found.append(self.starts[number] + block.first + block.keys.index(key))
         return found
@@ -138,7 +135,7 @@ class ShardSet:
 
     def _named_between(self, number: int, start: int, stop: int) -> str:
         """Names the samples in bytes `[start, stop)` of a shard's tar, for an error."""
-        blocks = self._blocks.of_shard(number)
+        blocks = self.blocks(number)
         return name_samples([key for block in blocks for key in block.keys_between(start, stop)])
 
     def _file(self, number: int) -> File:

@@ -147,6 +147,12 @@ class IndexBlock:
         sizes: Int64 = np.diff(ends[np.asarray(self.member_starts, np.int64)])
         return sizes
 
+    @property
+    def image_counts(self) -> Int64:
+        """Number of images of each sample."""
+        starts: Int64 = np.asarray(self._integers(_IMAGE_STARTS), np.int64)
+        return starts[1:] - starts[:-1]
+
     def keys_between(self, start: int, stop: int) -> list[str]:
         """The keys of the samples in bytes `[start, stop)` of the tar."""
         return self.keys[rows_between(self.offsets, self.sizes, start, stop)]

@@ -135,20 +135,21 @@ def _compare(
     """Compare the training samples at positions `chosen` of a shard, the first of which is at
     position `first` of the view. Returns the validation samples they are, and marks what else they
     contain as seen."""
-    index = shards.shard_set.index(number)
-    starts = np.asarray(index.member_starts, np.int64)
-    sums = _sums(np.frombuffer(index.digests, "<u8"), starts[:-1])
-    keys, same = index.keys, list[tuple[str, SampleRef]]()
-    others = np.zeros(len(index), np.bool_)
+    blocks = list(shards.shard_set.blocks(number))
+    counts = np.concatenate([np.diff(block.member_starts) for block in blocks])
+    digests = np.frombuffer(b"".join(block.digests for block in blocks), "S16")
+    sums = _sums(digests.view("<u8"), np.cumsum(counts) - counts)
+    keys = [key for block in blocks for key in block.keys]
+    same: list[tuple[str, SampleRef]] = []
+    others = np.zeros(len(keys), np.bool_)
     others[chosen] = True
     for at in np.flatnonzero(_places(wanted.sums, sums[chosen])[1]).tolist():
         if keys[chosen[at]] in wanted.keys:
             found = wanted.refs.get(shards.ref(first + at).digest, ())
             same += found
             others[chosen[at]] = not found
-    digests = np.frombuffer(index.digests, "S16")
     places, matches = _places(wanted.contents, digests)
-    wanted.seen[places[matches & np.repeat(others, np.diff(starts))]] = True
+    wanted.seen[places[matches & np.repeat(others, counts)]] = True
     return same
 
 

@@ -179,7 +179,8 @@ def lengths_of_view(shards: Shards, tokenizer: Tokenizer, config: Config) -> Sam
     counts = count_shards(shards, tokenizer, workers=max(1, config.workers), progress=to_terminal())
     slots, parts = image_slots(config.image_size), []
     for _, number, locals_ in shards.stretches():
-        sizes = shards.shard_set.payload_sizes(number)[locals_]
+        blocks = shards.shard_set.blocks(number)
+        sizes = np.concatenate([block.payload_sizes for block in blocks])[locals_]
         parts.append(
             sample_lengths(
                 counts.shard(number).take(locals_),

@@ -230,7 +230,8 @@ def _by_kind(name: str, shards: Shards, *, divided: bool = False) -> dict[str, S
     shards."""
     pictured = np.zeros(len(shards), np.bool_)
     for first, number, locals_ in shards.stretches():
-        counts = np.diff(np.asarray(shards.shard_set.index(number).image_starts))
+        blocks = shards.shard_set.blocks(number)
+        counts = np.concatenate([block.image_counts for block in blocks])
         pictured[first : first + len(locals_)] = counts[np.asarray(locals_)] > 0
     kinds = {
         f"{name}/{kind}": SelectedShards(shards, np.flatnonzero(chosen), what)

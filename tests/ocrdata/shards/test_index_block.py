@@ -35,6 +35,8 @@ def check_same(index: Index) -> None:
     assert [name for block in found for name in block.names] == index.names
     assert b"".join(block.digests for block in found) == index.digests
     sizes = [int(size) for block in found for size in block.payload_sizes]
+    images = [int(count) for block in found for count in block.image_counts]
+    assert images == [len(index.row(at).images) for at in range(len(index))]
     assert sizes == [sum(m.size for m in index.row(at).members) for at in range(len(index))]
 
 
