@@ -85,6 +85,7 @@ def main(arguments: Sequence[str]) -> int:
             "figures": figures(found),
             "rows": row_figures(by_packing),
             "validation": planned.validation,
+            "held_out": sorted(sources.held_out),
             "notes": sources.notes,
             "mfu": mfu,
             "gpus": gpu_figures(found, mfu),

@@ -34,11 +34,13 @@ all weights of a plan keep a small common denominator."""
 @dataclass(frozen=True)
 class Sources:
     """Opened shards by source name: training sources with their weights, and validation sources.
-    `notes` are sentences about what was decided, to be printed."""
+    The validation sets in `held_out` are the last samples of a training set, not trained on.
+    `notes` are sentences to be printed."""
 
     train: dict[str, Shards]
     weights: dict[str, Weight]
     validation: dict[str, Shards]
+    held_out: frozenset[str] = frozenset()
     notes: tuple[str, ...] = ()
 
     def with_notes(self, notes: Sequence[str]) -> Sources:
@@ -47,11 +49,15 @@ class Sources:
 
     def describe(self) -> list[str]:
         """What is validated on, and the notes, as lines for a terminal."""
-        return [
-            *(f"validate on {len(shards):,} samples of {name} ({shards.spec})"
-              for name, shards in self.validation.items()),
-            *self.notes,
-        ]  # fmt: skip
+        lines = []
+        for name, shards in self.validation.items():
+            count = "1 sample" if len(shards) == 1 else f"{len(shards):,} samples"
+            why = f", its last 1 % (at most {HELD_OUT}), not trained on"
+            lines.append(
+                f"validate on {count} of {name} ({shards.spec})"
+                + (why if name in self.held_out else "")
+            )
+        return [*lines, *self.notes]
 
 
 def open_sources(config: Config) -> Sources:
@@ -61,7 +67,7 @@ def open_sources(config: Config) -> Sources:
 
 def open_training(config: Config) -> Sources:
     """Open the training sources alone, which is all that batches depend on."""
-    return replace(_opened(config, validate=False), validation={})
+    return replace(_opened(config, validate=False), validation={}, held_out=frozenset())
 
 
 def _opened(config: Config, *, validate: bool) -> Sources:
@@ -71,7 +77,13 @@ def _opened(config: Config, *, validate: bool) -> Sources:
         _open_named(config, opened, validate=validate)
     else:
         _open_short_form(config, opened, validate=validate)
-    return Sources(opened.train, opened.weights, opened.validation, tuple(opened.notes))
+    return Sources(
+        train=opened.train,
+        weights=opened.weights,
+        validation=opened.validation,
+        held_out=frozenset(opened.held_out),
+        notes=tuple(opened.notes),
+    )
 
 
 def open_each(specs: Sequence[str], flag: str) -> dict[str, Shards]:
@@ -93,29 +105,20 @@ class _Opened:
         self.train: dict[str, Shards] = {}
         self.weights: dict[str, Weight] = {}
         self.validation: dict[str, Shards] = {}
+        self.held_out: set[str] = set()
         self.notes: list[str] = []
 
-    def hold_out(self, name: str, shards: Shards, remedy: str) -> tuple[Shards, Shards]:
-        """`hold_out`, with its note."""
-        train, held_out, note = hold_out(name, shards, remedy)
-        self.notes.append(note)
-        return train, held_out
 
-
-def hold_out(name: str, shards: Shards, remedy: str) -> tuple[Shards, Shards, str]:
-    """Divide a source without validation samples into what to train on and what to validate on,
-    with a sentence about it. Raises UsageError, with the remedy, for a single sample."""
+def hold_out(name: str, shards: Shards, remedy: str) -> tuple[Shards, Shards]:
+    """Divide a source without validation samples into what to train on and what to validate on.
+    Raises UsageError, with the remedy, for a single sample."""
     count = min(HELD_OUT, max(1, len(shards) // 100))
     if len(shards) < 2:
         raise UsageError(
             f"{name} ({shards.spec}) has 1 sample, which cannot be both trained and validated on; "
             f"{remedy}"
         )
-    note = (
-        f"{name} has no validation samples of its own: its last {count:,} of {len(shards):,} (1 %, "
-        f"at most {HELD_OUT}) are validated on and not trained on"
-    )
-    return shards[:-count], shards[-count:], note
+    return shards[:-count], shards[-count:]
 
 
 def _open_short_form(config: Config, opened: _Opened, *, validate: bool) -> None:
@@ -137,9 +140,11 @@ def _open_short_form(config: Config, opened: _Opened, *, validate: bool) -> None
             name = _name(shards, opened.train)
             if not val:
                 held_out = form.default_validation(group)
+                val_name = _name(held_out, opened.validation)
                 if not len(held_out):
-                    shards, held_out = opened.hold_out(name, shards, f"name some with {form.val}")
-                opened.validation[_name(held_out, opened.validation)] = held_out
+                    shards, held_out = hold_out(name, shards, f"name some with {form.val}")
+                    opened.held_out.add(val_name)
+                opened.validation[val_name] = held_out
             opened.train[name] = added[name] = shards
         weight = config.share(text=form is text) if config.text else Fraction(1)
         opened.weights |= shared_weight(weight, added)
@@ -210,8 +215,8 @@ def _open_named(config: Config, opened: _Opened, *, validate: bool) -> None:
         for name, shards in parts.items():
             if source.name not in specs:
                 remedy = f"name some with --val-source {source.name}=SPEC"
-                shards, held_out = opened.hold_out(name, shards, remedy)
-                opened.validation[name] = held_out
+                shards, opened.validation[name] = hold_out(name, shards, remedy)
+                opened.held_out.add(name)
             opened.train[name] = shards
         if validate and source.name in specs:
             shards = _open_one("--val-source", source.name, specs[source.name])

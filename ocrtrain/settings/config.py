@@ -321,25 +321,31 @@ class Config:
         try:
             for _, ratio in self.text_ratios:
                 if not 0 <= ratio < 1:
-                    yield f"--text-ratio {ratio} must be at least 0 and below 1"
-            self._check_sources()
+                    yield (
+                        f"--text-ratio {ratio} must be at least 0 and below 1; to train on text "
+                        "alone, name it with --source"
+                    )
         except UsageError as exc:
             yield str(exc)
+        yield from self._wrong_sources()
 
-    def _check_sources(self) -> None:
-        """Check the flags of named sources, and that those of the short form are not mixed in."""
+    def _wrong_sources(self) -> Iterator[str]:
+        """What is wrong with the flags of named sources, or with mixing in the short form."""
         if not self.source:
             for name in ("source_at", "val_source"):
                 if getattr(self, name):
-                    raise UsageError(f"{flag_name(name)} needs --source: it names one")
+                    yield f"{flag_name(name)} needs --source: it names one"
             return
-        parse_specs("--val-source", self.val_source, self.named_sources)
         for item in dataclasses.fields(self):
             if item.name in SHORT_FORM and getattr(self, item.name) != item.default:
-                raise UsageError(
+                yield (
                     f"{flag_name(item.name)} cannot be combined with --source: name every source "
                     "with --source, its slice in its spec, and its validation with --val-source"
                 )
+        try:
+            parse_specs("--val-source", self.val_source, self.named_sources)
+        except UsageError as exc:
+            yield str(exc)
 
     def _wrong_numbers(self) -> Iterator[str]:
         """The numbers that are out of range."""

@@ -207,10 +207,9 @@ def test_sources_share_a_weight_by_their_numbers_of_samples(sizes: list[int]) ->
 def test_a_set_without_validation_samples_is_validated_on_its_last_percent(
     size: int, count: int
 ) -> None:
-    train, held_out, note = hold_out("x", Sized(range(size)), "")  # type: ignore[arg-type]
+    train, held_out = hold_out("x", Sized(range(size)), "")  # type: ignore[arg-type]
     assert list(held_out) == list(range(size - count, size))  # type: ignore[arg-type]
     assert list(train) == list(range(size - count))  # type: ignore[arg-type]
-    assert f"{count} of {size:,}" in note
 
 
 class Sized(list[int]):
@@ -234,7 +233,9 @@ def test_the_last_percent_is_the_training_slice_s_and_is_told(
     assert {name: positions(shards) for name, shards in sources.validation.items()} == {
         "squares": [59], "sums": [29],
     }  # fmt: skip
-    assert len(sources.notes) == 2 and sources.notes[0].startswith("squares")
+    assert sources.held_out == {"squares", "sums"}
+    for line, name in zip(sources.describe(), ("squares", "sums"), strict=True):
+        assert f"1 sample of {name} " in line and line.endswith("not trained on")
     training = open_training(config)
     assert [view.digest for view in training.train.values()] == [
         view.digest for view in sources.train.values()
@@ -251,7 +252,7 @@ def test_the_slices_of_the_experiment_are_the_default_of_large_sets(tmp_path: Pa
     sources = open_sources(config)
     assert (len(sources.train["large"]), len(sources.validation["large"])) == (18_000, 3)
     assert sources.validation["large"].spec.endswith("[18000:18003]")
-    assert sources.notes == ()
+    assert sources.held_out == frozenset()
 
 
 @pytest.mark.parametrize("count", [1, 3])
