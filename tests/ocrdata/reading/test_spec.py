@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ocrdata.errors import DiskError, ShardError, SpecError
-from ocrdata.reading.spec import join, resolve
+from ocrdata.reading.spec import join, resolve, separate
 from ocrdata.reading.view import open_shards
 from ocrdata.shards.manifest import read_manifest
 from ocrdata.shards.names import natural, set_name, shard_number
@@ -395,3 +395,20 @@ def test_joined_spec_resolves_to_the_same_files(
 def test_any_text_resolves_or_raises_a_spec_error(texts: list[str]) -> None:
     with contextlib.suppress(SpecError, ShardError):
         resolve(texts)
+
+
+@pytest.mark.parametrize(
+    ("specs", "sets"),
+    [
+        (["x-000.tar", "x-001.tar[:9]"], [[0, 1]]),
+        (["x-000.tar[:9]", "x-001.tar[:9]"], [[0, 1]]),
+        (["x-000.tar", "y-000.tar", "x-001.tar"], [[0, 2], [1]]),
+        (["a/x-000.tar", "b/x-001.tar"], [[0], [1]]),
+        (["x-000.tar[:5]", "x-001.tar[7:9]"], [[0], [1]]),
+        (["x.json[:100]", "x.json[200:]", "y"], [[0], [1], [2]]),
+        (["x-<000..003>.tar", "x-*.tar[:3]", "x-{004,005}.tar"], [[0], [1], [2]]),
+        ([], []),
+    ],
+)
+def test_specs_are_separated_by_set(specs: list[str], sets: list[list[int]]) -> None:
+    assert separate(specs) == [[specs[at] for at in one] for one in sets]
