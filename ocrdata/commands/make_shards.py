@@ -31,6 +31,7 @@ from ocrdata.runtime.cli import Parser, add_json_flag, print_json, run
 from ocrdata.runtime.progress import Progress, to_terminal
 from ocrdata.runtime.units import human_bytes, human_time
 from ocrdata.shards.manifest import Manifest
+from ocrdata.sources.conversations import MESSAGE_FIELDS
 from ocrdata.sources.registry import REGISTRY, Flag, SourceKind, Values
 from ocrdata.storage.file import exists
 from ocrdata.storage.location import Location
@@ -152,6 +153,15 @@ def summary(
         )
         reasons = manifest.rejects["reasons"]
         lines += [f"            {count:,} x {reason}" for reason, count in reasons.items()]
+    if untrained := totals.get("untrained_turns"):
+        lines.append(f"  weight 0  {untrained:,} answers are not trained on")
+    head = f"{MESSAGE_FIELDS}."
+    kept = {name.removeprefix(head): n for name, n in totals.items() if name.startswith(head)}
+    if kept:
+        lines.append(
+            "  meta      fields of messages that are kept in the meta only: "
+            + ", ".join(f"{name} ({count:,})" for name, count in kept.items())
+        )
     damaged = totals.get("damaged_jpegs")
     if damaged:
         lines.append(

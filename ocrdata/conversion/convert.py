@@ -6,6 +6,7 @@ Finished shards are remembered in `ocrdata.conversion.work_folder`.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -27,6 +28,7 @@ from ocrdata.conversion.work_folder import (
     ShardRecord,
     WorkFolder,
     differences,
+    input_state,
     only_input_changed,
     recorded_provenance,
 )
@@ -135,8 +137,18 @@ class _Conversion:
                     f"{'; '.join(changed)}; choose another --name or --out, or delete the set"
                 )
             self.finished = read_manifest(self.manifest_path)
-        elif known is not None and changed:
-            self._replace(known, changed)
+        elif known is not None and (changed or (touched := self._touched())):
+            self._replace(known, changed, self.work.shards() if changed else touched)
+
+    def _touched(self) -> list[int]:
+        """The finished shards that were made from files which have changed since, at least in
+        time."""
+        records = {shard: self.work.read_record(shard) for shard in self.work.shards()}
+        return [
+            shard
+            for shard, record in records.items()
+            if record and record.input_state != input_state(self.source, self.layout.span(shard))
+        ]
 
     def _set_layout(self, known: Mapping[str, Any] | None) -> list[str]:
         """Set layout and provenance; returns how the provenance differs from the known one."""
@@ -158,15 +170,20 @@ class _Conversion:
         }
         return [] if known is None else differences(known, self.provenance)
 
-    def _replace(self, known: Mapping[str, Any], changed: Sequence[str]) -> None:
+    def _replace(
+        self, known: Mapping[str, Any], changed: Sequence[str], suspects: Sequence[int]
+    ) -> None:
         """Continue, with other settings, from what an unfinished conversion left.
 
         If only the input was edited, shards whose rows were all accepted and have not changed are
-        kept. Whatever cannot be made again as it was needs --discard: raises UsageError.
+        kept; only the `suspects` are compared. Whatever cannot be made again as it was needs
+        --discard: raises UsageError.
         """
         existing, kept, again = self.work.shards(), list[int](), list[int]()
-        if edited := only_input_changed(known, self.provenance, self.source):
-            kept, again = self._unchanged(existing)
+        edited = not changed or only_input_changed(known, self.provenance, self.source)
+        if edited:
+            kept, again = self._unchanged(suspects)
+            kept = sorted({*kept, *(set(existing) - set(suspects))})
         stale = sorted(set(existing) - {*kept, *again})
         if stale and not self.options.discard:
             place = f"{self.out / self.options.name}: an unfinished conversion of this name"
@@ -388,6 +405,7 @@ class _Conversion:
                 "bytes": sum(record.shard.bytes for record in records),
                 "image_bytes": sum(record.image_bytes for record in records),
                 "damaged_jpegs": len(damaged),
+                **sum((Counter(record.noted) for record in records), Counter[str]()),
                 **self._tar_bytes(records),
             },
             rejects={"rows": len(rejects), "reasons": reasons(rejects)},

@@ -17,9 +17,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import xxhash
+
 from ocrdata.errors import ShardError, UsageError
 from ocrdata.shards.manifest import ShardInfo, read_manifest, shard_info
-from ocrdata.sources.base import EditableSource, Source
+from ocrdata.sources.base import EditableSource, FileSource, Source
 from ocrdata.storage.files import explain_disk, make_folder, write_json
 from ocrdata.storage.locks import remove_abandoned
 from ocrdata.storage.sealed import FORMAT, VERSION, check_version, parse_object
@@ -28,7 +30,9 @@ from ocrdata.storage.sealed import FORMAT, VERSION, check_version, parse_object
 @dataclass(frozen=True)
 class ShardRecord:
     """Totals of one finished shard. `tar_bytes` is its uncompressed size; `rejects` are (origin
-    row, reason), `damaged` (origin row, image, reason) of damaged images that were kept."""
+    row, reason), `damaged` (origin row, image, reason) of damaged images that were kept; `noted`
+    are numbers for the manifest's totals that few sets have; `input_state` is that of the files
+    that the shard was made from."""
 
     shard: ShardInfo
     images: int = 0
@@ -37,6 +41,8 @@ class ShardRecord:
     rejects: tuple[tuple[int, str], ...] = field(default_factory=tuple)
     tar_bytes: int = 0
     damaged: tuple[tuple[int, int, str], ...] = field(default_factory=tuple)
+    noted: Mapping[str, int] = field(default_factory=dict)
+    input_state: str = ""
 
 
 class WorkFolder:
@@ -184,6 +190,23 @@ def recorded_provenance(out: Path, name: str) -> dict[str, Any] | None:
                 "records how it was made; remove such shards, or choose another --name"
             )
     return found
+
+
+def input_state(source: Source, rows: range) -> str:
+    """A digest of the sizes and times of the files that these rows are read from; "" for a source
+    without such files. It is kept in the work folder only."""
+    if not isinstance(source, FileSource):
+        return ""
+    digest = xxhash.xxh3_128()
+    for file in source.files(rows.start, rows.stop):
+        try:
+            found = file.stat()
+        except (OSError, ValueError):
+            digest.update(b"missing\n")
+        else:  # the change time too: a copy may keep the time of modification
+            times = found.st_size, found.st_mtime_ns, found.st_ctime_ns
+            digest.update(f"{times}\n".encode())
+    return digest.hexdigest()
 
 
 NOT_COMPARED = ("command", "licence")

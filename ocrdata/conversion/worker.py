@@ -4,6 +4,7 @@ each into its shard or to the rejects. Consecutive shards are made in one pass o
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from pathlib import Path
 from ocrdata.conversion.layout import Layout
 from ocrdata.conversion.options import KEEP, REJECT
 from ocrdata.conversion.rejects import Damage, Reject
-from ocrdata.conversion.work_folder import ShardRecord, WorkFolder
+from ocrdata.conversion.work_folder import ShardRecord, WorkFolder, input_state
 from ocrdata.errors import RejectedRow, SourceError
 from ocrdata.runtime.processes import Report
 from ocrdata.sample import Sample, check, damaged_jpegs
@@ -22,6 +23,7 @@ from ocrdata.shards.manifest import ShardInfo
 from ocrdata.shards.names import make_key
 from ocrdata.shards.writer import ShardWriter
 from ocrdata.sources.base import Source
+from ocrdata.sources.conversations import noted_of
 from ocrdata.storage.files import discard
 
 REPORT_ROWS = 32
@@ -68,9 +70,11 @@ class ConversionTask:
     def _make_one(
         self, shard: int, rows: Iterator[tuple[int, Sample | RejectedRow]], report: Report
     ) -> None:
+        state = input_state(self.source, self.layout.span(shard))  # before any of it is read
         images = turns = image_bytes = 0
         rejects: list[Reject] = []
         damaged: list[Damage] = []
+        noted = Counter[str]()
         progress = _Reporter(report)
         path = self.folder / self.layout.file(shard)
         span = self.layout.span(shard)
@@ -87,6 +91,7 @@ class ConversionTask:
                     images += len(result.images)
                     turns += result.turns
                     image_bytes += sum(map(len, result.images))
+                    noted.update(noted_of(result))
                     damaged += [(row, image, words) for image, words in damage]
                     progress.add(size, None)
                 except RejectedRow as exc:
@@ -103,6 +108,8 @@ class ConversionTask:
             tuple(rejects),
             writer.tar_size,
             tuple(damaged),
+            dict(sorted(noted.items())),
+            state,
         )
         self.work.write_record(shard, record)
         progress.flush(info)

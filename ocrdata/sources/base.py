@@ -34,6 +34,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 from ocrdata.errors import RejectedRow
@@ -83,6 +84,17 @@ class EditableSource(Protocol):
 
     content: tuple[str, ...]
     """Names of the entries of `provenance` that depend on the input's content alone."""
+
+
+@runtime_checkable
+class FileSource(Protocol):
+    """A source that reads files of this machine which its provenance knows by name and size alone.
+
+    The conversion remembers when they were changed, to notice that between two attempts.
+    """
+
+    def files(self, start: int, stop: int) -> Iterator[Path]:
+        """Those files of rows `[start, stop)`; some may be missing. Raises SourceError."""
 
 
 @runtime_checkable

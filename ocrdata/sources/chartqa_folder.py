@@ -103,6 +103,11 @@ class ChartQaFolderSource:
         images = mean_image_bytes(self, start, stop)
         return text + round((images + ROW_BYTES) * (stop - start))
 
+    def files(self, start: int, stop: int) -> Iterator[Path]:
+        """The charts of rows `[start, stop)`."""
+        for questions in self._rows[start:stop]:
+            yield self._folder / IMAGES / _image_name(questions[0].row)
+
     def rows(self, start: int, stop: int) -> Iterator[tuple[int, Sample | RejectedRow]]:
         """Rows `[start, stop)`; a chart is rejected if any of its questions cannot be used."""
         return attempt(enumerate(self._rows[start:stop], start), self._make)

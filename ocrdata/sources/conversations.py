@@ -8,12 +8,21 @@ lost: a field is read, kept for the meta, or a reason to reject the row.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from ocrdata.errors import RejectedRow
-from ocrdata.sample import IMAGE_PART, Message, Part, split_placeholders, text_part
+from ocrdata.sample import (
+    IMAGE_PART,
+    Message,
+    Part,
+    Sample,
+    is_trained,
+    split_placeholders,
+    text_part,
+)
 
 Image = str | bytes
 PLACEHOLDER = "<image>"
@@ -112,6 +121,18 @@ def record_images(record: Mapping[str, Any]) -> list[Image]:
         if images != found[first]:
             raise RejectedRow(f"{first} and {name} name different images; keep one of them")
     return found.get(first, [])
+
+
+def noted_of(sample: Sample) -> Iterator[str]:
+    """What the user is told of a sample, once for each time: `untrained_turns` for an answer of
+    weight 0, `message_fields.NAME` for a field of a message that is only in the meta."""
+    for message in sample.messages:
+        if message["role"] == "assistant" and not is_trained(message):
+            yield "untrained_turns"
+    kept = sample.meta.get(MESSAGE_FIELDS)  # a data set may have a field of its own of this name
+    for fields in kept.values() if isinstance(kept, dict) else ():
+        for name in fields if isinstance(fields, dict) else ():
+            yield f"{MESSAGE_FIELDS}.{re.sub(r'[0-9]+', '', name)}"
 
 
 def source_name(value: Any) -> str:

@@ -29,7 +29,7 @@ from ocrdata.sources.annotations import AnnotationFormat
 from ocrdata.sources.base import ROW_BYTES, attempt, mean_image_bytes, safe_name
 from ocrdata.sources.conversations import Image, record_images
 from ocrdata.sources.csv_rows import CsvFile, record_of
-from ocrdata.sources.image_files import ImageFolder, digest_of_files
+from ocrdata.sources.image_files import ImageFolder, digest_of_files, is_data_url
 from ocrdata.sources.json_rows import RowFile
 from ocrdata.sources.jsonl import parse_record
 from ocrdata.storage.files import read_file
@@ -93,11 +93,15 @@ class ImageFolderSource:
         text = self._rows.text_bytes / self._rows.count
         return round((images + text + ROW_BYTES) * (stop - start))
 
+    def files(self, start: int, stop: int) -> Iterator[Path]:
+        """The images of rows `[start, stop)`."""
+        return named_files(self._rows, start, stop)
+
     def notes(self) -> Sequence[str]:
         """The images that no table names."""
         if isinstance(self._rows, Captions):
             return []
-        named = set(self._rows.named())
+        named = set(named_files(self._rows, 0, self._rows.count))
         left = [name for name in self._images if self._folder / name not in named]
         return [f"{len(left):,} images are in no table, first {left[0]}"] if left else []
 
@@ -154,17 +158,6 @@ class Tables:
         if not all(isinstance(image, str | bytes) for image in images):
             raise RejectedRow(f"{name} is neither a name nor a list of names")
         return Annotated(folder, record, images)
-
-    def named(self) -> Iterator[Path]:
-        """The files that the rows name."""
-        for _, row in self.rows(0, self.count):
-            try:
-                found = self.read(row)
-                for image in found.images:
-                    if isinstance(image, str):
-                        yield ImageFolder(found.folder).find(image)
-            except RejectedRow:
-                continue
 
 
 class Captions:
@@ -236,6 +229,18 @@ class Captions:
             return read_file(self._folder / name)
         except OSError as exc:
             raise SourceError(f"{self._folder / name}: {exc.strerror}") from exc
+
+
+def named_files(table: Tables | Captions, start: int, stop: int) -> Iterator[Path]:
+    """The image files that rows `[start, stop)` name."""
+    for _, row in table.rows(start, stop):
+        try:
+            found = table.read(row)  # type: ignore[arg-type]  # rows of its own
+            for image in found.images:
+                if isinstance(image, str) and not is_data_url(image):
+                    yield ImageFolder(found.folder).find(image)
+        except RejectedRow:
+            continue
 
 
 def _stem(name: str) -> str:

@@ -87,6 +87,12 @@ class JsonlSource:
         text = self._file.text_size / self.count()
         return round((images + text + ROW_BYTES) * (stop - start))
 
+    def files(self, start: int, stop: int) -> Iterator[Path]:
+        """The images of rows `[start, stop)`."""
+        for _, line in self._file.rows(start, stop):
+            for _, file in self._form.files(line):
+                yield file
+
     def rows(self, start: int, stop: int) -> Iterator[tuple[int, Sample | RejectedRow]]:
         """Rows `[start, stop)`; a line of invalid JSON is a rejected row."""
         return attempt(self._file.rows(start, stop), self._form)

@@ -15,8 +15,10 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
-from ocrdata.conversion.convert import convert
+from ocrdata.commands.make_shards import summary
+from ocrdata.conversion.convert import convert, convert_one
 from ocrdata.conversion.options import ConversionOptions
 from ocrdata.errors import DiskError, OcrError, RejectedRow, SourceError, UsageError
 from ocrdata.reading.view import open_shards
@@ -264,3 +266,63 @@ def test_an_input_that_got_shorter_leaves_no_shard_behind(options: ConversionOpt
         convert(short, options)
     convert(short, replace(options, discard=True))
     assert made(options.out) == fresh(short, options)
+
+
+def bitmap(colour: str) -> bytes:
+    """Of one size, whatever the colour."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8), colour).save(buffer, "BMP")
+    return buffer.getvalue()
+
+
+def with_images(folder: Path, colours: list[str]) -> JsonlSource:
+    """A row for each colour, each with an image of its own."""
+    records = []
+    for number, colour in enumerate(colours):
+        (folder / f"{number}.bmp").write_bytes(bitmap(colour))
+        records.append({"prompt": "q", "answer": colour, "image": f"{number}.bmp"})
+    (folder / "rows.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    return JsonlSource(folder / "rows.jsonl", None)
+
+
+def test_an_image_that_became_another_of_the_same_size_is_noticed(
+    options: ConversionOptions, tmp_path: Path
+) -> None:
+    two = replace(options, shard_samples=2)
+    source = with_images(tmp_path, ["red", "blue", "red", "blue"])
+    before = source.provenance
+    for shard in (0, 1):
+        convert_one(source, two, shard)
+    # Only the time of one image changes: both shards are kept, at the price of a comparison.
+    (tmp_path / "0.bmp").touch()
+    (options.out / "set-001.tar").unlink()
+    shown = io.StringIO()
+    convert_one(JsonlSource(source._file.path, None), two, 1, Progress(shown))
+    assert "of 1 finished shards 1 are kept" in shown.getvalue()
+    # Another image of the same size and time of modification.
+    times = (tmp_path / "3.bmp").stat()
+    (tmp_path / "3.bmp").write_bytes(bitmap("red"))
+    os.utime(tmp_path / "3.bmp", ns=(times.st_atime_ns, times.st_mtime_ns))
+    again = JsonlSource(source._file.path, None)
+    assert again.provenance == before
+    with pytest.raises(
+        UsageError, match=r"2 finished shards.* 1 of them, first of shard 1.*--disc"
+    ):
+        convert(again, two)
+    convert(again, replace(two, discard=True))
+    assert made(options.out) == fresh(again, two)
+    assert open_shards(options.out / "set.json")[3].images == [bitmap("red")]
+
+
+def test_the_manifest_counts_answers_of_weight_0_and_fields_that_are_in_the_meta_only(
+    options: ConversionOptions, tmp_path: Path
+) -> None:
+    texts = [{"user": "q", "assistant": "wrong", "weight": 0, "id": n} for n in range(12)]
+    rows = [{"texts": [text, {"user": "q", "assistant": "a", "id": 1}]} for text in texts]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    manifest = convert(JsonlSource(tmp_path / "rows.jsonl", None), options)
+    assert len(manifest.shards) == 2
+    assert manifest.totals["untrained_turns"] == 12
+    assert manifest.totals["message_fields.id"] == 24
+    said = summary(manifest, options, Progress(io.StringIO()), None, complete=True)
+    assert "12 answers are not trained on" in said and "id (24)" in said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -9,13 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocrdata.errors import RejectedRow
-from ocrdata.sample import check_messages, image_parts, text_of
+from ocrdata.sample import Sample, check_messages, image_parts, text_of
 from ocrdata.sources.conversations import (
     IMAGE_FIELDS,
     OTHER_MEDIA,
     UNREAD,
     WEIGHTS,
     Conversation,
+    noted_of,
     read_messages,
     record_images,
     source_name,
@@ -160,6 +162,19 @@ def test_other_fields_of_messages_and_parts_are_kept() -> None:
         "0": {"content[0].cache": 1, "content[1].detail": "high", "name": "anna", "weight": 1},
         "1": {"id": 7, "end_turn": False, "value": "no", "from": "gpt"},
     }
+
+
+def test_what_is_told_of_a_sample() -> None:
+    messages = [user("q"), answer(weight=0), user("q"), answer(weight=1)]
+    fields = {"0": {"name": "anna", "content[12].cache": 1}, "1": {"name": "bert"}}
+    sample = Sample(messages, meta={"message_fields": fields})
+    assert Counter(noted_of(sample)) == {
+        "untrained_turns": 1,
+        "message_fields.name": 2,
+        "message_fields.content[].cache": 1,
+    }
+    for other in (None, [1], "x", {"0": 3}):
+        assert not list(noted_of(Sample(messages[2:], meta={"message_fields": other})))
 
 
 @pytest.mark.parametrize(
