@@ -217,14 +217,19 @@ class _Conversion:
         records = {shard: self.work.read_record(shard) for shard in existing}
         again = {shard for shard, record in records.items() if record is None}
         finished = {
-            shard: record.shard.samples
+            shard: record
             for shard, record in records.items()
             if record is not None and record.shard.file == self.layout.file(shard)
         }
         unchanged: list[int] = []
         task = ComparisonTask(self.source, self.layout, self.out)
         run_in_processes(task, list(finished), self.options.workers, unchanged.append)
-        full = {shard for shard in unchanged if finished[shard] == len(self.layout.span(shard))}
+        full = {
+            shard
+            for shard in unchanged
+            if not finished[shard].rejects
+            and finished[shard].shard.samples == len(self.layout.span(shard))
+        }
         return sorted(full), sorted(again | (set(unchanged) - full))
 
     def make_all(self) -> Manifest:
