@@ -5,12 +5,17 @@
     python tools/make_shards.py smoltalk --split test            # text only
     python tools/make_shards.py jsonl --path my.jsonl --images my-images
     python tools/make_shards.py parquet --path 'my-set/train-*.parquet'
-    python tools/make_shards.py sums --limit 2000                # synthetic, needs nothing
+    python tools/make_shards.py imagefolder --path my-scans      # metadata.jsonl or .txt captions
+    python tools/make_shards.py webdataset --path 'laion/{00000..00017}.tar'
+    python tools/make_shards.py chartqa-folder --path 'ChartQA Dataset' --split val
+    python tools/make_shards.py charts --limit 2000              # synthetic, needs nothing
+    python tools/make_shards.py sums --limit 2000                # the same, text only
 
 Writes shards/NAME-000.tar, ... with an index beside each, NAME.rejects.jsonl if rows were rejected,
 and, last, the manifest NAME.json; with --compress zstd the shards are NAME-000.tar.zst. If it was
 stopped or killed, repeat the command: it continues with the missing shards, and the result is the
-same, byte for byte.
+same, byte for byte. If the input was mended in between, finished shards whose rows are the same are
+kept; --discard makes those with changed rows again.
 """
 
 from __future__ import annotations

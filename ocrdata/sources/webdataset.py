@@ -2,8 +2,9 @@
 
 A sample is a group of members with one key, as in `ocrdata.shards.members`; its images are those
 that a reader of the tar finds, as their original bytes. What is said about them is in `KEY.json` (a
-conversation, a question and its answer, or meta) and `KEY.txt` or `KEY.caption`. Samples are
-numbered through all tars, in the order in which the tars are named.
+conversation, a question and its answer, or meta) and `KEY.txt` or `KEY.caption`; --question and
+--answer may also name other members, such as `outputs.txt`. Samples are numbered through all tars,
+in the order in which the tars are named.
 
 One pass reads the headers and the first 4 KiB of each member: it counts the samples, keeps the
 position of every 64th, and gives the digest for the provenance. Payloads are read once, when they
@@ -35,6 +36,7 @@ from ocrdata.sources.conversations import Image
 from ocrdata.sources.jsonl import parse_record
 from ocrdata.storage.file import File, exists, is_folder, list_names, open_file
 from ocrdata.storage.location import Location
+from ocrdata.storage.signatures import TAR, recognise
 
 STRIDE = 64
 HEAD_BYTES = 4_096
@@ -77,7 +79,7 @@ def default_name(patterns: Iterable[str]) -> str:
     by a number alone, that of their folder."""
     first = find_tars(patterns)[0]
     name = set_name(first.name)
-    return safe_name(first.path.absolute().parent.name if name.isdigit() else name)
+    return safe_name(name or first.path.absolute().parent.name)
 
 
 class WebDatasetSource:
@@ -88,7 +90,8 @@ class WebDatasetSource:
     def __init__(self, patterns: Sequence[str], form: AnnotationFormat) -> None:
         self.name = default_name(patterns)
         self._form = form
-        self._tars = [TarSamples(tar) for tar in find_tars(patterns)]
+        named = frozenset({form.question.lower(), form.answer.lower()})
+        self._tars = [TarSamples(tar, named) for tar in find_tars(patterns)]
         self._ends = list(accumulate(tar.count for tar in self._tars))
 
     @property
@@ -147,20 +150,21 @@ class WebDatasetSource:
 
     def _make(self, found: TarSample) -> Sample:
         names, members = found.names, found.members
-        used = roles(fields_of(names))
+        fields = fields_of(names)
+        used = roles(fields)
         if used.problem:
             raise RejectedRow(used.problem)
-        if used.json is None and used.caption is None:
-            raise RejectedRow(f"no .json, .txt or .caption among its members: {', '.join(names)}")
         record = {} if used.json is None else parse_record(members[names[used.json]])
         if record.keys() <= _OURS and isinstance(record.get("meta"), dict):
             return _our_own(found)
+        for name in (self._form.question, self._form.answer):
+            if name.lower() in fields:
+                record[name] = _text(members[names[fields.index(name.lower())]], name)
         caption = None
         if used.caption is not None and used.images:
-            try:
-                caption = caption_text(members[names[used.caption]])
-            except UnicodeDecodeError as exc:
-                raise RejectedRow("the caption is not valid UTF-8") from exc
+            caption = _text(members[names[used.caption]], "the caption")
+        if caption is None and not record:
+            raise RejectedRow(f"no .json, .txt or .caption among its members: {', '.join(names)}")
 
         def read(image: Image) -> bytes:
             if isinstance(image, bytes) or image not in members:
@@ -170,6 +174,13 @@ class WebDatasetSource:
         images = [names[at] for at in used.images]
         sample = self._form.sample(record, images, read, caption=caption, origin=self.name)
         return replace(sample, meta={"key": found.key, **sample.meta})
+
+
+def _text(data: bytes, name: str) -> str:
+    try:
+        return caption_text(data)
+    except UnicodeDecodeError as exc:
+        raise RejectedRow(f"{name} is not valid UTF-8") from exc
 
 
 def _our_own(found: TarSample) -> Sample:
@@ -192,10 +203,20 @@ class TarSample:
 
 class TarSamples:
     """The samples of one tar by number. `digest` covers names, sizes and first bytes of its
-    members; `unused` counts the fields of members that are no part of a sample."""
+    members; `unused` counts the fields of members that are neither a part of a sample nor among
+    `named`. Raises ShardError if the tar is damaged or no tar."""
 
-    def __init__(self, location: Location) -> None:
-        self.location = location
+    def __init__(self, location: Location, named: frozenset[str]) -> None:
+        self.location, self._named = location, named
+        try:
+            self._count()
+        except ShardError as exc:
+            if other := recognise(location, TAR):
+                raise ShardError(str(location), f"is not {TAR} but {other}") from exc
+            raise
+
+    def _count(self) -> None:
+        location = self.location
         file = open_file(location)
         self.size, self._version = file.size, file.version
         self.count, self.unused = 0, Counter[str]()
@@ -206,7 +227,7 @@ class TarSamples:
                 self._positions.append(members[0].start)
             self.count += 1
             fields = fields_of([member.name for member in members])
-            self.unused.update(fields[at] for at in roles(fields).unused)
+            self.unused.update(fields[at] for at in self._unused(fields))
             for member in members:
                 digest.update(f"{member.name}\0{member.size}\n".encode())
                 digest.update(file.read(member.offset, min(member.size, HEAD_BYTES)))
@@ -225,15 +246,18 @@ class TarSamples:
                 break
             if number >= numbers.start:
                 names = [member.name for member in members]
-                unused = {names[at] for at in roles(fields_of(names)).unused}
+                unused = self._unused(fields_of(names))
                 data = {
                     member.name: file.read(member.offset, member.size)
-                    for member in members
-                    if member.name not in unused
+                    for at, member in enumerate(members)
+                    if at not in unused
                 }
                 yield TarSample(key, names, data)
             number += 1
         file.close()
+
+    def _unused(self, fields: tuple[str, ...]) -> list[int]:
+        return [at for at in roles(fields).unused if fields[at] not in self._named]
 
 
 def _grouped(file: File, start: int) -> Iterator[tuple[str, list[TarMember]]]:

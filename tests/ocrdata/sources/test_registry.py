@@ -1,5 +1,6 @@
 """The kinds of data set that can be converted."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -71,3 +72,11 @@ def test_the_command_in_a_manifest_has_no_folders_and_no_default_values() -> Non
         "python tools/make_shards.py jsonl --stop 4 --compress zstd --path b.jsonl "
         "--images pictures"
     )
+
+
+def test_every_kind_has_an_example_in_the_help_and_in_the_readme() -> None:
+    page = (Path(__file__).parents[3] / "README.md").read_text()
+    for kind in REGISTRY:
+        example = rf"^ *python tools/make_shards\.py {kind}\b(?!-)"
+        for text in (page, build_parser().description or ""):
+            assert re.search(example, text, re.MULTILINE), kind

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import pickle
@@ -179,6 +180,23 @@ def test_json_beside_an_image(
     assert (texts(sample), sample.images, sample.meta) == (expected, [JPG], {"key": "1", **meta})
 
 
+def test_members_named_as_question_and_answer(tmp_path: Path) -> None:
+    files: dict[str, bytes | str] = {
+        "1.input.jpg": JPG, "1.Outputs.TXT": "a", "1.ask.txt": "\ufeffq", "1.cls": "7",
+    }  # fmt: skip
+    path = tar(tmp_path / "x.tar", files)
+    (bad,) = rows(source_of(path))
+    assert "1.input.jpg, 1.Outputs.TXT" in str(bad)
+    (sample,) = good(path, question="ask.txt", answer="outputs.txt")
+    assert (texts(sample), sample.images, sample.meta) == (["q", "a"], [JPG], {"key": "1"})
+    assert source_of(path, answer="outputs.txt").notes() == [
+        "members that are not used: 1 .ask.txt, 1 .cls"
+    ]
+    tar(path, {**files, "1.Outputs.TXT": b"\xff"})
+    (bad,) = rows(source_of(path, answer="outputs.txt"))
+    assert str(bad) == "outputs.txt is not valid UTF-8"
+
+
 def test_image_parts_that_name_members(tmp_path: Path) -> None:
     parts = [{"type": "image", "image": name} for name in ("1.1.png", "1.jpg")]
     messages = [{"role": "user", "content": parts}, MESSAGES[1]]
@@ -192,10 +210,10 @@ def test_image_parts_that_name_members(tmp_path: Path) -> None:
     [
         ({"1.jpg": JPG, "1.cls": "5"}, r"no \.json, \.txt or \.caption .*1\.jpg, 1\.cls"),
         ({"1.json": json.dumps({"messages": MESSAGES[:1], "meta": {}})}, "refer to 1 images"),
-        ({"1.txt": "alone"}, "neither an image nor a question"),
-        ({"1.json": "{}"}, "neither an image nor a question"),
+        ({"1.txt": "alone"}, r"among its members: 1\.txt"),
+        ({"1.json": '{"n": 1}'}, "neither an image nor a question"),
         ({"1.jpg": JPG, "1.json": "torn"}, "invalid JSON"),
-        ({"1.jpg": JPG, "1.json": "{}"}, "no answer"),
+        ({"1.jpg": JPG, "1.json": '{"n": 1}'}, "no answer; its fields are n"),
         ({"1.jpg": JPG, "1.txt": b"\xff"}, "not valid UTF-8"),
         ({"1.jpg": JPG, "1.png": square("red"), "1.txt": "a"}, "two images have the same number"),
         ({"1.jpg": JPG, "1.json": json.dumps({"messages": [
@@ -265,6 +283,9 @@ def test_damaged_and_changed_tars(tmp_path: Path) -> None:
     whole = path.read_bytes()
     path.write_bytes(whole[:1_700])
     with pytest.raises(TruncatedError, match=r"x\.tar"):
+        source_of(path)
+    path.write_bytes(gzip.compress(whole))
+    with pytest.raises(ShardError, match=r"x\.tar: is not a tar but a gzip file; .*gunzip"):
         source_of(path)
     path.write_bytes(b"\0" * 156 + b"x" + whole[157:])
     with pytest.raises(ShardError, match="checksum mismatch in the header"):
