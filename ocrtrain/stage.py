@@ -10,6 +10,7 @@ def run_stage(stage: str, description: str, arguments: Sequence[str]) -> int:
     status."""
     # Imported late, so that Ctrl-C during an import prints one line. torch is imported after the
     # flags are checked.
+    from ocrdata.runtime.cli import add_json_flag
     from ocrtrain.data.inputs import check_inputs
     from ocrtrain.settings import presets
     from ocrtrain.settings.flags import parse
@@ -19,6 +20,7 @@ def run_stage(stage: str, description: str, arguments: Sequence[str]) -> int:
         getattr(presets, stage),
         prog=f"python -m ocrtrain.{stage}",
         description=description,
+        add=add_json_flag,
         check=check_inputs,
     )
     from ocrtrain.run.launch import start

@@ -7,8 +7,7 @@ The real job, on one GPU with 80 GB:
 A first trial on two CPU cores, a small model from random weights:
 
     python tools/make_shards.py charts --limit 2000
-    python -m ocrtrain.stage1 --preset tiny --shards 'shards/charts.json[:-100]' \\
-        --val 'shards/charts.json[-100:]'
+    python -m ocrtrain.stage1 --preset tiny --shards shards/charts.json
 """
 
 from __future__ import annotations

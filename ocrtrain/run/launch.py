@@ -8,21 +8,24 @@
        `plan.json`; the model and optimizer, new or from the checkpoint; the logs. It prints what
        the run will take and writes `config.json`, `plan.json` and `tokenizer.json`.
     4. `run_loop` (`run/loop.py`) trains, validates and saves until the run ends or is stopped.
-    5. `_report_end` prints the last line and gives the exit status.
+    5. The summary (`run/summary.py`) says what came of it, where things are, and what to type next.
 
 Whatever can fail cheaply fails before a weight is loaded.
 """
 
 from __future__ import annotations
 
+import shlex
 import textwrap
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from ocrdata.errors import UsageError
+from ocrdata.errors import Problems, UsageError
+from ocrdata.runtime.cli import print_json, text_aside
 from ocrdata.storage.files import explain_disk, make_folder
 from ocrdata.storage.locks import Lock
 from ocrdata.tokens.tokenizer import Tokenizer
@@ -44,8 +47,9 @@ from ocrtrain.model.factory import (
     with_vocabulary,
 )
 from ocrtrain.model.ocr_model import OcrModel
-from ocrtrain.run import batch_log, run_log
+from ocrtrain.run import batch_log, run_log, summary
 from ocrtrain.run.batch_log import BatchLog
+from ocrtrain.run.console import Console
 from ocrtrain.run.loop import Job, run_loop
 from ocrtrain.run.optimizer import build_optimizer
 from ocrtrain.run.resume import check_checkpoint, newest, resumed_config
@@ -53,16 +57,22 @@ from ocrtrain.run.run_log import RunLog
 from ocrtrain.run.spikes import Spikes
 from ocrtrain.settings.checks import check_data, check_weights
 from ocrtrain.settings.config import Config, to_json
-from ocrtrain.settings.flags import ParsedFlags
+from ocrtrain.settings.flags import ParsedFlags, typed
 from ocrtrain.state import checkpoint
 from ocrtrain.state.checkpoint import Checkpoint, State
 from ocrtrain.state.run_files import write_sealed
 
 
 def start(flags: ParsedFlags) -> int:
-    """Start or resume the run that a stage's command line describes; returns the exit status."""
-    config = resumed_config(flags) if flags.resume else flags.config
-    return train(config, resume=flags.resume)
+    """Start or resume the run that a stage's command line describes; returns the exit status. With
+    --json the summary at the end is a document, and all else is on standard error."""
+    as_json = bool(flags.others.get("json"))
+    with text_aside(as_json):
+        config = resumed_config(flags) if flags.resume else flags.config
+        status, document = _train(config, flags.resume, flags)
+    if as_json:
+        print_json(document)
+    return status
 
 
 def train(config: Config, *, resume: bool = False) -> int:
@@ -71,16 +81,30 @@ def train(config: Config, *, resume: bool = False) -> int:
     Raises UsageError for an invalid config or a run folder in use, TrainError if the run cannot be
     resumed or must stop, and whatever reading the shards raises.
     """
+    return _train(config, resume, None)[0]
+
+
+def _train(config: Config, resume: bool, flags: ParsedFlags | None) -> tuple[int, dict[str, Any]]:
+    """`train`, with the command line the config came from; returns the summary's document too."""
     run = Path(config.run_folder)
+    program = flags.prog if flags else f"python -m ocrtrain.{config.name}"
+    base = flags.preset(config.preset) if flags else Config()
     with ExitStack() as stack:
         found = newest(run) if resume else None
-        _check_is_free(run, resume=resume)
+        problems = Problems()
+        with problems:
+            _check_is_free(run, resume=resume)
         if found is None:  # a checkpoint contains all that a new run loads from these files
-            check_data(config)
-            check_weights(config)
-        sources = open_sources(config)
+            for check in (check_data, check_weights):
+                with problems:
+                    check(config)
+        with problems:
+            device = resolve_device(config.device)
+        if config.shards or config.source or not problems:
+            with problems:
+                sources = open_sources(config)
+        problems.raise_all()
         sources = sources.with_notes(check_leaks(sources, allow=config.allow_leak))
-        device = resolve_device(config.device)
         preflight(config, device, done=found.state.step if found else 0)
         make_folder(run)
         stack.enter_context(Lock(run / ".lock", f"the run {run}"))
@@ -93,10 +117,15 @@ def train(config: Config, *, resume: bool = False) -> int:
                 f"{run}: another process saved a newer checkpoint; inspect it, then rerun with "
                 "--resume"
             )
-        job = _prepare(config, run, sources, device=device, found=found)
+        job = _prepare(config, base, sources, device=device, found=found)
         stack.push(lambda kind, *_: job.close(failed=kind is not None))
         ended = run_loop(job, fresh=found is None)
-        return _report_end(job, ended)
+        job.console.close()
+        document = summary.figures(job, ended=ended)
+        commands = summary.next_commands(job, ended=ended, program=program, base=base)
+        print(summary.describe(document, commands), flush=True)
+    reached = ended or (config.stop_at and document["step"] >= config.stop_at)
+    return (0 if reached else 130), {**document, "next": commands}
 
 
 def _check_is_free(run: Path, *, resume: bool) -> None:
@@ -115,9 +144,16 @@ def _check_is_free(run: Path, *, resume: bool) -> None:
 
 
 def _prepare(
-    config: Config, run: Path, sources: Sources, *, device: torch.device, found: Checkpoint | None
+    config: Config,
+    base: Config,
+    sources: Sources,
+    *,
+    device: torch.device,
+    found: Checkpoint | None,
 ) -> Job:
-    """Everything the loop needs, new or from the checkpoint `found`."""
+    """Everything the loop needs, new or from the checkpoint `found`. `base` is the config that the
+    flags of this run changed."""
+    run = Path(config.run_folder)
     checkpoint.clean(run)
     torch.manual_seed(config.seed)
     tokenizer = found.tokenizer() if found else find_tokenizer(config)
@@ -133,6 +169,7 @@ def _prepare(
         skipped.load(run)
         check_checkpoint(run, found, effective, skipped)
     expected = forecast(effective, planned)
+    print(settings(config, base))
     _print_overview(effective, sources, run, expected, requested.steps)
     if not found:
         check_validation(sources, effective, tokenizer)
@@ -162,6 +199,7 @@ def _prepare(
         log=log,
         batch_log=BatchLog(run, samples=config.log_samples),
         spikes=spikes,
+        console=Console(effective, done=state.step),
         planned_tokens=planned.totals.sums.tokens,
     )
 
@@ -212,7 +250,6 @@ def _print_overview(
     config: Config, sources: Sources, run: Path, expected: Forecast, requested_steps: int
 ) -> None:
     """Print what is about to happen."""
-    print(resolved(config))
     print(describe(expected))
     if config.steps < requested_steps:
         print(
@@ -224,34 +261,11 @@ def _print_overview(
     print(f"run folder: {run}", flush=True)
 
 
-def resolved(config: Config) -> str:
-    """Every setting in force as name=value, wrapped at 100 columns."""
-    value = to_json(config)
-    del value["version"]
-    settings = value | value.pop("model")
-    words = []
-    for name, setting in settings.items():
-        text = " ".join(map(str, setting)) if isinstance(setting, list | tuple) else str(setting)
-        words.append(f"{name}={text or '-'}")
-    return textwrap.fill(", ".join(words), 100, break_long_words=False, break_on_hyphens=False)
-
-
-def _report_end(job: Job, ended: bool) -> int:
-    """Print the last line; returns the exit status."""
-    step, config = job.state.step, job.config
-    if ended:
-        if len(job.skipped):
-            print(
-                f"samples were skipped {len(job.skipped)} times ({SKIPPED_FILE}): "
-                f"{job.state.total_tokens:,} of {job.planned_tokens:,} planned tokens were "
-                "trained on"
-            )
-        print(f"done: {step} steps in {job.run}")
-        return 0
-    saved = "saved" if step else "nothing to save yet"
-    without = ", without --stop-at" if config.stop_at else ""
-    print(
-        f"stopped at step {step} of {config.steps}, {saved}; to continue, run the same command "
-        f"with --resume{without} (--out {job.run})"
+def settings(config: Config, base: Config) -> str:
+    """The settings that differ from those of the preset, as one would type them."""
+    words = typed(config, base)
+    changed = shlex.join(words) if words else "nothing changed"
+    text = f"{base.name}, preset {base.preset}, with {changed}"
+    return textwrap.fill(
+        text, 100, break_long_words=False, break_on_hyphens=False, subsequent_indent="  "
     )
-    return 0 if config.stop_at and step >= config.stop_at else 130

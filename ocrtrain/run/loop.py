@@ -34,6 +34,7 @@ from ocrtrain.model.encoder_file import save_deepencoder
 from ocrtrain.model.ocr_model import LossSum, OcrModel
 from ocrtrain.run import run_log
 from ocrtrain.run.batch_log import BatchLog
+from ocrtrain.run.console import Console, source_of
 from ocrtrain.run.optimizer import learning_rate, set_rate
 from ocrtrain.run.run_log import RunLog
 from ocrtrain.run.spikes import Spikes
@@ -62,10 +63,12 @@ class Job:
     log: RunLog
     batch_log: BatchLog
     spikes: Spikes
+    console: Console
     planned_tokens: int
 
     def close(self, *, failed: bool = False) -> None:
-        """Close the run's log files; W&B is told whether the run failed."""
+        """Close the console and the run's log files; W&B is told whether the run failed."""
+        self.console.close()
         self.batch_log.close()
         self.log.close(failed=failed)
 
@@ -134,7 +137,7 @@ def run_loop(job: Job, *, fresh: bool) -> bool:
     if state.step < config.steps:
         return False
     # A resumed run may lack it too: if it was killed after its last checkpoint.
-    if not _deepencoder_path(job).exists():
+    if not encoder_path(job).exists():
         _save_deepencoder(job)
     return True
 
@@ -177,7 +180,7 @@ def _step(job: Job, batches: Prefetcher[Batch]) -> None:
     state.identity = job.batch_log.write(batch)
     state.step += 1
     eta = state.seconds / state.step * (config.steps - state.step)
-    print(run_log.console_line(batch.step, config.steps, metrics, eta), flush=True)
+    job.console.step(batch.step, source_of(batch.sources), metrics, eta=eta)
     if batch.supervised:
         _report_spike(job, batch, result.loss)
 
@@ -255,12 +258,11 @@ def _report_spike(job: Job, batch: Batch, loss: float) -> None:
     """Print a warning if the loss of a batch is far above earlier ones."""
     height = job.spikes.height(batch.sources, loss)
     if height is not None:
-        print(
+        job.console.say(
             f"WARNING at step {batch.step}: the loss is {loss:.4f}, {height:.0f} robust standard "
             "deviations above the median of earlier ones; inspect the batch with\n"
             f"  python tools/show_batch.py --run {job.run} --step {batch.step}\n"
-            f"  samples: {_sample_names(batch)}",
-            flush=True,
+            f"  samples: {_sample_names(batch)}"
         )
 
 
@@ -294,10 +296,11 @@ def _validate(job: Job) -> None:
     numbers = result.numbers()
     job.log.write(state.step, numbers)
     text = " | ".join(f"{name.removeprefix('val/')} {value:.4f}" for name, value in numbers.items())
-    print(f"validation at {state.step}: {text}", flush=True)
+    job.console.flush()
+    job.console.say(f"validation at {state.step}: {text}")
     trained_enough = state.step >= BLIND_AFTER * config.steps
     for warning in result.warnings(warn_if_blind=trained_enough):
-        print(f"WARNING at step {state.step}: {warning}", flush=True)
+        job.console.say(f"WARNING at step {state.step}: {warning}")
 
 
 def _save(job: Job) -> None:
@@ -315,15 +318,17 @@ def _save(job: Job) -> None:
         tokenizer=job.tokenizer,
     )
     checkpoint.prune(job.run, config.keep)
-    print(f"saved {folder}", flush=True)
+    job.console.flush()
+    job.console.say(f"saved {folder}")
 
 
-def _deepencoder_path(job: Job) -> Path:
+def encoder_path(job: Job) -> Path:
+    """The encoder file of the run, written when it ends."""
     return job.run / f"deepencoder_{job.state.step:06d}.safetensors"
 
 
 def _save_deepencoder(job: Job) -> None:
     """Write the encoder file of a run that has ended."""
-    path = _deepencoder_path(job)
+    path = encoder_path(job)
     save_deepencoder(job.model, path, {"step": job.state.step, "run": job.config.name})
-    print(f"saved {path}", flush=True)
+    job.console.say(f"saved {path}")

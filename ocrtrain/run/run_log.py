@@ -1,4 +1,4 @@
-"""Where the numbers of a run are written: `metrics.jsonl`, Weights & Biases, and the console.
+"""Where the numbers of a run are written: `metrics.jsonl`, and Weights & Biases.
 
 `metrics.jsonl` is authoritative: one JSON object a line, `step` first. Weights & Biases gets the
 same values. Values that are not finite are null in the file, since JSON has no NaN.
@@ -14,7 +14,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ocrdata.errors import TrainError, UsageError, first_line
-from ocrdata.runtime.units import human_time
 from ocrtrain.settings.config import Config, to_json
 from ocrtrain.state.run_files import Line, LineWriter, cut_lines, read_lines
 
@@ -81,21 +80,6 @@ def read(run: Path) -> list[Line]:
         return list(read_lines(path))
     except OSError as exc:
         raise TrainError(f"{path}: cannot be read: {exc.strerror}") from exc
-
-
-def console_line(step: int, steps: int, values: Values, eta: float) -> str:
-    """The console line of a step: loss, learning rate, times, real tokens a second, MFU, ETA."""
-    parts = [
-        f"step {step:>{len(str(steps))}}/{steps}",
-        "loss -" if math.isnan(values["train/loss"]) else f"loss {values['train/loss']:.4f}",
-        f"lr {values['train/lr']:.1e}",
-        f"dt {values['train/dt']:.3f} s",
-        f"wait {values['train/wait']:.3f} s",
-        f"{values['train/tok_per_sec']:,.0f} tok/s",
-        f"mfu {values['train/mfu']:.1%}" if "train/mfu" in values else "mfu -",
-        f"eta {human_time(eta)}",
-    ]
-    return " | ".join(parts)
 
 
 def _start_wandb(run: Path, config: Config, run_id: str) -> Any:

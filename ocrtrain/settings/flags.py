@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple, get_type_hints
 
@@ -155,11 +155,14 @@ def _closest(config: Config, given: dict[str, Any]) -> Config:
     return config
 
 
-def typed(config: Config, base: Config) -> list[str]:
-    """The flags that make `config` of `base`, as words of a command line."""
+def typed(config: Config, base: Config, *, only: Container[str] | None = None) -> list[str]:
+    """The flags that make `config` of `base`, as words of a command line; of the fields in `only`,
+    if given."""
     words = []
     for names in GROUPS.values():
         for name in names:
+            if only is not None and name not in only:
+                continue
             value = value_of(config, name)
             if value == value_of(base, name):
                 continue

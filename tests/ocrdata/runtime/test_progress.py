@@ -6,11 +6,7 @@ import re
 import pytest
 
 from ocrdata.runtime.progress import Progress, progress_bar, to_terminal
-
-
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
+from tests.support.terminal import Terminal
 
 
 def test_a_bar_is_shown_on_a_terminal_and_removed() -> None:

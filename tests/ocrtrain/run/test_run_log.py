@@ -76,18 +76,6 @@ def test_a_run_folder_that_is_a_file_is_an_error(tmp_path: Path) -> None:
         RunLog(tmp_path / "file", Config(wandb="off"))
 
 
-def test_the_console_line() -> None:
-    values = {
-        "train/loss": 1.25, "train/lr": 5e-5, "train/dt": 0.5, "train/wait": 0.01,
-        "train/tok_per_sec": 12345.6,
-    }  # fmt: skip
-    assert run_log.console_line(7, 1000, values, 3725) == (
-        "step    7/1000 | loss 1.2500 | lr 5.0e-05 | dt 0.500 s | wait 0.010 s | 12,346 tok/s"
-        " | mfu - | eta 1 h 02 min"
-    )
-    assert "mfu 34.1%" in run_log.console_line(7, 10, values | {"train/mfu": 0.341}, 1)
-
-
 def test_wandb_online_without_a_key_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -115,9 +103,3 @@ def test_wandb_without_a_key_is_offline_and_never_prompts(
     again.close()
     assert again.wandb_id == log.wandb_id
     assert json.loads((tmp_path / run_log.FILE).read_text())["train/loss"] == 1.0
-
-
-def test_a_step_without_supervised_tokens_prints_no_loss() -> None:
-    values = {"train/loss": float("nan"), "train/lr": 0.1, "train/dt": 1.0, "train/wait": 0.0,
-              "train/tok_per_sec": 3.0}  # fmt: skip
-    assert "| loss - |" in run_log.console_line(1, 2, values, 1.0)

@@ -1,0 +1,177 @@
+"""What a run came to, told when it ends or stops: its figures, where things are, what to type next.
+
+In: the run's log and state. Out: a document of figures, the same as text, and commands that are
+right as they are printed.
+"""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any
+
+from ocrdata.reading.selection import SelectedShards
+from ocrdata.reading.view import Shards
+from ocrdata.runtime.units import human_time
+from ocrtrain.data.skipped import FILE as SKIPPED_FILE
+from ocrtrain.run import run_log
+from ocrtrain.run.loop import Job, encoder_path
+from ocrtrain.settings import presets
+from ocrtrain.settings.config import Config
+from ocrtrain.settings.flags import GROUPS, override, typed
+from ocrtrain.state import checkpoint
+from ocrtrain.state.run_files import Line
+
+_OF_A_STAGE = ("freeze", "fresh_gpt", "deepencoder")
+"""Settings of the model in which stages differ."""
+
+
+def figures(job: Job, *, ended: bool) -> dict[str, Any]:
+    """The figures of a run, as JSON values."""
+    lines, state = run_log.read(job.run), job.state
+    steps = [line for line in lines if "train/loss" in line]
+    seconds = sum(line["train/dt"] for line in steps)
+    validations = [_validation(line) for line in lines if "val/loss" in line]
+    saved = checkpoint.complete_checkpoints(job.run)
+    encoder = encoder_path(job)
+    return {
+        "run": str(job.run),
+        "ended": ended,
+        "step": state.step,
+        "steps": job.config.steps,
+        "seconds": seconds,
+        "wait_seconds": sum(line["train/wait"] for line in steps),
+        "tokens": state.total_tokens,
+        "planned_tokens": job.planned_tokens,
+        "tokens_per_second": state.total_tokens / seconds if seconds else None,
+        "train_loss": {
+            "first": _loss(steps[:1]),
+            "last": _loss(steps[-job.config.log_every :]),
+            "last_steps": len(steps[-job.config.log_every :]),
+        },
+        "validation": {
+            "first": validations[0] if validations else None,
+            "last": validations[-1] if validations else None,
+        },
+        "skipped": len(job.skipped),
+        "checkpoint": str(saved[-1]) if saved else None,
+        "deepencoder": str(encoder) if encoder.exists() else None,
+    }
+
+
+def _loss(lines: list[Line]) -> float | None:
+    """Nats per supervised token over some steps."""
+    known = [line for line in lines if line["train/loss"] is not None]
+    count = sum(line["train/supervised"] for line in known)
+    total = sum(line["train/loss"] * line["train/supervised"] for line in known)
+    return total / count if count else None
+
+
+def _validation(line: Line) -> dict[str, Any]:
+    return {name.removeprefix("val/"): value for name, value in line.items()}
+
+
+def describe(found: dict[str, Any], commands: dict[str, str]) -> str:
+    """The figures as text, and what to type next."""
+    seconds, step = found["seconds"], found["step"]
+    head = (
+        f"done: {step:,} steps in {found['run']}"
+        if found["ended"]
+        else f"stopped at step {step:,} of {found['steps']:,}, "
+        + ("saved" if found["checkpoint"] else "nothing to save yet")
+    )
+    lines = [head]
+    if seconds:
+        lines.append(
+            f"  time        {human_time(seconds)} in steps, {found['wait_seconds'] / seconds:.1%} "
+            f"of it waiting for data; {found['tokens']:,} tokens, "
+            f"{found['tokens_per_second']:,.0f} a second"
+        )
+    if found["skipped"]:
+        lines.append(
+            f"  skipped     samples were skipped {found['skipped']} times ({SKIPPED_FILE}): "
+            f"{found['tokens']:,} of {found['planned_tokens']:,} planned tokens were trained on"
+        )
+    loss = found["train_loss"]
+    if loss["first"] is not None and loss["last"] is not None:
+        lines.append(
+            f"  loss        {loss['first']:.4f} at first, {loss['last']:.4f} over the last "
+            f"{loss['last_steps']} steps"
+        )
+    lines += _validations(found["validation"])
+    lines.append(f"  checkpoint  {found['checkpoint'] or 'none'}")
+    if found["deepencoder"]:
+        lines.append(f"  encoder     {found['deepencoder']}")
+    lines.append(f"  every step  {Path(found['run']) / run_log.FILE}")
+    for what, command in commands.items():
+        lines += [f"{what}:", f"  {command}"]
+    return "\n".join(lines)
+
+
+def _validations(found: dict[str, dict[str, Any] | None]) -> list[str]:
+    first, last = found["first"], found["last"]
+    if first is None or last is None:
+        return []
+    lines = []
+    for name in [name for name in last if name.endswith("_loss")]:
+        losses = [
+            f"{_number(one.get(name))} at step {one['step']:,}"
+            for one in (first, last)[first == last :]
+        ]
+        lines.append(f"  validation  {name.removesuffix('_loss')} {', '.join(losses)}")
+    if last.get("image_gain") is not None:
+        lines.append(
+            f"  image gain  {last['image_gain']:.4f} nats a token: what the right image is worth"
+        )
+    return lines
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def next_commands(job: Job, *, ended: bool, program: str, base: Config) -> dict[str, str]:
+    """What to type next, by what it does. `program` is how the stage was typed, `base` its preset's
+    config."""
+    config, run = job.config, str(job.run)
+    if not ended:
+        words = [*shlex.split(program), "--out", run, "--resume"]
+        if config.name != base.name:
+            words += ["--name", config.name]
+        return {"to continue": shlex.join(words)}
+    found = {}
+    # No spec names a selection, such as the samples with images of a source of both.
+    sets = [s for s in job.sources.validation.values() if not isinstance(s, SelectedShards)]
+    pictured = [shards for shards in sets if _has_images(shards)]
+    for shards in (pictured or sets)[:1]:
+        words = ["python", "-m", "ocrtrain.evaluate", "--checkpoint", run, "--shards", shards.spec]
+        words += ["--exchange"] if pictured else []
+        found["does it read? Every answer, and the score with swapped images"] = shlex.join(words)
+    if "sam" not in config.freeze:
+        found["the second stage (--text SHARDS mixes chats in)"] = shlex.join(_next_stage(job))
+    ask = ["python", "-m", "ocrtrain.ask", "--checkpoint", run, "--image"]
+    found["ask it about an image of yours"] = f'{shlex.join(ask)} FILE "What is the title?"'
+    return found
+
+
+def _has_images(shards: Shards) -> bool:
+    return any(shards.image_digests(position) for position in range(len(shards)))
+
+
+def _next_stage(job: Job) -> list[str]:
+    """The command that trains on from this run's encoder, on the same data, with SAM frozen."""
+    config = job.config
+    target = presets.stage2(config.preset)
+    carried = {
+        *GROUPS["data"], *GROUPS["model"], *GROUPS["sizes of the model"], "source", "val_source",
+        "source_at", "image_size", "device", "workers", "wandb",
+    } - set(_OF_A_STAGE)  # fmt: skip
+    if config.init == "random":
+        target = override(target, {"vocab_size": config.model.vocab_size})
+    words = ["python", "-m", "ocrtrain.stage2"]
+    words += ["--preset", config.preset] if config.preset != "full" else []
+    words += ["--deepencoder", str(encoder_path(job))]
+    words += typed(config, target, only=carried)
+    if config.out or (Path(target.run_folder) / "config.json").exists():
+        words += ["--out", f"{str(job.run).rstrip('/')}-stage2"]
+    return words
