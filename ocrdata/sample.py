@@ -7,14 +7,19 @@ are the original bytes; `ocrdata.images.decode` decodes them.
 
 from __future__ import annotations
 
+import html
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ocrdata.errors import ImageError, RejectedRow
 from ocrdata.images import jpeg
-from ocrdata.images.decode import check_image
+from ocrdata.images.decode import check_image, read_header
+from ocrdata.images.thumbnail import data_url, to_pil
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 Part = dict[str, str]
 Message = dict[str, Any]
@@ -56,6 +61,85 @@ class Sample:
             "meta": self.meta,
         }
         return _ENCODER.encode(value).encode()
+
+    def image(self, number: int = 0) -> Image:
+        """An image as the model sees it, before it is resized: RGB, upright, on white.
+
+        Raises ImageError if it cannot be decoded, IndexError if there is none of this number.
+        """
+        if not -len(self.images) <= number < len(self.images):
+            raise IndexError(f"image {number}: the sample has {len(self.images)}, from 0 on")
+        return to_pil(self.images[number])
+
+    def __repr__(self) -> str:
+        return f"<{_summary(self)}>"
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: thumbnails and the conversation."""
+        more = len(self.messages) - _MESSAGES_SHOWN
+        return "".join(
+            (
+                f"<p><code>{html.escape(_summary(self))}</code></p><p>",
+                *(_thumbnail(data) for data in self.images[:_IMAGES_SHOWN]),
+                "</p>",
+                *(_message(message) for message in self.messages[:_MESSAGES_SHOWN]),
+                f"<p>and {more} more messages</p>" if more > 0 else "",
+            )
+        )
+
+
+_IMAGES_SHOWN, _MESSAGES_SHOWN = 4, 8
+_WORDS_SHOWN, _TEXT_SHOWN = 60, 2000
+"""Characters of the first text in the line of a sample, and of each text in a notebook."""
+
+
+def _summary(sample: Sample) -> str:
+    """One line: 'Sample 000000017: 1 image (jpg 640 x 480), 2 turns, chartqa: "What..."'."""
+    shown = [_size(data) for data in sample.images[:_IMAGES_SHOWN]]
+    if len(sample.images) > _IMAGES_SHOWN:
+        shown.append(f"{len(sample.images) - _IMAGES_SHOWN} more")
+    images = _counted(len(sample.images), "image") + (f" ({', '.join(shown)})" if shown else "")
+    parts = [images, _counted(sample.turns, "turn"), sample.source]
+    texts = (" ".join(text_of(message).split()) for message in sample.messages)
+    words = _cut(next(filter(None, texts), ""), _WORDS_SHOWN)
+    name = f"Sample {sample.key}".rstrip()
+    line = f"{name}: {', '.join(filter(None, parts))}" + (f': "{words}"' if words else "")
+    # A control character or half a surrogate pair would change or break what prints it.
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in line)
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 3] + "..."
+
+
+def _size(data: bytes) -> str:
+    try:
+        info = read_header(data)
+    except ImageError:
+        return "unreadable"
+    return f"{info.format} {info.width} x {info.height}"
+
+
+def _thumbnail(data: bytes) -> str:
+    try:
+        return f'<img src="{data_url(data)}" title="{_size(data)}" style="margin: 2px"> '
+    except ImageError as exc:
+        return f"<em>{html.escape(str(exc))}</em> "
+
+
+def _message(message: Message) -> str:
+    texts = (
+        "\U0001f5bc\n" if part["type"] == "image" else part["text"] for part in message["content"]
+    )
+    text = _cut("".join(texts), _TEXT_SHOWN).encode(errors="replace").decode()
+    return (
+        f'<p style="white-space: pre-wrap"><b>{html.escape(message["role"])}</b> '
+        f"{html.escape(text)}</p>"
+    )
 
 
 def image_parts(messages: Iterable[Message]) -> int:

@@ -1,14 +1,20 @@
 import io
 import json
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from ocrdata.errors import RejectedRow, ShardError
+from ocrdata.errors import ImageError, RejectedRow, ShardError
+from ocrdata.images.decode import decode_rgb
+from ocrdata.reading.view import open_shards
 from ocrdata.sample import (
+    Sample,
     check,
     check_messages,
     from_turns,
@@ -18,6 +24,7 @@ from ocrdata.sample import (
     text_part,
 )
 from ocrdata.shards.members import to_sample
+from tests.support.rows import image, sample, write_shard
 
 
 def png() -> bytes:
@@ -130,3 +137,67 @@ def test_images_must_be_there_and_decode() -> None:
         )
     with pytest.raises(RejectedRow, match="image 1: "):
         check(from_turns([("a", "b")], [png(), png()[:50]], source="", meta={}))
+
+
+def shown(**values: Any) -> str:
+    """The line of a sample of two turns."""
+    first = values.pop("question", "What is\n\nshown?")
+    turns = [(first, "A square."), ("And?", "That is all.")]
+    made = from_turns(turns, values.pop("images", []), source="charts", meta={})
+    return repr(replace(made, **values))
+
+
+def test_a_sample_prints_as_one_short_line() -> None:
+    assert shown() == '<Sample: 0 images, 2 turns, charts: "What is shown?">'
+    images = [image("PNG", 8, 6), image("JPEG", 20, 10), b"damaged"]
+    assert shown(images=images[:1], key="000000017") == (
+        '<Sample 000000017: 1 image (png 8 x 6), 2 turns, charts: "What is shown?">'
+    )
+    assert "3 images (png 8 x 6, jpg 20 x 10, unreadable)" in shown(images=images)
+    assert "9 images (png 8 x 6, jpg 20 x 10, unreadable, png 8 x 6, 5 more)" in shown(
+        images=images * 3
+    )
+    assert repr(Sample([])) == "<Sample: 0 images, 0 turns>"
+
+
+@given(question=st.text(max_size=200), source=st.text(max_size=20), key=st.text(max_size=20))
+def test_any_text_prints_as_one_line(question: str, source: str, key: str) -> None:
+    line = shown(question=question, source=source, key=key)
+    assert len(line.splitlines()) == 1 and line.isprintable()
+    line.encode()
+    assert len(line) < 200
+
+
+def test_the_images_of_a_sample() -> None:
+    own = sample(3, ("PNG", "JPEG"))
+    assert np.array_equal(np.asarray(own.image()), decode_rgb(own.images[0]))
+    assert own.image(1).size == own.image(-1).size == (11, 7)
+    for number in (2, -3):
+        with pytest.raises(IndexError, match=rf"image {number}: .*\b2\b"):
+            own.image(number)
+    with pytest.raises(ImageError):
+        replace(own, images=[b"damaged"]).image()
+
+
+def test_a_sample_from_a_shard_knows_its_key(tmp_path: Path) -> None:
+    write_shard(tmp_path / "x-000.tar", [sample(3), sample(4)], 3)
+    shards = open_shards(str(tmp_path / "x-000.tar"))
+    assert [one.key for one in shards] == [shards[0].key, shards[1].key]
+    assert repr(shards[1]).startswith("<Sample 000000004: 1 image (png 12 x 6), 1 turn, numbers: ")
+    assert shards[1] == sample(4)  # the key is not part of it
+    assert shards[1].to_json() == sample(4).to_json()
+
+
+def test_a_sample_in_a_notebook() -> None:
+    page = replace(
+        from_turns([("<b>?\ud800", "1 < 2 & 3")] * 5, [image("PNG")] * 5 + [b"x"], source="<i>",
+                   meta={}), key="<k>"
+    )._repr_html_()  # fmt: skip
+    assert page.count('<img src="data:image/jpeg;base64,') == 4
+    for text in ("&lt;b&gt;?", "1 &lt; 2 &amp; 3", "&lt;i&gt;", "&lt;k&gt;", "2 more messages"):
+        assert text in page
+    assert not any(tag in page for tag in ("<b>?", "<i>", "<k>"))
+    page.encode()
+    damaged = Sample([], [b"<script>"])._repr_html_()
+    assert "not an image" in damaged and "<script>" not in damaged
+    assert len(from_turns([("x" * 10**6, "y")], [], source="", meta={})._repr_html_()) < 5_000
