@@ -2,6 +2,10 @@
 
 The texts of each sample are read, verified and tokenized exactly as in training; images are not
 read. Several processes count different shards. The file format is in `ocrdata.tokens.counts`.
+
+Where that is allowed, a sample whose bytes are damaged is counted as one that cannot be rendered.
+Its counts file names it, and whenever that file is used, the sample is read again: once the shard
+is repaired it is counted anew, so that no hole outlives its damage.
 """
 
 from __future__ import annotations
@@ -11,7 +15,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ocrdata.errors import DiskError, RejectedRow, ShardError, UsageError
+from ocrdata.errors import DiskError, RejectedRow, ShardError, UsageError, first_line
+from ocrdata.reading.samples import skippable
 from ocrdata.reading.shard_set import ShardSet
 from ocrdata.reading.spec import Resolved
 from ocrdata.reading.view import Shards
@@ -40,6 +45,9 @@ from ocrdata.tokens.rendering import TurnCount, count
 from ocrdata.tokens.tokenizer import Tokenizer
 
 REPORT_SAMPLES = 64
+NAMED = 10
+"""Most damaged samples that are named one by one."""
+
 SAMPLES_A_PROCESS = 16_384
 """Samples per process: starting one takes half a second, in which 5,000 are counted (NOTES.md)."""
 
@@ -57,10 +65,11 @@ class ViewCounts:
 
     Iterating yields `(first position in the view, Counts)` for each part of the view that is in one
     shard, in the view's order. Only one shard's counts are in memory at a time. Thread-safe.
+    Damaged samples raise their error, unless `skip_damaged`: then they have no turns.
     """
 
-    def __init__(self, shards: Shards, fingerprint: str) -> None:
-        self.shards, self.fingerprint = shards, fingerprint
+    def __init__(self, shards: Shards, tokenizer: Tokenizer, *, skip_damaged: bool) -> None:
+        self.shards, self.tokenizer, self.skip_damaged = shards, tokenizer, skip_damaged
 
     def __len__(self) -> int:
         return len(self.shards)
@@ -72,20 +81,52 @@ class ViewCounts:
     def shard(self, number: int) -> Counts:
         """The counts of all samples in shard `number` of the set.
 
-        Raises ShardError if they are missing or corrupted.
+        Raises ShardError if they are missing or corrupted, or name a sample that is still damaged.
         """
-        shard = self.shards.shard_set.shards[number]
-        path = find_counts(shard.location, self.fingerprint)
+        counts = self._read(number)
+        if self._is_repaired(number, counts):
+            entry = self.shards.shard_set.shards[number]
+            shard = ShardToCount(entry.location, entry.samples, entry.rows_digest)
+            count_shard_files([shard], self.tokenizer, workers=1, skip_damaged=self.skip_damaged)
+            counts = self._read(number)
+            if self._is_repaired(number, counts):
+                raise ShardError(
+                    entry.name,
+                    f"its token counts for tokenizer {self.tokenizer.fingerprint} were made before "
+                    "it was repaired, and cannot be replaced",
+                    remedy="delete them; they are recreated in the cache",
+                )
+        return counts
+
+    def _is_repaired(self, number: int, counts: Counts) -> bool:
+        """Whether a sample that the counts call damaged is intact. Raises the error of one that is
+        not, unless it may be skipped."""
+        if not counts.damaged:
+            return False
+        shard, repaired = _verified(self.shards.shard_set.shards[number].location), False
+        for local in counts.damaged:
+            try:
+                shard.text_members(0, local)
+            except ShardError as exc:
+                if not (self.skip_damaged and skippable(exc)):
+                    raise
+            else:
+                repaired = True
+        return repaired
+
+    def _read(self, number: int) -> Counts:
+        shard, fingerprint = self.shards.shard_set.shards[number], self.tokenizer.fingerprint
+        path = find_counts(shard.location, fingerprint)
         if path is None:
             raise ShardError(
                 shard.name,
-                f"token counts for tokenizer {self.fingerprint} are missing",
+                f"token counts for tokenizer {fingerprint} are missing",
                 remedy="they were removed while this command was running; rerun it to count again",
             )
         counts = read_counts(
             path,
             rows_digest=shard.rows_digest,
-            fingerprint=self.fingerprint,
+            fingerprint=fingerprint,
             tar_size=most_content(shard.bytes)
             if is_compressed(shard.location.name)
             else shard.bytes,
@@ -96,12 +137,18 @@ class ViewCounts:
 
 
 def count_shards(
-    shards: Shards, tokenizer: Tokenizer, *, workers: int = 1, progress: Progress | None = None
+    shards: Shards,
+    tokenizer: Tokenizer,
+    *,
+    workers: int = 1,
+    progress: Progress | None = None,
+    skip_damaged: bool = False,
 ) -> ViewCounts:
     """The counts of a view's samples. Shards of the view without counts are counted now.
 
-    `workers` processes count in parallel. Raises ShardError if a shard cannot be read, DiskError if
-    counts cannot be written; shards counted before that keep their counts.
+    `workers` processes count in parallel. Raises ShardError if a shard cannot be read (with
+    `skip_damaged` not for the damage of single samples, which are named and have no turns),
+    DiskError if counts cannot be written; shards counted before that keep their counts.
     """
     known = shards.shard_set.shards
     numbers = [number for _, number, _ in shards.stretches()]
@@ -109,8 +156,10 @@ def count_shards(
         ShardToCount(known[n].location, known[n].samples, known[n].rows_digest) for n in numbers
     ]
     missing = [shard for shard in touched if _find(shard, tokenizer.fingerprint) is None]
-    count_shard_files(missing, tokenizer, workers=workers, progress=progress)
-    return ViewCounts(shards, tokenizer.fingerprint)
+    count_shard_files(
+        missing, tokenizer, workers=workers, progress=progress, skip_damaged=skip_damaged
+    )
+    return ViewCounts(shards, tokenizer, skip_damaged=skip_damaged)
 
 
 def count_anew(
@@ -132,13 +181,16 @@ def count_anew(
 
 
 def _has_valid_counts(shard: ShardToCount, fingerprint: str) -> bool:
-    """Whether a shard has counts, judged by the footer of their file; invalid ones are deleted."""
+    """Whether a shard has counts, judged by the footer of their file; invalid ones are deleted, and
+    those of a shard with damaged samples."""
     path = _find(shard, fingerprint)
     if path is None:
         return False
     try:
-        check_counts(path, rows_digest=shard.rows_digest, fingerprint=fingerprint)
+        header = check_counts(path, rows_digest=shard.rows_digest, fingerprint=fingerprint)
     except ShardError:
+        header = None
+    if header is None or header.damaged:
         path.path.unlink(missing_ok=True)
         return False
     return True
@@ -158,24 +210,28 @@ def count_shard_files(
     *,
     workers: int,
     progress: Progress | None = None,
+    skip_damaged: bool = False,
 ) -> None:
-    """Count these shards; afterwards each has complete counts or none. Raises like
-    `count_shards`."""
+    """Count these shards, also those whose counts name damaged samples; afterwards each has
+    complete counts or none. Raises like `count_shards`."""
     if workers < 1:
         raise UsageError(f"{workers} workers: must be 1 or more")
     if not shards:
         return
     progress, name = progress or Progress(), set_title(shards[0].location)
     total = sum(shard.samples for shard in shards)
-    task = CountTask(tuple(shards), tokenizer)
+    task = CountTask(tuple(shards), tokenizer, skip_damaged)
     progress.say(
         f"{name}: counting the tokens of {total:,} samples, once per tokenizer "
         f"({tokenizer.fingerprint})"
     )
     progress.start(f"{name}: counting tokens", total, 0)
 
+    damaged: list[str] = []
+
     def report(done: CountingProgress) -> None:
         progress.advance(done.samples, done.bytes)
+        damaged.extend(done.damaged)
 
     try:
         run_in_processes(
@@ -186,14 +242,19 @@ def count_shard_files(
         raise
     finally:
         progress.close()
+    for place in damaged[:NAMED]:
+        progress.say(f"{place}; counted as a sample to skip")
+    if len(damaged) > NAMED:
+        progress.say(f"{name}: {len(damaged) - NAMED:,} more samples are damaged")
     progress.say(f"{name}: counted in {human_time(progress.seconds)} ({progress.rates})")
 
 
 class CountingProgress(NamedTuple):
-    """Samples counted since the last report, and their bytes of JSON and text."""
+    """Samples counted since the last report, their bytes of JSON and text, and what is damaged."""
 
     samples: int
     bytes: int
+    damaged: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -202,6 +263,7 @@ class CountTask:
 
     shards: tuple[ShardToCount, ...]
     tokenizer: Tokenizer
+    skip_damaged: bool = False
 
     def begin(self) -> None:
         """Nothing to prepare."""
@@ -223,7 +285,7 @@ class CountTask:
 
     def _store_at(self, path: Location, shard: ShardToCount, report: Report) -> None:
         with only_one(path.path):
-            if exists(path):  # another process counted this shard in the meantime
+            if self._is_counted(path, shard):  # by another process, in the meantime
                 report(CountingProgress(shard.samples, 0))
                 return
             write_counts(
@@ -233,22 +295,35 @@ class CountTask:
                 fingerprint=self.tokenizer.fingerprint,
             )
 
+    def _is_counted(self, path: Location, shard: ShardToCount) -> bool:
+        if not exists(path):
+            return False
+        fingerprint = self.tokenizer.fingerprint
+        header = check_counts(path, rows_digest=shard.rows_digest, fingerprint=fingerprint)
+        return not header.damaged
+
     def _count(self, shard: ShardToCount, report: Report) -> Counts:
-        shard_set = ShardSet(
-            Resolved((shard.location,), None, {}, str(shard.location)), verify=True
-        )
+        shard_set = _verified(shard.location)
         found = shard_set.shards[0]
         if found.rows_digest != shard.rows_digest:
             raise ShardError(found.name, "its index was replaced after the shard was opened")
         builder = CountsBuilder()
         samples = size = 0
         for local in range(found.samples):
-            members = shard_set.text_members(0, local)
+            samples += 1
+            try:
+                members = shard_set.text_members(0, local)
+            except ShardError as exc:
+                if not (self.skip_damaged and skippable(exc)):
+                    raise
+                builder.add_damaged()
+                report(CountingProgress(0, 0, (first_line(exc),)))
+                continue
             block, at = shard_set.block(0, local)
             key = block.key(at)
             builder.add(count_members(found.name, key, members, self.tokenizer))
-            samples, size = samples + 1, size + sum(map(len, members.values()))
-            if samples == REPORT_SAMPLES:
+            size += sum(map(len, members.values()))
+            if samples >= REPORT_SAMPLES:
                 report(CountingProgress(samples, size))
                 samples = size = 0
         report(CountingProgress(samples, size))
@@ -261,6 +336,10 @@ class CountTask:
                 # Without the shard itself, the name of its counts in the cache is unknown.
                 with suppress(ShardError):
                     remove_abandoned(path_of(shard.location, self.tokenizer.fingerprint).path)
+
+
+def _verified(shard: Location) -> ShardSet:
+    return ShardSet(Resolved((shard,), None, {}, str(shard)), verify=True)
 
 
 def count_members(

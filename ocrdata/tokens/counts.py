@@ -1,7 +1,8 @@
 """Token counts of one shard: `NAME-000.tokens-<fingerprint>.parquet` (docs/formats.md).
 
 One row per sample, with the lengths of its turns under the tokenizer with that fingerprint; a
-sample that cannot be rendered (`ocrdata.tokens.rendering`) has no turns. Reads and writes the file,
+sample that cannot be rendered (`ocrdata.tokens.rendering`), or was damaged when the shard was
+counted, has no turns. Reads and writes the file,
 and checks that it is intact and belongs to the index and tokenizer in use. Tokenizing is left to
 `ocrdata.planning.counting`.
 """
@@ -12,7 +13,7 @@ import json
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -35,10 +36,21 @@ from ocrdata.storage.cache import cached_path
 from ocrdata.storage.file import exists, list_names, read_all
 from ocrdata.storage.files import atomic_file
 from ocrdata.storage.location import Location, LocationLike
-from ocrdata.storage.sealed import FORMAT, VERSION, check_seal, check_version, parse_object, seal
+from ocrdata.storage.sealed import (
+    FORMAT,
+    VERSION,
+    check_seal,
+    check_version,
+    is_count,
+    parse_object,
+    seal,
+)
 from ocrdata.tokens.rendering import TurnCount
 
 KIND = "tokens"
+VERSION_WITH_DAMAGE = "1.1"
+"""Version of a file that names damaged samples; all others have VERSION."""
+
 REMEDY = "delete it; it is recreated from the shard on the next use"
 
 Ints = npt.NDArray[np.int32]
@@ -53,13 +65,15 @@ SCHEMA = pa.schema(
 @dataclass(frozen=True)
 class CountsHeader:
     """The metadata of a counts file, readable without its rows. `index_rows_digest` is the
-    `rows_digest` of the index whose samples were counted; `rows_digest` is that of the counts."""
+    `rows_digest` of the index whose samples were counted; `rows_digest` is that of the counts;
+    `damaged` are the positions of samples whose bytes were damaged."""
 
     fingerprint: str
     index_rows_digest: str
     samples: int
     rows_digest: str
     version: str = VERSION
+    damaged: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,13 +82,15 @@ class Counts:
 
     Sample i has the turns `[turn_starts[i], turn_starts[i + 1])`; `turn_starts` is int64
     [samples + 1]. `user` and `assistant` (text tokens) and `images` (image parts in the user
-    message) are int32 [turns], as in `TurnCount`.
+    message) are int32 [turns], as in `TurnCount`. `damaged` are the samples whose bytes were
+    damaged when they were counted, which have no turns; only known of a whole shard.
     """
 
     turn_starts: Int64
     user: Ints
     assistant: Ints
     images: Ints
+    damaged: tuple[int, ...] = ()
 
     def __len__(self) -> int:
         return len(self.turn_starts) - 1
@@ -106,6 +122,7 @@ class CountsBuilder:
     def __init__(self) -> None:
         self._starts = array("q", [0])
         self._columns = (array("i"), array("i"), array("i"))
+        self._damaged: list[int] = []
 
     def add(self, turns: Iterable[TurnCount]) -> None:
         """Append one sample."""
@@ -114,10 +131,16 @@ class CountsBuilder:
                 column.append(number)
         self._starts.append(len(self._columns[0]))
 
+    def add_damaged(self) -> None:
+        """Append a sample whose bytes are damaged."""
+        self._damaged.append(len(self._starts) - 1)
+        self.add([])
+
     def finish(self) -> Counts:
         """The counts of all samples added."""
-        columns = (np.array(column, np.int32) for column in self._columns)
-        return Counts(np.array(self._starts, np.int64), *columns)
+        user, assistant, images = (np.array(column, np.int32) for column in self._columns)
+        starts_ = np.array(self._starts, np.int64)
+        return Counts(starts_, user, assistant, images, tuple(self._damaged))
 
 
 def counts_suffix(fingerprint: str) -> str:
@@ -159,8 +182,12 @@ def write_counts(path: LocationLike, counts: Counts, *, rows_digest: str, finger
     The same counts give the same bytes for one pyarrow version.
     """
     table = _table(counts)
-    header = CountsHeader(fingerprint, rows_digest, len(counts), digest_of_rows(table))
-    document = seal({"format": FORMAT, "kind": KIND, **asdict(header)})
+    header = asdict(CountsHeader(fingerprint, rows_digest, len(counts), digest_of_rows(table)))
+    if counts.damaged:
+        header |= {"version": VERSION_WITH_DAMAGE, "damaged": list(counts.damaged)}
+    else:
+        del header["damaged"]
+    document = seal({"format": FORMAT, "kind": KIND, **header})
     table = table.replace_schema_metadata({FORMAT: json.dumps(document, sort_keys=True)})
     with atomic_file(Location.of(path).path) as file:
         pq.write_table(
@@ -202,20 +229,22 @@ def read_counts(
             table = file.read(use_threads=False)
         if digest_of_rows(table) != header.rows_digest:
             raise ShardError(str(path), "checksum mismatch: the rows were changed")
-        counts = _counts(table)
+        counts = replace(_counts(table), damaged=header.damaged)
         # -1: an answer that is not trained on.
         least = ((counts.user, 0), (counts.assistant, -1), (counts.images, 0))
         below = any(bool((column < lowest).any()) for column, lowest in least)
         if len(counts) != header.samples or below:
             raise ShardError(str(path), "the counts are inconsistent")
+        if not all(at < len(counts) and not counts.turns(at) for at in counts.damaged):
+            raise ShardError(str(path), "it counts turns of samples that it calls damaged")
     return counts
 
 
 def _counts(table: pa.Table) -> Counts:
     turns = single(table.column("turns"))
     inner = elements(turns)
-    columns = [np.asarray(numbers(inner.field(name))) for name in TurnCount._fields]
-    return Counts(np.asarray(starts(turns), np.int64), *columns)
+    user, assistant, images = (np.asarray(numbers(inner.field(name))) for name in TurnCount._fields)
+    return Counts(np.asarray(starts(turns), np.int64), user, assistant, images)
 
 
 def _table(counts: Counts) -> pa.Table:
@@ -233,7 +262,11 @@ def _header(path: LocationLike, metadata: dict[bytes, bytes] | None) -> CountsHe
         raise ShardError(str(path), "is not a token counts file")
     check_version(str(path), document.get("version"))
     check_seal(str(path), document)
-    return CountsHeader(**{name: document[name] for name in CountsHeader.__dataclass_fields__})
+    damaged = document.setdefault("damaged", [])
+    if not (isinstance(damaged, list) and all(map(is_count, damaged))):
+        raise ShardError(str(path), "its positions of damaged samples are no list of counts")
+    values = {name: document[name] for name in CountsHeader.__dataclass_fields__}
+    return CountsHeader(**{**values, "damaged": tuple(damaged)})
 
 
 def _check_owner(

@@ -176,7 +176,13 @@ def lengths_of_view(shards: Shards, tokenizer: Tokenizer, config: Config) -> Sam
 
     Holds the counts of one shard at a time.
     """
-    counts = count_shards(shards, tokenizer, workers=max(1, config.workers), progress=to_terminal())
+    counts = count_shards(
+        shards,
+        tokenizer,
+        workers=max(1, config.workers),
+        progress=to_terminal(),
+        skip_damaged=config.bad_samples == "skip",
+    )
     slots, parts = image_slots(config.image_size), []
     for _, number, locals_ in shards.stretches():
         blocks = shards.shard_set.blocks(number)

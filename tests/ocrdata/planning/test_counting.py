@@ -12,7 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocrdata.errors import DigestError, DiskError, RejectedRow, ShardError, UsageError
+from ocrdata.errors import (
+    DigestError,
+    DiskError,
+    RejectedRow,
+    ShardError,
+    TransportError,
+    TruncatedError,
+    UsageError,
+)
 from ocrdata.planning import counting
 from ocrdata.planning.counting import ShardToCount, count_anew, count_shard_files, count_shards
 from ocrdata.reading.view import open_shards
@@ -23,6 +31,7 @@ from ocrdata.storage.location import Location
 from ocrdata.tokens.counts import (
     CountsBuilder,
     cached_counts_path,
+    check_counts,
     counts_path,
     read_counts,
     write_counts,
@@ -138,6 +147,93 @@ def test_images_are_not_read_and_texts_are_verified(tmp_path: Path, tokenizer: T
     error = caught.value
     assert (error.shard, error.key, error.member) == (str(tar), "000000001", "000000001.json")
     assert sorted(made(tmp_path)) == ["x-000.index.parquet", "x-000.tar"]
+
+
+@pytest.mark.parametrize("suffix", [".tar", ".tar.zst"])
+def test_damaged_texts_are_named_and_counted_as_holes_until_they_are_repaired(
+    tmp_path: Path, tokenizer: Tokenizer, suffix: str
+) -> None:
+    tar = tmp_path / f"x-000{suffix}"
+    write_shard(tar, [sample(number) for number in range(5)])
+    shards = open_shards(str(tar))
+    right = turns_of(count_shards(shards, tokenizer))
+    counts = counts_path(tar, tokenizer.fingerprint).path
+    whole, sound = counts.read_bytes(), tar.read_bytes()
+    counts.unlink()
+    # In a compressed shard, all samples of a frame are damaged together.
+    flip(tar, shards.row(2).members[0].offset + 20 if suffix == ".tar" else 40)
+    holes = [2] if suffix == ".tar" else list(range(5))
+    for _ in range(2):
+        with pytest.raises(DigestError) as caught:
+            count_shards(shards, tokenizer)
+        assert (caught.value.shard, caught.value.key) == (str(tar), f"{holes[0]:09d}")
+        assert not counts.exists()
+    said = io.StringIO()
+    counted = count_shards(shards, tokenizer, progress=Progress(said), skip_damaged=True)
+    expected = [[] if n in holes else turns for n, turns in enumerate(right)]
+    assert turns_of(counted) == expected and counted.shard(0).damaged == tuple(holes)
+    for number in range(5):
+        assert (f"sample {number:09d}" in said.getvalue()) == (number in holes)
+    header = check_counts(
+        counts,
+        rows_digest=read_header(index_path(tar)).rows_digest,
+        fingerprint=tokenizer.fingerprint,
+    )
+    assert header.version == "1.1" and header.damaged == tuple(holes)
+    stored = counts.read_bytes()
+    assert turns_of(count_shards(shards, tokenizer, skip_damaged=True)) == expected
+    assert counts.read_bytes() == stored
+    again = count_shards(shards, tokenizer)  # counted, but not skipped: the damage is an error
+    with pytest.raises(DigestError, match=f"sample {holes[0]:09d}"):
+        again.shard(0)
+    tar.write_bytes(sound)
+    assert turns_of(count_shards(open_shards(str(tar)), tokenizer)) == right
+    assert counts.read_bytes() == whole
+
+
+def test_a_conversion_counts_repaired_shards_anew(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    tar = tmp_path / "x-000.tar"
+    write_shard(tar, [sample(0), sample(1)])
+    sound = tar.read_bytes()
+    flip(tar, open_shards(str(tar)).row(1).members[0].offset + 20)
+    count_shards(open_shards(str(tar)), tokenizer, skip_damaged=True)
+    tar.write_bytes(sound)
+    count_anew([tar], tokenizer, workers=1)
+    assert not count_shards(open_shards(str(tar)), tokenizer).shard(0).damaged
+
+
+def test_counts_with_holes_that_cannot_be_replaced(
+    tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tar = tmp_path / "x-000.tar"
+    write_shard(tar, [sample(0), sample(1)])
+    sound = tar.read_bytes()
+    flip(tar, open_shards(str(tar)).row(1).members[0].offset + 20)
+    count_shards(open_shards(str(tar)), tokenizer, skip_damaged=True)
+    tar.write_bytes(sound)
+    monkeypatch.setattr(counting, "write_counts", lambda *_, **__: None)
+    with pytest.raises(ShardError, match=rf"x-000\.tar: .*{tokenizer.fingerprint}.*\n.*delete"):
+        turns_of(count_shards(open_shards(str(tar)), tokenizer))
+
+
+def test_a_shard_that_cannot_be_read_is_never_a_hole(
+    tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tar = tmp_path / "x-000.tar"
+    write_shard(tar, [sample(0), sample(1)])
+    shards = open_shards(str(tar))
+
+    def fails(*_: object) -> object:
+        raise TransportError(str(tar), "the disk fails", key="000000000")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(counting.ShardSet, "text_members", fails)
+        with pytest.raises(TransportError, match="the disk fails"):
+            count_shards(shards, tokenizer, skip_damaged=True)
+    tar.write_bytes(tar.read_bytes()[:-1])
+    with pytest.raises(TruncatedError, match=r"x-000\.tar"):
+        count_shards(shards, tokenizer, skip_damaged=True)
+    assert not list(tmp_path.glob("*.tokens-*"))
 
 
 def test_counts_are_cached_if_they_cannot_be_stored_beside_the_shard(

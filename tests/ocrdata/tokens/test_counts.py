@@ -157,6 +157,30 @@ def rewritten(path: Path, change: dict[str, Any], table: pa.Table | None = None)
     pq.write_table(new.replace_schema_metadata({FORMAT: json.dumps(seal(said))}), path)
 
 
+def test_damaged_samples_are_named_only_where_there_are_some(tmp_path: Path) -> None:
+    builder = CountsBuilder()
+    builder.add(SAMPLES[0])
+    builder.add_damaged()
+    builder.add(SAMPLES[2])
+    path = tmp_path / "x.parquet"
+    write_counts(path, builder.finish(), rows_digest=INDEX, fingerprint=FINGERPRINT)
+    assert read(path).damaged == (1,) and listed(read(path)) == SAMPLES
+    header = check_counts(path, rows_digest=INDEX, fingerprint=FINGERPRINT)
+    assert (header.version, header.damaged) == ("1.1", (1,))
+    assert read(path).take([1, 1]).damaged == ()
+    rewritten(path, {"damaged": [1, 2]})
+    with pytest.raises(ShardError, match=r"x\.parquet: .*damaged"):
+        read(path)
+    for odd in ([3], [-1], [True], ["1"], 1, None, {}):
+        rewritten(path, {"damaged": odd})
+        with pytest.raises(ShardError, match=r"x\.parquet: .*\n  delete it"):
+            read(path)
+    written(path)
+    assert read(path).damaged == ()
+    metadata = pq.read_schema(path).metadata[FORMAT.encode()]
+    assert b"damaged" not in metadata and b'"version": "1.0"' in metadata
+
+
 def test_newer_minor_versions_are_read_and_major_ones_rejected(tmp_path: Path) -> None:
     path = written(tmp_path / "x.parquet")
     rewritten(path, {"version": "1.9"})

@@ -247,6 +247,31 @@ def test_a_run_records_what_it_skips(inputs: dict[str, str], tmp_path: Path) -> 
     assert losses[0] == losses[1]
 
 
+@pytest.mark.parametrize("pack", [False, True])
+def test_a_damaged_text_is_skipped_on_request(
+    inputs: dict[str, str], tmp_path: Path, pack: bool
+) -> None:
+    torch.set_num_threads(1)
+    spec = damaged_copy(inputs, tmp_path)
+    for counts in tmp_path.glob("*.tokens-*"):
+        counts.unlink()
+    flip(tmp_path / "squares-000.tar", open_shards(spec).row(17).members[0].offset + 20)
+    values: dict[str, Any] = {"shards": (spec + "[:48]",), "text": (), "val_text": (), "pack": pack,
+                              "pack_window": 16, "steps": 8, "seq_len": 90}  # fmt: skip
+    with pytest.raises(ShardError, match=r"sample 000000017: member 000000017\.json: checksum"):
+        train(mixed(inputs, tmp_path / "raising", **values))
+    config = mixed(inputs, tmp_path / "run", bad_samples="skip", save_every=4, **values)
+    sums = planned(config).totals.sources[0].sums
+    assert train(config) == 0
+    skipped = [
+        json.loads(line) for line in (tmp_path / "run" / "bad.jsonl").read_text().split("\n")[:-1]
+    ]
+    assert {line["key"] for line in skipped} == {"000000017"} and len(skipped) == sums.empty > 0
+    assert all("checksum" in line["reason"] for line in skipped)
+    with pytest.raises(ShardError, match="sample 000000017"):  # counted by now, but as damaged
+        train(mixed(inputs, tmp_path / "raising", **values))
+
+
 def test_a_spike_is_reported_with_its_samples(
     inputs: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
