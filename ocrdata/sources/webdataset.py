@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, groupby
+from pathlib import Path
 from typing import Any
 
 import xxhash
@@ -125,6 +126,10 @@ class WebDatasetSource:
         unused = sum((tar.unused for tar in self._tars), Counter[str]())
         named = [f"{count:,} .{field}" for field, count in unused.most_common(5)]
         return [f"members that are not used: {', '.join(named)}"] if named else []
+
+    def files(self, start: int, stop: int) -> Iterator[Path]:
+        """The tars of rows `[start, stop)`."""
+        return (tar.location.path for tar, _ in self._split(start, stop))
 
     def rows(self, start: int, stop: int) -> Iterator[tuple[int, Sample | RejectedRow]]:
         """Rows `[start, stop)`. Raises ShardError if a tar is damaged there, SourceError if it has

@@ -83,7 +83,7 @@ def broken_at(options: ConversionOptions, row: int) -> dict[str, bytes]:
 TEXTS = st.lists(st.sampled_from(["a", "b", ""]), min_size=1, max_size=12)
 
 
-@settings(max_examples=20)
+@settings(max_examples=15)
 @given(TEXTS, TEXTS, st.integers(0, 12), st.booleans())
 def test_an_edited_input_gives_what_it_alone_gives_or_nothing_is_touched(
     before: list[str], after: list[str], breaks_at: int, discard: bool

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocrdata.errors import OcrError, UsageError, UsageErrors
@@ -211,10 +211,12 @@ JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(st.characters()),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=8,
 )  # fmt: skip
 
 
-@given(st.dictionaries(st.text(), JSON_VALUES))
+@settings(max_examples=30)
+@given(st.dictionaries(st.text(), JSON_VALUES, max_size=4))
 def test_a_printed_document_is_read_back_as_it_was(document: dict[str, Any]) -> None:
     text = printed(document)
     assert json.loads(text) == document

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocrdata.errors import SpecError
@@ -10,6 +10,7 @@ from ocrdata.shards.ranges import MAX_FILES, expand_ranges, has_range
 NAMES = st.text("abc-_./", max_size=5)
 
 
+@settings(max_examples=40)
 @given(NAMES, st.integers(0, 2_000), st.integers(0, 40), st.integers(0, 6), st.booleans(), NAMES)
 def test_a_range_is_every_number_with_the_digits_of_its_ends(
     before: str, first: int, more: int, digits: int, angles: bool, after: str

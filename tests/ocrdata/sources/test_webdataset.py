@@ -20,7 +20,7 @@ from ocrdata.reading.view import open_shards
 from ocrdata.sample import Sample, check, from_turns, text_of
 from ocrdata.shards.manifest import read_manifest
 from ocrdata.sources.annotations import AnnotationFormat
-from ocrdata.sources.base import NotedSource
+from ocrdata.sources.base import FileSource, NotedSource
 from ocrdata.sources.webdataset import STRIDE, WebDatasetSource, default_name, find_tars
 from tests.support import rows as support
 from tests.support.numbered import square
@@ -90,7 +90,7 @@ def test_a_folder_that_img2dataset_wrote(tmp_path: Path) -> None:
     assert source_of(folder).notes() == []
 
 
-@settings(max_examples=25)
+@settings(max_examples=12)
 @given(st.lists(support.samples(), min_size=1, max_size=5))
 def test_our_own_shards_come_back_as_they_were(samples: list[Sample]) -> None:
     samples.append(from_turns([("what is <image>?", "<image>")], [JPG], source="", meta={"a": 1}))
@@ -126,6 +126,9 @@ def test_any_range_of_rows_is_that_part_of_all(counts: list[int], start: int, st
             if isinstance(sample, Sample)
         ]
         assert found == [(n, str(n)) for n in range(sum(counts))][start:stop]
+        assert isinstance(source, FileSource)
+        names = [path.name for path in source.files(0, source.count())]
+        assert names == [f"x-{shard:03d}.tar" for shard, count in enumerate(counts) if count]
         sent = pickle.loads(pickle.dumps(source))
         assert list(sent.rows(0, 5)) == list(source.rows(0, 5))
 
