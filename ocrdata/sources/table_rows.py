@@ -22,12 +22,13 @@ def row_images(
     `columns` has the columns with images, and the field in `IMAGE_FIELDS` that each stands for.
     Raises RejectedRow, also for a row with videos or sounds.
     """
-    held = {name: row.get(name) for name in OTHER_MEDIA}
+    held = {name: row[name] for name in OTHER_MEDIA if name in row}
     names: list[str | None] = []
     for column, field in columns.items():
-        held[field] = images = image_list(row.get(column), column)
-        names = names or image_names(images)
-    return record_images(held), names
+        if row.get(column) is not None:
+            held[field] = images = image_list(row[column], column)
+            names = names or image_names(images)
+    return record_images(held) if held else [], names
 
 
 def records(value: Any, column: str) -> Any:
@@ -46,7 +47,11 @@ def records(value: Any, column: str) -> Any:
 def without_nulls(value: Any) -> Any:
     """A value without the fields that are null: a table has every field in every row."""
     if isinstance(value, dict):
-        return {name: without_nulls(one) for name, one in value.items() if one is not None}
+        return {
+            name: one if type(one) is str else without_nulls(one)  # most are texts
+            for name, one in value.items()
+            if one is not None
+        }
     return [without_nulls(one) for one in value] if isinstance(value, list) else value
 
 
