@@ -67,7 +67,7 @@ def read(source):
         for row, got in source.rows(5, 9)
     ]
     return {"count": source.count(), "size": source.size(5, 9), "rows": rows,
-            "provenance": source.provenance}
+            "provenance": source.provenance, "notes": source.notes()}
 
 answers = []
 for repository, revision, recorded in json.loads(sys.argv[1]):
@@ -101,7 +101,7 @@ def chats(texts: list[str]) -> dict[str, bytes]:
         [{"role": "user" if text else None, "content": text}, {"role": "assistant", "content": "a"}]
         for text in texts
     ]
-    table = pa.table({"messages": pa.array(rows, kind)})
+    table = pa.table({"messages": pa.array(rows, kind), "raw": [b"x"] * len(rows)})
     files = {"README.md": card({"default": {"train": "data/train-*"}}, "mit")}
     return {**files, "data/train-00000-of-00001.parquet": parquet(table, 4)}
 
@@ -138,6 +138,7 @@ def test_a_source_stays_at_its_commit(tmp_path: Path) -> None:
     assert (pinned["count"], pinned["rows"]) == (11, old_rows)
     assert pinned["provenance"] == {**RECORDED, "revision": commit, "commit": commit}
     assert kept["size"] > 4 * ROW_BYTES
+    assert len(kept["notes"]) == 1 and "raw (binary: bytes)" in kept["notes"][0]
     assert wrong.startswith("SourceError: train.parquet: no column 'messages', so this is not the")
     assert gone.startswith("SourceError: some/none: no such data set")
 
