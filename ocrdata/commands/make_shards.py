@@ -31,6 +31,7 @@ from ocrdata.conversion.convert import OnShards, convert, convert_one
 from ocrdata.conversion.options import KEEP, REJECT, ConversionOptions
 from ocrdata.conversion.rejects import damaged_path, rejects_path
 from ocrdata.conversion.work_folder import recorded_provenance
+from ocrdata.errors import UsageError
 from ocrdata.planning.counting import count_anew
 from ocrdata.runtime.cli import Parser, add_json_flag, print_json, run
 from ocrdata.runtime.progress import Progress, to_terminal
@@ -76,25 +77,23 @@ _IN_COMMAND = (
 
 def main(arguments: Sequence[str]) -> int:
     """Convert and print a summary; returns the exit status. Raises OcrError."""
-    values = vars(build_parser().parse_args(list(arguments)))
+    typed, problems = build_parser().parse_with_problems(list(arguments))
+    values = vars(typed)
+    if values.get("kind") not in REGISTRY:
+        problems.raise_all()
     kind = REGISTRY[values["kind"]]
-    out = Location.of(values["out"]).path
-    name = values["name"] or kind.default_name(values)
-    options = ConversionOptions(
-        out=out,
-        name=name,
-        shard_samples=values["shard_samples"],
-        start=values["start"],
-        stop=values["stop"],
-        limit=values["limit"],
-        workers=values["workers"],
-        max_reject_fraction=values["max_reject_fraction"],
-        command=command(values),
-        compress=values["compress"],
-        discard=values["discard"],
-        damaged_jpegs=values["damaged_jpegs"],
-    )
-    tokenizer = load_tokenizer(values["tokenizer"]) if values["tokenizer"] else None
+    with problems:
+        out = Location.of(values["out"]).path
+    with problems:
+        tokenizer = load_tokenizer(values["tokenizer"]) if values["tokenizer"] else None
+    with problems:
+        options = _options(values, kind)
+    if problems:  # else the source looks for them itself, and may ask the hub
+        for flag in ("path", "images"):
+            with problems:
+                _check_exists(f"--{flag}", values.get(flag))
+    problems.raise_all()
+    name = options.name
     source = kind.make(values, recorded_provenance(out, name) or {})
     progress = to_terminal()
     counting = count_with(tokenizer, options.workers, progress) if tokenizer else None
@@ -112,6 +111,31 @@ def main(arguments: Sequence[str]) -> int:
     else:
         print(summary(manifest, options, progress, tokenizer, complete=complete))
     return 0
+
+
+def _options(values: Values, kind: SourceKind) -> ConversionOptions:
+    """The options of the conversion. Raises UsageErrors."""
+    # Where a required flag is missing there may be no name to derive; that fault is told already.
+    named = all(values[flag.name] is not None for flag in kind.flags if flag.required)
+    return ConversionOptions(
+        out=Location.of(values["out"]).path,
+        name=values["name"] or (kind.default_name(values) if named else "unnamed"),
+        shard_samples=values["shard_samples"],
+        start=values["start"],
+        stop=values["stop"],
+        limit=values["limit"],
+        workers=values["workers"],
+        max_reject_fraction=values["max_reject_fraction"],
+        command=command(values),
+        compress=values["compress"],
+        discard=values["discard"],
+        damaged_jpegs=values["damaged_jpegs"],
+    )
+
+
+def _check_exists(flag: str, path: str | None) -> None:
+    if path and "://" not in path and not Path(path).exists():
+        raise UsageError(f"{flag} {path}: no such file or folder")
 
 
 def count_with(tokenizer: Tokenizer, workers: int, progress: Progress) -> OnShards:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from ocrdata.conversion.layout import Layout
-from ocrdata.errors import UsageError
+from ocrdata.errors import Problems, UsageError
 from ocrdata.shards.names import COMPRESSED, PLAIN
 
 KEEP, REJECT = "keep", "reject"
@@ -35,10 +36,15 @@ class ConversionOptions:
     damaged_jpegs: str = KEEP
 
     def __post_init__(self) -> None:
+        problems = Problems()
+        for fault in self._faults():
+            problems.add(fault)
+        problems.raise_all()
+
+    def _faults(self) -> Iterator[str]:
+        """What is wrong, a message each."""
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_-]*", self.name):
-            raise UsageError(
-                f"--name {self.name!r}: only letters, digits, _ and - are allowed, and no - first"
-            )
+            yield f"--name {self.name!r}: only letters, digits, _ and - are allowed, and no - first"
         for flag, value, least in (
             ("--shard-samples", self.shard_samples, 1),
             ("--workers", self.workers, 1),
@@ -47,17 +53,15 @@ class ConversionOptions:
             ("--limit", self.limit, 1),
         ):
             if value is not None and value < least:
-                raise UsageError(f"{flag} {value}: must be {least} or more")
+                yield f"{flag} {value}: must be {least} or more"
         if self.stop is not None and self.limit is not None:
-            raise UsageError("--stop and --limit both set the end; give only one of them")
+            yield "--stop and --limit both set the end; give only one of them"
         if self.compress not in (None, "zstd"):
-            raise UsageError(f"--compress {self.compress}: only zstd is supported")
+            yield f"--compress {self.compress}: only zstd is supported"
         if self.damaged_jpegs not in (KEEP, REJECT):
-            raise UsageError(f"--damaged-jpegs {self.damaged_jpegs}: must be {KEEP} or {REJECT}")
+            yield f"--damaged-jpegs {self.damaged_jpegs}: must be {KEEP} or {REJECT}"
         if not 0 <= self.max_reject_fraction <= 1:
-            raise UsageError(
-                f"--max-reject-fraction {self.max_reject_fraction}: must be between 0 and 1"
-            )
+            yield f"--max-reject-fraction {self.max_reject_fraction}: must be between 0 and 1"
 
     def layout(self, rows: int) -> Layout:
         """The shards of a source with `rows` rows. Raises UsageError if the slice is empty."""

@@ -10,7 +10,7 @@ import pytest
 
 from ocrdata.commands import make_shards as tool
 from ocrdata.conversion import convert
-from ocrdata.errors import DiskError, OcrError, UsageError
+from ocrdata.errors import DiskError, OcrError, UsageError, UsageErrors
 from ocrdata.reading.view import open_shards
 from ocrdata.shards.manifest import read_manifest
 from ocrdata.sources.registry import REGISTRY
@@ -99,6 +99,24 @@ def test_invalid_command_lines(words: list[str], message: str) -> None:
     with pytest.raises(UsageError) as caught:
         tool.main(words)
     assert message in str(caught.value) and len(caught.value.messages) == 1
+
+
+def test_all_that_is_wrong_is_told(tmp_path: Path) -> None:
+    gone = [str(tmp_path / name) for name in ("a.jsonl", "images", "t.json")]
+    words = ["jsonl", "--path", gone[0], "--images", gone[1], "--tokenizer", gone[2], "--limit",
+             "0", "--workers", "x", "--name", "a b", "--bad"]  # fmt: skip
+    with pytest.raises(UsageErrors) as caught:
+        tool.main(words)
+    told = caught.value.messages
+    assert len(told) == 7
+    for fact in ("--limit 0", "--workers", "'a b'", "--bad", *gone):
+        assert len([line for line in told if fact in line]) == 1, fact
+    with pytest.raises(UsageErrors) as caught:
+        tool.main(["jsonl", "--limit", "0"])
+    assert [fact in line for fact, line in zip(
+        ("--path", "--limit 0"), caught.value.messages, strict=True)] == [True, True]  # fmt: skip
+    with pytest.raises(UsageError, match="'chrts'"):
+        tool.main(["chrts", "--limit", "0"])
 
 
 def test_every_kind_has_its_help(capsys: pytest.CaptureFixture[str]) -> None:
