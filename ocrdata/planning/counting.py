@@ -351,3 +351,16 @@ def count_members(
         return count(to_sample(shard, key, members).messages, tokenizer)
     except (ShardError, RejectedRow):
         return []
+
+
+def why_unfit(shards: Shards, position: int, tokenizer: Tokenizer) -> str:
+    """Why a sample of a view that has no turns in its counts cannot be rendered."""
+    ref, shard_set = shards.ref(position), shards.shard_set
+    try:
+        members = shard_set.text_members(*shard_set.locate(ref.position))
+        count(to_sample(ref.shard, ref.key, members).messages, tokenizer)
+    except ShardError as exc:
+        return exc.detail
+    except RejectedRow as exc:
+        return str(exc)
+    return "its token counts are outdated: it can be rendered now; delete them"

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ocrdata.errors import TrainError, UsageError
-from ocrdata.planning.counting import count_shards
+from ocrdata.planning.counting import count_shards, why_unfit
 from ocrdata.planning.lengths import SampleLengths, join, sample_lengths
 from ocrdata.planning.plan import Plan, PlanSettings, PlanSource
 from ocrdata.planning.totals import PlanTotals, compute
@@ -66,7 +66,7 @@ def lengths_of_sources(
     lengths = []
     for name, shards in sources.train.items():
         found = lengths_of_view(shards, tokenizer, config)
-        _check_samples(name, shards, found, config)
+        _check_samples(name, shards, found, config, tokenizer)
         lengths.append(found)
     return tuple(lengths)
 
@@ -198,14 +198,17 @@ def lengths_of_view(shards: Shards, tokenizer: Tokenizer, config: Config) -> Sam
     return join(parts)
 
 
-def _check_samples(name: str, shards: Shards, found: SampleLengths, config: Config) -> None:
+def _check_samples(
+    name: str, shards: Shards, found: SampleLengths, config: Config, tokenizer: Tokenizer
+) -> None:
     """Refuse samples that the config's policies forbid. Raises UsageError."""
     if len(found.unfit) and config.bad_samples == "raise":
-        ref = shards.ref(int(found.unfit[0]))
+        first = int(found.unfit[0])
+        ref = shards.ref(first)
         raise UsageError(
             f"{name}: {len(found.unfit):,} samples are not conversations that can be trained on; "
-            f"the first is {ref.shard}: sample {ref.key}; exclude them with a slice, or mask them "
-            "with --bad-samples skip"
+            f"the first is {ref.shard}: sample {ref.key}: {why_unfit(shards, first, tokenizer)}; "
+            "exclude them with a slice, or mask them with --bad-samples skip"
         )
     if len(found.truncated) and config.too_long == "error":
         longest = int(found.truncated[np.argmax(found.truncated_tokens)])

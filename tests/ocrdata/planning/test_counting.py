@@ -22,7 +22,13 @@ from ocrdata.errors import (
     UsageError,
 )
 from ocrdata.planning import counting
-from ocrdata.planning.counting import ShardToCount, count_anew, count_shard_files, count_shards
+from ocrdata.planning.counting import (
+    ShardToCount,
+    count_anew,
+    count_shard_files,
+    count_shards,
+    why_unfit,
+)
 from ocrdata.reading.view import open_shards
 from ocrdata.runtime.progress import Progress
 from ocrdata.shards.index import index_path, read_header
@@ -123,8 +129,11 @@ def test_samples_of_other_tools_are_counted_as_they_are_read(
     )
     for key in ("opaque", "roles", "question", "mixed", "other"):
         assert found.pop(key) == []
-        with pytest.raises((ShardError, RejectedRow)):
+        with pytest.raises((ShardError, RejectedRow)) as caught:
             count(shards.by_key(key).messages, tokenizer)
+        (position,) = (at for at in range(len(shards)) if shards.row(at).key == key)
+        assert why_unfit(shards, position, tokenizer) in str(caught.value)
+    assert "outdated" in why_unfit(shards, 0, tokenizer)
     text = len(tokenizer.encode("It is 12 percent."))
     assert found["captioned"] == [TurnCount(0, text, 2)]
     for key, turns in found.items():

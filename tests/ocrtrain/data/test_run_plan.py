@@ -142,7 +142,7 @@ def test_samples_without_an_answer_are_refused_or_masked(
     odd = [Sample([{"role": "user", "content": [text_part("?")]}], [], "odd", {})]
     spec = write_set(tmp_path, "odd", odd * 3)
     config = mixed(inputs, tmp_path, text=(spec + "[:]",), val_text=(inputs["text"] + "[30:]",))
-    wanted = r"^odd: 3 samples .*odd-000\.tar: sample 000000000\b.*--bad-samples skip"
+    wanted = r"^odd: 3 samples .*odd-000\.tar: sample 000000000: roles .*--bad-samples skip"
     with pytest.raises(UsageError, match=wanted):
         planned(config)
     good = [from_turns([("q", "a")], [], source="odd", meta={})]
