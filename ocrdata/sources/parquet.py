@@ -203,7 +203,7 @@ class ParquetRows:
                     why = "two columns have this name"
                 if why:
                     raise SourceError(
-                        f"{path}: column {field.name!r} has the type {field.type}: {why}"
+                        f"{path}: column {field.name!r} has the type {field.type}; {why}"
                     )
         names = {name: None for footer in footers for name in footer.schema.names}
         missing = [name for name in self.needed if name not in names]
@@ -259,5 +259,5 @@ def _explain(path: str) -> Iterator[None]:
     """Turns pyarrow's errors on a corrupted file into a SourceError that names the file."""
     try:
         yield
-    except (pa.ArrowException, OSError) as exc:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as exc:  # the last: in names of columns
         raise SourceError(f"{path}: not a readable Parquet file: {first_line(exc)}") from exc

@@ -148,7 +148,9 @@ class ParquetSource:
 
     def notes(self) -> Sequence[str]:
         """Columns, and values in the names of folders, that are left out."""
-        return [*self._table.notes(), *self._files.notes()]
+        remedy = "; name a column of images with --image"
+        lost = [note + ("" if self._columns else remedy) for note in self._table.notes()]
+        return [*lost, *self._files.notes()]
 
     def rows(self, start: int, stop: int) -> Iterator[tuple[int, Sample | RejectedRow]]:
         """Rows `[start, stop)`; no row group before that of `start` is read."""
@@ -179,8 +181,10 @@ class LocalFiles:
 
     def __init__(self, path: Path) -> None:
         self.folder, self._names = _find(path)
-        paths = [self.folder / name for name in self._names]
-        self._states = {str(path): _state(path) for path in paths}
+        self._states = {}
+        for name in self._names:
+            with _open(self.folder / name) as file:
+                self._states[str(self.folder / name)] = _state(file)
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -189,9 +193,11 @@ class LocalFiles:
 
     def open(self, path: str) -> BinaryIO:
         """One of the files. Raises SourceError if it has changed."""
-        if _state(Path(path)) != self._states[path]:
+        file = _open(Path(path))
+        if _state(file) != self._states[path]:
+            file.close()
             raise SourceError(f"{path}: the file has changed since its rows were counted")
-        return _open(Path(path))
+        return file
 
     @cached_property
     def digest(self) -> dict[str, Any]:
@@ -256,10 +262,9 @@ def _check_splits(folder: Path, names: Sequence[str]) -> None:
         )
 
 
-def _state(path: Path) -> tuple[int, int]:
+def _state(file: BinaryIO) -> tuple[int, int]:
     """Size and time of modification: another one means another content."""
-    with _open(path) as file:
-        found = os.fstat(file.fileno())
+    found = os.fstat(file.fileno())
     return found.st_size, found.st_mtime_ns
 
 

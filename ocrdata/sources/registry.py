@@ -178,7 +178,7 @@ REGISTRY = {
         _finevision,
     ),
     "smoltalk": SourceKind(
-        "conversations without images: a repository with a `messages` column",
+        "conversations: a repository with a `messages` column, with images or without",
         (
             *_hub_flags(smoltalk.REPOSITORY),
             Flag("config", "config of the repository (`all` for HuggingFaceTB/smoltalk)"),

@@ -27,7 +27,7 @@ class Shape:
 
     def why_not(self, kind: pa.DataType) -> str:
         """Why a type does not fit; "" if it does. A column of nothing but nulls always fits."""
-        return unreadable(kind) or ("" if self.fits(kind) else f"not {self.text}")
+        return unreadable(kind) or ("" if self.fits(kind) else f"it must be {self.text}")
 
 
 def _is_text_or_null(kind: pa.DataType) -> bool:

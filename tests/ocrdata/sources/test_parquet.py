@@ -168,6 +168,9 @@ def test_a_source_without_files_has_no_rows() -> None:
 def test_a_file_that_is_not_parquet_or_lacks_a_column() -> None:
     with pytest.raises(SourceError, match=r"^bad\.parquet: .*Parquet"):
         ParquetRows(Memory({"bad.parquet": b"not parquet"}), {}).count()
+    named = parquet(pa.table({"zzzz": [1]}), 1).replace(b"zzzz", b"\xff\xffzz")
+    with pytest.raises(SourceError, match=r"^bad\.parquet: .*utf-8"):
+        ParquetRows(Memory({"bad.parquet": named}), {}).notes()
     rows = ParquetRows(numbered(3, group=3), {}, ("texts",))
     with pytest.raises(SourceError, match=r"^0\.parquet: .*'texts'.* n$"):
         list(rows.rows(0, 1))

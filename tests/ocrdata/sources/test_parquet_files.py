@@ -142,7 +142,7 @@ def test_text_alone_beside_an_image_and_columns_named_on_the_command_line(tmp_pa
     (sample,) = rows(source(path, image="page"))  # a usual name is found
     assert (texts_of(sample), kinds(sample)) == (["", "other"], ["image"])
     (note,) = source(path).notes()
-    assert note.endswith("page (binary: bytes)")
+    assert "page (binary: bytes)" in note and "--image" in note
     for wrong in ({"image": "pages"}, {"answer": "ocrs"}, {"question": "p"}):
         (flag, column), *_ = wrong.items()
         with pytest.raises(UsageError, match=rf"'{column}' \(--{flag}\).*page \(binary\)"):
@@ -385,6 +385,6 @@ def test_a_column_of_any_type_is_used_or_named_with_its_type(
         except UsageError as exc:
             assert column in str(exc) and stored[:40] in str(exc)
         except SourceError as exc:
-            named = f"column {column!r} has the type {stored}: " in str(exc)
+            named = f"column {column!r} has the type {stored}; " in str(exc)
             lacks = form is not None and not {*form.needed} <= columns.keys()
             assert named or (lacks and "no column" in str(exc))
