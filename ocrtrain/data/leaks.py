@@ -9,6 +9,7 @@ with the validation sets alone.
 
 from __future__ import annotations
 
+import bisect
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -139,12 +140,14 @@ def _compare(
     counts = np.concatenate([np.diff(block.member_starts) for block in blocks])
     digests = np.frombuffer(b"".join(block.digests for block in blocks), "S16")
     sums = _sums(digests.view("<u8"), np.cumsum(counts) - counts)
-    keys = [key for block in blocks for key in block.keys]
+    starts = [block.first for block in blocks]
     same: list[tuple[str, SampleRef]] = []
-    others = np.zeros(len(keys), np.bool_)
+    others = np.zeros(len(counts), np.bool_)
     others[chosen] = True
     for at in np.flatnonzero(_places(wanted.sums, sums[chosen])[1]).tolist():
-        if keys[chosen[at]] in wanted.keys:
+        # The key is looked at first: a data set may hold one conversation a million times.
+        block = blocks[bisect.bisect_right(starts, chosen[at]) - 1]
+        if block.key(int(chosen[at]) - block.first) in wanted.keys:
             found = wanted.refs.get(shards.ref(first + at).digest, ())
             same += found
             others[chosen[at]] = not found

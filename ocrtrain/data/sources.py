@@ -124,10 +124,9 @@ def hold_out(name: str, shards: Shards, remedy: str) -> tuple[Shards, Shards]:
 def _open_short_form(config: Config, opened: _Opened, *, validate: bool) -> None:
     """The sources of --shards, then those of --text. Those of one flag share the weight of their
     kind by their numbers of samples."""
-    image = _ShortForm("--shards", "--train-slice", config.train_slice, "--val", "--val-slice",
-                       config.val_slice)  # fmt: skip
+    image = _ShortForm("--shards", "--train-slice", config.train_slice, "--val", config.val_slice)
     text = _ShortForm("--text", "--text-train-slice", config.text_train_slice, "--val-text",
-                      "--text-val-slice", config.text_val_slice)  # fmt: skip
+                      config.text_val_slice)  # fmt: skip
     for form, specs, val in (
         (image, config.shards, config.val),
         (text, config.text, config.val_text),
@@ -162,7 +161,6 @@ class _ShortForm:
     slice_flag: str
     train_slice: str
     val: str
-    val_slice_flag: str
     val_slice: str
 
     def training(self, group: Sequence[str]) -> Shards:
