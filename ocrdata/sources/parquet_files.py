@@ -4,8 +4,8 @@ The columns decide how a row is read, by the rules for records with the same fie
 `conversations` or `texts`, or a question and an answer (`ocrdata.sources.annotations`), with images
 in a column of a usual name (`conversations.IMAGE_FIELDS`). Types are checked before a row is read.
 
-Files are in the order of their names, numbers by their value. Memory holds a row group's pages of
-one row, see `ocrdata.sources.parquet`.
+Files are in the order of their names, numbers by their value. Memory holds one row and one page per
+column, see `ocrdata.sources.parquet`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from __future__ import annotations
 import glob
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -25,7 +26,7 @@ from ocrdata.errors import RejectedRow, ShardError, SourceError, UsageError
 from ocrdata.sample import Sample
 from ocrdata.shards.names import natural
 from ocrdata.sources.annotations import ANSWERS, QUESTIONS, AnnotationFormat
-from ocrdata.sources.base import ROW_BYTES, attempt, mean_image_bytes, safe_name
+from ocrdata.sources.base import ROW_BYTES, attempt, safe_name
 from ocrdata.sources.columns import has_bytes
 from ocrdata.sources.conversations import IMAGE_FIELDS, OTHER_MEDIA, Image
 from ocrdata.sources.image_files import ImageFolder, digest_of_files, is_data_url
@@ -41,6 +42,8 @@ CONVERSATIONS = {"messages": MESSAGES, "conversations": MESSAGES, "texts": PAIRS
 
 SPLITS = ("train", "test", "validation", "valid", "val", "dev", "eval")
 CHUNK_BYTES = 1 << 20
+SIZED_GROUPS = 8
+"""Row groups of which a few images are read to estimate the size of all."""
 
 
 class ParquetSource:
@@ -111,6 +114,7 @@ class ParquetSource:
         """The files by their content, images that are files by their names and sizes."""
         return {
             "format": "parquet",
+            "origin": self.name,
             **self._files.digest,
             **({"images_xxh3_128": self._images_digest} if self._has_names else {}),
             **{name: value for name, value in vars(self._form).items() if value},
@@ -134,7 +138,9 @@ class ParquetSource:
 
         for _, row in self._table.rows(0, self.count()):
             named.clear()
-            list(attempt([(0, row)], lambda row: self._make(row, note)))
+            with suppress(RejectedRow):
+                if not isinstance(row, RejectedRow):
+                    self._make(row, note)
             yield from named
 
     def count(self) -> int:
@@ -143,8 +149,17 @@ class ParquetSource:
 
     def size(self, start: int, stop: int) -> int:
         """Estimated bytes in shards."""
-        files = mean_image_bytes(self, start, stop) if self._has_names else 0.0
+        files = self._mean_file_bytes() if self._has_names else 0.0
         return self._table.size(start, stop) + round((files + ROW_BYTES) * (stop - start))
+
+    def _mean_file_bytes(self) -> float:
+        """Bytes of a row's image files, from rows that are the first of their row group: to reach
+        another takes as long as to read all rows before it."""
+        groups = self._table.groups()
+        first = groups[:: max(1, len(groups) // SIZED_GROUPS)]
+        rows = [row for group in first for _, row in self.rows(group.start, group.start + 4)]
+        sizes = [sum(map(len, row.images)) for row in rows if isinstance(row, Sample)]
+        return sum(sizes) / max(1, len(sizes))
 
     def notes(self) -> Sequence[str]:
         """Columns, and values in the names of folders, that are left out."""
@@ -156,14 +171,15 @@ class ParquetSource:
         """Rows `[start, stop)`; no row group before that of `start` is read."""
         return attempt(self._table.rows(start, stop), lambda row: self._make(row, self._read))
 
-    def _make(self, row: Mapping[str, Any], read: Any) -> Sample:
+    def _make(self, row: Mapping[str, Any], read: Callable[[Image], bytes]) -> Sample:
         if self._whole and row[self._whole] is None:
             raise RejectedRow(f"{self._whole} is null")
         images, names = row_images(row, self._columns)
+        inside = self._has_bytes or any(isinstance(i, str) and is_data_url(i) for i in images)
         record = {
             name: without_nulls(records(value, name)) if name == self._whole else value
             for name, value in row.items()
-            if value is not None and not (name in self._columns and self._has_bytes)
+            if value is not None and not (inside and name in self._columns)
         }
         sample = self._form.sample(record, images, read, origin=self.name)
         if names:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import pickle
@@ -131,6 +132,13 @@ def test_llava_and_names_of_images_in_a_folder(tmp_path: Path) -> None:
     assert isinstance(missing, RejectedRow) and "train/a.png" in str(missing)
 
 
+def test_images_as_data_urls_are_not_kept_twice(tmp_path: Path) -> None:
+    url = "data:image/png;base64," + base64.b64encode(RED).decode()
+    table = pa.table({"image": [url], "text": ["red"], "id": [1]})
+    (sample,) = rows(source(write(tmp_path / "x.parquet", table)))
+    assert (sample.images, sample.meta) == ([RED], {"id": 1})
+
+
 def test_text_alone_beside_an_image_and_columns_named_on_the_command_line(tmp_path: Path) -> None:
     table = pa.table({"page": [RED], "ocr": ["words"], "text": ["other"], "q": ["Read?"]})
     path = write(tmp_path / "x.parquet", table)
@@ -201,6 +209,7 @@ def test_provenance_is_the_content_and_not_the_place(tmp_path: Path) -> None:
     found = [source(write(tmp_path / place / "x.parquet", table)) for place in "ab"]
     changed = source(write(tmp_path / "c" / "x.parquet", other))
     assert found[0].provenance == found[1].provenance != changed.provenance
+    assert source(tmp_path / "a").provenance != source(tmp_path / "b").provenance  # another source
     assert set(changed.content) >= {
         key for key in changed.provenance if changed.provenance[key] != found[0].provenance[key]
     }
