@@ -38,6 +38,9 @@ from ocrdata.storage.location import Location
 TABLES = ("metadata.jsonl", "metadata.csv")
 OTHER_TABLES = ("metadata.parquet", "metadata.json", "metadata.tsv")
 
+SPLITS = {"train", "training", "test", "testing", "val", "valid", "validation", "dev", "eval"}
+"""Folders that hold one split of a data set each."""
+
 FILE_NAMES = ("file_name", "file_names", "filename", "filenames", "image_file_name")
 """Fields of a table's row that name its image or images."""
 
@@ -63,6 +66,7 @@ class ImageFolderSource:
         self._folder, self._form = folder, form
         names = list_files(folder)
         self._images = [name for name in names if kind_of(name) in IMAGE_SUFFIXES]
+        self._splits = sorted({name.split("/")[0] for name in names if "/" in name} & SPLITS)
         tables = [name for name in names if PurePosixPath(name).name in TABLES]
         self._rows: Tables | Captions = (
             Tables(folder, tables) if tables else Captions(folder, names)
@@ -98,12 +102,19 @@ class ImageFolderSource:
         return named_files(self._rows, start, stop)
 
     def notes(self) -> Sequence[str]:
-        """The images that no table names."""
-        if isinstance(self._rows, Captions):
-            return []
-        named = set(named_files(self._rows, 0, self._rows.count))
-        left = [name for name in self._images if self._folder / name not in named]
-        return [f"{len(left):,} images are in no table, first {left[0]}"] if left else []
+        """Splits that become one set, and images that no table names."""
+        notes = []
+        if len(self._splits) > 1:
+            notes.append(
+                f"{', '.join(self._splits)} become one set; convert {self._splits[0]} alone with "
+                f"--path {self._folder / self._splits[0]}"
+            )
+        if isinstance(self._rows, Tables):
+            named = set(named_files(self._rows, 0, self._rows.count))
+            left = [name for name in self._images if self._folder / name not in named]
+            if left:
+                notes.append(f"{len(left):,} images are in no table, first {left[0]}")
+        return notes
 
     def rows(self, start: int, stop: int) -> Iterator[tuple[int, Sample | RejectedRow]]:
         """Rows `[start, stop)`."""

@@ -55,6 +55,12 @@ def find_tars(patterns: Iterable[str]) -> list[Location]:
         if is_folder(place):
             inside = (name for name in list_names(place) if not name.startswith("."))
             tars = natural(place / name for name in inside if name.endswith(PLAIN))
+            sets = sorted({set_name(tar.name) or "(numbers)" for tar in tars})
+            if len(sets) > 1:
+                raise SpecError(
+                    f"{place}: has tars of several sets ({', '.join(sets[:5])}); name one, as in "
+                    f"'{place / sets[-1]}-*.tar' (--path)"
+                )
         elif exists(place):
             tars = [place]
         elif has_range(pattern):

@@ -94,6 +94,18 @@ def test_images_that_no_table_names_are_counted(tmp_path: Path) -> None:
     assert ImageFolderSource(tmp_path, AnnotationFormat()).notes() == []
 
 
+@pytest.mark.parametrize("table", [False, True])
+def test_splits_that_become_one_set_are_told(tmp_path: Path, table: bool) -> None:
+    for split in ("train", "test"):
+        texts = {"metadata.jsonl": jsonl({"file_name": "1.png", "text": "a"})} if table else {
+            "1.txt": "a"
+        }  # fmt: skip
+        fill(tmp_path / split, {"1.png": red(5), **texts})
+    (note,) = ImageFolderSource(tmp_path, AnnotationFormat()).notes()
+    assert "test, train" in note and f"--path {tmp_path / 'test'}" in note
+    assert ImageFolderSource(tmp_path / "test", AnnotationFormat()).notes() == []
+
+
 def test_a_table_in_csv_says_the_same(tmp_path: Path) -> None:
     fill(tmp_path / "a", {**FILES, "metadata.jsonl": jsonl(*LINES)})
     fill(tmp_path / "b", FILES)

@@ -266,13 +266,15 @@ def test_how_tars_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         (["empty"], r"empty: no \.tar there"),
         (["x-{0..2}.tar"], r"x-2\.tar: no such file"),
         (["x-0.tar", "x-{0..1}.tar"], r"x-0\.tar is given twice"),
+        (["sets"], r"sets: has tars of several sets \(\(numbers\), a, b\); .*'sets/b-\*\.tar'"),
         (["x.tar.gz"], r"x\.tar\.gz: must be a plain \.tar"),
     ],
 )
 def test_tars_that_are_not_there(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patterns: list[str], message: str
 ) -> None:
-    for name in ("x-0.tar", "x-1.tar", "x.tar.gz"):
+    for name in ("x-0.tar", "x-1.tar", "x.tar.gz", "sets/a-000.tar", "sets/b-000.tar",
+                 "sets/00000.tar"):  # fmt: skip
         tar(tmp_path / name, {})
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path)
