@@ -10,8 +10,6 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from ocrdata.reading.selection import SelectedShards
-from ocrdata.reading.view import Shards
 from ocrdata.runtime.units import human_time
 from ocrtrain.data.skipped import FILE as SKIPPED_FILE
 from ocrtrain.run import run_log
@@ -75,7 +73,7 @@ def describe(found: dict[str, Any], commands: dict[str, str]) -> str:
     """The figures as text, and what to type next."""
     seconds, step = found["seconds"], found["step"]
     head = (
-        f"done: {step:,} steps in {found['run']}"
+        f"done: {_steps(step)} in {found['run']}"
         if found["ended"]
         else f"stopped at step {step:,} of {found['steps']:,}, "
         + ("saved" if found["checkpoint"] else "nothing to save yet")
@@ -96,7 +94,7 @@ def describe(found: dict[str, Any], commands: dict[str, str]) -> str:
     if loss["first"] is not None and loss["last"] is not None:
         lines.append(
             f"  loss        {loss['first']:.4f} at first, {loss['last']:.4f} over the last "
-            f"{loss['last_steps']} steps"
+            f"{_steps(loss['last_steps'])}"
         )
     lines += _validations(found["validation"])
     lines.append(f"  checkpoint  {found['checkpoint'] or 'none'}")
@@ -126,36 +124,34 @@ def _validations(found: dict[str, dict[str, Any] | None]) -> list[str]:
     return lines
 
 
+def _steps(count: int) -> str:
+    return "1 step" if count == 1 else f"{count:,} steps"
+
+
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
-def next_commands(job: Job, *, ended: bool, program: str, base: Config) -> dict[str, str]:
-    """What to type next, by what it does. `program` is how the stage was typed, `base` its preset's
-    config."""
+def next_commands(
+    job: Job, document: dict[str, Any], *, program: str, base: Config
+) -> dict[str, str]:
+    """What to type next, by what it does. `document` has the figures of the run, `program` is how
+    the stage was typed, `base` its preset's config."""
     config, run = job.config, str(job.run)
-    if not ended:
+    if not document["ended"]:
         words = [*shlex.split(program), "--out", run, "--resume"]
         if config.name != base.name:
             words += ["--name", config.name]
         return {"to continue": shlex.join(words)}
     found = {}
-    # No spec names a selection, such as the samples with images of a source of both.
-    sets = [s for s in job.sources.validation.values() if not isinstance(s, SelectedShards)]
-    pictured = [shards for shards in sets if _has_images(shards)]
-    for shards in (pictured or sets)[:1]:
-        words = ["python", "-m", "ocrtrain.evaluate", "--checkpoint", run, "--shards", shards.spec]
-        words += ["--exchange"] if pictured else []
-        found["does it read? Every answer, and the score with swapped images"] = shlex.join(words)
+    words = ["python", "-m", "ocrtrain.evaluate", "--checkpoint", run]
+    words += ["--exchange"] if "image_gain" in (document["validation"]["last"] or ()) else []
+    found["does it read? Every answer to the validation samples, and its score"] = shlex.join(words)
     if "sam" not in config.freeze:
         found["the second stage (--text SHARDS mixes chats in)"] = shlex.join(_next_stage(job))
     ask = ["python", "-m", "ocrtrain.ask", "--checkpoint", run, "--image"]
     found["ask it about an image of yours"] = f'{shlex.join(ask)} FILE "What is the title?"'
     return found
-
-
-def _has_images(shards: Shards) -> bool:
-    return any(shards.image_digests(position) for position in range(len(shards)))
 
 
 def _next_stage(job: Job) -> list[str]:

@@ -93,7 +93,8 @@ def check_commands(document: dict[str, Any], tmp_path: Path, run: Path) -> None:
     words = ["--max-new-tokens", "1", "--limit", "6", "--out", str(out)]
     assert type_command(commands["ocrtrain.evaluate"], *words) == 0
     answers = [json.loads(line) for line in out.read_text().splitlines()]
-    assert {answer["key"] for answer in answers} == {f"{n:09d}" for n in range(48, 54)}
+    first = {"squares": range(48, 54), "sums": range(30, 36)}
+    assert {answer["key"] for answer in answers} == {f"{n:09d}" for r in first.values() for n in r}
     assert any("exchanged" in answer for answer in answers)
     small = ["--steps", "1", "--batch", "2", "--seq-len", "128", "--val-batch", "6"]
     assert type_command(commands["ocrtrain.stage2"], *small) == 0
