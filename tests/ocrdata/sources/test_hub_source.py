@@ -6,6 +6,7 @@ The hub's clients fix endpoint and cache when they are imported; hence a process
 from __future__ import annotations
 
 import json
+import pickle
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +54,7 @@ def test_a_recorded_commit_is_kept_without_asking_the_hub(revision: str) -> None
     assert source.provenance == RECORDED
     assert tuple(source.provenance) == PROVENANCE
     assert (source.name, source.request) == ("chats", request)
+    assert pickle.loads(pickle.dumps(source)).provenance == RECORDED  # a worker process gets it so
 
 
 SCRIPT = """
