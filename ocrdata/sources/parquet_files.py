@@ -42,13 +42,17 @@ CONVERSATIONS = {"messages": MESSAGES, "conversations": MESSAGES, "texts": PAIRS
 
 SPLITS = ("train", "test", "validation", "valid", "val", "dev", "eval")
 CHUNK_BYTES = 1 << 20
+FIRST_ROWS = 32
+"""Rows that are searched for the first image."""
+
 SIZED_GROUPS = 8
 """Row groups of which a few images are read to estimate the size of all."""
 
 
 class ParquetSource:
     """The rows of Parquet files. `images` is the folder for names of images (default: that of the
-    files), `image` the column of the images, if it has no usual name.
+    files), `image` the column of the images, if it has no usual name. In a table whose first image
+    is bytes, names are not looked up: a row without bytes is rejected.
 
     Raises UsageError if there are no files or no conversation, SourceError if a file cannot be read
     or a column has a type that does not fit.
@@ -82,9 +86,21 @@ class ParquetSource:
             if field.name in self._columns or field.name == self._whole
         ]
         self._has_bytes = any(has_bytes(field.type) for field in used)
-        self._has_names = not self._has_bytes and any(
-            field.name in self._columns or has_parts(field.type) for field in used
+        self._has_names = (
+            self._begins_with_names()
+            if self._has_bytes
+            else any(field.name in self._columns or has_parts(field.type) for field in used)
         )
+
+    def _begins_with_names(self) -> bool:
+        """Whether the first image is only a name, in columns that could hold its bytes: `datasets`
+        writes images that it found in files so, unless it is told to embed them."""
+        for _, row in self._table.rows(0, min(self.count(), FIRST_ROWS)):
+            with suppress(RejectedRow):
+                images, _ = row_images({} if isinstance(row, RejectedRow) else row, self._columns)
+                if images:
+                    return isinstance(images[0], str) and not is_data_url(images[0])
+        return False
 
     def _shapes(self, columns: Mapping[str, pa.DataType]) -> dict[str, Shape]:
         """What the columns that are used have to be."""
@@ -187,9 +203,9 @@ class ParquetSource:
         return sample
 
     def _read(self, image: Image) -> bytes:
-        if self._has_bytes and not (isinstance(image, str) and is_data_url(image)):
-            return only_bytes(image)
-        return ImageFolder(self._folder).read(image)
+        if self._has_names or (isinstance(image, str) and is_data_url(image)):
+            return ImageFolder(self._folder).read(image)
+        return only_bytes(image)
 
 
 class LocalFiles:

@@ -157,17 +157,38 @@ def test_text_alone_beside_an_image_and_columns_named_on_the_command_line(tmp_pa
             source(path, **wrong)
 
 
-@pytest.mark.parametrize("names", [["a.png"], [None]])
-def test_a_name_is_not_looked_up_where_the_table_has_the_images(
-    tmp_path: Path, names: list[str | None]
-) -> None:
-    image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    cells = pa.array([[{"bytes": None, "path": name} for name in names]], pa.list_(image))
-    path = write(tmp_path / "x.parquet", pa.table({"messages": [CHAT], "images": cells}))
-    (tmp_path / "a.png").write_bytes(RED)
-    ((_, row),) = source(path).rows(0, 1)
-    assert isinstance(row, RejectedRow)
-    assert "images_xxh3_128" not in source(path).provenance
+IMAGE = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+
+def test_a_name_is_not_looked_up_where_the_table_has_the_images(tmp_path: Path) -> None:
+    inside, name = {"bytes": RED, "path": "a.png"}, {"bytes": None, "path": "a.png"}
+    nothing = {"bytes": None, "path": None}
+    cells = pa.array([None, [inside], [name], [nothing]], pa.list_(IMAGE))
+    table = pa.table({"messages": [CHAT] * 4, "images": cells})
+    path = write(tmp_path / "x.parquet", table)
+    (tmp_path / "a.png").write_bytes(BLUE)
+    none, good, *bad = (row for _, row in source(path).rows(0, 4))
+    assert isinstance(good, Sample) and good.images == [RED]
+    assert all(isinstance(row, RejectedRow) for row in (none, *bad))
+    assert "a.png" in str(bad[0]) and "images_xxh3_128" not in source(path).provenance
+
+
+def test_images_that_datasets_did_not_embed_are_read_by_their_paths(tmp_path: Path) -> None:
+    from datasets import Dataset, Features, Image, Value
+
+    place = tmp_path / "pictures" / "a.png"
+    place.parent.mkdir()
+    place.write_bytes(RED)
+    texts = {"question": Value("string"), "answer": Value("string")}
+    features = Features({"image": Image(), **texts})
+    rows_of_names = {"image": [None, str(place)], "question": ["a", "b"], "answer": ["no", "red"]}
+    (tmp_path / "set").mkdir()
+    Dataset.from_dict(rows_of_names, features=features).to_parquet(tmp_path / "set" / "x.parquet")
+    found = source(tmp_path / "set", images=place.parent)
+    first, second = rows(found)
+    assert (first.images, second.images) == ([], [RED])
+    assert second.meta == {"image_paths": [str(place)]}
+    assert "images_xxh3_128" in found.provenance
 
 
 def test_files_of_a_folder_in_the_order_of_their_numbers(tmp_path: Path) -> None:
