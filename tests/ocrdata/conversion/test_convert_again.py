@@ -326,3 +326,31 @@ def test_the_manifest_counts_answers_of_weight_0_and_fields_that_are_in_the_meta
     assert manifest.totals["message_fields.id"] == 24
     said = summary(manifest, options, Progress(io.StringIO()), None, complete=True)
     assert "12 answers are not trained on" in said and "id (24)" in said
+
+
+@pytest.mark.parametrize("at", [0, 1, 2, 4, 7, 8])
+def test_stopped_while_old_shards_are_removed(
+    options: ConversionOptions, monkeypatch: pytest.MonkeyPatch, at: int
+) -> None:
+    """Whatever is left, the next attempt with the new input gives what it alone gives."""
+    texts = [f"answer {row}" for row in range(45)]
+    with pytest.raises(SourceError):
+        convert(Texts((*texts[:35], None)), options)
+    mended = Texts((*texts[:12], "other", *texts[13:]))
+    again = replace(options, discard=True)
+    removed, unlink = [], Path.unlink
+
+    def stop(path: Path, missing_ok: bool = False) -> None:
+        if path.suffix != ".lock":
+            if len(removed) == at:
+                raise KeyboardInterrupt
+            removed.append(path)
+        unlink(path, missing_ok)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", stop)
+        with pytest.raises(KeyboardInterrupt):
+            convert(mended, again)
+    assert len(removed) == at
+    convert(mended, again)
+    assert made(options.out) == fresh(mended, options)
