@@ -14,6 +14,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
@@ -185,9 +186,14 @@ def to_sample(shard: str, key: str, members: Mapping[str, bytes]) -> Sample:
         "not a conversation: it has neither a .json with messages nor a .txt or .caption beside an "
         f"image; its members are {', '.join(sorted(members))}",
         key=key,
-        remedy=f"members() reads their bytes; to make it a sample, name its image {key}.jpg (or "
-        f"as its format is) and its text {key}.txt",
+        remedy=f"{_converted(shard)} --answer FIELD takes the text from another field"
+        if images
+        else "its members can be read as bytes, with members()",
     )
+
+
+def _converted(shard: str) -> str:
+    return f"python tools/make_shards.py webdataset --path {shlex.quote(shard)}"
 
 
 def _conversation(shard: str, key: str, document: dict[str, Any], images: list[bytes]) -> Sample:
@@ -200,7 +206,7 @@ def _conversation(shard: str, key: str, document: dict[str, Any], images: list[b
             shard,
             "invalid messages: each needs a role and a list of text and image parts",
             key=key,
-            remedy="convert it: python tools/make_shards.py jsonl reads other kinds of messages",
+            remedy=f"{_converted(shard)} converts other kinds of messages",
         )
     if placed != len(images):
         detail = f"the messages refer to {placed} images, the tar holds {len(images)}"

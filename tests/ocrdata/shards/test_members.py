@@ -1,5 +1,7 @@
 """What the members of a tar mean: ours, in any order, and other people's."""
 
+import json
+import shlex
 import subprocess
 import tarfile
 from pathlib import Path
@@ -9,6 +11,7 @@ import webdataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ocrdata.commands.make_shards import main as make_shards
 from ocrdata.errors import ShardError
 from ocrdata.planning.counting import count_shards
 from ocrdata.reading.view import open_shards
@@ -105,7 +108,7 @@ def picture(number: int) -> bytes:
     return image("PNG", 8 + number)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 @given(data=st.data(), count=st.integers(0, 12))
 def test_the_order_of_members_changes_no_sample(
     tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, count: int
@@ -241,3 +244,22 @@ def test_a_name_that_is_not_utf8_is_one_line(tmp_path: Path, form: int) -> None:
         open_shards(str(tmp_path / "x.tar"))
     assert "\n" not in str(caught.value)
     str(caught.value).encode()
+
+
+def test_what_an_error_says_converts_the_tar_does(tmp_path: Path) -> None:
+    """A text in a field of another name, and messages whose content is a string."""
+    strings = [{"role": "user", "content": "What?"}, {"role": "assistant", "content": "A square."}]
+    tars = {
+        "fields": [("a.input.jpg", image("JPEG")), ("a.outputs.txt", b"a square")],
+        "strings": [("a.json", json.dumps({"messages": strings}).encode())],
+    }
+    for name, files in tars.items():
+        with pytest.raises(ShardError) as caught:
+            open_shards(str(write_tar(tmp_path / f"{name}.tar", files)))[0]
+        words = shlex.split(caught.value.remedy)
+        assert words[:3] == ["python", "tools/make_shards.py", "webdataset"]
+        command = words[2 : words.index("FIELD") + 1 if "FIELD" in words else 5]
+        command = ["outputs.txt" if word == "FIELD" else word for word in command]
+        assert make_shards([*command, "--out", str(tmp_path / "out")]) == 0
+        (made,) = open_shards(str(tmp_path / "out" / f"{name}-000.tar"))
+        assert made.turns == 1
