@@ -149,12 +149,12 @@ def image_parts(messages: Iterable[Message]) -> int:
 
 def is_trained(answer: Message) -> bool:
     """Whether the loss is on an assistant message."""
-    return bool(answer.get("weight", 1))
+    return bool(answer.get("weight") != 0)
 
 
 def has_valid_weight(message: Message) -> bool:
-    """Whether the weight of an answer is 0 or 1; other messages are never trained on."""
-    return message["role"] != "assistant" or message.get("weight", 1) in (0, 1)
+    """Whether the weight of an answer is 0 or 1, or none; other messages are never trained on."""
+    return message["role"] != "assistant" or message.get("weight") in (None, 0, 1)
 
 
 def text_of(message: Message) -> str:

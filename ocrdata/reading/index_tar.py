@@ -17,7 +17,7 @@ from ocrdata.errors import DiskError, ShardError
 from ocrdata.reading.zstd_tar import ZstdTar, scan
 from ocrdata.shards.frames import LONGEST_HEADER, frame_head
 from ocrdata.shards.index import SUFFIX, Index, index_path, is_outdated, write_index
-from ocrdata.shards.index_rows import IndexBuilder, LoadedMember, make_row
+from ocrdata.shards.index_rows import IndexBuilder, LoadedMember, document_of, make_row
 from ocrdata.shards.members import IMAGE_SUFFIXES, TEXT_SUFFIXES, kind_of, samples
 from ocrdata.shards.names import PLAIN, is_compressed
 from ocrdata.shards.output import Written
@@ -142,12 +142,12 @@ def _index(file: File) -> Index:
     key, loaded = "", list[LoadedMember]()
     for sample_key, member in samples(file.name, walker.all()):
         if sample_key != key and loaded:
-            builder.add(make_row(key, loaded))
+            builder.add(make_row(key, loaded), document_of(loaded))
             loaded = []
         key = sample_key
         loaded.append(load_member(reader, member))
     if loaded:
-        builder.add(make_row(key, loaded))
+        builder.add(make_row(key, loaded), document_of(loaded))
     digest = reader.finish()
     now = open_file(file.location)
     if (now.size, now.version) != (file.size, file.version):

@@ -14,12 +14,18 @@ import pyarrow as pa
 
 from ocrdata.errors import ImageError
 from ocrdata.images.decode import ImageInfo, read_header
+from ocrdata.sample import is_trained
 from ocrdata.shards.arrow import SCHEMA, rows_digest
 from ocrdata.shards.index import Index, IndexHeader, IndexMember, IndexRow
 from ocrdata.shards.members import fields_of, follows_our_layout, is_blank, roles
 from ocrdata.shards.output import Written
 from ocrdata.shards.tar import TarMember
-from ocrdata.storage.sealed import COMPRESSED_VERSION, FOREIGN_VERSION, VERSION
+from ocrdata.storage.sealed import (
+    COMPRESSED_VERSION,
+    FOREIGN_VERSION,
+    VERSION,
+    WEIGHTED_VERSION,
+)
 
 UNKNOWN_IMAGE = ImageInfo("", 0, 0)
 """The index entry of a member that is named like an image but cannot be read as one."""
@@ -38,13 +44,15 @@ class IndexBuilder:
 
     def __init__(self) -> None:
         self._rows: list[IndexRow] = []
+        self._weighted = False
 
     def __len__(self) -> int:
         return len(self._rows)
 
-    def add(self, row: IndexRow) -> None:
-        """Append one sample."""
+    def add(self, row: IndexRow, document: bytes = b"") -> None:
+        """Append one sample; `document` is its JSON member, if it has one."""
         self._rows.append(row)
+        self._weighted = self._weighted or has_untrained(document)
 
     def finish(self, written: Written) -> Index:
         """The index of the finished shard."""
@@ -73,6 +81,8 @@ class IndexBuilder:
     def _version(self, written: Written) -> str:
         """The version of the rules that made the rows; our own layout needs the first ones only,
         so that the index of a set that exists is made again with the same bytes."""
+        if self._weighted:
+            return WEIGHTED_VERSION
         ours = all(follows_our_layout(row.key, [m.name for m in row.members]) for row in self._rows)
         if not ours:
             return FOREIGN_VERSION
@@ -88,6 +98,23 @@ def _lists(rows: Sequence[Sequence[tuple[Any, ...]]], kind: pa.ListType) -> pa.L
     inner = pa.StructArray.from_arrays(arrays, fields=fields)
     starts = pa.array(itertools.accumulate(map(len, rows), initial=0), pa.int32())
     return pa.ListArray.from_arrays(starts, inner, type=kind)
+
+
+def has_untrained(document: bytes) -> bool:
+    """Whether an answer in a sample's JSON has weight 0."""
+    if b'"weight"' not in document:  # nearly always, and then there is nothing to parse
+        return False
+    messages = _object(document).get("messages")
+    return isinstance(messages, list) and any(
+        isinstance(message, dict) and message.get("role") == "assistant" and not is_trained(message)
+        for message in messages
+    )
+
+
+def document_of(members: Sequence[LoadedMember]) -> bytes:
+    """The JSON member of a sample; b"" without any."""
+    at = roles(fields_of(loaded.member.name for loaded in members)).json
+    return b"" if at is None else members[at].data
 
 
 def make_row(key: str, members: list[LoadedMember]) -> IndexRow:
@@ -122,19 +149,22 @@ def _image_info(data: bytes) -> ImageInfo:
 def _turns_and_source(document: bytes, caption: bytes) -> tuple[int, str]:
     """Turns and source of a sample with these members; one that is missing is empty. `caption` is
     that of an image."""
-    source = ""
+    value = _object(document)
+    named, messages = value.get("source"), value.get("messages")
+    source = named if isinstance(named, str) and _is_utf8(named) else ""
+    if isinstance(messages, list):
+        speakers = [m.get("role") for m in messages if isinstance(m, dict)]
+        return speakers.count("assistant"), source
+    return int(not is_blank(caption)), source
+
+
+def _object(document: bytes) -> dict[str, Any]:
+    """The object in a JSON document; {} if there is none."""
     try:
         value = json.loads(document)
     except (ValueError, RecursionError):
-        value = None
-    if isinstance(value, dict):
-        named = value.get("source")
-        source = named if isinstance(named, str) and _is_utf8(named) else ""
-        messages = value.get("messages")
-        if isinstance(messages, list):
-            speakers = [m.get("role") for m in messages if isinstance(m, dict)]
-            return speakers.count("assistant"), source
-    return int(not is_blank(caption)), source
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def _is_utf8(text: str) -> bool:

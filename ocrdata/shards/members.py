@@ -21,7 +21,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ocrdata.errors import ShardError
-from ocrdata.sample import IMAGE_PART, Sample, text_part
+from ocrdata.sample import IMAGE_PART, Sample, has_valid_weight, text_part
 from ocrdata.shards.tar import TarMember
 
 IMAGE_SUFFIXES = frozenset({"png", "jpg", "jpeg", "gif", "webp", "bmp", "tif", "tiff"})
@@ -204,7 +204,8 @@ def _conversation(shard: str, key: str, document: dict[str, Any], images: list[b
     if placed is None:
         raise ShardError(
             shard,
-            "invalid messages: each needs a role and a list of text and image parts",
+            "invalid messages: each needs a role and a list of text and image parts, and a weight "
+            "of 0 or 1 if it has any",
             key=key,
             remedy=f"{_converted(shard)} converts other kinds of messages",
         )
@@ -219,6 +220,8 @@ def _count_image_parts(messages: list[Any]) -> int | None:
     placed = 0
     for message in messages:
         if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+            return None
+        if "weight" in message and not has_valid_weight(message):
             return None
         content = message.get("content")
         if not isinstance(content, list):

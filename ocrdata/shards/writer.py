@@ -110,7 +110,8 @@ class ShardWriter:
         self._output.end_sample()
         self._last_key = number
         size = self._offset - start
-        self._index.add(IndexRow(key, start, size, members, images, sample.turns, sample.source))
+        row = IndexRow(key, start, size, members, images, sample.turns, sample.source)
+        self._index.add(row, payloads[0])
         return sum(map(len, payloads))
 
     def _member(self, name: str, data: bytes) -> IndexMember:

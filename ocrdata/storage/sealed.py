@@ -22,8 +22,12 @@ COMPRESSED_VERSION = "1.1"
 """In the index of a compressed shard."""
 
 FOREIGN_VERSION = "1.2"
-"""In the index of a shard with samples that are not in our own layout, and the newest version this
-reader knows. Older indexes of such shards were made by other rules (docs/formats.md)."""
+"""In the index of a shard with samples that are not in our own layout. Older indexes of such shards
+were made by other rules (docs/formats.md)."""
+
+WEIGHTED_VERSION = "2.0"
+"""In the index of a shard with an answer of weight 0, and the newest version this reader knows: a
+reader of version 1 would train on that answer, so it must refuse the shard."""
 
 
 LARGEST_COUNT = 1 << 42
@@ -61,9 +65,9 @@ def version_problem(version: object, newest: str | int) -> str:
 def check_version(file: str, version: object) -> None:
     """Raise ShardError if the version of a shard's file is malformed, or too new for this reader.
 
-    Example: "2.0" is too new for a reader of "1.2"; "1.7" is not.
+    Example: "3.0" is too new for a reader of "2.0"; "2.7" is not.
     """
-    problem = version_problem(version, FOREIGN_VERSION)
+    problem = version_problem(version, WEIGHTED_VERSION)
     if problem:
         raise ShardError(file, problem)
 

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable
 from itertools import accumulate, pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import xxhash
@@ -16,7 +17,7 @@ from ocrdata.images.decode import ImageInfo
 from ocrdata.reading import zstd_tar
 from ocrdata.reading.index_tar import index_tar
 from ocrdata.reading.view import open_shards
-from ocrdata.sample import Sample
+from ocrdata.sample import Sample, from_turns
 from ocrdata.shards.index import (
     Index,
     index_path,
@@ -25,6 +26,8 @@ from ocrdata.shards.index import (
 )
 from ocrdata.shards.members import split_name
 from ocrdata.shards.output import ZstdOptions
+from ocrdata.shards.writer import ShardWriter
+from ocrdata.storage.sealed import version_problem
 from tests.support.compressed import Piece, chat, sized, skippable, streamed, write, write_chats
 from tests.support.rows import image, samples, write_shard, write_tar
 
@@ -184,3 +187,39 @@ def test_member_too_large_for_a_compressed_tar(tmp_path: Path) -> None:
     write(tmp_path / "z.tar.zst", [sized(b""), streamed(tar.read_bytes())])
     with pytest.raises(ShardError, match=r"z\.tar\.zst: .*16,777,216.*\n.*zstd -d"):
         index_tar(tmp_path / "z.tar.zst")
+
+
+@pytest.mark.parametrize("ending", ["tar", "tar.zst"])
+def test_the_index_of_a_shard_with_an_answer_of_weight_0_is_one_that_older_readers_refuse(
+    tmp_path: Path, ending: str
+) -> None:
+    """A reader of version 1 does not know `weight`: it would train on the answer."""
+    for weight, version in ((0, "2.0"), (1, "1.1" if ending.endswith("zst") else "1.0")):
+        chat = from_turns([("1+1=", "3"), ('what is a "weight"?', "2")], [], source="", meta={})
+        chat.messages[1]["weight"] = weight
+        path = tmp_path / f"w{weight}-000.{ending}"
+        with ShardWriter(path) as writer:
+            writer.write("000000000", from_turns([("q", "a")], [], source="", meta={}))
+            writer.write("000000001", chat)
+        written = read_index(index_path(path)).header
+        assert written.version == version
+        assert index_tar(path).header == written  # the same from the tar alone
+        assert open_shards(path)[1].messages == chat.messages
+    assert "2.0 is newer than 1.2" in version_problem("2.0", "1.2")  # the newest one before
+
+
+@pytest.mark.parametrize(
+    ("weight", "valid"),
+    [(0, True), (1, True), (None, True), (False, True), (0.5, False), ("0", False), ([0], False)],
+)
+def test_a_weight_in_a_foreign_tar_is_0_or_1(tmp_path: Path, weight: Any, valid: bool) -> None:
+    chat = from_turns([("q", "a"), ("q", "b")], [], source="", meta={})
+    chat.messages[1]["weight"] = weight
+    path = tmp_path / "w-000.tar"
+    with ShardWriter(path) as writer:
+        writer.write("000000000", chat)
+    if valid:
+        assert open_shards(path)[0].messages == chat.messages
+    else:
+        with pytest.raises(ShardError, match=r"w-000\.tar: sample 000000000.*weight of 0 or 1"):
+            open_shards(path)[0]
