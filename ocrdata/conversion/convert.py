@@ -131,10 +131,13 @@ class _Conversion:
         known = recorded_provenance(self.out, name)
         changed = self._set_layout(known)
         if self.manifest_path.exists():
-            if changed:
+            if known is not None and changed:
+                other = f"with other settings: {'; '.join(changed)}"
+                if only_input_changed(known, self.provenance, self.source):
+                    other = "from an input that has changed since"
                 raise UsageError(
-                    f"{self.out / name}: a complete set of this name was made with other settings: "
-                    f"{'; '.join(changed)}; choose another --name or --out, or delete the set"
+                    f"{self.out / name}: a complete set of this name was made {other}; choose "
+                    "another --name or --out, or delete the set"
                 )
             self.finished = read_manifest(self.manifest_path)
         elif known is not None and (changed or (touched := self._touched())):

@@ -198,9 +198,12 @@ def test_the_flag_alone_discards_nothing(options: ConversionOptions) -> None:
 def test_a_complete_set_is_never_replaced(options: ConversionOptions, discard: bool) -> None:
     convert(Texts(("a",) * 20), options)
     before = made(options.out)
-    for source, more in ((Texts(("b",) * 20), {}), (Texts(("a",) * 20), {"shard_samples": 5})):
-        with pytest.raises(UsageError, match=r"complete .*(texts|shard_samples) was .*--name"):
-            convert(source, replace(options, **more, discard=discard))
+    for text, more, message in (
+        ("b", {}, "input that has changed"),
+        ("a", {"shard_samples": 5}, "shard_samples was 10, now 5"),
+    ):
+        with pytest.raises(UsageError, match=f"complete .*{message}.*--name"):
+            convert(Texts((text,) * 20), replace(options, **more, discard=discard))
         assert made(options.out) == before
 
 
