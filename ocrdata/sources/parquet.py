@@ -223,7 +223,13 @@ class ParquetRows:
     @contextmanager
     def _parquet(self, path: str) -> Iterator[Any]:
         with _explain(path), self.files.open(path) as file:
-            yield pq.ParquetFile(file, buffer_size=BUFFER_BYTES, pre_buffer=False)
+            yield pq.ParquetFile(
+                file,
+                buffer_size=BUFFER_BYTES,
+                pre_buffer=False,
+                # Spark's timestamps: in ns, 9999-12-31 would silently become a day in 1816.
+                coerce_int96_timestamp_unit="us",
+            )
 
 
 def _row(batch: pa.RecordBatch, columns: list[str]) -> dict[str, Any] | RejectedRow:

@@ -146,6 +146,14 @@ def test_a_column_whose_name_has_a_dot_is_not_a_part_of_another() -> None:
     assert list(rows.rows(0, 1)) == [(0, {"a": {"b": 1}, "a.b": 2})]
 
 
+def test_a_timestamp_in_96_bits_may_be_of_any_year() -> None:
+    buffer = io.BytesIO()
+    table = pa.table({"t": pa.array([datetime(9999, 12, 31)], pa.timestamp("us"))})
+    pq.write_table(table, buffer, use_deprecated_int96_timestamps=True, store_schema=False)
+    rows = ParquetRows(Memory({"x": buffer.getvalue()}), {})
+    assert list(rows.rows(0, 1)) == [(0, {"t": "9999-12-31T00:00:00"})]
+
+
 def test_a_row_with_a_text_that_is_not_utf_8_is_rejected_alone() -> None:
     texts = pa.array([b"good", b"\xff\xfe", b"too"]).view(pa.string())
     rows = ParquetRows(Memory({"x": parquet(pa.table({"t": texts}), 3)}), {})
