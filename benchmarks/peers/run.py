@@ -44,6 +44,7 @@ def environment(folder: Path) -> dict[str, str]:
         "DATA_OPTIMIZER_DATA_CACHE_FOLDER": "cache-litdata-data",
         "LITDATA_CACHE_DIR": "cache-litdata-chunks",
         "HF_HOME": "cache-hub",
+        "OCR_SHARDS_CACHE": "cache-ours",
         "TMPDIR": "cache-temporary",
     }
     for name in own.values():

@@ -92,7 +92,26 @@ def fixed_bytes(array: pa.FixedSizeBinaryArray) -> bytes:
 def words(array: pa.StringArray) -> list[str]:
     """The strings of a column with few distinct ones; equal strings are one object."""
     known: dict[str, str] = {}
-    return [known.setdefault(string, string) for string in array.to_pylist()]
+    return [known.setdefault(string, string) for string in strings(array)]
+
+
+def strings(array: pa.StringArray) -> list[str]:
+    """The strings of a column. As `to_pylist`, in a fifth of the time."""
+    found = terminated(array)[0].decode().split("\0")[:-1]
+    return found if len(found) == len(array) else array.to_pylist()  # some contain a NUL
+
+
+def terminated(array: pa.StringArray) -> tuple[bytes, Int64]:
+    """The strings of a column as UTF-8, each followed by a NUL; and where each begins and the last
+    one ends [n + 1]."""
+    offsets, data = _string_offsets(array).astype(np.int64), array.buffers()[2]
+    begins = offsets - offsets[0] + np.arange(len(offsets))
+    text = np.zeros(int(begins[-1]), np.uint8)
+    if data is not None:
+        inside = np.ones(len(text), np.bool_)
+        inside[begins[1:] - 1] = False
+        text[inside] = np.frombuffer(data, np.uint8)[offsets[0] : offsets[-1]]
+    return text.tobytes(), begins
 
 
 class Columns:

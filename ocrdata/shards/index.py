@@ -30,6 +30,8 @@ from ocrdata.shards.arrow import (
     fixed_bytes,
     numbers,
     starts,
+    strings,
+    terminated,
     words,
 )
 from ocrdata.shards.frames import FrameSize, FrameTable, check_growth
@@ -122,7 +124,6 @@ class Index:
         find = self._columns.find
         self.offsets, self.sizes = numbers(find("offset")), numbers(find("size"))
         self.member_starts = starts(find("members"))
-        self.names: list[str] = find("members", "name").to_pylist()
         self.member_offsets = numbers(find("members", "offset"))
         self.member_sizes = numbers(find("members", "size"))
         self.digests = fixed_bytes(find("members", "xxh3_128"))
@@ -132,8 +133,22 @@ class Index:
     @cached_property
     def keys(self) -> list[str]:
         """The key of each sample."""
-        keys: list[str] = self._columns.find("key").to_pylist()
-        return keys
+        return strings(self._columns.find("key"))
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The name of each member."""
+        return strings(self._columns.find("members", "name"))
+
+    @cached_property
+    def key_text(self) -> tuple[bytes, Int64]:
+        """The keys, see `terminated`."""
+        return terminated(self._columns.find("key"))
+
+    @cached_property
+    def name_text(self) -> tuple[bytes, Int64]:
+        """The names of all members, see `terminated`."""
+        return terminated(self._columns.find("members", "name"))
 
     @cached_property
     def image_starts(self) -> memoryview:

@@ -161,40 +161,38 @@ class IndexBlock:
 def pack_blocks(name: str, index: Index) -> Iterator[bytes]:
     """The blocks of an index, in order. Raises ShardError, naming `name`, if a key or member name
     contains a NUL: no tar has such a name."""
+    (keys, key_starts), (names, name_starts) = index.key_text, index.name_text
+    if keys.count(b"\0") != len(index) or names.count(b"\0") != len(index.member_offsets):
+        raise ShardError(name, "a key or member name contains a NUL")
+    sources, formats = index.sources, index.image_formats
     for first in range(0, len(index), BLOCK_ROWS):
-        yield _pack(name, index, first, min(first + BLOCK_ROWS, len(index)))
-
-
-def _pack(name: str, index: Index, first: int, last: int) -> bytes:
-    members = np.asarray(index.member_starts)[first : last + 1]
-    images = np.asarray(index.image_starts)[first : last + 1]
-    of_members, of_images = slice(members[0], members[-1]), slice(images[0], images[-1])
-    sources, source = _distinct(index.sources[first:last])
-    formats, kind = _distinct(index.image_formats[of_images])
-    texts, ends = [], []
-    for strings in (index.keys[first:last], index.names[of_members]):
-        text = "".join(f"{string}\0" for string in strings).encode()
-        found = np.flatnonzero(np.frombuffer(text, np.uint8) == 0) + 1
-        if len(found) != len(strings):
-            raise ShardError(name, "a key or member name contains a NUL")
-        texts.append(text)
-        ends.append(np.concatenate([[0], found]))
-    texts += [json.dumps(strings).encode() for strings in (sources, formats)]
-    return b"".join((
-        _HEAD.pack(last - first, members[-1] - members[0], images[-1] - images[0],
-                   *map(len, texts)),
-        *(np.asarray(column).astype(np.int64).tobytes() for column in (
-            index.offsets[first:last], index.sizes[first:last],
-            index.member_offsets[of_members], index.member_sizes[of_members],
-        )),
-        index.digests[16 * of_members.start : 16 * of_members.stop],
-        *(np.asarray(column).astype(np.int32).tobytes() for column in (
-            members - members[0], ends[0], ends[1][members - members[0]], images - images[0],
-            index.turns[first:last], source, kind,
-            index.widths[of_images], index.heights[of_images],
-        )),
-        *texts,
-    ))  # fmt: skip
+        rows = slice(first, min(first + BLOCK_ROWS, len(index)))
+        row_ends = slice(first, rows.stop + 1)
+        member_starts = np.asarray(index.member_starts)[row_ends]
+        image_starts = np.asarray(index.image_starts)[row_ends]
+        members, images = (slice(ends[0], ends[-1]) for ends in (member_starts, image_starts))
+        own_keys, own_names = key_starts[row_ends], name_starts[member_starts]
+        own_sources, source = _distinct(sources[rows])
+        own_formats, form = _distinct(formats[images])
+        texts = [
+            keys[own_keys[0] : own_keys[-1]],
+            names[own_names[0] : own_names[-1]],
+            *(json.dumps(strings).encode() for strings in (own_sources, own_formats)),
+        ]
+        counts = rows.stop - first, members.stop - members.start, images.stop - images.start
+        yield b"".join((
+            _HEAD.pack(*counts, *map(len, texts)),
+            *(np.asarray(column).astype(np.int64).tobytes() for column in (
+                index.offsets[rows], index.sizes[rows],
+                index.member_offsets[members], index.member_sizes[members],
+            )),
+            index.digests[16 * members.start : 16 * members.stop],
+            *(np.asarray(column).astype(np.int32).tobytes() for column in (
+                *(ends - ends[0] for ends in (member_starts, own_keys, own_names, image_starts)),
+                index.turns[rows], source, form, index.widths[images], index.heights[images],
+            )),
+            *texts,
+        ))  # fmt: skip
 
 
 def _distinct(strings: Sequence[str]) -> tuple[list[str], list[int]]:

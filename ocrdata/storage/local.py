@@ -16,10 +16,10 @@ from ocrdata.storage.location import Location, LocationLike
 
 
 class LocalFile:
-    """An open local file: a `File`. `size` and `version` (its modification time and inode) are
-    those at opening. Safe to share between threads."""
+    """An open local file: a `File`. `size` and `version` are those at opening. Safe to share
+    between threads."""
 
-    __slots__ = ("__weakref__", "_handle", "location", "name", "size", "version")
+    __slots__ = ("__weakref__", "_changed", "_handle", "location", "name", "size")
 
     def __init__(self, location: LocationLike) -> None:
         self._handle = -1
@@ -39,7 +39,12 @@ class LocalFile:
                 self.name, f"cannot be opened: {exc.strerror}"
             ) from exc
         self.size = status.st_size
-        self.version = f"{status.st_mtime_ns:x}-{status.st_ino:x}"
+        self._changed = status.st_mtime_ns, status.st_ino
+
+    @property
+    def version(self) -> str:
+        """Its modification time and inode."""
+        return "{:x}-{:x}".format(*self._changed)
 
     def read(self, offset: int, size: int) -> bytes:
         """Exactly `size` bytes at `offset`. Raises TruncatedError if the file ends before that."""

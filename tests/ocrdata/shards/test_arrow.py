@@ -10,7 +10,16 @@ import xxhash
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocrdata.shards.arrow import SCHEMA, elements, numbers, rows_digest, starts
+from ocrdata.shards.arrow import (
+    SCHEMA,
+    elements,
+    numbers,
+    rows_digest,
+    starts,
+    strings,
+    terminated,
+    words,
+)
 from tests.support.rows import sample, write_shard
 
 
@@ -61,6 +70,17 @@ def test_elements_numbers_and_starts_of_any_slice(
     bounds = list(starts(array))
     assert [flat[a:b] for a, b in pairwise(bounds)] == rows
     assert len(bounds) == len(rows) + 1
+
+
+@given(st.lists(st.text(st.sampled_from("aé\0世"), max_size=3), max_size=9), st.data())
+def test_strings_of_any_slice(values: list[str], data: st.DataObject) -> None:
+    first = data.draw(st.integers(0, len(values)))
+    array = pa.array(values, pa.string()).slice(first)
+    values = values[first:]
+    assert strings(array) == words(array) == values
+    text, begins = terminated(array)
+    assert text == "".join(f"{value}\0" for value in values).encode()
+    assert [text[a : b - 1].decode() for a, b in pairwise(begins)] == values
 
 
 def test_reading_imports_neither_pandas_nor_pyarrow_compute(tmp_path: Path) -> None:
