@@ -33,7 +33,8 @@ _OTHERS = {
     b"BZh": "compressed with bzip2; decompress it, or compress it with gzip or zstd instead",
     b"\xfd7zXZ": "compressed with xz; decompress it, or compress it with gzip or zstd instead",
     b"PK\x03\x04": "a zip archive; extract the file in it",
-    b"PAR1": "a Parquet file, not JSON",
+    b"PAR1": "a Parquet file, not JSON; `make_shards.py parquet` converts these, and the index of "
+    "a shard needs no conversion",
     b"\x89PNG": "an image, not JSON",
     b"\xff\xd8\xff": "an image, not JSON",
     b"version https://git-lfs": "a Git LFS pointer; fetch the file itself with `git lfs pull`",
@@ -62,8 +63,11 @@ class TextFile:
             self.compression = "zstd"
         self.encoding = "utf-8"
         with self.open() as text:
-            # How a parser of JSON finds the encoding: by the zeros in the first four bytes.
-            self.encoding = json.detect_encoding(text.read(4)).removesuffix("-sig")
+            start = text.read(64)
+        # How a parser of JSON finds the encoding: by the zeros in the first four bytes.
+        self.encoding = json.detect_encoding(start[:4]).removesuffix("-sig")
+        if self.encoding == "utf-8" and b"\0" in start:
+            raise SourceError(f"{path}: not text: there is a zero byte in its first 64 bytes")
 
     @property
     def is_plain(self) -> bool:

@@ -120,6 +120,7 @@ def test_text_that_is_not_in_its_encoding(tmp_path: Path) -> None:
         (b"\xfd7zXZ\x00", "xz"),
         (b"PK\x03\x04", "a zip archive"),
         (b"PAR1\x15\x04", "a Parquet file"),
+        (b"000000000.json\0\0", "not text"),
         (b"\x89PNG\r\n\x1a\n", "an image"),
         (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS"),
     ],
