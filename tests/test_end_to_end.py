@@ -100,7 +100,7 @@ def test_ask_answers_about_an_image(shell: Shell) -> None:
         (["-m", "ocrtrain.stage1", "--lr", "fast"], 2, "invalid float value: 'fast'"),
         (["-m", "ocrtrain.stage2", *SMALL, "--shards", "shards/charts.json"], 2,
          "--deepencoder"),
-        (["-m", "ocrtrain.ask", "--checkpoint", "runs/none", "what?"], 1, "runs/none"),
+        (["-m", "ocrtrain.ask", "--checkpoint", "runs/none", "what?"], 2, "runs/none"),
         (["-m", "ocrtrain.evaluate", "--checkpoint", "runs/two", "--shards",
           "shards/charts.json[40:]"], 2, "shards/charts.json[40:]"),
         ([str(ROOT / "tools" / "make_shards.py"), "chartkqa"], 2, "invalid choice"),

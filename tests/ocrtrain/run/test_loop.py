@@ -152,14 +152,14 @@ def test_ctrl_c_saves_and_says_how_to_resume(
     inputs: dict[str, str], unbroken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:  # fmt: skip
-    original = Stream.batch
+    original = Stream.assembly
 
     def interrupting(self: Stream, step: int) -> Any:
         if step == 5:
             signal.raise_signal(signal.SIGINT)
         return original(self, step)
 
-    monkeypatch.setattr(Stream, "batch", interrupting)
+    monkeypatch.setattr(Stream, "assembly", interrupting)
     run = tmp_path / "run"
     assert train(small_config(inputs, run, workers=0)) == 130
     printed = capsys.readouterr().out
