@@ -108,7 +108,7 @@ def test_a_struct_with_two_fields_of_one_name_cannot_be_read() -> None:
     assert "'a'" in unreadable(kind) and "'a'" in obstacle(kind)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     numbers=st.lists(st.integers(-(2**63), 2**63 - 1)),
     unit=st.sampled_from(["s", "ms", "us", "ns"]),
@@ -127,7 +127,7 @@ def test_any_number_is_a_timestamp_and_a_duration(numbers: list[int], unit: str)
                 assert np.datetime64(text, unit).astype(np.int64) == number
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.datetimes())
 def test_a_timestamp_is_what_python_writes(moment: datetime) -> None:
     (text,) = values(pa.array([moment.replace(tzinfo=UTC)], pa.timestamp("us", "UTC")))

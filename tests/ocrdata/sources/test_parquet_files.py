@@ -359,7 +359,7 @@ def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("layouts") / "x.parquet"
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(image=IMAGE_KIND, other=ANY_KIND, text=TEXT_KIND, pair=st.data())
 def test_images_and_turns_of_every_form_convert_and_no_other_column_is_lost(
     file: Path, image: pa.DataType, other: pa.DataType, text: pa.DataType, pair: st.DataObject
@@ -391,7 +391,7 @@ def test_images_and_turns_of_every_form_convert_and_no_other_column_is_lost(
 ROLES_OF_COLUMNS = ["images", "messages", "texts", "answer", "question", "source", "video"]
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(kind=ANY_KIND, column=st.sampled_from(ROLES_OF_COLUMNS), with_turns=st.booleans())
 def test_a_column_of_any_type_is_used_or_named_with_its_type(
     file: Path, kind: pa.DataType, column: str, with_turns: bool
