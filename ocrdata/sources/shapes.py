@@ -40,11 +40,12 @@ def _is_image(kind: pa.DataType) -> bool:
     if not types.is_struct(kind):
         return is_bytes(kind) or _is_text_or_null(kind)
     fields = {field.name: bare(field.type) for field in kind}
-    data, name = fields.get("bytes", pa.null()), fields.get("path", pa.null())
+    data = [fields[name] for name in ("bytes", "data") if name in fields]
+    names = [fields[name] for name in ("path", "url", "file") if name in fields]
     return (
-        bool({"bytes", "path"} & fields.keys())
-        and (is_bytes(data) or types.is_null(data))
-        and _is_text_or_null(name)
+        bool(data or names)
+        and all(is_bytes(one) or types.is_null(one) for one in data)
+        and all(map(_is_text_or_null, names))
     )
 
 

@@ -31,6 +31,7 @@ MESSAGE = struct(role=pa.string(), content=pa.string())
 GOOD: list[tuple[Shape, list[pa.DataType]]] = [
     (TEXT, [*TEXTS, NULL]),
     (IMAGES, [*TEXTS, *BYTES, NULL, IMAGE, struct(bytes=pa.large_binary()), struct(path=NULL)]),
+    (IMAGES, [struct(url=pa.string(), detail=pa.string()), struct(data=pa.binary())]),
     (IMAGES, [*lists(IMAGE), *lists(pa.binary_view()), pa.list_(NULL), pa.list_(pa.string())]),
     (IMAGES, [struct(bytes=pa.list_(pa.binary()), path=pa.list_(NULL))]),
     (PAIRS, [NULL, *lists(struct(user=pa.string(), assistant=pa.string(), score=pa.float32()))]),
