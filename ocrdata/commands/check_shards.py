@@ -87,6 +87,7 @@ def figures(found: Resolved, contents: ShardStatistics) -> dict[str, Any]:
         "shards": contents.shards,
         "samples": contents.samples,
         "turns": contents.turns,
+        "samples_without_answer": contents.unanswered,
         "bytes": contents.bytes,
         "images": contents.images.total(),
         "image_formats": dict(contents.images.most_common()),
@@ -121,6 +122,11 @@ def describe(found: Resolved, contents: ShardStatistics) -> str:
         f"  {contents.shards:,} shards, {contents.samples:,} samples, {contents.turns:,} turns, "
         f"{contents.images.total():,} images, {human_bytes(contents.bytes)}",
     ]
+    if contents.unanswered:
+        lines.append(
+            f"  {contents.unanswered:,} of them have no answer and cannot be trained on; the first "
+            f"is {contents.first_unanswered}"
+        )
     if contents.images:
         lines.append(
             f"  images: {_shares(contents.images)}; longer side "

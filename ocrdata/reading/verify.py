@@ -40,11 +40,14 @@ BINS_PER_DOUBLING = 8
 @dataclass
 class ShardStatistics:
     """Totals and histograms over all samples of the shards. `sample_bytes` and `long_sides` count
-    the bins of `_bins`; `images` counts formats, `unused` fields that are not part of a sample."""
+    the bins of `_bins`; `images` counts formats, `unused` fields that are not part of a sample.
+    `unanswered` samples have no turn; `first_unanswered` says where the first is."""
 
     shards: int = 0
     samples: int = 0
     turns: int = 0
+    unanswered: int = 0
+    first_unanswered: str = ""
     bytes: int = 0
     images: Counter[str] = field(default_factory=Counter)
     unused: Counter[str] = field(default_factory=Counter)
@@ -52,8 +55,12 @@ class ShardStatistics:
     sample_bytes: Counter[int] = field(default_factory=Counter)
     long_sides: Counter[int] = field(default_factory=Counter)
 
-    def add(self, index: Index) -> None:
+    def add(self, shard: Location, index: Index) -> None:
         """Add one shard."""
+        without = [at for at, turns in enumerate(index.turns) if not turns]
+        if without and not self.unanswered:
+            self.first_unanswered = f"{shard.name}: sample {index.keys[without[0]]}"
+        self.unanswered += len(without)
         self.shards += 1
         self.samples += len(index)
         self.bytes += index.header.shard_size
@@ -132,7 +139,7 @@ def verify_shard(
             # Only the index is unusable: check at least that the tar can be indexed.
             yield from _without_index(shard, contents)
         return
-    contents.add(index)
+    contents.add(shard, index)
     if info is not None:
         yield from _against_manifest(shard, index_file, index, info)
     yield from _token_counts(shard, index)
@@ -141,7 +148,7 @@ def verify_shard(
 
 def _without_index(shard: Location, contents: ShardStatistics) -> Iterator[ShardError]:
     try:
-        contents.add(index_tar(shard))
+        contents.add(shard, index_tar(shard))
     except ShardError as exc:
         yield exc
 

@@ -134,7 +134,7 @@ def make_row(key: str, members: list[LoadedMember]) -> IndexRow:
             IndexMember(m.member.name, m.member.offset, m.member.size, m.digest) for m in members
         ),
         images=images,
-        turns=turns,
+        turns=0 if found.problem else turns,
         source=source,
     )
 

@@ -9,7 +9,7 @@ from ocrdata.commands import check_shards as tool
 from ocrdata.errors import ShardError
 from ocrdata.reading.view import open_shards
 from ocrdata.shards.index import index_path, read_index
-from tests.support.rows import flip, write_set
+from tests.support.rows import flip, image, write_set, write_tar
 from tests.support.shardcommand import ROOT, environment, make_shards
 
 
@@ -117,3 +117,18 @@ def test_the_figures_of_a_check_as_json(tmp_path: Path, capsys: pytest.CaptureFi
     (error,) = found["sets"][0]["errors"]
     assert Path(error["shard"]).name == "one-001.tar"
     assert (error["key"], error["member"]) == ("000000014", "000000014.1.gif")
+
+
+def test_foreign_samples_that_cannot_be_used_are_counted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = [("a.jpg", image("JPEG")), ("a.txt", b"a"), ("b.jpg", image("JPEG")), ("b.txt", b" ")]
+    files += [("c.jpg", image("JPEG")), ("c.seg.png", image("PNG")), ("c.txt", b"")]
+    write_tar(tmp_path / "x.tar", files)
+    assert tool.main([str(tmp_path / "x.tar")]) == 0
+    told = capsys.readouterr().out
+    assert "3 samples, 1 turns, 3 images" in told
+    assert "2 of them have no answer" in told and "x.tar: sample b\n" in told
+    assert "other fields, not part of the samples: seg.png 1\n" in told
+    assert tool.main([str(tmp_path / "x.tar"), "--json"]) == 0
+    assert '"samples_without_answer": 2' in capsys.readouterr().out
