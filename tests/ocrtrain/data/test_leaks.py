@@ -47,7 +47,7 @@ def contents(sample: Sample) -> list[bytes]:
 
 
 @given(rows=st.tuples(samples, samples, samples), cuts=st.tuples(bounds, bounds, bounds))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=12, deadline=None)
 def test_leaks_are_those_a_search_through_all_bytes_finds(
     rows: tuple[list[tuple[int, list[int], str]], ...], cuts: tuple[tuple[int, int], ...]
 ) -> None:
