@@ -148,7 +148,8 @@ def next_commands(
     words += ["--exchange"] if "image_gain" in (document["validation"]["last"] or ()) else []
     found["does it read? Every answer to the validation samples, and its score"] = shlex.join(words)
     if "sam" not in config.freeze:
-        found["the second stage (--text SHARDS mixes chats in)"] = shlex.join(_next_stage(job))
+        hint = "" if config.text or config.source else " (--text SHARDS mixes chats in)"
+        found[f"the second stage{hint}"] = shlex.join(_next_stage(job))
     ask = ["python", "-m", "ocrtrain.ask", "--checkpoint", run, "--image"]
     found["ask it about an image of yours"] = f'{shlex.join(ask)} FILE "What is the title?"'
     return found
