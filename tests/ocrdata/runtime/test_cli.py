@@ -5,6 +5,7 @@ import math
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,12 @@ def test_a_name_cannot_control_the_terminal(capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr().err == f"error: {said}\n"
 
 
-def test_ctrl_c_is_one_line_and_status_130(capsys: pytest.CaptureFixture[str]) -> None:
+def test_ctrl_c_is_one_line_and_status_130(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A thread that another test left would end the whole test run by os._exit.
+    monkeypatch.setattr(threading, "enumerate", lambda: [threading.main_thread()])
+
     def main(arguments: object) -> int:
         raise KeyboardInterrupt
 
