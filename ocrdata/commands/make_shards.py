@@ -85,7 +85,7 @@ def main(arguments: Sequence[str]) -> int:
     with problems:
         out = Location.of(values["out"]).path
     with problems:
-        tokenizer = load_tokenizer(values["tokenizer"]) if values["tokenizer"] else None
+        tokenizer = _tokenizer(values["tokenizer"])
     with problems:
         options = _options(values, kind)
     if problems:  # else the source looks for them itself, and may ask the hub
@@ -111,6 +111,14 @@ def main(arguments: Sequence[str]) -> int:
     else:
         print(summary(manifest, options, progress, tokenizer, complete=complete))
     return 0
+
+
+def _tokenizer(name: str | None) -> Tokenizer | None:
+    """The tokenizer to count with, if one is named. Raises UsageError naming the flag."""
+    try:
+        return load_tokenizer(name) if name else None
+    except UsageError as exc:
+        raise UsageError(f"--tokenizer {exc}") from exc
 
 
 def _options(values: Values, kind: SourceKind) -> ConversionOptions:

@@ -109,7 +109,7 @@ def test_all_that_is_wrong_is_told(tmp_path: Path) -> None:
         tool.main(words)
     told = caught.value.messages
     assert len(told) == 7
-    for fact in ("--limit 0", "--workers", "'a b'", "--bad", *gone):
+    for fact in ("--limit 0", "--workers", "'a b'", "--bad", f"--tokenizer {gone[2]}", *gone):
         assert len([line for line in told if fact in line]) == 1, fact
     with pytest.raises(UsageErrors) as caught:
         tool.main(["jsonl", "--limit", "0"])
