@@ -20,6 +20,9 @@ from ocrdata.sources.jsonl import SCHEMAS, make_sample, read_record
 QUESTIONS = ("question", "query", "instruction", "prompt")
 """Fields of a record that hold a question, beside an answer."""
 
+MORE_OF_QUESTION = {"instruction": "input"}
+"""Fields that go on with the question, on a new line, if they are not empty: those of Alpaca."""
+
 ANSWERS = ("answer", "answers", "response", "output", "text", "caption", "transcription")
 """Fields of a record that hold the answer, the preferred one first."""
 
@@ -68,7 +71,7 @@ class AnnotationFormat:
             {"role": "user", "content": self._question(record, question) or []},
             {"role": "assistant", "content": text},
         ]
-        used = [question]
+        used = [question, MORE_OF_QUESTION.get(question, "")]
         if not isinstance(record.get(answer), list):  # other answers than the first go to the meta
             used.append(answer)
         return used, read_messages(messages, images)
@@ -80,7 +83,10 @@ class AnnotationFormat:
         if not isinstance(text, str):
             problem = "missing" if text is None else "no text"
             raise RejectedRow(f"{name}, the question, is {problem}")
-        return text
+        more = record.get(MORE_OF_QUESTION.get(name, "")) or ""
+        if not isinstance(more, str):
+            raise RejectedRow(f"{MORE_OF_QUESTION[name]}, a part of the question, is no text")
+        return f"{text}\n{more}" if more else text
 
     def _answer(self, record: Mapping[str, Any], name: str) -> str:
         if record.get(name) is None:

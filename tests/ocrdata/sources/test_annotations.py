@@ -56,6 +56,8 @@ def test_question_and_answer_by_their_usual_names(question: str, answer: str) ->
         ({"question": "q", "answers": ["a", "b"]}, None, {}, ("q", "a")),
         ({"question": "q", "answer": 0.5}, None, {}, ("q", "0.5")),
         ({"question": "", "text": "a"}, None, {}, ("", "a")),
+        ({"instruction": "Add.", "input": "1 2", "output": "3"}, None, {}, ("Add.\n1 2", "3")),
+        ({"instruction": "Hi", "input": "", "output": "a"}, None, {}, ("Hi", "a")),
         ({"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}],
           "text": "b"}, "c", {"prompt": "Read."}, ("q", "a")),
         ({"conversations": [{"from": "human", "value": "<image>q<image>"},
@@ -74,6 +76,8 @@ def test_what_is_used_of_a_record_and_a_caption(
 def test_what_is_not_used_is_kept_in_the_meta() -> None:
     sample = sample_of({"text": "a", "caption": "b", "url": "u", "source": "web"}, "c")
     assert sample.meta == {"text": "a", "caption": "b", "url": "u"} and sample.source == "web"
+    assert sample_of({"instruction": "q", "input": "i", "output": "a"}).meta == {}
+    assert sample_of({"question": "q", "input": "i", "answer": "a"}).meta == {"input": "i"}
     alternatives = sample_of({"question": "q", "answers": ["a", "b"]})
     assert alternatives.meta == {"answers": ["a", "b"]}
 
@@ -86,6 +90,7 @@ def test_what_is_not_used_is_kept_in_the_meta() -> None:
         ({"text": "a"}, "c", {"answer": "ocr"}, "no field ocr .*text"),
         ({"text": "a"}, None, {"question": "ask"}, "ask, the question, is missing"),
         ({"question": ["q"], "answer": "a"}, None, {}, "question, the question, is no text"),
+        ({"instruction": "q", "input": 7, "output": "a"}, None, {}, "input, .* is no text"),
         ({"question": "q", "answer": {"a": 1}}, None, {}, "answer, the answer, is an object"),
         ({"question": "q", "answers": [["a"]]}, None, {}, "answers, the answer, is a list"),
         ({"messages": "no"}, "c", {}, "messages is not a list"),
