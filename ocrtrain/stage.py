@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ocrtrain.settings.config import Config
 
 
 def run_stage(stage: str, description: str, arguments: Sequence[str]) -> int:
@@ -11,7 +15,6 @@ def run_stage(stage: str, description: str, arguments: Sequence[str]) -> int:
     # Imported late, so that Ctrl-C during an import prints one line. torch is imported after the
     # flags are checked.
     from ocrdata.runtime.cli import add_json_flag
-    from ocrtrain.data.inputs import check_inputs
     from ocrtrain.settings import presets
     from ocrtrain.settings.flags import parse
 
@@ -21,8 +24,14 @@ def run_stage(stage: str, description: str, arguments: Sequence[str]) -> int:
         prog=f"python -m ocrtrain.{stage}",
         description=description,
         add=add_json_flag,
-        check=check_inputs,
+        check=_check,
     )
     from ocrtrain.run.launch import start
 
     return start(flags)
+
+
+def _check(config: Config) -> None:
+    from ocrtrain.data.inputs import check_inputs
+
+    check_inputs(config)

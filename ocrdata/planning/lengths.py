@@ -16,9 +16,6 @@ from ocrdata.shards.arrow import Int64
 from ocrdata.tokens.counts import Counts
 from ocrdata.tokens.rendering import SPECIALS_PER_TURN
 
-TOO_LONG = ("truncate", "drop", "error")
-"""What to do with a sample longer than seq_len: truncate it at a turn, leave it out, or raise."""
-
 BEFORE_ANSWER = 4
 """Special tokens before the first answer: <|bos|>, <|user_start|>, <|user_end|>,
 <|assistant_start|>."""

@@ -40,10 +40,6 @@ from ocrdata.shards.arrow import Int64
 ALGORITHM = "deadline-3"
 MAX_SOURCES = 65_535
 
-AT_END = ("repeat", "stop", "move")
-"""What happens when a source has no batch left: it starts its next epoch; the run ends; or its
-weight is divided among the others in proportion to theirs, and the run ends with the last one."""
-
 FINEST = 1 << 26
 """Common denominator that weights are scaled to, and the largest allowed when counting tokens."""
 

@@ -16,7 +16,8 @@ import numpy as np
 
 from ocrdata.errors import UsageError
 from ocrdata.planning import mixture, order, packing
-from ocrdata.planning.lengths import TOO_LONG, SampleLengths
+from ocrdata.planning.choices import AT_END, MIXES, TOO_LONG, WEIGHTS, Weight
+from ocrdata.planning.lengths import SampleLengths
 from ocrdata.planning.order import SampleOrder
 from ocrdata.planning.rows import PackedRows, PlainRows, Rows
 from ocrdata.shards.arrow import Int64
@@ -24,17 +25,8 @@ from ocrdata.storage.sealed import canonical, digest_of
 
 VERSION = 2
 
-MIXES = ("batch", "sample")
-"""'batch': all rows of a batch come from one source. 'sample': each row may have another."""
-
-WEIGHTS = ("rows", "samples", "tokens")
-"""What weights are fractions of. Unpacked, a row is a sample."""
-
 BLOCK = 4096
 """Mixture slots between two saved counts of how many each source was given."""
-
-Weight = Fraction | tuple[tuple[int, Fraction], ...]
-"""A weight, or weights with the steps they start at: ((0, 1/2), (1000, 1/10))."""
 
 
 @dataclass(frozen=True)
@@ -303,7 +295,7 @@ def _check(sources: Sequence[PlanSource], settings: PlanSettings) -> None:
     for what, value, choices in (
         ("mix_by", settings.mix_by, MIXES),
         ("weigh_by", settings.weigh_by, WEIGHTS),
-        ("at_end", settings.at_end, mixture.AT_END),
+        ("at_end", settings.at_end, AT_END),
         ("too_long", settings.too_long, TOO_LONG),
     ):
         if value not in choices:

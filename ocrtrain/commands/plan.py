@@ -22,7 +22,6 @@ from ocrdata.errors import OcrError, Problems, UsageError
 from ocrdata.runtime.cli import Parser, add_json_flag, print_json, run
 from ocrdata.storage.files import make_folder
 from ocrdata.storage.locks import Lock
-from ocrtrain.data.inputs import check_inputs
 from ocrtrain.settings import presets
 from ocrtrain.settings.checks import lacks_encoder
 from ocrtrain.settings.config import Config
@@ -163,6 +162,8 @@ def _mfu(text: str) -> float:
 
 
 def _check(config: Config) -> None:
+    from ocrtrain.data.inputs import check_inputs
+
     check_inputs(config, weights=False)
 
 

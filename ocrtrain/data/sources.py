@@ -10,7 +10,7 @@ from fractions import Fraction
 import numpy as np
 
 from ocrdata.errors import UsageError
-from ocrdata.planning.plan import Weight
+from ocrdata.planning.choices import Weight
 from ocrdata.reading.samples import load_sample
 from ocrdata.reading.selection import SelectedShards
 from ocrdata.reading.slices import parse_slice, split_slice

@@ -15,9 +15,7 @@ from fractions import Fraction
 from typing import Any
 
 from ocrdata.errors import Problems, UsageError
-from ocrdata.planning.lengths import TOO_LONG
-from ocrdata.planning.mixture import AT_END
-from ocrdata.planning.plan import MIXES, WEIGHTS, Weight
+from ocrdata.planning.choices import AT_END, MIXES, TOO_LONG, WEIGHTS, Weight
 from ocrdata.reading.slices import parse_slice
 from ocrtrain.settings.named_sources import NamedSource, parse_sources, parse_specs
 

@@ -16,7 +16,7 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from ocrdata.errors import UsageError
-from ocrdata.planning.plan import Weight
+from ocrdata.planning.choices import Weight
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _WEIGHT = re.compile(r"[0-9]{1,18}([./][0-9]{1,18})?")

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocrdata.planning import jit, mixture
+from ocrdata.planning import jit
+from ocrdata.planning.choices import AT_END
 from ocrdata.planning.jit import jit_if_large
 from ocrdata.planning.mixture import (
     LoopSizes,
@@ -26,7 +27,7 @@ def test_compiled_and_plain_agree(data: st.DataObject) -> None:
     lists = st.lists(st.integers(0, 30), min_size=count, max_size=count).filter(any)
     parts = phases(data.draw(lists), data.draw(lists), starts=(0, data.draw(st.integers(1, 99))))
     limits = data.draw(st.lists(st.integers(0, 60), min_size=count, max_size=count))
-    policy = data.draw(st.sampled_from(mixture.AT_END))
+    policy = data.draw(st.sampled_from(AT_END))
     sizes = [np.arange(1, 300) * (n + 3) % 101 + 1 for n in range(count)]
     found = []
     for worth in (0, 1 << 60):

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocrdata.errors import UsageError
+from ocrdata.planning.choices import Weight
 from ocrdata.planning.lengths import SampleLengths
-from ocrdata.planning.plan import Plan, PlanSettings, PlanSource, SampleIndex, Weight
+from ocrdata.planning.plan import Plan, PlanSettings, PlanSource, SampleIndex
 from tests.support.measured import made_up
 from tests.support.plans import SEQ_LEN, two
 
