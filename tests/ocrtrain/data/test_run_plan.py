@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -282,7 +283,7 @@ def test_a_spike_is_reported_with_its_samples(
         patch.setattr(spikes, "LEAST", 0.001)
         assert train(config) == 0
     printed = capsys.readouterr().out
-    warned = printed[printed.index("WARNING at step", printed.index("step 16/40")) :]
+    warned = printed[re.search(r"WARNING at step \d+: the loss is", printed).start() :]  # type: ignore[union-attr]
     step = int(warned.split("step ")[1].split(":")[0])
     command = f"python tools/show_batch.py --run {tmp_path / 'run'} --step {step}"
     assert [line.strip() for line in warned.splitlines()][1] == command
