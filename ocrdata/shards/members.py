@@ -21,7 +21,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from ocrdata.errors import ShardError
-from ocrdata.sample import IMAGE_PART, Sample, has_valid_weight, text_part
+from ocrdata.sample import IMAGE_PART, Message, Sample, has_valid_weight, text_part
 from ocrdata.shards.tar import TarMember
 
 IMAGE_SUFFIXES = frozenset({"png", "jpg", "jpeg", "gif", "webp", "bmp", "tif", "tiff"})
@@ -200,12 +200,12 @@ def _conversation(shard: str, key: str, document: dict[str, Any], images: list[b
     source, meta = document.get("source", ""), document.get("meta", {})
     if not (isinstance(source, str) and isinstance(meta, dict)):
         raise ShardError(shard, "source must be a string and meta an object", key=key)
-    placed = _count_image_parts(document["messages"])
+    placed = image_parts_in(document["messages"])
     if placed is None:
         raise ShardError(
             shard,
-            "invalid messages: each needs a role and a list of text and image parts, and a weight "
-            "of 0 or 1 if it has any",
+            "invalid messages: each needs a role and a list of text and image parts, may have a "
+            "weight of 0 or 1, and has no other fields",
             key=key,
             remedy=f"{_converted(shard)} converts other kinds of messages",
         )
@@ -215,24 +215,46 @@ def _conversation(shard: str, key: str, document: dict[str, Any], images: list[b
     return Sample(document["messages"], images, source, meta, key)
 
 
-def _count_image_parts(messages: list[Any]) -> int | None:
-    """How many images the messages refer to; None if they are not in our form."""
+def image_parts_in(messages: list[Any]) -> int | None:
+    """How many images the messages refer to; None if they are not in our form.
+
+    Other fields, unless null, are not: a call of a tool, or the name of another image, would be
+    left out without a word.
+    """
     placed = 0
     for message in messages:
-        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+        if not isinstance(message, dict) or not _is_ours(message):
             return None
-        if "weight" in message and not has_valid_weight(message):
-            return None
-        content = message.get("content")
-        if not isinstance(content, list):
-            return None
-        for part in content:
+        for part in message["content"]:
             kind = part.get("type") if isinstance(part, dict) else None
+            fields = _PART_FIELDS.get(kind) if isinstance(kind, str) else None
+            if fields is None or (len(part) > len(fields) and _has_others(part, fields)):
+                return None
             if kind == "image":
                 placed += 1
-            elif kind != "text" or not isinstance(part.get("text"), str):
+            elif not isinstance(part.get("text"), str):
                 return None
     return placed
+
+
+_MESSAGE_FIELDS = frozenset({"role", "content", "weight"})
+_PART_FIELDS = {"image": frozenset({"type"}), "text": frozenset({"type", "text"})}
+
+
+def _is_ours(message: Message) -> bool:
+    """Whether the fields of a message, but for the parts in its content, are in our form."""
+    return (
+        isinstance(message.get("role"), str)
+        and isinstance(message.get("content"), list)
+        and (
+            len(message) == 2
+            or (has_valid_weight(message) and not _has_others(message, _MESSAGE_FIELDS))
+        )
+    )
+
+
+def _has_others(fields: Mapping[str, Any], known: frozenset[str]) -> bool:
+    return any(value is not None and name not in known for name, value in fields.items())
 
 
 def _captioned(

@@ -27,7 +27,14 @@ import xxhash
 
 from ocrdata.errors import RejectedRow, ShardError, SourceError, SpecError
 from ocrdata.sample import Sample
-from ocrdata.shards.members import caption_text, fields_of, roles, samples, to_sample
+from ocrdata.shards.members import (
+    caption_text,
+    fields_of,
+    image_parts_in,
+    roles,
+    samples,
+    to_sample,
+)
 from ocrdata.shards.names import PLAIN, natural, set_name
 from ocrdata.shards.ranges import expand_ranges, has_range
 from ocrdata.shards.tar import TarMember, Walker
@@ -44,7 +51,8 @@ HEAD_BYTES = 4_096
 """Bytes of a member that its digest covers, besides its name and size: all of a text, and of an
 image enough to tell it from another of the same size."""
 
-_OURS = {"messages", "source", "meta"}
+_OURS = {"messages": list, "source": str, "meta": dict}
+"""The fields of `KEY.json` that this project writes."""
 
 
 def find_tars(patterns: Iterable[str]) -> list[Location]:
@@ -166,7 +174,7 @@ class WebDatasetSource:
         if used.problem:
             raise RejectedRow(used.problem)
         record = {} if used.json is None else parse_record(members[names[used.json]])
-        if record.keys() <= _OURS and isinstance(record.get("meta"), dict):
+        if _is_our_own(record):
             return _our_own(found)
         for name in (self._form.question, self._form.answer):
             if name.lower() in fields:
@@ -192,6 +200,14 @@ def _text(data: bytes, name: str) -> str:
         return caption_text(data)
     except UnicodeDecodeError as exc:
         raise RejectedRow(f"{name} is not valid UTF-8") from exc
+
+
+def _is_our_own(record: Mapping[str, Any]) -> bool:
+    return (
+        {"messages", "meta"} <= record.keys() <= _OURS.keys()
+        and all(isinstance(value, _OURS[name]) for name, value in record.items())
+        and image_parts_in(record["messages"]) is not None
+    )
 
 
 def _our_own(found: TarSample) -> Sample:

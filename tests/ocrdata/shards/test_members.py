@@ -92,6 +92,16 @@ def test_suffixes_in_upper_case(tmp_path: Path) -> None:
         ('[{"role": "user", "content": [{"type": "audio"}]}]', "sample a: .*messages"),
         ('[{"content": []}]', "sample a: .*messages"),
         ("[1]", "sample a: .*messages"),
+        ('[{"role": "assistant", "content": [], "loss_weight": 0}]', "sample a: .*other fields"),
+        ('[{"role": "assistant", "content": [], "tool_calls": [1]}]', "sample a: .*other fields"),
+        (
+            '[{"role": "user", "content": [{"type": "image", "image": "b.png"}]}]',
+            "sample a: .*other fields",
+        ),
+        (
+            '[{"role": "user", "content": [{"type": "text", "text": "q", "image": "b.png"}]}]',
+            "sample a: .*other fields",
+        ),
         ('[{"role": "user", "content": [{"type": "image"}]}]', "sample a: .* 1 images.* 0$"),
     ],
 )
@@ -101,6 +111,14 @@ def test_messages_that_are_not_ours(tmp_path: Path, messages: str, message: str)
     with pytest.raises(ShardError, match=message):
         shards[0]
     assert shards.members(0) == {"a.json": raw}
+
+
+def test_fields_that_are_null_say_nothing(tmp_path: Path) -> None:
+    """A table that became a tar has every field in every message."""
+    parts = [{"type": "image", "text": None}, {"type": "text", "text": "q", "image": None}]
+    messages = [{"role": "user", "content": parts, "name": None, "weight": None}]
+    files = [("a.json", json.dumps({"messages": messages}).encode()), ("a.png", image("PNG"))]
+    assert open_shards(str(write_tar(tmp_path / "x.tar", files)))[0].messages == messages
 
 
 def picture(number: int) -> bytes:
@@ -247,9 +265,15 @@ def test_a_name_that_is_not_utf8_is_one_line(tmp_path: Path, form: int) -> None:
 
 
 def test_what_an_error_says_converts_the_tar_does(tmp_path: Path) -> None:
-    """A text in a field of another name, and messages whose content is a string."""
+    """A text in a field of another name, messages whose content is a string, and messages that say
+    more than ours, in an order of images of their own."""
     strings = [{"role": "user", "content": "What?"}, {"role": "assistant", "content": "A square."}]
+    named = [{"type": "image", "image": f"a.{name}"} for name in ("1.png", "png")]
+    more = [{"role": "user", "content": named}, {**strings[1], "name": "n"}]
+    pictures = [("a.png", picture(0)), ("a.1.png", picture(1))]
+    ours = {"messages": more, "source": "s", "meta": {}}
     tars = {
+        "more": [("a.json", json.dumps(ours).encode()), *pictures],
         "fields": [("a.input.jpg", image("JPEG")), ("a.outputs.txt", b"a square")],
         "strings": [("a.json", json.dumps({"messages": strings}).encode())],
     }
@@ -263,3 +287,6 @@ def test_what_an_error_says_converts_the_tar_does(tmp_path: Path) -> None:
         assert make_shards([*command, "--out", str(tmp_path / "out")]) == 0
         (made,) = open_shards(str(tmp_path / "out" / f"{name}-000.tar"))
         assert made.turns == 1
+        if name == "more":
+            assert made.images == [picture(1), picture(0)]
+            assert made.meta["message_fields"] == {"1": {"name": "n"}}
