@@ -21,6 +21,7 @@ kept; --discard makes those with changed rows again.
 from __future__ import annotations
 
 import argparse
+import glob
 import os
 import shlex
 from collections.abc import Sequence
@@ -141,8 +142,12 @@ def _options(values: Values, kind: SourceKind) -> ConversionOptions:
     )
 
 
-def _check_exists(flag: str, path: str | None) -> None:
-    if path and "://" not in path and not Path(path).exists():
+def _check_exists(flag: str, path: object) -> None:
+    """Look for a single path; what patterns and several paths name, their source finds. Raises
+    UsageError."""
+    if not isinstance(path, str) or "://" in path or glob.has_magic(path):
+        return
+    if not Path(path).exists():
         raise UsageError(f"{flag} {path}: no such file or folder")
 
 

@@ -75,8 +75,9 @@ def parse(
 ) -> ParsedFlags:
     """Parse a stage's command line. `add` adds the flags that the command has of its own.
 
-    Raises UsageErrors for all that is wrong. If something is, `check` is called as well, with the
-    config of what is right, for what else it would find (a run that starts makes its own checks).
+    Raises UsageErrors for all that is wrong. If something is, but not with the sources, `check` is
+    called as well, with the config of what is right, for what else it would find (a run that starts
+    makes its own checks).
     """
     parser = build_parser(arguments, preset, prog=prog, description=description)
     add(parser)
@@ -91,9 +92,10 @@ def parse(
     config = base
     with problems:
         config = override(base, given)
-    if problems and not resume:
+    closest = _closest(base, given)
+    if problems and not resume and _names_its_data(closest, given):
         with problems:
-            check(_closest(base, given))
+            check(closest)
     problems.raise_all()
     return ParsedFlags(config, frozenset(given), resume, preset, prog, others)
 
@@ -143,6 +145,12 @@ def override(config: Config, given: dict[str, Any]) -> Config:
         config = dataclasses.replace(config, **run)
     problems.raise_all()
     return config
+
+
+def _names_its_data(config: Config, given: dict[str, Any]) -> bool:
+    """Whether the data that a command line names are in a config: of a --source that is wrong,
+    nothing can be said but that."""
+    return all(value_of(config, name) == given.get(name, ()) for name in ("shards", "source"))
 
 
 def _closest(config: Config, given: dict[str, Any]) -> Config:

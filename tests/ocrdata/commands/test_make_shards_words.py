@@ -119,6 +119,17 @@ def test_all_that_is_wrong_is_told(tmp_path: Path) -> None:
         tool.main(["chrts", "--limit", "0"])
 
 
+def test_paths_that_are_patterns_are_left_to_their_source(tmp_path: Path) -> None:
+    gone, pattern = str(tmp_path / "gone.tar"), str(tmp_path / "*.parquet")
+    with pytest.raises(UsageError, match=re.escape(gone)):
+        tool.main(["webdataset", "--path", gone])
+    (tmp_path / "a.parquet").touch()
+    with pytest.raises(UsageError) as caught:
+        tool.main(["parquet", "--path", pattern, "--limit", "0"])
+    (told,) = caught.value.messages
+    assert "--limit 0" in told
+
+
 def test_every_kind_has_its_help(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         tool.main(["--help"])

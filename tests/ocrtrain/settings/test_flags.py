@@ -89,6 +89,10 @@ def test_what_else_is_missing_is_told_of_a_wrong_command_line() -> None:
         parse_checked("--lr", "-1", "--resume")
     parse_checked("--lr", "1")
     assert len(checked) == 1
+    with pytest.raises(UsageError) as wrong:  # not that sources are missing
+        parse_checked("--source", "charts=charts.json")
+    (told,) = wrong.value.messages
+    assert told.startswith("--source charts=charts.json: ")
 
 
 def test_a_command_can_have_flags_of_its_own() -> None:
