@@ -54,10 +54,17 @@ def entries(found: Resolved) -> Iterator[ShardEntry]:
                 entry.name,
                 other_kind(shard)
                 or f"has {size:,} bytes, but {entry.bytes:,} according to {source}",
-                remedy="recreate or copy it again; if the tar is right and its index is old, "
-                f"delete {index_path(shard).name}",
+                remedy=copy_again(shard),
             )
         yield entry
+
+
+def copy_again(shard: Location) -> str:
+    """The remedy for a tar that does not match the index beside it."""
+    return (
+        "recreate or copy it again; if the tar is right and its index is old, delete "
+        f"{index_path(shard).name}"
+    )
 
 
 def identity(entry: ShardEntry) -> bytes:

@@ -17,7 +17,7 @@ from xxhash import xxh3_128_digest
 from ocrdata.errors import DigestError, ShardError, TransportError
 from ocrdata.reading.index_cache import IndexBlocks
 from ocrdata.reading.index_tar import find_index
-from ocrdata.reading.shard_entry import entries
+from ocrdata.reading.shard_entry import copy_again, entries
 from ocrdata.reading.spec import Resolved
 from ocrdata.reading.zstd_tar import FrameCache, ZstdTar
 from ocrdata.shards.index import IndexMember, name_samples, read_key_range
@@ -167,7 +167,7 @@ class ShardSet:
         shard = self.shards[number].location
         listed = self._listed.get(shard)
         command = str(listed.manifest.provenance.get("command", "")) if listed else ""
-        repair = "recreate or copy it again"
+        repair = "recreate or copy it again" if listed else copy_again(shard)
         if command and shard_number(shard.name) is not None:
             out = shlex.quote(str(shard.folder))
             repair = f"recreate it with\n  {command} --out {out} --only {shard_number(shard.name)}"

@@ -40,7 +40,12 @@ class CsvFile:
                 open(open_regular(self.path), "rb"), encoding="utf-8-sig", newline=""
             ) as file,
         ):
-            yield from csv.DictReader(file, strict=True)
+            table = csv.DictReader(file, strict=True)
+            names = table.fieldnames or ()
+            twice = next((name for name in names if names.count(name) > 1), None)
+            if twice is not None:
+                raise SourceError(f"{self.path}: two columns are named {twice!r}; rename one")
+            yield from table
 
 
 def record_of(cells: dict[str, str]) -> dict[str, Any]:

@@ -58,7 +58,7 @@ def test_index_of_another_shard(tmp_path: Path) -> None:
         shards[0]
     (tmp_path / "x.json").unlink()
     plain = open_shards(str(tmp_path))  # the sizes are equal: only the payloads differ
-    with pytest.raises(DigestError):
+    with pytest.raises(DigestError, match=r"\n.*delete x-000\.index\.parquet"):
         plain[0]
     write_shard(tmp_path / "x-000.tar", map(sample, range(3)))
     plain = open_shards(str(tmp_path))

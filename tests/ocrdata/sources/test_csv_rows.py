@@ -53,6 +53,7 @@ def test_empty_and_surplus_cells(tmp_path: Path) -> None:
     ("data", "message"),
     [
         (b"a\n\xff\n", "UTF-8"),
+        (b"a,b,a\n1,2,3\n", "two columns are named 'a'"),
         (b'a\n"b" c\n', "expected after"),
         (b'a\n"b\n', "unexpected end"),
         (b"a\n" + b"x" * 200_000 + b"\n", "field larger than field limit"),
