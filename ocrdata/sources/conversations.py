@@ -286,6 +286,8 @@ class _Reader:
             )
         self.shown.append(image)
         self._keep_part(number, at, part, (*used, "index"))
+        for name in used:
+            self._keep_beside_image(number, f"content[{at}].{name}", part[name])
         return [dict(IMAGE_PART)]
 
     def _by_index(self, number: int, part: Mapping[str, Any]) -> Image | None:
@@ -306,6 +308,12 @@ class _Reader:
         for name, value in part.items():
             if name not in ("type", *used) and _holds(value):
                 self._keep(number, f"content[{at}].{name}", value)
+
+    def _keep_beside_image(self, number: int, name: str, value: Any) -> None:
+        """Keep what an object says of the image in it, such as OpenAI's `detail`."""
+        for key, one in value.items() if isinstance(value, dict) else ():
+            if key not in (*_INSIDE, "type", "media_type") and _holds(one):
+                self._keep(number, f"{name}.{key}", one)
 
     def finish(self, messages: list[Message]) -> list[Image]:
         """The images in the order of their parts; without any part, all before the first

@@ -164,6 +164,15 @@ def test_other_fields_of_messages_and_parts_are_kept() -> None:
     }
 
 
+def test_what_an_object_says_beside_its_image_is_kept() -> None:
+    url = {"url": "a", "path": None, "detail": "high", "note": ""}
+    base64 = {"type": "base64", "media_type": "image/png", "data": "AA"}
+    content = [{"type": "image_url", "image_url": url}, {"type": "image", "source": base64}]
+    found = read_messages([{"role": "user", "content": content}])
+    assert found.images == ["a", "data:image/png;base64,AA"]
+    assert found.fields == {"0": {"content[0].image_url.detail": "high"}}
+
+
 def test_what_is_told_of_a_sample() -> None:
     messages = [user("q"), answer(weight=0), user("q"), answer(weight=1)]
     fields = {"0": {"name": "anna", "content[12].cache": 1}, "1": {"name": "bert"}}
