@@ -31,7 +31,6 @@ from ocrtrain.state.run_files import read_sealed, write_sealed
 if TYPE_CHECKING:
     from ocrdata.planning.totals import PlanTotals
 
-STAGES = {"stage1": presets.stage1, "stage2": presets.stage2}
 
 MFU = 0.3
 """Default model FLOPs utilization: what models of nanochat's size reach without tuning."""
@@ -131,10 +130,10 @@ def read(arguments: Sequence[str]) -> ParsedFlags:
     chosen = Parser(prog="tools/plan.py", description="", add_help=False)
     chosen.add_argument("--stage", nargs="?")
     stage = chosen.parse_known_args(list(arguments))[0].stage
-    stage = stage if stage in STAGES else "stage1"
+    stage = stage if stage in presets.STAGES else "stage1"
     return parse(
         arguments,
-        STAGES[stage],
+        presets.STAGES[stage],
         prog="python tools/plan.py",
         description=__doc__ or "",
         add=_add_flags,
@@ -144,7 +143,9 @@ def read(arguments: Sequence[str]) -> ParsedFlags:
 
 def _add_flags(parser: Parser) -> None:
     group = parser.add_argument_group("plan")
-    group.add_argument("--stage", choices=STAGES, default="stage1", help="stage to plan a run of")
+    group.add_argument(
+        "--stage", choices=presets.STAGES, default="stage1", help="stage to plan a run of"
+    )
     group.add_argument(
         "--mfu", type=_mfu, default=MFU, metavar="X",
         help="fraction of a GPU's peak FLOPs to assume, for the hours",

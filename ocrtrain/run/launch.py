@@ -122,7 +122,7 @@ def _train(config: Config, resume: bool, flags: ParsedFlags | None) -> tuple[int
         ended = run_loop(job, fresh=found is None)
         job.console.close()
         document = summary.figures(job, ended=ended)
-        commands = summary.next_commands(job, document, program=program, base=base)
+        commands = summary.next_commands(job, document, program=program)
         print(summary.describe(document, commands), flush=True)
     reached = ended or (config.stop_at and document["step"] >= config.stop_at)
     return (0 if reached else 130), {**document, "next": commands}

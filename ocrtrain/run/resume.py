@@ -12,6 +12,7 @@ from ocrtrain.data.skipped import SkippedSamples
 from ocrtrain.run import batch_log
 from ocrtrain.settings.config import Config, differences, from_json
 from ocrtrain.settings.flags import ParsedFlags, override, value_of
+from ocrtrain.settings.presets import STAGES
 from ocrtrain.state import checkpoint
 from ocrtrain.state.checkpoint import Checkpoint
 from ocrtrain.state.run_files import read_sealed
@@ -29,10 +30,11 @@ def resumed_config(flags: ParsedFlags) -> Config:
     if not path.exists():
         return flags.config
     saved = from_json(read_sealed(path))
-    if saved.name != flags.config.name:
+    # A run's own --name need not be typed again; that of another stage is a wrong folder.
+    if "name" not in flags.given and saved.name in {*STAGES} - {flags.config.name}:
         raise UsageError(
             f"{run} contains a run of {saved.name}, not of {flags.config.name}; "
-            "give the folder of the run to resume with --out"
+            f"resume it with python -m ocrtrain.{saved.name}, or give another folder with --out"
         )
     typed = {name: value_of(flags.config, name) for name in flags.given if name != "out"}
     if typed.get("vocab_size") == 0:

@@ -15,7 +15,6 @@ from ocrtrain.data.skipped import FILE as SKIPPED_FILE
 from ocrtrain.run import run_log
 from ocrtrain.run.loop import Job, encoder_path
 from ocrtrain.settings import presets
-from ocrtrain.settings.config import Config
 from ocrtrain.settings.flags import GROUPS, override, typed
 from ocrtrain.state import checkpoint
 from ocrtrain.state.run_files import Line
@@ -132,17 +131,12 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
-def next_commands(
-    job: Job, document: dict[str, Any], *, program: str, base: Config
-) -> dict[str, str]:
+def next_commands(job: Job, document: dict[str, Any], *, program: str) -> dict[str, str]:
     """What to type next, by what it does. `document` has the figures of the run, `program` is how
-    the stage was typed, `base` its preset's config."""
+    the stage was typed."""
     config, run = job.config, str(job.run)
     if not document["ended"]:
-        words = [*shlex.split(program), "--out", run, "--resume"]
-        if config.name != base.name:
-            words += ["--name", config.name]
-        return {"to continue": shlex.join(words)}
+        return {"to continue": shlex.join([*shlex.split(program), "--out", run, "--resume"])}
     found = {}
     words = ["python", "-m", "ocrtrain.evaluate", "--checkpoint", run]
     words += ["--exchange"] if "image_gain" in (document["validation"]["last"] or ()) else []

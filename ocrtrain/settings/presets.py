@@ -40,6 +40,10 @@ def stage2(preset: str = "full") -> Config:
     return full if preset == "full" else replace(_tiny(full, preset), steps=500)
 
 
+STAGES = {"stage1": stage1, "stage2": stage2}
+"""The presets of each stage, by its name."""
+
+
 def _tiny(full: Config, preset: str) -> Config:
     """`full`, made small enough for two CPU cores.
 

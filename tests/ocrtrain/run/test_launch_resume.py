@@ -175,6 +175,17 @@ def test_a_run_of_the_other_stage_is_refused(run: Path) -> None:
         start(parse(typed, stage2, prog="stage2", description=""))
 
 
+def test_a_run_with_a_name_of_its_own_resumes_without_it(
+    inputs: dict[str, str], tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    assert train(small_config(inputs, run, steps=2, stop_at=1, eval_every=0, name="mine")) == 0
+    with pytest.raises(UsageError, match="--name: mine in the run, stage1 given"):
+        resume(run, "--name", "stage1")
+    assert resume(run) == 0
+    assert saved_config(run).name == "mine" and len(losses(run)) == 2
+
+
 def test_shards_may_move_to_another_disk(
     inputs: dict[str, str], run: Path, unbroken: Path, tmp_path: Path
 ) -> None:
