@@ -68,7 +68,8 @@ class Sample:
         Raises ImageError if it cannot be decoded, IndexError if there is none of this number.
         """
         if not -len(self.images) <= number < len(self.images):
-            raise IndexError(f"image {number}: the sample has {len(self.images)}, from 0 on")
+            held = f"{len(self.images)}, from 0 on" if self.images else "no images"
+            raise IndexError(f"image {number}: the sample has {held}")
         return to_pil(self.images[number])
 
     def __repr__(self) -> str:

@@ -205,8 +205,19 @@ def _check_exist(spec: str, files: Sequence[Location]) -> None:
         more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
         raise SpecError(
             f"{spec}: {len(missing)} of {len(files)} shards are missing: {names}{more}; "
-            "make or copy them, or name only those there are"
+            + (
+                f"there is {other}: write its ending in the range"
+                if (other := _other_form(missing[0]))
+                else "make or copy them, or name only those there are"
+            )
         )
+
+
+def _other_form(shard: Location) -> Location | None:
+    """The same shard compressed, or not, if it lies there."""
+    stem = shard.name.removesuffix(COMPRESSED).removesuffix(PLAIN)
+    other = shard.sibling(stem + (PLAIN if shard.name.endswith(COMPRESSED) else COMPRESSED))
+    return other if is_file(other) else None
 
 
 def _folder(folder: Location) -> tuple[list[Location], Manifest | None]:

@@ -102,7 +102,10 @@ class Shards(Sequence[Sample]):
         """The sample with this key. Raises UsageError if the view has none, or several."""
         found = [at for at in self._set.find(key) if self._place(at) is not None]
         if not found:
-            raise UsageError(f"{self.spec}: no sample has the key {key!r}")
+            full = key.zfill(9)  # a row's number is one without its zeros
+            there = full != key and any(self._place(at) is not None for at in self._set.find(full))
+            meant = f"; did you mean {full!r}?" if there else ""
+            raise UsageError(f"{self.spec}: no sample has the key {key!r}{meant}")
         if len(found) > 1:
             where = ", ".join(
                 self._set.shards[self._set.locate(at)[0]].location.name for at in found

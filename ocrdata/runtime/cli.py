@@ -7,6 +7,7 @@ holds one JSON document and nothing else; progress and errors are on standard er
 from __future__ import annotations
 
 import argparse
+import difflib
 import errno
 import importlib
 import json
@@ -69,8 +70,22 @@ class Parser(argparse.ArgumentParser):
         for message in vars(typed).pop(_FAULTS, ()):
             problems.add(message)
         if unknown:
-            problems.add(f"unrecognized arguments: {' '.join(unknown)} (--help lists the flags)")
+            near = self._nearest(unknown, typed)
+            hint = f"did you mean {near}?" if near else "--help lists the flags"
+            problems.add(f"unrecognized arguments: {' '.join(unknown)} ({hint})")
         return typed, problems
+
+    def _nearest(self, unknown: Sequence[str], typed: argparse.Namespace) -> str:
+        """The flags, of this parser and of the subcommand typed, that unknown ones resemble most;
+        "" if none does."""
+        known = list(self._option_string_actions)
+        for action in self._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                chosen = action.choices.get(getattr(typed, action.dest, None) or "")
+                known += chosen._option_string_actions if chosen else []
+        flags = [word.partition("=")[0] for word in unknown if word.startswith("--")]
+        near = (difflib.get_close_matches(flag, known, 1) for flag in flags)
+        return " and ".join(match for found in near for match in found)
 
     def parse_known_args(  # type: ignore[override]
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None

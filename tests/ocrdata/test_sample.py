@@ -175,6 +175,8 @@ def test_the_images_of_a_sample() -> None:
     for number in (2, -3):
         with pytest.raises(IndexError, match=rf"image {number}: .*\b2\b"):
             own.image(number)
+    with pytest.raises(IndexError, match=r"image 0: .* no images"):
+        replace(own, images=[]).image()
     with pytest.raises(ImageError):
         replace(own, images=[b"damaged"]).image()
 

@@ -165,7 +165,8 @@ def test_specs_of_compressed_shards(folder: Path) -> None:
     for spec, message in (
         ("z-001", r"z-001: no such .* z-001\.tar\.zst"),
         ("z-001.tar", r"z-001\.tar: no such .* z-001\.tar\.zst"),
-        ("z-<000..003>.tar.zst", r"1 of 4 .*missing: z-003\.tar\.zst"),
+        ("z-<000..003>.tar.zst", r"1 of 4 .*missing: z-003\.tar\.zst; make"),
+        ("z-<000..002>.tar", r"3 of 3 .*missing: z-000\.tar, .*; there is z-000\.tar\.zst"),
     ):
         with pytest.raises(SpecError, match=message):
             resolve(spec)

@@ -89,6 +89,11 @@ def test_by_key(shards: Shards) -> None:
     for key in (make_key(6), make_key(100), "", "zzz"):
         with pytest.raises(UsageError, match=f"key {key!r}"):
             view.by_key(key)
+    with pytest.raises(UsageError, match=f"key '5'; .*{make_key(5)!r}"):
+        view.by_key("5")
+    with pytest.raises(UsageError) as caught:
+        view.by_key("6")  # in the set, not in the view
+    assert make_key(6) not in str(caught.value)
 
 
 def test_key_is_found_despite_a_corrupted_footer(tmp_path: Path) -> None:

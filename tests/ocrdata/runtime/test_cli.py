@@ -85,6 +85,22 @@ def test_a_flag_cannot_be_abbreviated() -> None:
             parser.parse_args(arguments)
 
 
+def test_the_flag_that_an_unknown_one_resembles_is_named() -> None:
+    parser = Parser(prog="tool", description="does")
+    kinds = parser.add_subparsers(dest="kind")
+    kind = kinds.add_parser("charts", description="converts")
+    parser.add_argument("--shards")
+    kind.add_argument("--limit")
+    for words, near in (
+        (["--shard=x"], "mean --shards?"),
+        (["charts", "--limits=3", "--seed"], "mean --limit?"),
+        (["--limit=3"], "--help"),  # a flag of a subcommand that was not typed
+        (["charts", "--zzz"], "--help"),
+    ):
+        with pytest.raises(UsageError, match=re.escape(near)):
+            parser.parse_args(words)
+
+
 def several() -> Parser:
     parser = Parser(prog="tool", description="does")
     parser.add_argument("word", nargs="?")
