@@ -170,12 +170,20 @@ def describe(result: Forecast) -> str:
                 if (empty := totals.sums.empty)
                 else ""
             ),
+            *_without_images(totals),
             *_shortened(result),
             "longest samples:",
             *(f"  {one.tokens:,} tokens in {one.shard}:{one.key}" for one in result.longest),
             f"{total / 1e15:,.4g} PFLOP, {vision:.0%} vision and {1 - vision:.0%} text; peak "
             f"memory of a step about {result.memory / 1e9:.3g} GB",
         ]
+    )
+
+
+def _without_images(totals: PlanTotals) -> list[str]:
+    """A line if no sample of the run has an image, as after text was named with --shards."""
+    return ["no sample has an image: SAM, CLIP and the projector learn nothing in this run"] * (
+        not totals.sums.images
     )
 
 

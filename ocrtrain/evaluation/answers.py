@@ -248,7 +248,8 @@ class ScoreTable:
                 line += f"  {swapped['relaxed']:.1%} of {swapped['answers']}"
             lines.append(line)
         if self._cut_off:
-            lines.append(f"{self._cut_off} answers were cut off (--max-new-tokens)")
+            answers = "1 answer was" if self._cut_off == 1 else f"{self._cut_off} answers were"
+            lines.append(f"{answers} cut off (--max-new-tokens)")
         return "\n".join(lines)
 
 

@@ -141,8 +141,8 @@ class Validation:
             )
         if warn_if_blind and best is None:
             found.append(
-                "image gain is not measured: no two validation samples have images that could be "
-                "swapped"
+                "image gain is not measured: of every third validation sample, which it is "
+                "measured on, no two have images that could be swapped"
             )
         if warn_if_blind and best is not None and not looks:
             found.append(

@@ -43,6 +43,11 @@ def check_weights(config: Config) -> None:
             "in stage 1; no hub checkpoint has them"
         )
     _check_exists("--deepencoder", config.deepencoder)
+    if config.deepencoder and Path(config.deepencoder).is_dir():
+        raise UsageError(
+            f"--deepencoder {config.deepencoder}: a folder; name the file in it that stage 1 wrote "
+            "when it ended, deepencoder_*.safetensors"
+        )
 
 
 def _check_exists(flag: str, name: str) -> None:

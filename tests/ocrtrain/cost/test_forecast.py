@@ -72,6 +72,14 @@ def test_the_table_of_sources_and_truncated_samples() -> None:
         assert f" {count:,} " in line
 
 
+def test_a_run_without_images_is_said_to_be_one() -> None:
+    result = small_forecast()
+    sources = tuple(replace(one, sums=one.sums._replace(images=0)) for one in result.totals.sources)
+    text = replace(result, totals=replace(result.totals, sources=sources))
+    assert "no sample has an image" not in describe(result)
+    assert "no sample has an image" in describe(text)
+
+
 def test_packed_and_unpacked_rows_in_one_table() -> None:
     ways = {pack: planned(pack_window=30 if pack else 0).totals for pack in (True, False)}
     lines = describe_rows(ways).splitlines()

@@ -32,3 +32,9 @@ def test_missing_inputs_are_refused(
     with pytest.raises(UsageError, match=f"^{flag}"):
         for check in (check_data, check_weights):
             check(replace(config, **values))
+
+
+def test_the_folder_of_a_run_is_no_encoder(inputs: dict[str, str], tmp_path: Path) -> None:
+    config = replace(small_config(inputs, Path("unused")), deepencoder=str(tmp_path))
+    with pytest.raises(UsageError, match=rf"^--deepencoder {tmp_path}: a folder"):
+        check_weights(config)

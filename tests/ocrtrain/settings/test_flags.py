@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from ocrdata.errors import UsageError, UsageErrors
 from ocrdata.runtime.cli import add_json_flag
 from ocrtrain.settings import presets
+from ocrtrain.settings.checks import check_data
 from ocrtrain.settings.config import Config, ModelConfig, flag_name
 from ocrtrain.settings.flags import GROUPS, ParsedFlags, override, parse, typed
 
@@ -93,6 +94,13 @@ def test_what_else_is_missing_is_told_of_a_wrong_command_line() -> None:
         parse_checked("--source", "charts=charts.json")
     (told,) = wrong.value.messages
     assert told.startswith("--source charts=charts.json: ")
+
+
+@pytest.mark.parametrize("words", [("--source", "shards/x.json:3"), ("--source", "x=y.json")])
+def test_a_source_in_a_wrong_form_is_not_also_missing(words: tuple[str, ...]) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse(words, presets.stage1, prog="", description="", check=check_data)
+    assert len(caught.value.messages) == 1 and words[1] in str(caught.value)
 
 
 def test_a_command_can_have_flags_of_its_own() -> None:
