@@ -35,7 +35,7 @@ from ocrdata.storage.location import Location
 from ocrdata.storage.recently_used import RecentlyUsed
 from ocrdata.storage.sealed import digest_of
 
-_MAGIC = int.from_bytes(b"ocrblk01", "little")
+_MAGIC = int.from_bytes(b"ocrblk02", "little")
 """A number of this machine, so that a file of another byte order does not match."""
 
 _HEAD, _PART, _DIGEST = struct.Struct("=QQ16s"), struct.Struct("=QQ16s"), 16

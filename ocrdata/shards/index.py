@@ -51,6 +51,7 @@ from ocrdata.storage.sealed import (
     COMPRESSED_VERSION,
     FORMAT,
     VERSION,
+    WEIGHTED_VERSION,
     check_seal,
     check_version,
     is_count,
@@ -341,7 +342,7 @@ def _header(path: LocationLike, metadata: dict[bytes, bytes] | None) -> IndexHea
     if raw is None:
         raise ShardError(str(path), "not an index: its metadata does not describe a shard")
     document = parse_object(str(path), raw)
-    check_version(str(path), document.get("version"))
+    check_version(str(path), document.get("version"), WEIGHTED_VERSION)
     check_seal(str(path), document)
     names = ("shard_size", "shard_digest", "samples", "rows_digest", "version")
     frames = tuple((int(size), int(content)) for size, content in document.get("frames", ()))

@@ -5,7 +5,7 @@ costs a few microseconds, where the Parquet file has to be decoded whole. Blocks
 integers are those of this machine, and no other program reads them. A block has no checksum of its
 own; `ocrdata.reading.index_cache` verifies those it keeps on disk.
 
-    7 uint32  rows, members, images; bytes of the keys, names, sources and formats
+    19 uint32 start of each column below, in bytes, and the end of the last
     int64     offset, size [rows]; offset, size [members]
     16 bytes  xxh3_128 [members]
     int32     first member, end of its key, end of its names, first image [rows + 1]
@@ -34,7 +34,7 @@ BLOCK_ROWS = 256
 fill a read buffer; for one sample at random, 80 KB of a block of charts are read and verified in
 about 8 us."""
 
-_HEAD, _PAIR = struct.Struct("=7I"), struct.Struct("=2i")
+_HEAD, _PAIR = struct.Struct("=19I"), struct.Struct("=2i")
 (_OFFSETS, _SIZES, _MEMBER_OFFSETS, _MEMBER_SIZES, _DIGESTS, _MEMBER_STARTS, _KEY_ENDS, _NAME_ENDS,
  _IMAGE_STARTS, _TURNS, _SOURCE, _FORMAT, _WIDTHS, _HEIGHTS,
  _KEYS, _NAMES, _SOURCES, _FORMATS) = range(18)  # fmt: skip
@@ -46,23 +46,13 @@ class IndexBlock:
 
     def __init__(self, data: bytes, first: int, frames: FrameTable | None) -> None:
         self.first, self.frames = first, frames
-        rows, members, images, *texts = _HEAD.unpack_from(data)
-        each, more = 8 * rows, 4 * (rows + 1)
-        sizes = (each, each, 8 * members, 8 * members, 16 * members, more, more, more, more,
-                 4 * rows, 4 * rows, 4 * images, 4 * images, 4 * images, *texts)  # fmt: skip
-        ends = tuple(itertools.accumulate(sizes, initial=_HEAD.size))
-        self._rows: int = rows
-        self._data, self._ends = data, ends
-        # What reading a sample needs; the other columns are converted on first use.
-        view = memoryview(data)
-        self.offsets = view[ends[_OFFSETS] : ends[_SIZES]].cast("q")
-        self.sizes = view[ends[_SIZES] : ends[_MEMBER_OFFSETS]].cast("q")
-        self.member_offsets = view[ends[_MEMBER_OFFSETS] : ends[_MEMBER_SIZES]].cast("q")
-        self.member_sizes = view[ends[_MEMBER_SIZES] : ends[_DIGESTS]].cast("q")
-        self.member_starts = view[ends[_MEMBER_STARTS] : ends[_KEY_ENDS]].cast("i")
+        self._data, self._ends = data, _HEAD.unpack_from(data)
 
     def __len__(self) -> int:
-        return self._rows
+        return len(self.offsets)
+
+    def _longs(self, column: int) -> memoryview:
+        return memoryview(self._data)[self._ends[column] : self._ends[column + 1]].cast("q")
 
     def _integers(self, column: int) -> memoryview:
         return memoryview(self._data)[self._ends[column] : self._ends[column + 1]].cast("i")
@@ -80,6 +70,31 @@ class IndexBlock:
         start, stop = _PAIR.unpack_from(self._data, self._ends[ends] + 4 * at)
         base = self._ends[column]
         return self._data[base + start : base + stop - 1].decode()
+
+    @cached_property
+    def offsets(self) -> memoryview:
+        """Where each sample starts in the tar."""
+        return self._longs(_OFFSETS)
+
+    @cached_property
+    def sizes(self) -> memoryview:
+        """Bytes of each sample in the tar, with headers and padding."""
+        return self._longs(_SIZES)
+
+    @cached_property
+    def member_offsets(self) -> memoryview:
+        """Where the payload of each member starts in the tar."""
+        return self._longs(_MEMBER_OFFSETS)
+
+    @cached_property
+    def member_sizes(self) -> memoryview:
+        """Payload bytes of each member."""
+        return self._longs(_MEMBER_SIZES)
+
+    @cached_property
+    def member_starts(self) -> memoryview:
+        """The first member of each sample, and the number of all members."""
+        return self._integers(_MEMBER_STARTS)
 
     @cached_property
     def digests(self) -> bytes:
@@ -114,11 +129,20 @@ class IndexBlock:
 
     def members(self, at: int) -> list[IndexMember]:
         """The members of one sample, in the tar's order."""
-        start, offsets, sizes = self.member_starts[at], self.member_offsets, self.member_sizes
-        first, data = self._ends[_DIGESTS], self._data
+        data, ends = self._data, self._ends
+        start, stop = _PAIR.unpack_from(data, ends[_MEMBER_STARTS] + 4 * at)
+        longs, first = f"={stop - start}q", ends[_DIGESTS]
         return [
-            IndexMember(name, offsets[n], sizes[n], data[first + 16 * n : first + 16 * n + 16])
-            for n, name in enumerate(self.names_of(at), start)
+            IndexMember(name, offset, size, data[first + 16 * n : first + 16 * n + 16])
+            for n, (name, offset, size) in enumerate(
+                zip(
+                    self.names_of(at),
+                    struct.unpack_from(longs, data, ends[_MEMBER_OFFSETS] + 8 * start),
+                    struct.unpack_from(longs, data, ends[_MEMBER_SIZES] + 8 * start),
+                    strict=True,
+                ),
+                start,
+            )
         ]
 
     def row(self, at: int) -> IndexRow:
@@ -179,9 +203,7 @@ def pack_blocks(name: str, index: Index) -> Iterator[bytes]:
             names[own_names[0] : own_names[-1]],
             *(json.dumps(strings).encode() for strings in (own_sources, own_formats)),
         ]
-        counts = rows.stop - first, members.stop - members.start, images.stop - images.start
-        yield b"".join((
-            _HEAD.pack(*counts, *map(len, texts)),
+        columns = (
             *(np.asarray(column).astype(np.int64).tobytes() for column in (
                 index.offsets[rows], index.sizes[rows],
                 index.member_offsets[members], index.member_sizes[members],
@@ -192,7 +214,9 @@ def pack_blocks(name: str, index: Index) -> Iterator[bytes]:
                 index.turns[rows], source, form, index.widths[images], index.heights[images],
             )),
             *texts,
-        ))  # fmt: skip
+        )  # fmt: skip
+        ends = itertools.accumulate(map(len, columns), initial=_HEAD.size)
+        yield b"".join((_HEAD.pack(*ends), *columns))
 
 
 def _distinct(strings: Sequence[str]) -> tuple[list[str], list[int]]:

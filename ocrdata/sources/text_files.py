@@ -67,7 +67,8 @@ class TextFile:
         # How a parser of JSON finds the encoding: by the zeros in the first four bytes.
         self.encoding = json.detect_encoding(start[:4]).removesuffix("-sig")
         if self.encoding == "utf-8" and b"\0" in start:
-            raise SourceError(f"{path}: not text: there is a zero byte in its first 64 bytes")
+            at = start.index(b"\0")
+            raise SourceError(f"{path}: not text: there is a zero byte at byte {at}")
 
     @property
     def is_plain(self) -> bool:

@@ -26,9 +26,8 @@ FOREIGN_VERSION = "1.2"
 were made by other rules (docs/formats.md)."""
 
 WEIGHTED_VERSION = "2.0"
-"""In the index of a shard with an answer of weight 0, and the newest version this reader knows: a
-reader of version 1 would train on that answer, so it must refuse the shard."""
-
+"""In the index of a shard with an answer of weight 0: a reader of version 1 would train on that
+answer, so it must refuse the shard."""
 
 LARGEST_COUNT = 1 << 42
 """The largest valid size or count in our files: bytes of a shard, its samples. The sum over a
@@ -62,12 +61,13 @@ def version_problem(version: object, newest: str | int) -> str:
     return ""
 
 
-def check_version(file: str, version: object) -> None:
-    """Raise ShardError if the version of a shard's file is malformed, or too new for this reader.
+def check_version(file: str, version: object, newest: str = VERSION) -> None:
+    """Raise ShardError if the version of a shard's file is malformed, or newer than `newest`, the
+    newest that this reader knows of such a file.
 
-    Example: "3.0" is too new for a reader of "2.0"; "2.7" is not.
+    Example: "2.0" is too new for a reader of "1.0"; "1.7" is not.
     """
-    problem = version_problem(version, WEIGHTED_VERSION)
+    problem = version_problem(version, newest)
     if problem:
         raise ShardError(file, problem)
 

@@ -88,7 +88,7 @@ def document(**change: Any) -> str:
         ("[" * 10**5, "JSON"),
         ("{}", "not a manifest"),
         (document(kind="other"), "not a manifest"),
-        (document(version="3.0"), "format version 3.0 is newer than 2.0"),
+        (document(version="2.0"), "format version 2.0 is newer than 1.0"),
         (document(version=None), "format version None"),
         (document(shards=None), "field"),
         (document(shards=[{}]), "field.*file"),

@@ -33,11 +33,14 @@ def test_nan_and_infinity_never_match_a_seal() -> None:
 
 
 def test_minor_versions_are_readable_and_newer_major_ones_are_not() -> None:
-    for version in ("0.1", "1.0", "1.99", "2.0", "2.7", 1, 0, 2):
+    for version in ("0.1", "1.0", "1.99", 1, 0):
         check_version("x", version)
-    for version in ("3.0", "10.0", 3):
-        with pytest.raises(ShardError, match=rf"^x: .*{version} is newer than 2\.0.*update"):
+    for version in ("2.0", "10.0", 2):
+        with pytest.raises(ShardError, match=rf"^x: .*{version} is newer than 1\.0.*update"):
             check_version("x", version)
+    check_version("x", "2.7", "2.0")
+    with pytest.raises(ShardError, match=r"3\.0 is newer than 2\.0"):
+        check_version("x", "3.0", "2.0")
     for version in ("", None, True, -1, "x", "1x", "٣", "9" * 5_000):
         with pytest.raises(ShardError, match=r"^x: invalid format version"):
             check_version("x", version)
