@@ -1,7 +1,7 @@
 """Checks that everything a command line names is there: shards, tokenizer, encoder file.
 
 In: a config. Out: an error that tells all that is missing at once. Opens nothing and imports no
-torch, so that a command can answer at once; a run that starts finds the same when it opens them.
+torch, so that a command can answer at once.
 """
 
 from __future__ import annotations

@@ -32,6 +32,7 @@ from ocrdata.tokens.tokenizer import Tokenizer
 from ocrtrain.cost import gpus
 from ocrtrain.cost.forecast import Forecast, describe, figures, forecast
 from ocrtrain.cost.memory import preflight, this_machine
+from ocrtrain.data.inputs import check_inputs
 from ocrtrain.data.leaks import check_leaks
 from ocrtrain.data.run_plan import check_same, plan_run
 from ocrtrain.data.skipped import FILE as SKIPPED_FILE
@@ -55,7 +56,6 @@ from ocrtrain.run.optimizer import build_optimizer
 from ocrtrain.run.resume import check_checkpoint, newest, resumed_config
 from ocrtrain.run.run_log import RunLog
 from ocrtrain.run.spikes import Spikes
-from ocrtrain.settings.checks import check_data, check_weights
 from ocrtrain.settings.config import Config, to_json
 from ocrtrain.settings.flags import ParsedFlags, typed
 from ocrtrain.state import checkpoint
@@ -95,12 +95,11 @@ def _train(config: Config, resume: bool, flags: ParsedFlags | None) -> tuple[int
         with problems:
             _check_is_free(run, resume=resume)
         if found is None:  # a checkpoint contains all that a new run loads from these files
-            for check in (check_data, check_weights):
-                with problems:
-                    check(config)
+            with problems:
+                check_inputs(config)
         with problems:
             device = resolve_device(config.device)
-        if config.shards or config.source or not problems:
+        if not problems:
             with problems:
                 sources = open_sources(config)
         problems.raise_all()

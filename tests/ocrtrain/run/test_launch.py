@@ -191,14 +191,14 @@ def test_the_settings_that_differ_from_the_preset_are_printed() -> None:
 
 
 def test_all_that_is_missing_is_told_at_once(inputs: dict[str, str], tmp_path: Path) -> None:
-    gone = {name: str(tmp_path / name) for name in ("d.pt", "t.json", "s.json")}
+    gone = {name: str(tmp_path / name) for name in ("d.pt", "t.json", "s.json", "v.json")}
     config = small_config(
         inputs, tmp_path / "run", deepencoder=gone["d.pt"], tokenizer=gone["t.json"],
-        shards=(gone["s.json"],), device="warp",
+        shards=(gone["s.json"],), val=(gone["v.json"],), device="warp",
     )  # fmt: skip
     with pytest.raises(UsageErrors) as caught:
         train(config)
-    assert len(caught.value.messages) == 4
+    assert len(caught.value.messages) == 5
     for fact in (*gone.values(), "'warp'"):
         assert len([line for line in caught.value.messages if fact in line]) == 1
     assert not (tmp_path / "run").exists()
