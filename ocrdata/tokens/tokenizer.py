@@ -96,13 +96,13 @@ class Tokenizer:
     def encode(self, text: str) -> list[int]:
         """Ids of a text; never a special id, even if the text contains the name of a special token.
 
-        Lone surrogates, which UTF-8 cannot encode, become U+FFFD. Raises RejectedRow for a text
-        that this tokenizer does not give back as it was.
+        Raises RejectedRow for a text that this tokenizer does not give back as it was, and for one
+        with a lone surrogate, which is no letter: UTF-8 cannot encode it.
         """
         try:
             text.encode()
-        except UnicodeEncodeError:
-            text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        except UnicodeEncodeError as exc:
+            raise RejectedRow("lone surrogate in a text") from exc
         if len(text) <= LONGEST_SPACE:
             return self._encode_piece(text)
         return [id_ for piece in _pieces(text) for id_ in self._encode_piece(piece)]

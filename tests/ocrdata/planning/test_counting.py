@@ -103,7 +103,8 @@ def conversation(*roles: str, **more: object) -> bytes:
 def test_samples_of_other_tools_are_counted_as_they_are_read(
     tmp_path: Path, tokenizer: Tokenizer
 ) -> None:
-    strange = {"role": "user", "content": [{"type": "text", "text": "a\ud800b" + " " * 250_000}]}
+    strange = {"role": "user", "content": [{"type": "text", "text": "ab" + " " * 250_000}]}
+    half = {"role": "user", "content": [{"type": "text", "text": "a\ud800b"}]}
     answer = {"role": "assistant", "content": [{"type": "text", "text": "<|bos|>"}]}
     files = [
         ("captioned.png", image("PNG")),
@@ -118,6 +119,7 @@ def test_samples_of_other_tools_are_counted_as_they_are_read(
         ("other.json", b'{"messages": [{"role": "user", "content": "a string"}]}'),
         ("system.json", conversation("system", "user", "assistant")),
         ("strange.json", json.dumps({"messages": [strange, answer]}).encode()),
+        ("surrogate.json", json.dumps({"messages": [half, answer]}).encode()),
     ]
     shards = open_shards(str(write_tar(tmp_path / "web.tar", files)))
     found = dict(
@@ -127,7 +129,7 @@ def test_samples_of_other_tools_are_counted_as_they_are_read(
             strict=True,
         )
     )
-    for key in ("opaque", "roles", "question", "mixed", "other"):
+    for key in ("opaque", "roles", "question", "mixed", "other", "surrogate"):
         assert found.pop(key) == []
         with pytest.raises((ShardError, RejectedRow)) as caught:
             count(shards.by_key(key).messages, tokenizer)

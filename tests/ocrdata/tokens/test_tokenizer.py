@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, decoders, models, pre_tokenizers, trainers
 
-from ocrdata.errors import OcrError, UsageError
+from ocrdata.errors import OcrError, RejectedRow, UsageError
 from ocrdata.tokens.tokenizer import (
     LONGEST_SPACE,
     SPECIAL_TOKENS,
@@ -293,8 +293,10 @@ def test_very_long_whitespace(trained: Tokenizer) -> None:
         assert trained.decode(trained.encode(text)) == text
 
 
-def test_lone_surrogates_are_replaced(trained: Tokenizer) -> None:
-    assert trained.decode(trained.encode("a\ud800b")) == "a\ufffdb"
+def test_lone_surrogates_are_rejected(trained: Tokenizer) -> None:
+    for tokenizer in (trained, bytes_tokenizer()):
+        with pytest.raises(RejectedRow, match="surrogate"):
+            tokenizer.encode("a\ud800b")
 
 
 def test_invalid_ids(trained: Tokenizer) -> None:
