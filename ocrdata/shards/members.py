@@ -186,10 +186,17 @@ def to_sample(shard: str, key: str, members: Mapping[str, bytes]) -> Sample:
         "not a conversation: it has neither a .json with messages nor a .txt or .caption beside an "
         f"image; its members are {', '.join(sorted(members))}",
         key=key,
-        remedy=f"{_converted(shard)} --answer FIELD takes the text from another field"
-        if images
-        else "its members can be read as bytes, with members()",
+        remedy=_remedy(shard, document, images=bool(images)),
     )
+
+
+def _remedy(shard: str, document: Any, *, images: bool) -> str:
+    """What to do about a sample that is not a conversation of ours."""
+    if isinstance(document, dict):
+        return f"{_converted(shard)} reads other records too; --answer names the field of the text"
+    if images:
+        return f"{_converted(shard)} --answer FIELD takes the text from another field"
+    return "its members can be read as bytes, with members()"
 
 
 def _converted(shard: str) -> str:

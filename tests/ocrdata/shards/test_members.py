@@ -265,14 +265,16 @@ def test_a_name_that_is_not_utf8_is_one_line(tmp_path: Path, form: int) -> None:
 
 
 def test_what_an_error_says_converts_the_tar_does(tmp_path: Path) -> None:
-    """A text in a field of another name, messages whose content is a string, and messages that say
-    more than ours, in an order of images of their own."""
+    """A text in a field of another name, messages whose content is a string, LLaVA's, and messages
+    that say more than ours, in an order of images of their own."""
     strings = [{"role": "user", "content": "What?"}, {"role": "assistant", "content": "A square."}]
     named = [{"type": "image", "image": f"a.{name}"} for name in ("1.png", "png")]
     more = [{"role": "user", "content": named}, {**strings[1], "name": "n"}]
     pictures = [("a.png", picture(0)), ("a.1.png", picture(1))]
     ours = {"messages": more, "source": "s", "meta": {}}
+    spoken = [{"from": "human", "value": "<image>What?"}, {"from": "gpt", "value": "A square."}]
     tars = {
+        "llava": [("a.json", json.dumps({"conversations": spoken}).encode()), pictures[0]],
         "more": [("a.json", json.dumps(ours).encode()), *pictures],
         "fields": [("a.input.jpg", image("JPEG")), ("a.outputs.txt", b"a square")],
         "strings": [("a.json", json.dumps({"messages": strings}).encode())],
