@@ -211,10 +211,8 @@ def summary(
             f"--damaged-jpegs {REJECT} rejects their rows"
         )
     if progress.shards:
-        lines.append(
-            f"  made      {progress.shards} shards in {human_time(progress.seconds)}, "
-            f"{progress.rates}"
-        )
+        shards = "1 shard" if progress.shards == 1 else f"{progress.shards:,} shards"
+        lines.append(f"  made      {shards} in {human_time(progress.seconds)}, {progress.rates}")
     elif complete:
         lines.append("  already complete; nothing was changed")
     else:

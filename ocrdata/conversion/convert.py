@@ -173,14 +173,20 @@ class _Conversion:
         }
         return [] if known is None else differences(known, self.provenance)
 
+    def _is_empty(self, shard: int) -> bool:
+        """Whether a finished shard holds no sample: all its rows were rejected."""
+        record = self.work.read_record(shard)
+        return record is not None and not record.shard.samples
+
     def _replace(
         self, known: Mapping[str, Any], changed: Sequence[str], suspects: Sequence[int]
     ) -> None:
         """Continue, with other settings, from what an unfinished conversion left.
 
         If only the input was edited, shards whose rows were all accepted and have not changed are
-        kept; only the `suspects` are compared. Whatever cannot be made again as it was needs
-        --discard: raises UsageError.
+        kept; only the `suspects` are compared. Shards without a sample, as a wrong --answer leaves
+        them, are discarded. Whatever else cannot be made again as it was needs --discard: raises
+        UsageError.
         """
         existing, kept, again = self.work.shards(), list[int](), list[int]()
         edited = not changed or only_input_changed(known, self.provenance, self.source)
@@ -188,7 +194,7 @@ class _Conversion:
             kept, again = self._unchanged(suspects)
             kept = sorted({*kept, *(set(existing) - set(suspects))})
         stale = sorted(set(existing) - {*kept, *again})
-        if stale and not self.options.discard:
+        if not self.options.discard and not all(map(self._is_empty, stale)):
             place = f"{self.out / self.options.name}: an unfinished conversion of this name"
             remedy = "or choose another --name or --out"
             if edited:

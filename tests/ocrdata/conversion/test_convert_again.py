@@ -185,6 +185,25 @@ def test_other_options_after_a_failure_need_the_flag(
     assert made(options.out) == fresh(source, replace(options, **other))
 
 
+def test_shards_without_a_sample_do_not_block_other_options(options: ConversionOptions) -> None:
+    """As after a conversion in which every row was rejected, for a wrong option."""
+    other = replace(options, shard_samples=7)
+    with pytest.raises(OcrError, match="20 of 20 rows"):
+        convert(Texts(("",) * 20), replace(options, max_reject_fraction=0.95))
+    assert sum(name.endswith(".tar") for name in made(options.out)) == 2
+    right = Texts(("a",) * 20)
+    convert(right, other)
+    assert made(options.out) == fresh(right, other)
+    shutil.rmtree(options.out)
+    some = Texts(("",) * 10 + ("a",) + ("",) * 9)
+    with pytest.raises(OcrError):
+        convert(some, options)
+    before = made(options.out)
+    with pytest.raises(UsageError, match=r"2 finished shards.*--discard"):
+        convert(right, other)
+    assert made(options.out) == before
+
+
 def test_the_flag_alone_discards_nothing(options: ConversionOptions) -> None:
     before = broken_at(options, 35)
     times = {name: (options.out / name).stat().st_mtime_ns for name in before}
