@@ -9,9 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from tests.support.numbered import square
 
@@ -82,6 +84,14 @@ def made_up_rows(count: int) -> list[dict[str, Any]]:
             }
         )
     return rows
+
+
+def noise(number: int) -> bytes:
+    """A PNG of about 37 KB, as large as a chart is on average: downloading some takes a while."""
+    pixels = np.random.default_rng(number).integers(0, 256, (110, 112, 3), np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def finevision_table(rows: Sequence[Mapping[str, Any]], *, reverse: bool = False) -> pa.Table:

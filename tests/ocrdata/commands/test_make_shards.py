@@ -26,6 +26,7 @@ from tests.support.hubdata import (
     chats,
     finevision_repository,
     made_up_rows,
+    noise,
     smoltalk_repository,
 )
 from tests.support.shardcommand import TOOL, environment, made, make_shards, one_line
@@ -36,8 +37,13 @@ Whole = tuple[dict[str, bytes], Served]
 
 @pytest.fixture(scope="module")
 def rows() -> list[dict[str, Any]]:
-    """Real charts, or made-up rows where they are absent."""
-    return chart_rows(ROWS) if SHARED.is_dir() else made_up_rows(ROWS)
+    """Real charts, or made-up rows with images of their size where they are absent."""
+    if SHARED.is_dir():
+        return chart_rows(ROWS)
+    return [
+        {**row, "images": [{"bytes": noise(number), "path": None}]}
+        for number, row in enumerate(made_up_rows(ROWS))
+    ]
 
 
 @pytest.fixture(scope="module")
