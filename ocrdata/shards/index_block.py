@@ -129,21 +129,13 @@ class IndexBlock:
 
     def members(self, at: int) -> list[IndexMember]:
         """The members of one sample, in the tar's order."""
-        data, ends = self._data, self._ends
-        start, stop = _PAIR.unpack_from(data, ends[_MEMBER_STARTS] + 4 * at)
-        longs, first = f"={stop - start}q", ends[_DIGESTS]
-        return [
-            IndexMember(name, offset, size, data[first + 16 * n : first + 16 * n + 16])
-            for n, (name, offset, size) in enumerate(
-                zip(
-                    self.names_of(at),
-                    struct.unpack_from(longs, data, ends[_MEMBER_OFFSETS] + 8 * start),
-                    struct.unpack_from(longs, data, ends[_MEMBER_SIZES] + 8 * start),
-                    strict=True,
-                ),
-                start,
-            )
-        ]
+        data, start = self._data, self.member_starts[at]
+        digest = self._ends[_DIGESTS] + 16 * start
+        offsets, sizes, found = self.member_offsets, self.member_sizes, []
+        for n, name in enumerate(self.names_of(at), start):
+            found.append(IndexMember(name, offsets[n], sizes[n], data[digest : digest + 16]))
+            digest += 16
+        return found
 
     def row(self, at: int) -> IndexRow:
         """The entry of one sample."""
