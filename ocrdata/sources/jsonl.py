@@ -30,6 +30,9 @@ from ocrdata.sources.conversations import (
 from ocrdata.sources.image_files import ImageFolder, digest_of_files, is_data_url
 from ocrdata.sources.json_rows import RowFile
 
+SYSTEM = "system"
+"""A field of a record that holds the system message of its conversation."""
+
 SCHEMAS = (("messages",), ("conversations",), ("texts",), ("prompt", "answer"))
 """The fields that hold the conversation of a record. The first that it has are used."""
 
@@ -210,7 +213,20 @@ def read_record(
         messages = _turns(record["texts"])
     elif len(used) > 1:
         messages = _turns([{"user": record["prompt"], "assistant": record["answer"]}])
+    if _has_system_prompt(record, messages):
+        messages = [{"role": "system", "content": record[SYSTEM]}, *messages]
+        used = (*used, SYSTEM)
     return used, read_messages(messages, record_images(record) if images is None else images)
+
+
+def _has_system_prompt(record: Mapping[str, Any], messages: Any) -> bool:
+    """Whether a field of the record, as LLaMA-Factory has it, is the system message that its
+    conversation lacks."""
+    prompt = record.get(SYSTEM)
+    if not (isinstance(prompt, str) and prompt.strip() and isinstance(messages, list)):
+        return False
+    first = messages[0] if messages else None
+    return not (isinstance(first, dict) and "system" in (first.get("role"), first.get("from")))
 
 
 def _turns(pairs: Any) -> list[dict[str, Any]]:

@@ -97,6 +97,32 @@ def test_images_go_to_the_first_question_after_a_system_message(folder: Path) ->
     assert sample.messages[1]["content"] == [IMAGE, text("q")]
 
 
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"messages": [user("q"), ANSWER]},
+        {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]},
+        {"prompt": "q", "answer": "a"},
+    ],
+)
+def test_a_system_prompt_beside_the_conversation(folder: Path, record: dict[str, Any]) -> None:
+    sample = sample_of(folder, {**record, "system": "Be brief.", "id": 1})
+    assert [message["role"] for message in sample.messages] == ["system", "user", "assistant"]
+    assert sample.messages[0]["content"] == [text("Be brief.")]
+    assert sample.meta == {"id": 1}
+    for nothing in ("", " ", None, 7):
+        sample = sample_of(folder, {**record, "system": nothing})
+        assert sample.messages[0]["role"] == "user"
+        assert sample.meta == {"system": nothing}
+
+
+def test_a_system_message_goes_before_a_system_prompt_beside_it(folder: Path) -> None:
+    messages = [{"role": "system", "content": "s"}, user("q"), ANSWER]
+    sample = sample_of(folder, {"messages": messages, "system": "other"})
+    assert sample.messages[0]["content"] == [text("s")]
+    assert sample.meta == {"system": "other"}
+
+
 def test_other_fields_are_kept_in_meta(folder: Path) -> None:
     record = {"prompt": "q", "answer": "a", "id": 7, "tags": ["x"], "source": "there"}
     sample = sample_of(folder, {**record, "image": "images/red.png"})
