@@ -87,7 +87,7 @@ class Parser(argparse.ArgumentParser):
         near = (difflib.get_close_matches(flag, known, 1) for flag in flags)
         return " and ".join(match for found in near for match in found)
 
-    def parse_known_args(  # type: ignore[override]
+    def parse_known_args(  # type: ignore[override]  # as for parse_args
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
         """As argparse's, but goes on after a fault: the messages are in the namespace under

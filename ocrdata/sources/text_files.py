@@ -83,7 +83,7 @@ class TextFile:
             raw = file if seen is None else _stream(_reported(file, seen))
             text = raw
             if self.compression == "gzip":
-                text = _stream(_chunks(gzip.GzipFile(fileobj=raw)))  # type: ignore[arg-type]
+                text = _stream(_chunks(gzip.GzipFile(fileobj=raw)))  # type: ignore[arg-type]  # it only reads
             elif self.compression == "zstd":
                 text = _stream(_decompressed(raw))
             if self.encoding != "utf-8":
@@ -125,6 +125,7 @@ class _Chunks(io.RawIOBase):
     def readable(self) -> bool:
         return True
 
+    # io passes a memoryview; its stub allows any buffer, and None if no data is ready.
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
         while not self._rest:
             chunk = next(self._chunks, None)

@@ -127,7 +127,8 @@ def read_pickled_encoding(data: bytes) -> tuple[Ranks, dict[str, int]]:
             f"this pickle contains only the name of an encoding ({state}), which tiktoken would "
             f"download; {REMEDY}"
         )
-    # mypy cannot know the type of the state; whatever it is, the errors below report it.
+    # mypy cannot know the type of the state, hence three times "ignore"; whatever it is, the errors
+    # below report it.
     try:
         ranks, specials, pattern = (
             dict(state["mergeable_ranks"]),  # type: ignore[index]

@@ -223,21 +223,19 @@ class _StoreTuple(argparse.Action):
         values: Any,
         option_string: str | None = None,
     ) -> None:
-        setattr(namespace, self.dest, tuple(values))
+        setattr(namespace, self.dest, (*self.earlier(namespace), *values))
+
+    def earlier(self, namespace: argparse.Namespace) -> tuple[Any, ...]:
+        """What the flag gave before and keeps: nothing, the last one counts."""
+        return ()
 
 
-class _ExtendTuple(argparse.Action):
+class _ExtendTuple(_StoreTuple):
     """Adds the values of a flag that may be repeated to a tuple."""
 
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: Any,
-        option_string: str | None = None,
-    ) -> None:
-        before = getattr(namespace, self.dest) or ()
-        setattr(namespace, self.dest, (*before, *values))
+    def earlier(self, namespace: argparse.Namespace) -> tuple[Any, ...]:
+        """The values of the flag so far."""
+        return tuple(getattr(namespace, self.dest) or ())
 
 
 def _action(*, many: bool, repeat: bool) -> str | type[argparse.Action]:

@@ -21,7 +21,7 @@ from tests.support.waiting import until, waits_on
 def make_shard(folder: Path) -> ShardRecord:
     with ShardWriter(folder / "set-000.tar") as writer:
         for row, sample in Numbered(3).rows(0, 3):
-            writer.write(make_key(row), sample)  # type: ignore[arg-type]
+            writer.write(make_key(row), sample)  # type: ignore[arg-type]  # none is rejected
         return ShardRecord(writer.close(), 3, 4, 5, ((7, "why"),))
 
 

@@ -202,13 +202,19 @@ def test_damaged_texts_are_named_and_counted_as_holes_until_they_are_repaired(
     assert counts.read_bytes() == whole
 
 
-def test_a_conversion_counts_repaired_shards_anew(tmp_path: Path, tokenizer: Tokenizer) -> None:
-    tar = tmp_path / "x-000.tar"
+def repaired_after_counting(folder: Path, tokenizer: Tokenizer) -> Path:
+    """A tar whose text was damaged while its tokens were counted, and is sound again."""
+    tar = folder / "x-000.tar"
     write_shard(tar, [sample(0), sample(1)])
     sound = tar.read_bytes()
     flip(tar, open_shards(str(tar)).row(1).members[0].offset + 20)
     count_shards(open_shards(str(tar)), tokenizer, skip_damaged=True)
     tar.write_bytes(sound)
+    return tar
+
+
+def test_a_conversion_counts_repaired_shards_anew(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    tar = repaired_after_counting(tmp_path, tokenizer)
     count_anew([tar], tokenizer, workers=1)
     assert not count_shards(open_shards(str(tar)), tokenizer).shard(0).damaged
 
@@ -216,12 +222,7 @@ def test_a_conversion_counts_repaired_shards_anew(tmp_path: Path, tokenizer: Tok
 def test_counts_with_holes_that_cannot_be_replaced(
     tmp_path: Path, tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tar = tmp_path / "x-000.tar"
-    write_shard(tar, [sample(0), sample(1)])
-    sound = tar.read_bytes()
-    flip(tar, open_shards(str(tar)).row(1).members[0].offset + 20)
-    count_shards(open_shards(str(tar)), tokenizer, skip_damaged=True)
-    tar.write_bytes(sound)
+    tar = repaired_after_counting(tmp_path, tokenizer)
     monkeypatch.setattr(counting, "write_counts", lambda *_, **__: None)
     with pytest.raises(ShardError, match=rf"x-000\.tar: .*{tokenizer.fingerprint}.*\n.*delete"):
         turns_of(count_shards(open_shards(str(tar)), tokenizer))
