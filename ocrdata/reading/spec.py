@@ -10,6 +10,7 @@ is ambiguous, and an error.
 
 from __future__ import annotations
 
+import difflib
 import glob
 import itertools
 import logging
@@ -160,8 +161,15 @@ def _hint(missing: Location) -> str:
     for ending in (".tar", ".tar.zst", ".zst", ".json"):
         if missing.name and exists((other := missing.sibling(missing.name + ending)).text):
             return f"; did you mean {other}?"
-    if siblings := _shards_in(missing.folder):
-        return f"; {missing.folder} has {len(siblings)} shards, the first is {siblings[0].name}"
+    siblings = _shards_in(missing.folder)
+    manifests = dict.fromkeys(f"{set_location(shard).name}.json" for shard in siblings)
+    known = [name for name in manifests if exists(missing.sibling(name).text)]
+    known += [shard.name for shard in siblings]
+    if near := difflib.get_close_matches(missing.name, known, 1):
+        return f"; did you mean {missing.sibling(near[0])}?"
+    if siblings:
+        shards = "1 shard" if len(siblings) == 1 else f"{len(siblings):,} shards"
+        return f"; {missing.folder} has {shards}, the first is {siblings[0].name}"
     return ""
 
 

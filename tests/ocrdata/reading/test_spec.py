@@ -98,6 +98,7 @@ def test_specs_expanded_by_a_shell(folder: Path, words: str) -> None:
         ("\ud800*.tar", r"\\ud800"),
         ("shards/absent.tar", r"shards/absent\.tar: no such .*shards .*12 shards.* c-000\.tar"),
         ("shards/c-003", r"shards/c-003: no such .*shards/c-003\.tar"),
+        ("shards/c-01l.tar", r"shards/c-01l\.tar: no such .*mean shards/c-01\d\.tar\?"),
         ("absent/x.tar", r"absent/x\.tar: no such [^;]*$"),
         ("shards/c-<010..014>.tar", r"3 of 5 .*missing: shards/c-012\.tar, .*c-014\.tar;"),
         ("shards/c-<000..100>.tar", r"89 of 101 .*missing: .* 86 more"),
