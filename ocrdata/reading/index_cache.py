@@ -17,7 +17,8 @@ import itertools
 import logging
 import os
 import struct
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 
@@ -26,6 +27,7 @@ from xxhash import xxh3_128_digest
 
 from ocrdata.errors import DiskError, TransportError
 from ocrdata.reading.shard_entry import ShardEntry, identity, load_index
+from ocrdata.reading.spec import Listed
 from ocrdata.shards.frames import FrameTable
 from ocrdata.shards.index import Index
 from ocrdata.shards.index_block import BLOCK_ROWS, IndexBlock, pack_blocks
@@ -40,6 +42,9 @@ _MAGIC = int.from_bytes(b"ocrblk02", "little")
 
 _HEAD, _PART, _DIGEST = struct.Struct("=QQ16s"), struct.Struct("=QQ16s"), 16
 
+FETCHES = 16
+"""Indexes fetched from URLs at once."""
+
 INDEX_ROWS = 1 << 17
 """Index rows kept in memory, about 0.4 KB each."""
 
@@ -53,7 +58,7 @@ class IndexBlocks:
     Without a cache folder, each block that is not in memory costs loading a whole index.
     """
 
-    def __init__(self, shards: Sequence[ShardEntry], listed: Container[Location]) -> None:
+    def __init__(self, shards: Sequence[ShardEntry], listed: Mapping[Location, Listed]) -> None:
         self._shards, self._listed = shards, listed
         self._recent: RecentlyUsed[tuple[int, int], IndexBlock] = RecentlyUsed(INDEX_ROWS, len)
         self._folders: dict[str, str] = {}
@@ -73,18 +78,36 @@ class IndexBlocks:
         path = self._path(shard)
         if path and (found := read_block(path, shard, block)):
             return found
-        index = load_index(shard, listed=shard.location in self._listed)
-        packed = PackedIndex.of(shard.name, index)
-        if path and self._writable:
-            self._write(path, packed.file(identity(shard)))
+        packed = self._pack(shard, path)
         for other in range(len(packed)):
             if other != block:
                 self._recent.put((number, other), packed.block(other))
         return packed.block(block)
 
+    def _pack(self, shard: ShardEntry, path: str) -> PackedIndex:
+        """Load a whole index, and keep its blocks in the cache folder."""
+        packed = PackedIndex.of(shard.name, load_index(shard, self._listed.get(shard.location)))
+        if path and self._writable:
+            self._write(path, packed.file(identity(shard)))
+        return packed
+
+    def fetch(self, numbers: Sequence[int]) -> None:
+        """Load the indexes of these shards into the cache folder, several at once. Raises
+        ShardError."""
+
+        def fetch_one(number: int) -> None:
+            shard = self._shards[number]
+            path = self._path(shard)
+            if path and not read_block(path, shard, 0):
+                self._pack(shard, path)
+
+        with ThreadPoolExecutor(FETCHES, "indexes") as pool:
+            for _ in pool.map(fetch_one, [at for at in numbers if self._shards[at].samples]):
+                pass
+
     def _path(self, shard: ShardEntry) -> str:
         """The file of a shard's blocks; "" without a cache folder."""
-        folder, name = os.path.split(shard.location.text)
+        folder, name = os.path.split(str(shard.location))
         try:
             known = self._folders.get(folder)
             if known is None:

@@ -39,6 +39,7 @@ class ShardSet:
         self.starts = tuple(itertools.accumulate((s.samples for s in self.shards), initial=0))
         self._files, self._frames = FilePool(), FrameCache()
         self._blocks = IndexBlocks(self.shards, found.listed)
+        self.is_remote = any(shard.location.scheme for shard in self.shards)
         self._key_ranges: list[tuple[str, str] | None] = []
 
     def __len__(self) -> int:
@@ -64,8 +65,17 @@ class ShardSet:
         """The index blocks of a shard, in order. Raises ShardError."""
         return self._blocks.of_shard(number)
 
+    def load_indexes(self, numbers: Sequence[int]) -> None:
+        """Fetch the indexes of these shards in parallel, as far as they are at URLs and not in the
+        cache folder yet; where that is left out, each is fetched when it is first needed."""
+        if self.is_remote:
+            self._blocks.fetch(numbers)
+
     def find(self, key: str) -> list[int]:
         """The positions of the samples with this key, in ascending order."""
+        if self.is_remote:
+            self.load_indexes(range(len(self.shards)))
+            return self._find_in(key, range(len(self.shards)))
         if not self._key_ranges:
             self._key_ranges = [
                 read_key_range(
@@ -140,7 +150,7 @@ class ShardSet:
 
     def _file(self, number: int) -> File:
         shard = self.shards[number]
-        file = self._files.get(shard.location)
+        file = self._files.get(shard.location, shard.bytes)
         if file.size != shard.bytes:
             # A TransportError, because this is no reason to skip single samples.
             raise TransportError(

@@ -2,8 +2,9 @@
 
 A spec is a shard (.tar or .tar.zst), a range `NAME-<000..017>.tar` (or `{000..017}`, `{a,b}`), a
 glob, a folder or a manifest, optionally followed by one slice `[start:stop:step]`. A path that
-exists as written is never interpreted further. Several specs form one set. One slice applies to the
-whole set: it follows the last spec, or is repeated after each (a shell expands an unquoted
+exists as written is never interpreted further. At a URL nothing is listed: there the manifest is
+required, and a shard or a range is looked up in it. Several specs form one set. One slice applies
+to the whole set: it follows the last spec, or is repeated after each (a shell expands an unquoted
 `x-{000..001}.tar[:9]` to `x-000.tar[:9] x-001.tar[:9]`). With shards of more than one set a slice
 is ambiguous, and an error.
 """
@@ -21,7 +22,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from ocrdata.errors import ShardError, SpecError
+from ocrdata.errors import ShardError, SpecError, TransportError
 from ocrdata.reading.slices import parse_slice, split_slice
 from ocrdata.shards.manifest import (
     Manifest,
@@ -43,7 +44,9 @@ from ocrdata.shards.names import (
 from ocrdata.shards.ranges import expand_ranges, has_range
 from ocrdata.storage.file import is_folder, list_names
 from ocrdata.storage.files import can_be_a_path, exists, is_file
+from ocrdata.storage.hub_urls import pinned
 from ocrdata.storage.location import Location, LocationLike
+from ocrdata.storage.stores import check_scheme
 
 _BESIDE_A_SHARD = re.compile(r"(.+)\.(?:index|tokens-[0-9a-f]+)\.parquet")
 
@@ -60,7 +63,8 @@ class Listed(NamedTuple):
 @dataclass(frozen=True)
 class Resolved:
     """What a spec resolves to: its files in order, the slice of their samples (or None), the
-    manifest entries of the files that have one, and `base`, the spec without its slice."""
+    manifest entries of the files that have one, and `base`, the spec without its slice and without
+    the secrets of a URL."""
 
     files: tuple[Location, ...]
     slice: slice | None
@@ -81,11 +85,11 @@ def resolve(spec: LocationLike | Sequence[LocationLike]) -> Resolved:
     texts = [Location.of(item).text for item in items]
     if not texts:
         raise SpecError("no shards given")
-    split = [split_slice(text) for text in texts]
+    split = [(_pinned(base), cut) for base, cut in map(split_slice, texts)]
     slice_text = _common_slice(texts, split)
     found = [_find(base) for base, _ in split]
     files = tuple(itertools.chain.from_iterable(names for names, _ in found))
-    absolute = [os.path.abspath(file) for file in files]
+    absolute = [str(file) if file.scheme else os.path.abspath(file) for file in files]
     twice = _first_repeated(absolute)
     if twice is not None:
         raise SpecError(f"{' '.join(texts)}: {twice} is given twice")
@@ -95,7 +99,7 @@ def resolve(spec: LocationLike | Sequence[LocationLike]) -> Resolved:
             f"{' '.join(texts)}: {stem}.tar and .tar.zst would share one index; use one of them, "
             "and move the other to another folder"
         )
-    base = split[0][0] if len(split) == 1 else join(files)
+    base = str(Location(split[0][0])) if len(split) == 1 else join(files)
     named = {file: manifest for names, manifest in found if manifest for file in names}
     return Resolved(files, parse_slice(texts[-1], slice_text), _manifests(files, named), base)
 
@@ -142,10 +146,7 @@ def _find(text: str) -> tuple[list[Location], Manifest | None]:
     """The shards that one spec without a slice names, and their manifest if the spec named one."""
     location = Location(text)
     if location.scheme:
-        raise SpecError(
-            f"{location}: this version reads local files only, not {location.scheme}://; copy the "
-            "shards to this machine and name the copies"
-        )
+        return _at_url(location)
     if not text or not can_be_a_path(text):
         raise SpecError(f"{text!r} is not a valid shard spec")
     if exists(text):
@@ -155,6 +156,46 @@ def _find(text: str) -> tuple[list[Location], Manifest | None]:
     if any(character in text for character in "*?["):
         return _glob(text), None
     raise SpecError(f"{text}: no such file or folder{_hint(location)}")
+
+
+def _pinned(text: str) -> str:
+    """A spec at the hub names the commit that its revision is now; others stay as they are."""
+    return pinned(Location(text)).text if Location(text).scheme == "hf" else text
+
+
+def _at_url(location: Location) -> tuple[list[Location], Manifest]:
+    """The shards that a spec at a URL names, as its manifest lists them."""
+    check_scheme(location)
+    if location.name.endswith(".json"):
+        manifest = read_manifest(location)
+        files = [location.sibling(shard.file) for shard in manifest.shards]
+        if not files:
+            raise SpecError(f"{location}: the manifest lists no shards")
+        return files, manifest
+    if not is_shard(location.name):
+        raise SpecError(
+            f"{location}: at a URL, name the manifest of the shards (.../NAME.json), a shard or a "
+            "range of them; nothing is listed there"
+        )
+    files = [Location(one) for one in expand_ranges(location.text)]
+    manifest_file = files[0].sibling(f"{set_name(files[0].name)}.json")
+    try:
+        manifest = read_manifest(manifest_file)
+    except TransportError as exc:
+        raise type(exc)(
+            exc.shard,
+            f"{exc.detail}, the manifest of {location.name}",
+            remedy=exc.remedy or "shards at a URL need the manifest of their set beside them",
+        ) from exc
+    listed = {shard.file for shard in manifest.shards}
+    missing = [file.name for file in files if file.name not in listed]
+    if missing:
+        raise SpecError(
+            f"{location}: {len(missing)} of {len(files)} shards are not in the manifest "
+            f"{manifest_file}, which lists {len(listed):,}: {', '.join(missing[:3])}"
+            + (f" and {len(missing) - 3} more" if len(missing) > 3 else "")
+        )
+    return files, manifest
 
 
 def _hint(missing: Location) -> str:
@@ -326,7 +367,7 @@ def _range(text: str) -> list[Location]:
 
 def join(files: Sequence[Location]) -> str:
     """A spec that resolves to exactly these files."""
-    texts = [file.text for file in files]
+    texts = list(map(str, files))
     if len(texts) == 1:
         return texts[0]
     start = _common(texts)
@@ -355,7 +396,7 @@ def _manifests(
         manifest_file = file.sibling(f"{set_name(file.name)}.json")
         if manifest_file not in known:
             manifest = named.get(file)
-            if manifest is None and is_file(manifest_file) and is_manifest(manifest_file):
+            if manifest is None and not file.scheme and is_manifest(manifest_file):
                 manifest = read_manifest(manifest_file)
             shards = manifest.shards if manifest else ()
             known[manifest_file] = {one.file: Listed(manifest, one) for one in shards if manifest}

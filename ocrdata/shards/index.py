@@ -303,10 +303,12 @@ def read_key_range(path: LocationLike, shard_size: int | None = None) -> tuple[s
 
 
 @contextmanager
-def _opened(path: LocationLike, size: int | None) -> Iterator[tuple[pq.ParquetFile, IndexHeader]]:
+def _opened(
+    path: LocationLike, size: int | None, data: bytes | None = None
+) -> Iterator[tuple[pq.ParquetFile, IndexHeader]]:
     """An open index file and its header, checked against what a tar of its size can need."""
     # From one buffer: three times as fast as pyarrow's small reads of a file.
-    data = read_all(path)
+    data = read_all(path) if data is None else data
     with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as file:
         header = _header(path, file.metadata.metadata)
         if not file.schema_arrow.equals(SCHEMA):
@@ -318,12 +320,14 @@ def _opened(path: LocationLike, size: int | None) -> Iterator[tuple[pq.ParquetFi
         yield file, header
 
 
-def read_index(path: LocationLike, shard_size: int | None = None) -> Index:
+def read_index(
+    path: LocationLike, shard_size: int | None = None, data: bytes | None = None
+) -> Index:
     """Read and verify an index. Raises ShardError if it is damaged, contradicts itself, or would
     take more memory than a tar of its size can need. `shard_size`, if known, is the size of the
-    shard's file."""
+    shard's file; `data` are the bytes of the index file, where they have been read."""
     with _explain(path):
-        with _opened(path, shard_size) as (file, header):
+        with _opened(path, shard_size, data) as (file, header):
             table = file.read(use_threads=False)
         index = Index(table, header)
         if index.rows_digest() != header.rows_digest:

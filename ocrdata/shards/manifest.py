@@ -124,11 +124,14 @@ def _head(path: LocationLike) -> tuple[bytes, int]:
 def read_manifest(path: LocationLike) -> Manifest:
     """Read and verify a manifest. Raises ShardError where it is damaged or of a newer version."""
     name = str(path)
-    try:
-        with explain_disk(Location.of(path).path):
-            data = read_all(path)
-    except FileNotFoundError as exc:
-        raise ShardError(name, "the manifest is missing") from exc
+    if Location.of(path).scheme:
+        data = read_all(path)
+    else:
+        try:
+            with explain_disk(Location.of(path).path):
+                data = read_all(path)
+        except FileNotFoundError as exc:
+            raise ShardError(name, "the manifest is missing") from exc
     document = parse_object(name, data)
     if document.get("format") != FORMAT or document.get("kind") != KIND:
         raise ShardError(

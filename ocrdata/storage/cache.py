@@ -38,9 +38,11 @@ def cached_path(tar: LocationLike, suffix: str) -> Location:
 
 
 def scratch_folder(folder: str) -> Path:
-    """The folder of the cache for files that belong to the tars in `folder`. Raises OSError if the
-    cache folder has no place, as for a user without a home."""
+    """The folder of the cache for files that belong to the tars in `folder`, a path or a URL
+    without secrets. Raises OSError if the cache folder has no place, as for a user without a
+    home."""
+    place = folder if Location(folder).scheme else os.path.realpath(folder)
     try:
-        return cache_folder() / digest_of(os.fsencode(os.path.realpath(folder)))
+        return cache_folder() / digest_of(os.fsencode(place))
     except RuntimeError as exc:
         raise OSError(f"no home folder: {exc}") from exc

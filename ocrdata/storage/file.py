@@ -1,7 +1,7 @@
 """Opens and reads the file at a location. `File` is the interface of an open file.
 
-Code outside `storage` reads through `File` only, which local files and the tars inside compressed
-shards implement. This version opens local files; a URL raises UsageError.
+Code outside `storage` reads through `File` only, which local files, objects at URLs and the tars
+inside compressed shards implement. Nothing at a URL is listed.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from typing import Protocol
 
 import xxhash
 
-from ocrdata.errors import TransportError, UsageError
+from ocrdata.errors import TransportError
 from ocrdata.storage.files import exists as path_exists
 from ocrdata.storage.files import read_file
 from ocrdata.storage.local import LocalFile
 from ocrdata.storage.location import Location, LocationLike
 from ocrdata.storage.recently_used import RecentlyUsed
+from ocrdata.storage.remote import RemoteFile, fetch, status
 
 _CHUNK = 1 << 20
 
@@ -66,30 +67,26 @@ class File(Protocol):
         """Close the file; reading it afterwards is an error. Idempotent."""
 
 
-def open_file(location: LocationLike) -> File:
-    """Open a file for reading. Raises TransportError if it is missing or not a regular file,
-    and DiskError if the disk refuses to open it, as without permission."""
-    return LocalFile(local(location))
-
-
-def local(location: LocationLike) -> Location:
-    """The location itself, if it is local. Raises UsageError for a URL."""
+def open_file(location: LocationLike, size: int | None = None) -> File:
+    """Open a file for reading. `size`, if known, saves a request for one at a URL. Raises
+    TransportError if it is missing or not a regular file, and DiskError if the disk refuses to open
+    it, as without permission."""
     found = Location.of(location)
-    if found.scheme:
-        raise UsageError(
-            f"{found}: this version reads local files only; copy it here and name the copy"
-        )
-    return found
+    return RemoteFile(found, size) if found.scheme else LocalFile(found)
 
 
 def exists(location: LocationLike) -> bool:
-    """Whether a file or folder exists; False also for impossible names."""
-    return path_exists(local(location).text)
+    """Whether a file or folder exists; False also for impossible names. Raises TransportError if a
+    server does not say."""
+    found = Location.of(location)
+    return status(found) is not None if found.scheme else path_exists(found.text)
 
 
 def size_of(location: LocationLike) -> int:
     """The size of a file in bytes. Raises TransportError if it is missing."""
-    found = local(location)
+    found = Location.of(location)
+    if found.scheme:
+        return RemoteFile(found).size
     try:
         return os.stat(found.text).st_size
     except OSError as exc:
@@ -98,15 +95,16 @@ def size_of(location: LocationLike) -> int:
 
 def read_all(location: LocationLike) -> bytes:
     """All bytes of a file. Raises OSError, such as FileNotFoundError, and TransportError if it
-    is not a regular file."""
-    return read_file(local(location).path)
+    is not a regular file, or cannot be read from a URL."""
+    found = Location.of(location)
+    return bytes(fetch(found).data) if found.scheme else read_file(found.path)
 
 
 def is_folder(location: LocationLike) -> bool:
-    """Whether a folder exists; False also for impossible names."""
-    path = local(location).path
+    """Whether a folder exists; False also for impossible names, and for URLs."""
+    found = Location.of(location)
     try:
-        return path.is_dir()
+        return not found.scheme and found.path.is_dir()
     except OSError:  # a name that is too long
         return False
 
@@ -114,7 +112,7 @@ def is_folder(location: LocationLike) -> bool:
 def list_names(folder: LocationLike) -> list[str]:
     """The names in a folder, sorted; [] if there is no such folder. Raises TransportError if it
     cannot be read."""
-    found = local(folder)
+    found = Location.of(folder)
     if not is_folder(found):
         return []
     try:
@@ -138,7 +136,8 @@ class FilePool:
     def __init__(self, limit: int = OPEN_FILES) -> None:
         self._files: RecentlyUsed[str, File] = RecentlyUsed(limit)
 
-    def get(self, location: Location) -> File:
-        """The file at `location`, opened if it is not open yet. Raises ShardError."""
+    def get(self, location: Location, size: int | None = None) -> File:
+        """The file at `location`, opened if it is not open yet; `size` as for `open_file`. Raises
+        ShardError."""
         # By its text: a str keeps its hash, a Location does not.
-        return self._files.get(location.text, partial(open_file, location))
+        return self._files.get(location.text, partial(open_file, location, size))

@@ -53,6 +53,19 @@ class RecentlyUsed(Generic[Key, Value]):
         with self._lock:
             self._put(key, value)
 
+    def drop(self, key: Key, value: Value) -> None:
+        """Forget the value of `key`, if it is this very one."""
+        with self._lock:
+            if self._values.get(key) is value:
+                del self._values[key]
+                self._total -= self._weight(value)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._values.clear()
+            self._total = 0
+
     def _put(self, key: Key, value: Value) -> None:
         values, weight = self._values, self._weight
         if key not in values:

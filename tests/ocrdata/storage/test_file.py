@@ -26,8 +26,9 @@ from ocrdata.storage.file import (
 )
 from ocrdata.storage.location import Location
 from ocrdata.storage.sealed import digest_of
+from tests.support.far import FarFolder
 
-URL = "https://user:secret@host/shards/x-000.tar?token=secret"
+URL = "ftp://user:secret@host/shards/x-000.tar?token=secret"
 
 
 def test_local_files_and_tars_in_compressed_shards_are_files(tmp_path: Path) -> None:
@@ -71,11 +72,24 @@ def test_a_folder_that_cannot_be_listed(tmp_path: Path, monkeypatch: pytest.Monk
         list_names(tmp_path)
 
 
-@pytest.mark.parametrize("ask", [open_file, exists, is_folder, list_names, size_of, read_all])
-def test_url_is_rejected_in_one_line_without_its_secrets(ask: object) -> None:
-    with pytest.raises(UsageError, match=r"https://host/shards/x-000\.tar") as caught:
+@pytest.mark.parametrize("ask", [open_file, exists, size_of, read_all])
+def test_a_url_of_a_kind_that_cannot_be_read(ask: object) -> None:
+    with pytest.raises(UsageError, match=r"ftp://host/shards/x-000\.tar.*https://") as caught:
         ask(URL)  # type: ignore[operator]
     assert "secret" not in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_an_object_at_a_url_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "x.tar").write_bytes(b"content")
+    with FarFolder(tmp_path) as far:
+        place = far.url + "/x.tar"
+        file: File = open_file(place)
+        assert (file.size, file.read(1, 3), read_all(place), size_of(place)) == (
+            7, b"ont", b"content", 7)  # fmt: skip
+        assert exists(place) and not exists(far.url + "/y.tar")
+        assert digest_of_file(file) == digest_of(b"content")
+        # Nothing is listed at a URL, and nothing there is a folder.
+        assert not is_folder(far.url) and list_names(far.url) == []
 
 
 def open_handles() -> int:
@@ -128,7 +142,7 @@ def test_a_file_that_is_slow_to_open_delays_only_its_own_readers(
     opening, released, opened = threading.Event(), threading.Event(), list[str]()
     original = file_module.open_file
 
-    def open_file(location: Location) -> File:
+    def open_file(location: Location, _size: int | None) -> File:
         opened.append(location.name)
         if location.name == slow.name:
             opening.set()

@@ -1,0 +1,87 @@
+"""Files of data set repositories of the hub: pinned, signed and renewed."""
+
+import time
+
+import pytest
+
+from ocrdata.errors import SourceError, SpecError, TransportError
+from ocrdata.storage import hub_urls
+from ocrdata.storage.hub_urls import SignedUrl, hub_file, pinned, signed_url
+from ocrdata.storage.location import Location
+from ocrdata.storage.remote import fetch
+from tests.support.hub import Hub
+
+FILES = {"data/x.json": b"content", "y.tar": b"0123456789"}
+
+
+@pytest.fixture(autouse=True)
+def forget() -> None:
+    hub_urls.forget_all()
+
+
+@pytest.mark.parametrize(
+    "text, parts",
+    [
+        ("hf://datasets/a/b/x.json", ("a/b", "", "x.json")),
+        ("hf://datasets/a/b@v1/data/x.json", ("a/b", "v1", "data/x.json")),
+        ("hf://datasets/a/b@refs%2Fpr%2F1/x", ("a/b", "refs/pr/1", "x")),
+    ],
+)
+def test_forms(text: str, parts: tuple[str, str, str]) -> None:
+    assert hub_file(Location(text)) == parts
+    assert hub_file(Location(text)).location == Location(text)
+
+
+@pytest.mark.parametrize("text", ["hf://a/b/x", "hf://datasets/a/x", "hf://datasets/a/b"])
+def test_other_forms(text: str) -> None:
+    with pytest.raises(SpecError, match=f"{text}: .*hf://datasets/ORG/NAME"):
+        hub_file(Location(text))
+
+
+def test_a_file_is_read_at_the_commit_of_its_revision(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Hub({"a/b": FILES}) as hub:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
+        commit = hub.commits["a/b"]
+        place = pinned(Location("hf://datasets/a/b/data/x.json"))
+        assert place.text == f"hf://datasets/a/b@{commit}/data/x.json"
+        assert pinned(place) == place
+        assert fetch(place).data == b"content"
+        assert fetch(place.folder.folder / "y.tar", 2, 5).data == b"234"
+        with pytest.raises(TransportError, match=f"a/b@{commit}/none: does not exist"):
+            fetch(place.folder.folder / "none")
+        with pytest.raises(SourceError, match=r"c/d: no such data set"):
+            pinned(Location("hf://datasets/c/d/x"))
+
+
+def test_a_url_is_renewed_before_it_expires_or_when_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ends = iter([time.time() + 30, time.time() + 500, time.time() + 900])
+    asked = []
+
+    def ask(location: Location) -> SignedUrl:
+        asked.append(location)
+        return SignedUrl(f"https://cdn/{len(asked)}", {}, next(ends))
+
+    monkeypatch.setattr(hub_urls, "_ask", ask)
+    place = Location("hf://datasets/a/b/x")
+    second = signed_url(place)  # the first would have ended within the next minute
+    assert (second.url, len(asked)) == ("https://cdn/2", 2)
+    assert signed_url(place) is second
+    third = signed_url(place, refused=second)
+    assert third.url == "https://cdn/3" and signed_url(place, refused=second) is third
+    assert "cdn" not in repr(third)
+
+
+@pytest.mark.parametrize(
+    "query, end",
+    [
+        ("Expires=1700000000&Signature=x", 1700000000.0),
+        ("X-Amz-Date=20231114T221320Z&X-Amz-Expires=3600", 1700003600.0),
+        ("se=2023-11-14T22:13:20Z&sig=x", 1700000000.0),
+        ("x=1", float("inf")),
+        ("X-Amz-Expires=3600", float("inf")),
+    ],
+)
+def test_end_of_a_signed_url(query: str, end: float) -> None:
+    assert hub_urls._end(f"https://cdn/x?{query}") == end

@@ -1,0 +1,48 @@
+"""Which client reads a URL."""
+
+from pathlib import Path
+
+import pytest
+
+from ocrdata.errors import UsageError
+from ocrdata.storage.location import Location
+from ocrdata.storage.stores import SCHEMES, check_scheme, store_of
+
+
+def test_objects_of_a_host_share_a_client() -> None:
+    one, path = store_of(Location("https://host/a/x-000.tar"))
+    other, _ = store_of(Location("https://host/b/y-000.tar"))
+    elsewhere, _ = store_of(Location("https://host:444/a/x-000.tar"))
+    assert one is other and one is not elsewhere and path == "a/x-000.tar"
+
+
+def test_a_signed_or_unusual_url_has_its_own() -> None:
+    for text in (
+        "https://host/x.tar?signature=a",
+        "https://host/a%20b.tar",
+        "https://host/a,b.tar",
+    ):
+        store, path = store_of(Location(text))
+        assert path == "" and store is not store_of(Location("https://host/x.tar"))[0]
+
+
+def test_objects_of_a_bucket_share_a_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SKIP_SIGNATURE", "true")
+    one, path = store_of(Location("s3://bucket/a/x 000.tar"))
+    assert one is store_of(Location("s3://bucket/y"))[0] and path == "a/x 000.tar"
+    assert one is not store_of(Location("s3://other/y"))[0]
+
+
+def test_other_schemes_are_refused() -> None:
+    for scheme in SCHEMES:
+        check_scheme(Location(f"{scheme}://a/b"))
+    with pytest.raises(UsageError, match=r"^gs://bucket/x: gs:// .*s3://"):
+        check_scheme(Location("gs://bucket/x"))
+
+
+def test_a_certificate_file_that_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "absent.pem"))
+    with pytest.raises(UsageError, match=r"SSL_CERT_FILE .*absent\.pem"):
+        store_of(Location("https://certificates.example/x"))
