@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import bisect
 import mmap
+from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from typing import Generic, Protocol, TypeVar
 
 from xxhash import xxh3_128_digest
 
-from ocrdata.errors import ShardError
+from ocrdata.errors import ShardError, TransportError
 from ocrdata.reading.shard_set import ShardSet
 from ocrdata.reading.zstd_tar import ZstdTar
 from ocrdata.shards.frames import MAX_FRAME
@@ -25,10 +27,34 @@ READ_BYTES = 1 << 20
 """Bytes read at once when samples are read in order. A quarter of this takes a fifth longer where
 system calls are slow, as in a virtual machine; four times this gains nothing."""
 
+READS_AHEAD = 24
+"""Reads of shards at URLs that are announced before they are needed."""
+
 T = TypeVar("T", bytes, "memoryview[int]")
 T_co = TypeVar("T_co", bytes, "memoryview[int]", covariant=True)
 SampleRange = tuple[int, range, Iterator[dict[str, T]]]
 """(shard number, positions in that shard, an iterator over the members of each sample)."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """Samples `[start, stop)` of an index block that are read at once, if they fit `size` bytes."""
+
+    number: int
+    block: IndexBlock
+    start: int
+    stop: int
+    size: int
+
+    @property
+    def base(self) -> int:
+        """The first byte of the samples in the tar."""
+        return self.block.offsets[self.start]
+
+    @property
+    def need(self) -> int:
+        """Bytes of the samples in the tar."""
+        return self.block.offsets[self.stop - 1] + self.block.sizes[self.stop - 1] - self.base
 
 
 class Sliceable(Protocol[T_co]):
@@ -108,6 +134,15 @@ class SequentialReader(Generic[T]):
 
         Raises ShardError, also while such an iterator is consumed.
         """
+        reads = self._reads(positions)
+        for read in self._ahead(reads) if self._shards.is_remote else reads:
+            batch = self._perform(read)
+            first = read.block.first
+            yield read.number, range(first + read.start, first + read.stop), batch
+            del batch  # it holds a read buffer
+
+    def _reads(self, positions: range) -> Iterator[_Read]:
+        """The reads for `positions`, in order."""
         at = 0
         while at < len(positions):
             number, local = self._shards.locate(positions[at])
@@ -117,36 +152,44 @@ class SequentialReader(Generic[T]):
                 stop = min(start + len(positions) - at, len(block))
             at += stop - start
             while start < stop:
-                samples, batch = self._next(number, block, range(start, stop))
-                yield number, range(block.first + start, block.first + samples.stop), batch
-                start = samples.stop
-                del batch  # it holds a read buffer
+                size = READ_BYTES
+                if block.frames is not None:
+                    base = block.offsets[start]
+                    size = min(block.frames.contents[block.frames.at(base) + 1] - base, MAX_FRAME)
+                end = _fitting_end(block, start, stop, size)
+                yield _Read(number, block, start, end, size)
+                start = end
 
-    def _next(
-        self, number: int, block: IndexBlock, wanted: range
-    ) -> tuple[range, Iterator[dict[str, T]]]:
-        """The samples of a block from the first wanted one on that fit one read, and their
-        members."""
-        first = wanted.start
-        base, size, frame = block.offsets[first], READ_BYTES, -1
-        if block.frames is not None:
-            frame = block.frames.at(base)
-            size = min(block.frames.contents[frame + 1] - base, MAX_FRAME)
-        samples = range(first, _fitting_end(block, first, wanted.stop, size))
-        need = block.offsets[samples.stop - 1] + block.sizes[samples.stop - 1] - base
-        if need > size:
-            return samples, self._one_by_one(number, block, samples)
+    def _ahead(self, reads: Iterator[_Read]) -> Iterator[_Read]:
+        """The same reads, the next READS_AHEAD of which have been announced to their files."""
+        coming: deque[_Read] = deque()
+        for read in reads:
+            tar = self._shards.tar(read.number, read.block)
+            tar.hint([(read.base, read.need)])
+            coming.append(read)
+            if len(coming) > READS_AHEAD:
+                yield coming.popleft()
+        yield from coming
+
+    def _perform(self, read: _Read) -> Iterator[dict[str, T]]:
+        """The members of the samples of a read."""
+        number, block, samples = read.number, read.block, range(read.start, read.stop)
+        if read.need > read.size:
+            return self._one_by_one(number, block, samples)
         try:
             tar = self._shards.tar(number, block)
             if not isinstance(tar, ZstdTar):
-                data = self._buffer.fill(need, partial(tar.read_into, base))
-                return samples, self._cut(number, block, samples, data, base)
+                data = self._buffer.fill(read.need, partial(tar.read_into, read.base))
+                return self._cut(number, block, samples, data, read.base)
+            frame = tar.table.at(read.base)
             if tar.fits_in_memory(frame):
                 data = self._buffer.wrap(tar.frame(frame))
-                return samples, self._cut(number, block, samples, data, tar.table.contents[frame])
-        except ShardError:
-            pass  # raised again below, with the key of the sample it concerns
-        return samples, self._one_by_one(number, block, samples)
+                return self._cut(number, block, samples, data, tar.table.contents[frame])
+        except ShardError as exc:
+            if self._shards.is_remote and isinstance(exc, TransportError):
+                raise
+            # Raised again below, with the key of the sample it concerns.
+        return self._one_by_one(number, block, samples)
 
     def _one_by_one(self, number: int, block: IndexBlock, samples: range) -> Iterator[dict[str, T]]:
         for at in samples:
@@ -168,11 +211,22 @@ class SequentialReader(Generic[T]):
                 start = offsets[at] - base
                 member = data[start : start + sizes[at]]
                 if verify and xxh3_128_digest(member) != digests[16 * at : 16 * at + 16]:
-                    wrong = block.members(local)[at - ends[local]]
-                    raise self._shards.mismatch_error(number, block, local, wrong)
+                    found = self._read_again(number, block, local, at - ends[local])
+                    at = ends[local + 1] - 1
+                    break
                 found[names[at]] = member
             at += 1
             yield found
+
+    def _read_again(self, number: int, block: IndexBlock, local: int, member: int) -> dict[str, T]:
+        """The members of a sample, one of which was wrong, from the server. Raises DigestError if
+        it is wrong there too, or the shard is local."""
+        if not self._shards.is_remote:
+            wrong = block.members(local)[member]
+            raise self._shards.mismatch_error(number, block, local, wrong)
+        self._shards.tar(number, block).forget(block.offsets[local], block.sizes[local])
+        (members,) = self._one_by_one(number, block, range(local, local + 1))
+        return members
 
 
 def _fitting_end(block: IndexBlock, start: int, stop: int, size: int) -> int:

@@ -24,6 +24,7 @@ from ocrdata.shards.index import IndexMember, name_samples, read_key_range
 from ocrdata.shards.index_block import BLOCK_ROWS, IndexBlock
 from ocrdata.shards.members import IMAGE_SUFFIXES, kind_of
 from ocrdata.shards.names import set_title, shard_number
+from ocrdata.storage.fetching import FetchedFile
 from ocrdata.storage.file import File, FilePool
 
 Members = dict[str, bytes]
@@ -38,6 +39,7 @@ class ShardSet:
         self.shards = tuple(entries(found))
         self.starts = tuple(itertools.accumulate((s.samples for s in self.shards), initial=0))
         self._files, self._frames = FilePool(), FrameCache()
+        self._far: dict[int, FetchedFile] = {}
         self._blocks = IndexBlocks(self.shards, found.listed)
         self.is_remote = any(shard.location.scheme for shard in self.shards)
         self._key_ranges: list[tuple[str, str] | None] = []
@@ -113,11 +115,35 @@ class ShardSet:
     def _read(
         self, number: int, block: IndexBlock, at: int, members: Sequence[IndexMember]
     ) -> Members:
-        """The verified bytes of these members of one sample, in one call to the file."""
+        """The verified bytes of these members of one sample, in one call to the file. Wrong bytes
+        from a cache or a server are read once more, from the server."""
+        if not self.is_remote:
+            return self._read_once(number, block, at, members)
+        try:
+            return self._read_once(number, block, at, members, again=True)
+        except DigestError:
+            self.tar(number, block).forget(block.offsets[at], block.sizes[at])
+        return self._read_once(number, block, at, members)
+
+    def _read_once(
+        self,
+        number: int,
+        block: IndexBlock,
+        at: int,
+        members: Sequence[IndexMember],
+        again: bool = False,
+    ) -> Members:
+        """The same, without a second attempt; `again` says that there will be one."""
         try:
             tar = self.tar(number, block)
             read = tar.read_ranges([(member.offset, member.size) for member in members])
-        except ShardError:  # read them one by one, so that the error names the member
+        except ShardError as exc:
+            if again or (self.is_remote and isinstance(exc, TransportError)):
+                raise
+            if self.is_remote:  # a third request might bring others
+                key, remedy = block.key(at), self.remedy(number)
+                raise type(exc)(exc.shard, exc.detail, key=key, remedy=remedy) from exc
+            # Read them one by one, so that the error names the member.
             read = [self._read_member(number, block, at, member) for member in members]
         found: Members = {}
         for member, data in zip(members, read, strict=True):
@@ -150,7 +176,13 @@ class ShardSet:
 
     def _file(self, number: int) -> File:
         shard = self.shards[number]
-        file = self._files.get(shard.location, shard.bytes)
+        if shard.location.scheme:
+            known = self._far.get(number)
+            if known is None:  # one a shard, since it remembers the version that was read first
+                made = FetchedFile(shard.location, shard.bytes, shard.digest)
+                known = self._far.setdefault(number, made)
+            return known
+        file = self._files.get(shard.location)
         if file.size != shard.bytes:
             # A TransportError, because this is no reason to skip single samples.
             raise TransportError(
@@ -175,6 +207,8 @@ class ShardSet:
     def remedy(self, number: int) -> str:
         """How to repair a corrupted shard, with the command that recreates it if it is known."""
         shard = self.shards[number].location
+        if shard.scheme:
+            return "the same bytes came twice; copy the shard there again"
         listed = self._listed.get(shard)
         command = str(listed.manifest.provenance.get("command", "")) if listed else ""
         repair = "recreate or copy it again" if listed else copy_again(shard)

@@ -132,13 +132,26 @@ class ZstdTar:
     def hint(self, ranges: Sequence[tuple[int, int]]) -> None:
         """Announce the frames of these ranges to the file, as ranges of compressed bytes."""
         numbers = dict.fromkeys(
-            number
-            for offset, size in ranges
-            if size
-            for number in range(self.table.at(offset), self.table.at(offset + size - 1) + 1)
+            number for offset, size in ranges if size for number in self._frames(offset, size)
         )
         starts = self.table.starts
         self.file.hint([(starts[at], starts[at + 1] - starts[at]) for at in numbers])
+
+    def forget(self, offset: int, size: int) -> None:
+        """Read the frames of these bytes from their origin next time."""
+        for number in self._frames(offset, size):
+            self._cache.whole.drop((self.file.location, number))
+            start = self.table.starts[number]
+            self.file.forget(start, self.table.starts[number + 1] - start)
+
+    def stored_range(self, offset: int, size: int) -> tuple[int, int]:
+        """The bytes `[start, stop)` of the file that hold these bytes of the tar."""
+        frames = self._frames(offset, size)
+        return self.table.starts[frames[0]], self.table.starts[frames[-1] + 1]
+
+    def _frames(self, offset: int, size: int) -> range:
+        """The frames of some bytes of the tar, at least one."""
+        return range(self.table.at(offset), self.table.at(offset + max(1, size) - 1) + 1)
 
     def close(self) -> None:
         """Close the file. Cached frames stay readable."""

@@ -63,6 +63,9 @@ class File(Protocol):
         """Announce (offset, size) ranges that will be read soon, in this order. Only advice: never
         required, and never raises."""
 
+    def forget(self, offset: int, size: int) -> None:
+        """Read these bytes from their origin next time, as they turned out to be wrong."""
+
     def close(self) -> None:
         """Close the file; reading it afterwards is an error. Idempotent."""
 
@@ -136,8 +139,7 @@ class FilePool:
     def __init__(self, limit: int = OPEN_FILES) -> None:
         self._files: RecentlyUsed[str, File] = RecentlyUsed(limit)
 
-    def get(self, location: Location, size: int | None = None) -> File:
-        """The file at `location`, opened if it is not open yet; `size` as for `open_file`. Raises
-        ShardError."""
+    def get(self, location: Location) -> File:
+        """The file at `location`, opened if it is not open yet. Raises ShardError."""
         # By its text: a str keeps its hash, a Location does not.
-        return self._files.get(location.text, partial(open_file, location, size))
+        return self._files.get(location.text, partial(open_file, location))

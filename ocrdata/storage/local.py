@@ -79,6 +79,9 @@ class LocalFile:
     def hint(self, ranges: Sequence[tuple[int, int]]) -> None:
         """Does nothing: the kernel reads ahead by itself."""
 
+    def forget(self, offset: int, size: int) -> None:
+        """Does nothing: bytes always come from the disk."""
+
     def _too_short(self, needed: int) -> TruncatedError:
         size = os.fstat(self._handle).st_size
         return TruncatedError(

@@ -53,12 +53,13 @@ class RecentlyUsed(Generic[Key, Value]):
         with self._lock:
             self._put(key, value)
 
-    def drop(self, key: Key, value: Value) -> None:
-        """Forget the value of `key`, if it is this very one."""
+    def drop(self, key: Key, value: Value | None = None) -> None:
+        """Forget the value of `key`; if `value` is given, only if it is this very one."""
         with self._lock:
-            if self._values.get(key) is value:
+            known = self._values.get(key)
+            if known is not None and value in (None, known):
                 del self._values[key]
-                self._total -= self._weight(value)
+                self._total -= self._weight(known)
 
     def clear(self) -> None:
         """Forget everything."""

@@ -217,5 +217,8 @@ class RemoteFile:
     def hint(self, ranges: Sequence[tuple[int, int]]) -> None:
         """Does nothing: without a buffer there is no place to keep what comes early."""
 
+    def forget(self, offset: int, size: int) -> None:
+        """Does nothing: bytes always come from the server."""
+
     def close(self) -> None:
         """Nothing is held open: the client shares its connections between objects."""

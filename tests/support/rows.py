@@ -40,13 +40,17 @@ def write_shard(path: Path, samples: Iterable[Sample], start: int = 0) -> ShardI
 
 
 def write_set(
-    folder: Path, name: str, counts: Iterable[int], kinds: Iterable[str] = ("PNG",)
+    folder: Path,
+    name: str,
+    counts: Iterable[int],
+    kinds: Iterable[str] = ("PNG",),
+    ending: str = ".tar",
 ) -> Manifest:
     """A complete set with a manifest; shard K holds counts[K] samples, numbered consecutively."""
     infos, start = [], 0
     for shard, count in enumerate(counts):
         rows = [sample(number, kinds) for number in range(start, start + count)]
-        infos.append(write_shard(folder / f"{name}-{shard:03d}.tar", rows, start))
+        infos.append(write_shard(folder / f"{name}-{shard:03d}{ending}", rows, start))
         start += count
     manifest = Manifest(
         name, tuple(infos), provenance={"command": f"python tools/make_shards.py {name}"}

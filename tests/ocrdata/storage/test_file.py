@@ -142,7 +142,7 @@ def test_a_file_that_is_slow_to_open_delays_only_its_own_readers(
     opening, released, opened = threading.Event(), threading.Event(), list[str]()
     original = file_module.open_file
 
-    def open_file(location: Location, _size: int | None) -> File:
+    def open_file(location: Location) -> File:
         opened.append(location.name)
         if location.name == slow.name:
             opening.set()
