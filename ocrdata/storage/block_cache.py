@@ -176,10 +176,10 @@ class BlockCache:
 
     def put(self, key: str, start: int, data: bytes | memoryview, *, needed_in: float = 0) -> bool:
         """Keep the bytes of an object from `start` on, to be needed next in `needed_in` seconds.
-        True if they are in the cache now, or are being written by somebody else.
+        True if they are in the cache now.
 
-        False if they do not fit, as more than the limit or than 64 MiB, and if the disk refuses
-        them, which is a warning once.
+        False if they do not fit, as more than the limit or than 64 MiB; while somebody else is
+        writing them; and if the disk refuses them, which is a warning once.
         """
         _check(key, start, start + len(data))
         return self._put(key, start, data, _time_in(needed_in))
@@ -281,9 +281,9 @@ class BlockCache:
             return False
         try:
             with self._account() as account:
-                if _set_needed(place, needed) or _is_written(place.writing):
+                if _set_needed(place, needed):
                     return True
-                if not self._make_room(account, BLOCK + place.cost):
+                if _is_written(place.writing) or not self._make_room(account, BLOCK + place.cost):
                     return False
                 handle = _create(account, place)
             self._write(handle, place, data, needed)

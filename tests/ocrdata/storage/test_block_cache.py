@@ -429,7 +429,7 @@ def test_what_another_process_writes_is_counted_and_stays(tmp_path: Path) -> Non
     with writing(tmp_path) as writer:
         cache = BlockCache(tmp_path, LIMIT)
         assert cache.get(A, 0, 10) is None
-        assert cache.put(A, 0, content(A, 0, 30_000)), "somebody is writing it"
+        assert not cache.put(A, 0, content(A, 0, 30_000)), "somebody is writing it"
         assert not cache.put(B, 0, content(B, 0, 30_000)), "no room beside it"
         assert cache.put(B, 0, content(B, 0, 10_000))
         assert writer.communicate("\n") == ("", None) and writer.returncode == 0
