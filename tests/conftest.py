@@ -6,6 +6,9 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support.servers.nginx import Nginx, need_nginx, serve_nginx
+from tests.support.servers.s3 import S3Server, serve_s3
+
 settings.register_profile(
     "project", deadline=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
 )
@@ -18,6 +21,27 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("OCR_SHARDS_CACHE", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture(scope="session")
+def nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nginx]:
+    """nginx, plain and over TLS; the test is skipped where it is not installed."""
+    with serve_nginx(tmp_path_factory.mktemp("nginx"), program=need_nginx()) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def moto(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """An S3 server that enforces If-Match."""
+    with serve_s3("moto", tmp_path_factory.mktemp("moto")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def nanio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """An S3 server that ignores If-Match."""
+    with serve_s3("nanio", tmp_path_factory.mktemp("nanio")) as server:
+        yield server
 
 
 @pytest.fixture(scope="module")
