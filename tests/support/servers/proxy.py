@@ -110,7 +110,7 @@ class _End(asyncio.BufferedProtocol):
         if passed > now:
             self.wait()  # no connection has more than one piece before the link
             self.loop.call_at(passed, self.go_on)
-        self.later(passed, lambda transport: transport.write(data))
+        self.later(max(passed, now), lambda transport: transport.write(data))
 
     def later(self, at: float, act: Callable[[asyncio.Transport], None]) -> None:
         """Act on the other end, `delay` seconds after `at` and in the order of the calls."""
