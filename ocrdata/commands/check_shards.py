@@ -20,17 +20,25 @@ from typing import Any
 from ocrdata.errors import ShardError
 from ocrdata.reading.spec import Resolved
 from ocrdata.reading.verify import ShardStatistics, find, quantile, verify_shards
+from ocrdata.runtime.cache_flags import add_cache_flags, cache_faults
 from ocrdata.runtime.cli import Parser, add_json_flag, print_json, run, shown
 from ocrdata.runtime.progress import progress_bar
-from ocrdata.runtime.units import human_bytes, human_time
+from ocrdata.runtime.units import human_bytes, human_time, parse_bytes
 from ocrdata.shards.names import is_shard, set_location
+from ocrdata.storage.block_cache import BlockCache
+from ocrdata.storage.fetching import use_cache
 from ocrdata.storage.file import size_of
 from ocrdata.storage.files import is_file
 
 
 def main(arguments: Sequence[str]) -> int:
     """Check every set; returns the exit status."""
-    values = build_parser().parse_args(arguments)
+    values, problems = build_parser().parse_with_problems(list(arguments))
+    for fault in cache_faults(values.cache, values.cache_limit):
+        problems.add(fault)
+    problems.raise_all()
+    if values.cache:
+        use_cache(BlockCache(Path(values.cache), parse_bytes(values.cache_limit)))
     found = [find(group) for group in together(values.specs)]
     checked = [check_set(resolved, say=not values.json) for resolved in found]
     if values.json:
@@ -42,6 +50,7 @@ def build_parser() -> Parser:
     """Build the command-line parser."""
     parser = Parser(prog="check_shards.py", description=__doc__ or "")
     parser.add_argument("specs", nargs="+", metavar="SPEC", help="shards to verify")
+    add_cache_flags(parser)
     add_json_flag(parser)
     return parser
 

@@ -17,6 +17,8 @@ from typing import Any
 from ocrdata.errors import Problems, UsageError
 from ocrdata.planning.choices import AT_END, MIXES, TOO_LONG, WEIGHTS, Weight
 from ocrdata.reading.slices import parse_slice
+from ocrdata.runtime.cache_flags import CACHE_HELP, LIMIT_HELP, cache_faults
+from ocrdata.runtime.units import parse_bytes
 from ocrtrain.settings.named_sources import NamedSource, parse_sources, parse_specs
 
 VERSION = 1
@@ -214,6 +216,9 @@ class Config:
         "special tokens (default: nanochat's, from --gpt-repo; bytes with --init random)",
     )
 
+    cache: str = _flag("", CACHE_HELP, runtime=True, older="")
+    cache_limit: str = _flag("", LIMIT_HELP, runtime=True, older="")
+
     steps: int = _flag(1000, "optimizer steps")
     batch: int = _flag(10, "rows per optimizer step; unpacked, a row is one sample")
     micro_batch: int = _flag(
@@ -326,6 +331,7 @@ class Config:
         except UsageError as exc:
             yield str(exc)
         yield from self._wrong_sources()
+        yield from cache_faults(self.cache, self.cache_limit)
 
     def _wrong_sources(self) -> Iterator[str]:
         """What is wrong with the flags of named sources, or with mixing in the short form."""
@@ -371,6 +377,11 @@ class Config:
     def run_folder(self) -> str:
         """Path of the run folder."""
         return self.out or f"runs/{self.name}-{self.preset}"
+
+    @property
+    def cache_bytes(self) -> int:
+        """--cache-limit in bytes; 0 without a cache."""
+        return parse_bytes(self.cache_limit) if self.cache else 0
 
     @property
     def named_sources(self) -> tuple[NamedSource, ...]:

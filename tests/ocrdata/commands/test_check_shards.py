@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 
 from ocrdata.commands import check_shards as tool
-from ocrdata.errors import ShardError
+from ocrdata.errors import DiskError, ShardError, UsageErrors
 from ocrdata.reading.view import open_shards
 from ocrdata.shards.index import index_path, read_index
+from ocrdata.storage.block_cache import BlockCache
+from ocrdata.storage.fetching import fetcher, use_cache
 from tests.support.rows import flip, image, write_set, write_tar
 from tests.support.shardcommand import ROOT, environment, make_shards
 
@@ -132,3 +134,20 @@ def test_foreign_samples_that_cannot_be_used_are_counted(
     assert "other fields, not part of the samples: seg.png 1\n" in told
     assert tool.main([str(tmp_path / "x.tar"), "--json"]) == 0
     assert '"samples_without_answer": 2' in capsys.readouterr().out
+
+
+def test_the_flags_of_the_cache(tmp_path: Path) -> None:
+    write_set(tmp_path, "x", [2])
+    spec, folder = str(tmp_path / "x.json"), tmp_path / "cache"
+    try:
+        assert tool.main([spec, "--cache", str(folder), "--cache-limit", "1MB"]) == 0
+        kept = fetcher().cache
+        assert isinstance(kept, BlockCache)
+        assert (kept.folder, kept.limit) == (str(folder), 10**6)
+    finally:
+        use_cache(None)
+    with pytest.raises(UsageErrors) as caught:
+        tool.main([spec, "--cache", str(folder), "--jsno"])
+    assert "--jsno" in caught.value.messages[0] and "--cache-limit" in caught.value.messages[1]
+    with pytest.raises(DiskError, match=r"x-000\.tar"):
+        tool.main([spec, "--cache", str(tmp_path / "x-000.tar"), "--cache-limit", "1"])

@@ -103,13 +103,17 @@ def test_only_the_vocabulary_size_of_the_run_may_be_typed(run: Path) -> None:
     assert resume(run, "--vocab-size", "300") == 0
 
 
-def test_settings_that_no_batch_depends_on_may_change(run: Path, unbroken: Path) -> None:
+def test_settings_that_no_batch_depends_on_may_change(
+    run: Path, unbroken: Path, tmp_path: Path
+) -> None:
     words = ["--workers", "0", "--eval-every", "5", "--save-every", "3", "--keep", "1", "--device",
-             "auto", "--wandb-project", "other", "--stop-at", "7"]  # fmt: skip
+             "auto", "--wandb-project", "other", "--stop-at", "7",
+             "--cache", str(tmp_path / "cache"), "--cache-limit", "1GB"]  # fmt: skip
     assert resume(run, *words) == 0
     config = saved_config(run)
     assert (config.workers, config.eval_every, config.save_every, config.keep) == (0, 5, 3, 1)
     assert (config.device, config.wandb_project, config.stop_at) == ("auto", "other", 7)
+    assert (config.cache, config.cache_bytes) == (str(tmp_path / "cache"), 10**9)
     assert [folder.name for folder in checkpoint.complete_checkpoints(run)] == ["step_000007"]
     assert losses(run) == losses(unbroken)[:7]
     assert [m["step"] for m in run_log.read(run) if "val/loss" in m] == [0, 5]
@@ -150,7 +154,8 @@ def test_exactly_these_settings_may_change() -> None:
     assert {
         "eval_every", "save_every", "keep", "stop_at", "workers", "device", "wandb",
         "wandb_project", "shards", "text", "val", "val_text", "log_samples", "bad_samples",
-        "max_bad", "source", "val_source", "allow_leak", "log_every",
+        "max_bad", "source", "val_source", "allow_leak", "log_every", "cache",
+        "cache_limit",
     } == RUNTIME  # fmt: skip
 
 

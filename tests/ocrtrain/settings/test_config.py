@@ -61,6 +61,8 @@ def test_json_without_a_key_is_refused() -> None:
         ({"text_train_slice": ":5"}, "--text-train-slice ':5' "),
         ({"text_val_slice": "[a:b]"}, r"--text-val-slice: \[a:b\] "),
         ({"val_slice": "[::0]"}, "--val-slice: .*step.* 0"),
+        ({"cache": "d"}, "--cache .*--cache-limit"),
+        ({"cache": "d", "cache_limit": "9 GHz"}, "--cache-limit: .*'9 GHz'.*20GB"),
     ],
 )
 def test_errors_name_the_flag_and_the_rule(values: dict[str, Any], message: str) -> None:
@@ -124,6 +126,11 @@ def test_configs_saved_before_a_field_was_added_are_read() -> None:
     assert "log_every" in older
     found = from_json({k: v for k, v in value.items() if k not in older})
     assert found == dataclasses.replace(Config(), **older)
+
+
+def test_the_limit_of_the_cache_is_in_bytes() -> None:
+    assert Config().cache_bytes == 0
+    assert Config(cache="d", cache_limit="1.5GiB").cache_bytes == 3 << 29
 
 
 def test_flag_names_are_unique() -> None:
