@@ -8,17 +8,18 @@ depend on workers, ranks or micro-batches: a rank asks for its part of the batch
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ocrdata.errors import UsageError
-from ocrdata.planning import mixture, order, packing
-from ocrdata.planning.choices import AT_END, MIXES, TOO_LONG, WEIGHTS, Weight
+from ocrdata.planning import mixture, packing
+from ocrdata.planning.blocks import Blocks
+from ocrdata.planning.choices import AT_END, MIXES, SHUFFLES, TOO_LONG, WEIGHTS, Weight
 from ocrdata.planning.lengths import SampleLengths
-from ocrdata.planning.order import SampleOrder
+from ocrdata.planning.order import ALGORITHMS, make_order
 from ocrdata.planning.rows import PackedRows, PlainRows, Rows
 from ocrdata.shards.arrow import Int64
 from ocrdata.storage.sealed import canonical, digest_of
@@ -31,13 +32,15 @@ BLOCK = 4096
 
 @dataclass(frozen=True)
 class PlanSource:
-    """What a plan knows of a source. `digest` identifies its samples (`Shards.digest`)."""
+    """What a plan knows of a source. `digest` identifies its samples (`Shards.digest`). Every order
+    but `full` needs its `blocks`."""
 
     name: str
     size: int
     weight: Weight
     spec: str = ""
     digest: str = ""
+    blocks: Blocks | None = field(default=None, compare=False)
 
     @property
     def weights(self) -> tuple[tuple[int, Fraction], ...]:
@@ -48,8 +51,9 @@ class PlanSource:
 @dataclass(frozen=True)
 class PlanSettings:
     """Everything besides the sources that determines a plan. `batch` is rows per step over all
-    ranks. `pack_window` draws are packed together (0: no packing, a row is a sample); a packed row
-    has at most `seq_len` token ids and `row_images` images."""
+    ranks, `shuffle` the order within an epoch. `pack_window` draws are packed together (0: no
+    packing, a row is a sample); a packed row has at most `seq_len` token ids and `row_images`
+    images."""
 
     batch: int
     steps: int
@@ -61,6 +65,7 @@ class PlanSettings:
     too_long: str = "truncate"
     pack_window: int = 0
     row_images: int = 0
+    shuffle: str = "full"
 
     @property
     def needs_lengths(self) -> bool:
@@ -153,13 +158,16 @@ class Plan:
 
     def to_json(self) -> dict[str, Any]:
         """Everything that determines the plan, as JSON values. If the choice of rows depends on the
-        lengths of samples (so on tokenizer and image size), each source has a digest of them."""
+        lengths of samples (so on tokenizer and image size), each source has a digest of them; if it
+        depends on blocks, their size and that of the order windows."""
+        settings = asdict(self.settings)
+        by_blocks = settings.pop("shuffle") == "blocks"  # "order" says it, as in all older plans
         return {
             "version": VERSION,
-            "order": order.ALGORITHM,
+            "order": ALGORITHMS[self.settings.shuffle],
             "mix": mixture.ALGORITHM,
             "packing": packing.ALGORITHM if self.settings.pack_window else "",
-            **asdict(self.settings),
+            **settings,
             "sources": [
                 {
                     "name": source.name,
@@ -168,6 +176,7 @@ class Plan:
                     "spec": source.spec,
                     "digest": source.digest,
                     "lengths": self._length_digests[number],
+                    **(source.blocks.recipe._asdict() if by_blocks and source.blocks else {}),
                 }
                 for number, source in enumerate(self.sources)
             ],
@@ -204,7 +213,14 @@ class Plan:
                     f"source {source.name}: every sample is longer than --seq-len "
                     f"{settings.seq_len}"
                 )
-        order = SampleOrder(source.name, source.size, seed=settings.seed, kept=kept)
+        order = make_order(
+            settings.shuffle,
+            source.name,
+            source.size,
+            seed=settings.seed,
+            blocks=source.blocks,
+            kept=kept,
+        )
         if not settings.pack_window:
             return PlainRows(order, lengths)
         assert lengths is not None
@@ -297,6 +313,7 @@ def _check(sources: Sequence[PlanSource], settings: PlanSettings) -> None:
         ("weigh_by", settings.weigh_by, WEIGHTS),
         ("at_end", settings.at_end, AT_END),
         ("too_long", settings.too_long, TOO_LONG),
+        ("shuffle", settings.shuffle, SHUFFLES),
     ):
         if value not in choices:
             raise UsageError(f"{what} {value!r}: must be one of {', '.join(choices)}")

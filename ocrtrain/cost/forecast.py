@@ -16,7 +16,7 @@ from ocrdata.runtime.units import human_bytes, human_time
 from ocrtrain.cost.flops import Flops, Workload, training_flops
 from ocrtrain.cost.gpus import peak_of
 from ocrtrain.cost.memory import OVERHEAD, USABLE, MicroBatch, estimate_memory
-from ocrtrain.data.run_plan import LongSample, RunPlan
+from ocrtrain.data.run_plan import LongSample, OrderOfSource, RunPlan
 from ocrtrain.settings.config import Config
 from ocrtrain.settings.image_slots import image_slots
 
@@ -30,13 +30,14 @@ GPUS = (
 
 @dataclass(frozen=True)
 class Forecast:
-    """Totals of a run, FLOPs by source, and peak memory of a step in bytes."""
+    """Totals of a run, FLOPs by source, peak memory of a step in bytes, and orders."""
 
     config: Config
     totals: PlanTotals
     longest: tuple[LongSample, ...]
     flops: tuple[Flops, ...]
     memory: float
+    orders: tuple[OrderOfSource, ...] = ()
 
     @property
     def vision_flops(self) -> float:
@@ -74,7 +75,7 @@ def forecast(config: Config, planned: RunPlan) -> Forecast:
         checkpointing=config.checkpointing,
     )
     memory = estimate_memory(config.model, largest, frozen=config.freeze).total + OVERHEAD
-    return Forecast(config, totals, planned.longest, flops, memory)
+    return Forecast(config, totals, planned.longest, flops, memory, planned.orders)
 
 
 def workload(sums: SampleSums) -> Workload:
@@ -161,6 +162,7 @@ def describe(result: Forecast) -> str:
                 for source in totals.sources
                 if source.sums.samples
             ),
+            *map(describe_order, result.orders),
             f"--seq-len {result.config.seq_len} --too-long {result.config.too_long}: "
             f"{totals.sums.truncated_samples:,} samples truncated by "
             f"{totals.sums.truncated_tokens:,} tokens, {totals.sums.truncated_turns:,} whole turns"
@@ -177,6 +179,30 @@ def describe(result: Forecast) -> str:
             f"{total / 1e15:,.4g} PFLOP, {vision:.0%} vision and {1 - vision:.0%} text; peak "
             f"memory of a step about {result.memory / 1e9:.3g} GB",
         ]
+    )
+
+
+def describe_order(order: OrderOfSource) -> str:
+    """A line on the order of a source, and what it reads at a time."""
+    head = f"order of {order.source}: "
+    if order.shuffle == "blocks":
+        block, window = order.block, order.window
+        return head + (
+            f"blocks of {block:,} samples, about {human_bytes(block * order.bytes_per_sample)}; "
+            f"shuffled in windows of about {window:,}, "
+            f"{human_bytes(window * order.bytes_per_sample)}"
+        )
+    if order.shuffle == "none":
+        return head + "that of its shards, not shuffled"
+    return (
+        head
+        + "a permutation of all samples"
+        + (
+            f"; its shards are remote: one request a sample, {order.drawn:,} an epoch (--shuffle "
+            "blocks joins neighbours)"
+            if order.remote
+            else ""
+        )
     )
 
 

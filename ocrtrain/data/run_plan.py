@@ -6,7 +6,7 @@ token counts are computed first, once, and stored beside the shards.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,8 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ocrdata.errors import TrainError, UsageError
+from ocrdata.planning.blocks import BlockSize, blocks_of, stored_size
 from ocrdata.planning.counting import count_shards, why_unfit
 from ocrdata.planning.lengths import SampleLengths, join, sample_lengths
+from ocrdata.planning.order import BlockShuffle
 from ocrdata.planning.plan import Plan, PlanSettings, PlanSource
 from ocrdata.planning.totals import PlanTotals, compute
 from ocrdata.reading.view import Shards
@@ -39,23 +41,45 @@ class LongSample(NamedTuple):
     tokens: int
 
 
+class OrderOfSource(NamedTuple):
+    """The order of a source's samples (--shuffle), and what it reads at a time.
+
+    `drawn` samples are drawn in an epoch; `bytes_per_sample` are stored, on average. By blocks, a
+    block has at most `block` samples and an order window `window` on average, else both are 0.
+    `remote` says that a shard is at a URL.
+    """
+
+    source: str
+    shuffle: str
+    drawn: int
+    bytes_per_sample: float
+    block: int
+    window: int
+    remote: bool
+
+
 @dataclass(frozen=True)
 class RunPlan:
-    """The plan of a run, its totals, its validation sets and its longest samples."""
+    """The plan of a run, its totals, its validation sets, its longest samples and its orders."""
 
     plan: Plan
     totals: PlanTotals
     validation: list[dict[str, Any]]
     longest: tuple[LongSample, ...]
+    orders: tuple[OrderOfSource, ...] = ()
 
     def recipe(self) -> dict[str, Any]:
         """Everything that determines the run's batches and its validation, as JSON values."""
         return {**self.plan.to_json(), "validation": self.validation}
 
 
-def plan_run(config: Config, sources: Sources, tokenizer: Tokenizer) -> RunPlan:
-    """Plan a run. Raises like `lengths_of_sources` and `plan_with_lengths`."""
-    return plan_with_lengths(config, sources, lengths_of_sources(config, sources, tokenizer))
+def plan_run(
+    config: Config, sources: Sources, tokenizer: Tokenizer, *, started: Path | None = None
+) -> RunPlan:
+    """Plan a run; `started` is the `plan.json` of one that is resumed, whose blocks it keeps.
+    Raises like `lengths_of_sources` and `plan_with_lengths`."""
+    lengths = lengths_of_sources(config, sources, tokenizer)
+    return plan_with_lengths(config, sources, lengths, started=started)
 
 
 def lengths_of_sources(
@@ -72,15 +96,21 @@ def lengths_of_sources(
 
 
 def plan_with_lengths(
-    config: Config, sources: Sources, lengths: Sequence[SampleLengths]
+    config: Config,
+    sources: Sources,
+    lengths: Sequence[SampleLengths],
+    *,
+    started: Path | None = None,
 ) -> RunPlan:
     """Plan a run from the lengths of its samples. Raises UsageError if it cannot be planned."""
-    plan = _plan(config, sources, lengths)
+    plan = _plan(config, sources, lengths, recorded_blocks(started))
     # Shown on a terminal if planning takes more than a second: a billion rows take minutes.
     with progress_bar(plan.steps, " steps", description="planning", delay=1) as bar:
         totals = compute(plan, rows_per_pass=config.rows_per_pass, progress=bar.update)
     _check_run(config, totals)
-    return RunPlan(plan, totals, _validation(sources), _longest(sources, lengths))
+    return RunPlan(
+        plan, totals, _validation(sources), _longest(sources, lengths), _orders(sources, plan)
+    )
 
 
 def _check_run(config: Config, totals: PlanTotals) -> None:
@@ -94,23 +124,67 @@ def _check_run(config: Config, totals: PlanTotals) -> None:
             )
 
 
-def plan_rows(config: Config, sources: Sources, tokenizer: Tokenizer) -> Plan:
-    """The plan of a run that has already started, for its rows alone. Lengths are computed only if
-    the rows depend on them, and no sample is refused: the run accepted them all."""
+def plan_rows(
+    config: Config, sources: Sources, tokenizer: Tokenizer, *, started: Path | None = None
+) -> Plan:
+    """The plan of a run that has already started, for its rows alone; `started` is its `plan.json`.
+    Lengths are computed only if the rows depend on them, and no sample is refused: the run accepted
+    them all."""
     needed = plan_settings(config).needs_lengths
     views = sources.train.values() if needed else ()
-    return _plan(config, sources, [lengths_of_view(shards, tokenizer, config) for shards in views])
+    lengths = [lengths_of_view(shards, tokenizer, config) for shards in views]
+    return _plan(config, sources, lengths, recorded_blocks(started))
 
 
-def _plan(config: Config, sources: Sources, lengths: Sequence[SampleLengths]) -> Plan:
+def recorded_blocks(started: Path | None) -> dict[str, BlockSize]:
+    """The blocks of each source in a run's `plan.json`: its batches depend on them, and the shards
+    may have been compressed since, or their tars written anew. None by `full` and `none`."""
+    found = [] if started is None else read_sealed(started).get("sources", [])
+    return {one["name"]: BlockSize(one["block"], one["window"]) for one in found if "block" in one}
+
+
+def _plan(
+    config: Config,
+    sources: Sources,
+    lengths: Sequence[SampleLengths],
+    recorded: Mapping[str, BlockSize],
+) -> Plan:
     return Plan(
         [
-            PlanSource(name, len(shards), sources.weights[name], shards.spec, shards.digest)
+            PlanSource(
+                name,
+                len(shards),
+                sources.weights[name],
+                shards.spec,
+                shards.digest,
+                None if config.shuffle == "full" else blocks_of(shards, recorded.get(name)),
+            )
             for name, shards in sources.train.items()
         ],
         plan_settings(config),
         lengths,
     )
+
+
+def _orders(sources: Sources, plan: Plan) -> tuple[OrderOfSource, ...]:
+    """The order of each source."""
+    found = []
+    for (name, shards), rows in zip(sources.train.items(), plan.row_sequences, strict=True):
+        order, block, window = rows.order, 0, 0
+        if isinstance(order, BlockShuffle):
+            block, window = order.recipe.block, order.size // order.windows
+        found.append(
+            OrderOfSource(
+                source=name,
+                shuffle=plan.settings.shuffle,
+                drawn=order.size,
+                bytes_per_sample=float(stored_size(shards).bytes_per_sample),
+                block=block,
+                window=window,
+                remote=shards.shard_set.is_remote,
+            )
+        )
+    return tuple(found)
 
 
 def check_same(path: Path, recipe: dict[str, Any], *, remedy: str) -> None:
@@ -168,6 +242,7 @@ def plan_settings(config: Config) -> PlanSettings:
         too_long=config.too_long,
         pack_window=config.pack_window if config.pack else 0,
         row_images=config.row_images if config.pack else 0,
+        shuffle=config.shuffle,
     )
 
 

@@ -173,9 +173,10 @@ def _open(request: RebuildRequest) -> _OpenedRun:
     config = _with_moved_shards(original, request)
     tokenizer = _tokenizer(request.run)
     sources = _sources(config, original)
-    plan = plan_rows(config, sources, tokenizer)
+    started = request.run / "plan.json"
+    plan = plan_rows(config, sources, tokenizer, started=started)
     remedy = f"pass the paths of the run's own shards with {_FLAGS[bool(config.source)]}"
-    check_same(request.run / "plan.json", plan.to_json(), remedy=remedy)
+    check_same(started, plan.to_json(), remedy=remedy)
     if not 0 <= request.step < plan.steps:
         raise UsageError(
             f"--step {request.step} is out of range: {request.run} has steps 0 to {plan.steps - 1}"

@@ -157,12 +157,14 @@ def _prepare(
     torch.manual_seed(config.seed)
     tokenizer = found.tokenizer() if found else find_tokenizer(config)
     requested = with_vocabulary(config, tokenizer)
-    planned = plan_run(requested, sources, tokenizer)
+    # A resumed run must train on the rows it started with.
+    started = run / "plan.json" if found else None
+    planned = plan_run(requested, sources, tokenizer, started=started)
     # If a source ends the run early, the learning-rate schedule ends with it.
     effective = replace(requested, steps=min(requested.steps, planned.plan.steps))
-    if found:  # a resumed run must train on the rows it started with
+    if started:
         remedy = "restore them to resume, or start a new run"
-        check_same(run / "plan.json", planned.recipe(), remedy=remedy)
+        check_same(started, planned.recipe(), remedy=remedy)
     skipped = SkippedSamples(skip=config.bad_samples == "skip", limit=config.max_bad)
     if found:
         skipped.load(run)

@@ -15,7 +15,7 @@ from fractions import Fraction
 from typing import Any
 
 from ocrdata.errors import Problems, UsageError
-from ocrdata.planning.choices import AT_END, MIXES, TOO_LONG, WEIGHTS, Weight
+from ocrdata.planning.choices import AT_END, MIXES, SHUFFLES, TOO_LONG, WEIGHTS, Weight
 from ocrdata.reading.slices import parse_slice
 from ocrdata.runtime.cache_flags import CACHE_HELP, LIMIT_HELP, cache_faults
 from ocrdata.runtime.units import parse_bytes
@@ -174,6 +174,13 @@ class Config:
         "all sets that one --shards, --text or --val names are one source with one slice, named "
         "after the first, instead of a source each",
         older=True,
+    )
+    shuffle: str = _flag(
+        "blocks",
+        "order of the samples within an epoch: blocks of neighbours, each read once, shuffled "
+        "together with others (blocks), a permutation of all samples, which from afar takes a "
+        "request for each (full), or the order of the shards (none)",
+        older="full",
     )
     allow_leak: bool = _flag(
         False, "train although validation samples are also trained on", runtime=True, older=True
@@ -432,6 +439,7 @@ CHOICES = {
     "weigh_by": WEIGHTS,
     "at_end": AT_END,
     "too_long": TOO_LONG,
+    "shuffle": SHUFFLES,
     "bad_samples": ("raise", "skip"),
     "schedule": ("cosine", "step", "constant"),
     "precision": ("auto", "fp32", "bf16"),

@@ -22,8 +22,8 @@ Preset = Callable[[str], Config]
 GROUPS = {
     "data": (
         "shards", "text", "val", "val_text", "train_slice", "val_slice", "text_train_slice",
-        "text_val_slice", "join_sets", "allow_leak", "tokenizer", "bad_samples", "max_bad",
-        "cache", "cache_limit",
+        "text_val_slice", "join_sets", "shuffle", "allow_leak", "tokenizer", "bad_samples",
+        "max_bad", "cache", "cache_limit",
     ),
     "mix": (
         "source", "val_source", "source_at", "text_ratio", "text_ratio_at", "mix", "weigh_by",

@@ -12,17 +12,19 @@ import pytest
 from ocrdata.errors import UsageError
 from ocrdata.planning import choices
 from ocrdata.planning.plan import Plan, PlanSettings, PlanSource
+from tests.support.plans import even_blocks
 
 SETTINGS = PlanSettings(batch=2, steps=3, seed=0)
 NAMES = {
     "mix_by": choices.MIXES,
     "weigh_by": ("rows", "samples"),  # tokens need lengths
     "at_end": choices.AT_END,
+    "shuffle": choices.SHUFFLES,
 }
 
 
 def plan(settings: PlanSettings) -> Plan:
-    return Plan([PlanSource("a", 9, Fraction(1), "a", "")], settings, [])
+    return Plan([PlanSource("a", 9, Fraction(1), "a", "", even_blocks(9))], settings, [])
 
 
 @pytest.mark.parametrize("name", NAMES)

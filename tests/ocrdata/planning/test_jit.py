@@ -9,8 +9,8 @@ from ocrdata.planning import jit
 from ocrdata.planning.choices import AT_END
 from ocrdata.planning.jit import jit_if_large
 from ocrdata.planning.mixture import _fill_slots, schedule
-from ocrdata.planning.order import MANY, EpochPermutation, _walk
 from ocrdata.planning.packing import _best_fit, pack
+from ocrdata.planning.permutation import MANY, EpochPermutation, _walk
 from tests.support.phases import phases
 
 

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocrdata.errors import UsageError
-from ocrdata.planning.choices import Weight
+from ocrdata.planning.choices import SHUFFLES, Weight
 from ocrdata.planning.lengths import SampleLengths
 from ocrdata.planning.plan import Plan, PlanSettings, PlanSource, SampleIndex
 from tests.support.measured import made_up
-from tests.support.plans import SEQ_LEN, two
+from tests.support.plans import SEQ_LEN, even_blocks, two
 
 
 def made_up_lengths(sources: list[PlanSource], truncated: float = 0.0) -> list[SampleLengths]:
@@ -39,16 +39,19 @@ def drawn(plan: Plan, source: int) -> list[SampleIndex]:
 mixes = st.sampled_from(["batch", "sample"])
 weighs = st.sampled_from(["rows", "samples", "tokens"])
 packs = st.sampled_from([0, 7, 30])
+shuffles = st.sampled_from(SHUFFLES)
 
 
 @given(
     vision=st.integers(1, 40), text=st.integers(1, 40), batch=st.integers(1, 7), mix_by=mixes,
-    weigh_by=weighs,
+    weigh_by=weighs, shuffle=shuffles,
 )  # fmt: skip
 def test_every_epoch_takes_each_sample_once(
-    vision: int, text: int, batch: int, mix_by: str, weigh_by: str
+    vision: int, text: int, batch: int, mix_by: str, weigh_by: str, shuffle: str
 ) -> None:
-    plan = make(two(vision, text), batch=batch, steps=40, mix_by=mix_by, weigh_by=weigh_by)
+    plan = make(
+        two(vision, text), batch=batch, steps=40, mix_by=mix_by, weigh_by=weigh_by, shuffle=shuffle
+    )
     for source, size in enumerate((vision, text)):
         samples = drawn(plan, source)
         assert len(samples) == plan.rows_per_source()[source]
@@ -61,14 +64,15 @@ def test_every_epoch_takes_each_sample_once(
 @given(
     vision=st.integers(1, 40), batch=st.integers(1, 5), mix_by=mixes, weigh_by=weighs,
     pack_window=st.sampled_from([7, 30]), at_end=st.sampled_from(["repeat", "stop", "move"]),
+    shuffle=shuffles,
 )  # fmt: skip
 def test_packing_neither_loses_nor_repeats_samples(
-    vision: int, batch: int, mix_by: str, weigh_by: str, pack_window: int, at_end: str
+    vision: int, batch: int, mix_by: str, weigh_by: str, pack_window: int, at_end: str, shuffle: str
 ) -> None:
     try:
         plan = make(
             two(vision, 20), batch=batch, steps=30, mix_by=mix_by, weigh_by=weigh_by,
-            pack_window=pack_window, at_end=at_end,
+            pack_window=pack_window, at_end=at_end, shuffle=shuffle,
         )  # fmt: skip
     except UsageError as exc:
         assert "ends before the first batch is full" in str(exc)
@@ -89,12 +93,16 @@ def test_packing_neither_loses_nor_repeats_samples(
             assert len({sample.source for sample in row}) == 1
 
 
-@given(pack_window=packs, mix_by=mixes, weigh_by=weighs, world=st.sampled_from([1, 2, 4]))
+@given(
+    pack_window=packs, mix_by=mixes, weigh_by=weighs, world=st.sampled_from([1, 2, 4]),
+    shuffle=shuffles,
+)  # fmt: skip
 def test_a_batch_is_a_function_of_the_plan_and_the_step(
-    pack_window: int, mix_by: str, weigh_by: str, world: int
+    pack_window: int, mix_by: str, weigh_by: str, world: int, shuffle: str
 ) -> None:
     plan, again = (
-        make(steps=25, pack_window=pack_window, mix_by=mix_by, weigh_by=weigh_by) for _ in range(2)
+        make(steps=25, pack_window=pack_window, mix_by=mix_by, weigh_by=weigh_by, shuffle=shuffle)
+        for _ in range(2)
     )
     forwards = [plan.rows(step) for step in range(25)]
     each = 4 // world
@@ -171,10 +179,13 @@ def test_move_continues_with_the_other_sources() -> None:
     assert Counter(sample.position for sample in drawn(plan, 0)) == Counter(range(40))
 
 
-def test_samples_that_are_too_long_are_dropped_on_request() -> None:
+@pytest.mark.parametrize("shuffle", SHUFFLES)
+def test_samples_that_are_too_long_are_dropped_on_request(shuffle: str) -> None:
     sources = two()
     found = made_up_lengths(sources, truncated=0.3)
-    settings = PlanSettings(batch=4, steps=50, seed=1, seq_len=SEQ_LEN, too_long="drop")
+    settings = PlanSettings(
+        batch=4, steps=50, seed=1, seq_len=SEQ_LEN, too_long="drop", shuffle=shuffle
+    )
     plan = Plan(sources, settings, found)
     for source in range(2):
         long = set(np.flatnonzero(found[source].untruncated > SEQ_LEN).tolist())
@@ -205,6 +216,46 @@ def test_the_json_of_a_plan_has_its_settings_and_algorithms() -> None:
     assert (found["pack_window"], found["seq_len"], found["weigh_by"]) == (16, 60, "rows")
 
 
+def test_the_json_of_a_plan_names_its_order() -> None:
+    found = {shuffle: make(shuffle=shuffle).to_json() for shuffle in SHUFFLES}
+    orders = {shuffle: value["order"] for shuffle, value in found.items()}
+    assert orders == {"full": "feistel-1", "blocks": "feistel-blocks-1", "none": "sequential-1"}
+    sizes = [[(one.get("block"), one.get("window")) for one in value["sources"]]
+             for value in found.values()]  # fmt: skip
+    assert sizes == [[(None, None)] * 2, [(2, 6)] * 2, [(None, None)] * 2]
+    assert not any("shuffle" in value for value in found.values())
+
+
+def test_a_plan_of_a_full_permutation_never_changes() -> None:
+    """The digest that the code before the order by blocks computed: its runs are resumed."""
+    plan = make(pack_window=16)
+    assert plan.digest == "3e0e44ba27af347b81816fa6c393f0c0"
+    assert list(plan.to_json()) == [
+        "version", "order", "mix", "packing", "batch", "steps", "seed", "mix_by", "weigh_by",
+        "at_end", "seq_len", "too_long", "pack_window", "row_images", "sources",
+    ]  # fmt: skip
+    assert set(plan.to_json()["sources"][0]) == {
+        "name", "size", "weights", "spec", "digest", "lengths",
+    }  # fmt: skip
+
+
+def test_blocks_and_windows_are_part_of_a_plan() -> None:
+    sizes = [(2, 6), (4, 6), (2, 8), (2, 6)]
+    plans = [
+        make([replace(one, blocks=even_blocks(one.size, *size)) for one in two()], shuffle="blocks")
+        for size in sizes
+    ]
+    assert len({plan.digest for plan in plans}) == 3
+    assert plans[0].digest == plans[3].digest != make().digest
+
+
+@pytest.mark.parametrize("shuffle", ["blocks", "none"])
+def test_blocks_are_needed_and_of_the_same_samples(shuffle: str) -> None:
+    for blocks in (None, even_blocks(29)):
+        with pytest.raises(ValueError, match=rf"'{shuffle}' of vision .*\b30 samples"):
+            make([replace(one, blocks=blocks) for one in two()], shuffle=shuffle)
+
+
 @pytest.mark.parametrize("step", [-1, 50])
 def test_a_step_outside_the_plan_is_an_error(step: int) -> None:
     with pytest.raises(IndexError, match=rf"step {step} .* 50 steps"):
@@ -218,6 +269,7 @@ def test_a_step_outside_the_plan_is_an_error(step: int) -> None:
         ({"weigh_by": "x"}, "weigh_by 'x'.* rows, samples, tokens$"),
         ({"at_end": "x"}, "at_end 'x'.* repeat, stop, move$"),
         ({"too_long": "x"}, "too_long 'x'.* truncate, drop, error$"),
+        ({"shuffle": "x"}, "shuffle 'x'.* full, blocks, none$"),
         ({"batch": 0}, r"batch \(0\) .* at least 1$"),
         ({"steps": 0}, r"steps \(0\) .* at least 1$"),
         ({"pack_window": 5, "row_images": 0}, r"--row-images .*at least 1 \(not 0\)"),

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocrdata.planning.lengths import SampleLengths
-from ocrdata.planning.order import SampleOrder
+from ocrdata.planning.order import FullShuffle
 from ocrdata.planning.packing import pack
 from ocrdata.planning.rows import PackedRows, PlainRows, Rows
 from tests.support.measured import made_up
@@ -18,7 +18,7 @@ CAPACITY = 60
 
 def packed(size: int, window: int, *, finite: bool = False, seed: int = 0) -> PackedRows:
     return PackedRows(
-        SampleOrder("charts", size, seed=seed), made_up(size, longest=CAPACITY), capacity=CAPACITY,
+        FullShuffle("charts", size, seed=seed), made_up(size, longest=CAPACITY), capacity=CAPACITY,
         window=window, max_images=5, finite=finite,
     )  # fmt: skip
 
@@ -47,7 +47,7 @@ def test_packed_rows_follow_window_after_window(size: int, window: int, rows: in
         epoch, part = divmod(number, parts)
         start, stop = (epoch * size + size * at // parts for at in (part, part + 1))
         assert stop - start <= window
-        positions = SampleOrder("charts", size, seed=0).many(start, stop)
+        positions = FullShuffle("charts", size, seed=0).many(start, stop)
         packing = pack(
             samples.lengths[positions], samples.images[positions].astype(np.int64),
             capacity=CAPACITY, max_images=5,
@@ -67,7 +67,7 @@ def test_sizes_of_rows_are_the_sums_of_their_draws(
     samples = made_up(size, longest=CAPACITY)
     found: Rows = packed(size, window)
     if kind == "plain":
-        found = PlainRows(SampleOrder("charts", size, seed=0), samples)
+        found = PlainRows(FullShuffle("charts", size, seed=0), samples)
     rows = range(start, start + count)
 
     def of(column: np.ndarray[tuple[int], np.dtype[np.int32]]) -> list[int]:
@@ -111,7 +111,7 @@ def test_a_finite_source_has_each_sample_once(size: int, window: int) -> None:
 def test_several_rows_at_once_equal_single_rows(
     size: int, window: int, start: int, count: int
 ) -> None:
-    for found in (packed(size, window), PlainRows(SampleOrder("charts", size, seed=0))):
+    for found in (packed(size, window), PlainRows(FullShuffle("charts", size, seed=0))):
         rows = [draws.tolist() for draws, _ in found.members(start, start + count)]
         assert rows == [draws_of(found, row) for row in range(start, start + count)]
 
@@ -123,14 +123,14 @@ def test_a_row_does_not_depend_on_the_order_of_requests() -> None:
 
 
 def test_plain_rows_are_draws() -> None:
-    rows = PlainRows(SampleOrder("charts", 7, seed=0))
+    rows = PlainRows(FullShuffle("charts", 7, seed=0))
     assert rows.available() == 7
     assert draws_of(rows, 12) == [12]
     assert rows.consumed(9)[0] == 9 and not len(rows.consumed(9)[1])
 
 
 def test_the_lengths_of_no_rows_are_empty() -> None:
-    rows = PlainRows(SampleOrder("charts", 3, seed=0), made_up(3, longest=5))
+    rows = PlainRows(FullShuffle("charts", 3, seed=0), made_up(3, longest=5))
     assert rows.lengths(4, 4).tolist() == []
 
 

@@ -66,7 +66,14 @@ def test_the_document_has_the_figures_of_the_plan(
     assert document["rows"]["one_sample_per_row"]["tokens"] == document["figures"]["tokens"]
     assert document["mfu"] == 0.5 and document["gpus"][0]["hours"] > 0
     assert plan.main(words) == 0
-    assert "--warmup 99 is shortened to 11" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "--warmup 99 is shortened to 11" in printed
+    squares, sums = document["orders"]
+    assert (squares["source"], squares["shuffle"], squares["block"]) == ("squares", "blocks", 16)
+    assert (squares["drawn"], squares["window"], squares["remote"]) == (48, 48, False)
+    for order in (squares, sums):
+        (line,) = (line for line in printed.splitlines() if f"order of {order['source']}:" in line)
+        assert f" {order['block']} samples" in line and f" {order['window']}," in line
 
 
 def test_no_other_file_is_replaced(inputs: dict[str, str], tmp_path: Path) -> None:

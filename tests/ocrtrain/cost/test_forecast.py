@@ -14,13 +14,14 @@ from ocrtrain.cost.forecast import (
     Forecast,
     describe,
     describe_gpus,
+    describe_order,
     describe_rows,
     figures,
     forecast,
     steps_per_epoch,
 )
 from ocrtrain.cost.gpus import peak_of
-from ocrtrain.data.run_plan import LongSample, RunPlan
+from ocrtrain.data.run_plan import LongSample, OrderOfSource, RunPlan
 from ocrtrain.settings.presets import stage1
 from tests.support.measured import made_up
 
@@ -78,6 +79,30 @@ def test_a_run_without_images_is_said_to_be_one() -> None:
     text = replace(result, totals=replace(result.totals, sources=sources))
     assert "no sample has an image" not in describe(result)
     assert "no sample has an image" in describe(text)
+
+
+def test_the_line_on_an_order_says_what_is_read_at_a_time() -> None:
+    charts = OrderOfSource("charts", "blocks", 18_000, 38_000.0, 16, 2_250, False)
+    line = describe_order(charts)
+    for fact in ("charts", " 16 samples", "608.0 KB", "2,250", "85.5 MB"):
+        assert fact in line
+    full, none = (charts._replace(shuffle=shuffle, block=0, window=0) for shuffle in
+                  ("full", "none"))  # fmt: skip
+    assert len({line, describe_order(full), describe_order(none)}) == 3
+    result = replace(small_forecast(), orders=(charts, full))
+    assert [one for one in describe(result).splitlines() if one.startswith("order of ")] == [
+        line, describe_order(full),
+    ]  # fmt: skip
+
+
+def test_a_full_permutation_from_afar_is_said_to_take_a_request_a_sample() -> None:
+    near = OrderOfSource("charts", "full", 18_000, 38_000.0, 0, 0, False)
+    far = describe_order(near._replace(remote=True))
+    assert "one request a sample, 18,000 an epoch" in far and "--shuffle blocks" in far
+    assert "request" not in describe_order(near)
+    for shuffle in ("blocks", "none"):
+        other = near._replace(shuffle=shuffle, block=16, window=2048)
+        assert "request" not in describe_order(other._replace(remote=True))
 
 
 def test_packed_and_unpacked_rows_in_one_table() -> None:

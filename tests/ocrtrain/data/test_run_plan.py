@@ -37,6 +37,8 @@ WAYS: dict[str, dict[str, Any]] = {
                             "text_ratio_at": ("6:1/10",)},
     "cut": {"seq_len": 20},
     "dropped": {"seq_len": 24, "too_long": "drop"},
+    "all shuffled": {"shuffle": "full"},
+    "in order": {"shuffle": "none", "mix": "sample"},
     "one epoch": {"at_end": "stop", "steps": 40, "pack": True, "pack_window": 8, "seq_len": 60},
 }  # fmt: skip
 
