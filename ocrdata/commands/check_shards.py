@@ -4,7 +4,8 @@
     python tools/check_shards.py shards/chartqa.json shards/smoltalk.json
 
 Each SPEC is one set: a tar, a range, a glob, a folder or a manifest. Tars of the same set that are
-given one by one, as a shell expands unquoted braces, are checked together. Exit status 0: no
+given one by one, as a shell expands unquoted braces, are checked together. At a URL (https://,
+s3://, hf://datasets/...) name the manifest. Exit status 0: no
 errors. 1: damage, with one line for each damaged sample on standard output (with --json, an entry
 of the document's `errors`). 2: no such shards.
 """
@@ -14,12 +15,17 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from ocrdata.errors import ShardError
 from ocrdata.reading.spec import Resolved
-from ocrdata.reading.verify import ShardStatistics, find, quantile, verify_shards
+from ocrdata.reading.verify import (
+    ShardStatistics,
+    find,
+    quantile,
+    stored_bytes,
+    verify_shards,
+)
 from ocrdata.runtime.cache_flags import add_cache_flags, cache_faults
 from ocrdata.runtime.cli import Parser, add_json_flag, print_json, run, shown
 from ocrdata.runtime.progress import progress_bar
@@ -27,8 +33,8 @@ from ocrdata.runtime.units import human_bytes, human_time, parse_bytes
 from ocrdata.shards.names import is_shard, set_location
 from ocrdata.storage.block_cache import BlockCache
 from ocrdata.storage.fetching import use_cache
-from ocrdata.storage.file import size_of
 from ocrdata.storage.files import is_file
+from ocrdata.storage.location import Location
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -59,9 +65,9 @@ def together(specs: Sequence[str]) -> list[list[str]]:
     """Group the specs by set: tars in the same folder with the same set name go together."""
     groups: dict[str, list[str]] = {}
     for spec in specs:
-        path = Path(spec)
-        single = is_shard(path.name) and is_file(path)
-        groups.setdefault(str(set_location(path)) if single else spec, []).append(spec)
+        place = Location(spec)
+        single = is_shard(place.name) and (bool(place.scheme) or is_file(place.text))
+        groups.setdefault(set_location(place).text if single else spec, []).append(spec)
     return list(groups.values())
 
 
@@ -70,7 +76,7 @@ def check_set(found: Resolved, *, say: bool) -> dict[str, Any]:
     found, and then a summary."""
     contents, errors = ShardStatistics(), list[ShardError]()
     started = time.perf_counter()
-    total = sum(size_of(file) for file in found.files)
+    total = sum(stored_bytes(found, file) for file in found.files)
     with progress_bar(total, "B") as bar:
         for error in verify_shards(found, contents, bar.update):
             errors.append(error)

@@ -18,13 +18,15 @@ from typing import NamedTuple
 from ocrdata.errors import DiskError, RejectedRow, ShardError, UsageError, first_line
 from ocrdata.reading.samples import skippable
 from ocrdata.reading.shard_set import ShardSet
-from ocrdata.reading.spec import Resolved
+from ocrdata.reading.spec import Listed, Resolved
+from ocrdata.reading.texts import text_cost, texts_of_shard
 from ocrdata.reading.view import Shards
 from ocrdata.runtime.processes import Report, run_in_processes
 from ocrdata.runtime.progress import Progress
-from ocrdata.runtime.units import human_time
+from ocrdata.runtime.units import human_bytes, human_time
 from ocrdata.shards.frames import most_content
 from ocrdata.shards.index import index_path, read_header
+from ocrdata.shards.manifest import Manifest, ShardInfo
 from ocrdata.shards.members import to_sample
 from ocrdata.shards.names import is_compressed, set_title
 from ocrdata.storage.file import exists
@@ -45,6 +47,9 @@ from ocrdata.tokens.rendering import TurnCount, count
 from ocrdata.tokens.tokenizer import Tokenizer
 
 REPORT_SAMPLES = 64
+REQUESTS_A_SECOND, BYTES_A_SECOND = 800, 50_000_000
+"""What a usual connection brings, for the forecast of counting shards at a URL."""
+
 NAMED = 10
 """Most damaged samples that are named one by one."""
 
@@ -53,11 +58,18 @@ SAMPLES_A_PROCESS = 16_384
 
 
 class ShardToCount(NamedTuple):
-    """A shard whose samples are to be counted, and the `rows_digest` of its index."""
+    """A shard whose samples are to be counted, the `rows_digest` of its index, and what a manifest
+    says of it, without which a shard at a URL cannot be read."""
 
     location: Location
     samples: int
     rows_digest: str
+    info: ShardInfo | None = None
+
+    @property
+    def is_remote(self) -> bool:
+        """Whether it is at a URL."""
+        return bool(self.location.scheme)
 
 
 class ViewCounts:
@@ -85,8 +97,7 @@ class ViewCounts:
         """
         counts = self._read(number)
         if self._is_repaired(number, counts):
-            entry = self.shards.shard_set.shards[number]
-            shard = ShardToCount(entry.location, entry.samples, entry.rows_digest)
+            entry, shard = self.shards.shard_set.shards[number], self._to_count(number)
             count_shard_files([shard], self.tokenizer, workers=1, skip_damaged=self.skip_damaged)
             counts = self._read(number)
             if self._is_repaired(number, counts):
@@ -98,12 +109,15 @@ class ViewCounts:
                 )
         return counts
 
+    def _to_count(self, number: int) -> ShardToCount:
+        return shards_to_count(self.shards.shard_set, [number])[0]
+
     def _is_repaired(self, number: int, counts: Counts) -> bool:
         """Whether a sample that the counts call damaged is intact. Raises the error of one that is
         not, unless it may be skipped."""
         if not counts.damaged:
             return False
-        shard, repaired = _verified(self.shards.shard_set.shards[number].location), False
+        shard, repaired = _verified(self._to_count(number)), False
         for local in counts.damaged:
             try:
                 shard.text_members(0, local)
@@ -116,7 +130,7 @@ class ViewCounts:
 
     def _read(self, number: int) -> Counts:
         shard, fingerprint = self.shards.shard_set.shards[number], self.tokenizer.fingerprint
-        path = find_counts(shard.location, fingerprint)
+        path = find_counts(shard.location, fingerprint, shard.rows_digest)
         if path is None:
             raise ShardError(
                 shard.name,
@@ -150,16 +164,22 @@ def count_shards(
     `skip_damaged` not for the damage of single samples, which are named and have no turns),
     DiskError if counts cannot be written; shards counted before that keep their counts.
     """
-    known = shards.shard_set.shards
     numbers = [number for _, number, _ in shards.stretches()]
-    touched = [
-        ShardToCount(known[n].location, known[n].samples, known[n].rows_digest) for n in numbers
-    ]
+    touched = shards_to_count(shards.shard_set, numbers)
     missing = [shard for shard in touched if _find(shard, tokenizer.fingerprint) is None]
     count_shard_files(
         missing, tokenizer, workers=workers, progress=progress, skip_damaged=skip_damaged
     )
     return ViewCounts(shards, tokenizer, skip_damaged=skip_damaged)
+
+
+def shards_to_count(shard_set: ShardSet, numbers: Sequence[int]) -> list[ShardToCount]:
+    """Shards of a set, for counting."""
+    entries = [shard_set.shards[number] for number in numbers]
+    return [
+        ShardToCount(one.location, one.samples, one.rows_digest, shard_set.info(number))
+        for one, number in zip(entries, numbers, strict=True)
+    ]
 
 
 def count_anew(
@@ -198,7 +218,7 @@ def _has_valid_counts(shard: ShardToCount, fingerprint: str) -> bool:
 
 def _find(shard: ShardToCount, fingerprint: str) -> Location | None:
     """Like `find_counts`; if there are counts, leftovers of a killed process are removed."""
-    path = find_counts(shard.location, fingerprint)
+    path = find_counts(shard.location, fingerprint, shard.rows_digest)
     if path is not None:
         remove_abandoned(path.path)
     return path
@@ -225,6 +245,15 @@ def count_shard_files(
         f"{name}: counting the tokens of {total:,} samples, once per tokenizer "
         f"({tokenizer.fingerprint})"
     )
+    remote = [text_cost(one.samples, one.info.bytes) for one in shards if one.info]
+    if shards[0].is_remote and remote:
+        requests, size = sum(one.requests for one in remote), sum(one.bytes for one in remote)
+        seconds = max(requests / REQUESTS_A_SECOND, size / BYTES_A_SECOND)
+        progress.say(
+            f"{name}: reading its texts from {shards[0].location.folder} takes about {requests:,} "
+            f"requests and {human_bytes(size)}, {human_time(seconds)} on a usual connection; "
+            "shards with token counts beside them (make_shards --tokenizer) need none of it"
+        )
     progress.start(f"{name}: counting tokens", total, 0)
 
     damaged: list[str] = []
@@ -276,12 +305,13 @@ class CountTask:
     def _store_counts(self, shard: ShardToCount, report: Report) -> None:
         """Count a shard and store the counts beside it; in the cache if that is impossible."""
         fingerprint = self.tokenizer.fingerprint
-        try:
-            self._store_at(counts_path(shard.location, fingerprint), shard, report)
-        except DiskError:
-            cached = cached_counts_path(shard.location, fingerprint)
-            make_folder(cached.folder.path)
-            self._store_at(cached, shard, report)
+        if not shard.is_remote:
+            with suppress(DiskError):
+                self._store_at(counts_path(shard.location, fingerprint), shard, report)
+                return
+        cached = cached_counts_path(shard.location, fingerprint, shard.rows_digest)
+        make_folder(cached.folder.path)
+        self._store_at(cached, shard, report)
 
     def _store_at(self, path: Location, shard: ShardToCount, report: Report) -> None:
         with only_one(path.path):
@@ -303,21 +333,19 @@ class CountTask:
         return not header.damaged
 
     def _count(self, shard: ShardToCount, report: Report) -> Counts:
-        shard_set = _verified(shard.location)
+        shard_set = _verified(shard)
         found = shard_set.shards[0]
         if found.rows_digest != shard.rows_digest:
             raise ShardError(found.name, "its index was replaced after the shard was opened")
         builder = CountsBuilder()
         samples = size = 0
-        for local in range(found.samples):
+        for local, members in texts_of_shard(shard_set):
             samples += 1
-            try:
-                members = shard_set.text_members(0, local)
-            except ShardError as exc:
-                if not (self.skip_damaged and skippable(exc)):
-                    raise
+            if isinstance(members, ShardError):
+                if not (self.skip_damaged and skippable(members)):
+                    raise members
                 builder.add_damaged()
-                report(CountingProgress(0, 0, (first_line(exc),)))
+                report(CountingProgress(0, 0, (first_line(members),)))
                 continue
             block, at = shard_set.block(0, local)
             key = block.key(at)
@@ -332,14 +360,22 @@ class CountTask:
     def remove_leftovers(self) -> None:
         """Remove incomplete files of killed workers, but not those another process is writing."""
         for shard in self.shards:
-            for path_of in (counts_path, cached_counts_path):
-                # Without the shard itself, the name of its counts in the cache is unknown.
-                with suppress(ShardError):
-                    remove_abandoned(path_of(shard.location, self.tokenizer.fingerprint).path)
+            fingerprint = self.tokenizer.fingerprint
+            if not shard.is_remote:
+                remove_abandoned(counts_path(shard.location, fingerprint).path)
+            # Without a local shard itself, the name of its counts in the cache is unknown.
+            with suppress(ShardError):
+                cached = cached_counts_path(shard.location, fingerprint, shard.rows_digest)
+                remove_abandoned(cached.path)
 
 
-def _verified(shard: Location) -> ShardSet:
-    return ShardSet(Resolved((shard,), None, {}, str(shard)), verify=True)
+def _verified(shard: ShardToCount) -> ShardSet:
+    listed = {}
+    if shard.info is not None and shard.is_remote:
+        manifest = Manifest(set_title(shard.location), (shard.info,))
+        listed[shard.location] = Listed(manifest, shard.info)
+    found = Resolved((shard.location,), None, listed, str(shard.location))
+    return ShardSet(found, verify=True)
 
 
 def count_members(

@@ -33,6 +33,9 @@ from ocrdata.tokens.counts import all_counts, check_counts
 CHUNK = 1 << 20
 """Bytes read at a time."""
 
+AHEAD = 16 * CHUNK
+"""Bytes that are announced before they are read."""
+
 _NEEDED = IMAGE_SUFFIXES.union(TEXT_SUFFIXES, ["json"])
 
 _log = logging.getLogger(__name__)
@@ -45,6 +48,7 @@ class HashingReader:
         self.file = file
         self._start, self._buffer = 0, b""
         self._hasher = xxhash.xxh3_128()
+        self._announced = 0
 
     def read(self, offset: int, size: int) -> bytes:
         """`size` bytes at `offset`, which must not be before the offset of an earlier read."""
@@ -64,10 +68,20 @@ class HashingReader:
         `size` bytes. The buffer is unchanged if the read fails."""
         end = self._start + len(self._buffer)
         keep = end - start
+        self._announce(end)
         fresh = self.file.read(end, max(size - keep, min(CHUNK, self.file.size - end)))
         self._hasher.update(fresh)
         self._buffer = self._buffer[len(self._buffer) - keep :] + fresh if keep else fresh
         self._start = start
+
+    def _announce(self, end: int) -> None:
+        """Tell the file what will be read after byte `end`."""
+        start = self._announced or end
+        stop = min(end + AHEAD, self.file.size)
+        if stop - start >= CHUNK or (start < stop == self.file.size):
+            chunks = range(start, stop, CHUNK)
+            self.file.hint([(at, min(CHUNK, stop - at)) for at in chunks])
+            self._announced = stop
 
     def finish(self) -> str:
         """Read the rest; returns the digest of the whole file."""

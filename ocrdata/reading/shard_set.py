@@ -22,12 +22,18 @@ from ocrdata.reading.spec import Resolved
 from ocrdata.reading.zstd_tar import FrameCache, ZstdTar
 from ocrdata.shards.index import IndexMember, name_samples, read_key_range
 from ocrdata.shards.index_block import BLOCK_ROWS, IndexBlock
+from ocrdata.shards.manifest import ShardInfo
 from ocrdata.shards.members import IMAGE_SUFFIXES, kind_of
 from ocrdata.shards.names import set_title, shard_number
 from ocrdata.storage.fetching import FetchedFile
 from ocrdata.storage.file import File, FilePool
 
 Members = dict[str, bytes]
+
+
+def is_text(member: IndexMember) -> bool:
+    """Whether a member is no image."""
+    return kind_of(member.name) not in IMAGE_SUFFIXES
 
 
 class ShardSet:
@@ -51,6 +57,11 @@ class ShardSet:
     def name(self) -> str:
         """The name of the set, such as 'chartqa'."""
         return self.manifest.name if self.manifest else set_title(self.shards[0].location)
+
+    def info(self, number: int) -> ShardInfo | None:
+        """What the manifest says of a shard; None without a manifest."""
+        listed = self._listed.get(self.shards[number].location)
+        return listed.info if listed else None
 
     def locate(self, position: int) -> tuple[int, int]:
         """A position in the set -> (shard number, position in that shard)."""
@@ -107,7 +118,7 @@ class ShardSet:
         """Like `members`, but with b"" for each image, whose bytes are not read."""
         block, at = self.block(number, local)
         members = block.members(at)
-        texts = [member for member in members if kind_of(member.name) not in IMAGE_SUFFIXES]
+        texts = list(filter(is_text, members))
         return dict.fromkeys([member.name for member in members], b"") | self._read(
             number, block, at, texts
         )

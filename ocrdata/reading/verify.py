@@ -20,6 +20,7 @@ from ocrdata.reading.index_tar import (
     index_tar,
     load_member,
 )
+from ocrdata.reading.shard_entry import fetch_listed
 from ocrdata.reading.spec import Resolved, resolve
 from ocrdata.reading.zstd_tar import ZstdTar
 from ocrdata.shards.index import Index, IndexRow, index_path, is_outdated, read_index
@@ -28,6 +29,7 @@ from ocrdata.shards.manifest import ShardInfo
 from ocrdata.shards.members import fields_of, roles, split_name
 from ocrdata.shards.names import KEY_DIGITS, image_names, is_compressed, is_key
 from ocrdata.shards.tar import Walker
+from ocrdata.storage.fetching import FetchedFile
 from ocrdata.storage.file import File, exists, open_file, read_all, size_of
 from ocrdata.storage.location import Location
 from ocrdata.storage.sealed import digest_of
@@ -104,6 +106,14 @@ def find(spec: str | Sequence[str]) -> Resolved:
     return found
 
 
+def stored_bytes(found: Resolved, shard: Location) -> int:
+    """The size of a shard's file: as its manifest says, which saves a request at a URL."""
+    listed = found.listed.get(shard)
+    if listed is not None:
+        return listed.info.bytes
+    return size_of(shard) if exists(shard) else 0
+
+
 def verify_shards(
     found: Resolved, contents: ShardStatistics, progress: Callable[[int], object] = lambda _: None
 ) -> Iterator[ShardError]:
@@ -114,7 +124,7 @@ def verify_shards(
     for shard in found.files:
         listed = found.listed.get(shard)
         yield from verify_shard(shard, listed.info if listed else None, contents)
-        progress(size_of(shard) if exists(shard) else 0)
+        progress(stored_bytes(found, shard))
 
 
 def verify_shard(
@@ -123,11 +133,17 @@ def verify_shard(
     """Verify a tar against its index, and both against the manifest entry, if there is one."""
     index_file = index_path(shard)
     try:
-        file = open_file(shard)
-        if not exists(index_file):
-            index_file = cached_index_path(shard)
-        usable = exists(index_file) and (info is not None or not is_outdated(index_file))
-        index = read_index(index_file, file.size) if usable else index_tar(shard)
+        if shard.scheme:
+            assert info is not None  # from afar a manifest is required
+            file: File = FetchedFile(shard, info.bytes, info.digest)
+            data = fetch_listed(index_file, info.index_digest)
+            index = read_index(index_file, info.bytes, data)
+        else:
+            file = open_file(shard)
+            if not exists(index_file):
+                index_file = cached_index_path(shard)
+            usable = exists(index_file) and (info is not None or not is_outdated(index_file))
+            index = read_index(index_file, file.size) if usable else index_tar(shard)
         if is_compressed(shard.name) != (index.frames is not None):
             raise ShardError(
                 str(index_file),
@@ -135,7 +151,7 @@ def verify_shard(
             )
     except ShardError as exc:
         yield exc
-        if exc.shard == str(index_file):
+        if exc.shard == str(index_file) and not shard.scheme:
             # Only the index is unusable: check at least that the tar can be indexed.
             yield from _without_index(shard, contents)
         return
@@ -181,6 +197,8 @@ def _against_manifest(
             yield ShardError(
                 str(shard), f"{field_name} in its index: {found}, but {listed} in the manifest"
             )
+    if shard.scheme:
+        return  # the index was compared with the manifest when it was fetched
     if not exists(index_file):
         yield ShardError(str(shard), "its index is missing")
     elif digest_of(read_all(index_file)) != info.index_digest:

@@ -38,6 +38,9 @@ ENOUGH = 20
 FIRST_PATIENCE_S = 1.0
 """How long a reader waits before that."""
 
+LEAST_PATIENCE_S = 0.1
+"""On a fast network a second request would cost more than the wait."""
+
 
 class Cache(Protocol):
     """Where ranges are kept between runs (`ocrdata.storage.block_cache`). `key` identifies an
@@ -226,7 +229,8 @@ class Fetcher:
         """The 99th percentile of how long recent requests took, in seconds."""
         if len(self._recent) < ENOUGH:
             return FIRST_PATIENCE_S
-        return sorted(self._recent)[int(0.99 * (len(self._recent) - 1))]
+        percentile = sorted(self._recent)[int(0.99 * (len(self._recent) - 1))]
+        return max(LEAST_PATIENCE_S, percentile)
 
     def _work(self) -> None:
         """The life of a thread: it fetches while there is something to fetch."""

@@ -153,17 +153,19 @@ def counts_path(tar: LocationLike, fingerprint: str) -> Location:
     return beside(tar, counts_suffix(fingerprint))
 
 
-def cached_counts_path(tar: LocationLike, fingerprint: str) -> Location:
-    """Where the cache keeps the counts of a shard with its present size and time."""
-    return cached_path(tar, counts_suffix(fingerprint))
+def cached_counts_path(tar: LocationLike, fingerprint: str, rows_digest: str = "") -> Location:
+    """Where the cache keeps the counts of a shard with its present size and time, or of one at a
+    URL with these rows."""
+    return cached_path(tar, counts_suffix(fingerprint), rows_digest)
 
 
-def find_counts(tar: LocationLike, fingerprint: str) -> Location | None:
-    """The counts file of a shard, beside it or in the cache; None if there is none."""
+def find_counts(tar: LocationLike, fingerprint: str, rows_digest: str = "") -> Location | None:
+    """The counts file of a shard, beside it or in the cache; None if there is none. For a shard at
+    a URL only the cache is looked at."""
     beside_shard = counts_path(tar, fingerprint)
-    if exists(beside_shard):
+    if not beside_shard.scheme and exists(beside_shard):
         return beside_shard
-    cached = cached_counts_path(tar, fingerprint)
+    cached = cached_counts_path(tar, fingerprint, rows_digest)
     return cached if exists(cached) else None
 
 

@@ -45,6 +45,7 @@ from ocrdata.tokens.counts import (
 from ocrdata.tokens.rendering import TurnCount, count, render, specials
 from ocrdata.tokens.tokenizer import Tokenizer
 from tests.support.countkill import killed_and_made_again, tokenizer, turns_of
+from tests.support.far import FarFolder, Reply
 from tests.support.rows import flip, image, sample, write_set, write_shard, write_tar
 from tests.support.shardcommand import made
 
@@ -415,3 +416,21 @@ def test_counts_of_the_wrong_number_of_samples_are_refused(
             with pytest.raises(ShardError, match=f"{listed} counts .* 3 samples"):
                 counted.shard(0)
     assert len(read_counts(path, **digests)) == 5
+
+
+def test_shards_at_a_url_are_counted_into_the_cache(
+    folder: Path, tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OCR_SHARDS_CACHE", str(tmp_path))
+    near = turns_of(count_shards(open_shards(str(folder / "x.json")), tokenizer))
+    said: list[str] = []
+    progress = Progress()
+    monkeypatch.setattr(progress, "say", said.append)
+    with FarFolder(folder, lambda asked: Reply(404) if "tokens" in asked.path else None) as far:
+        there = open_shards(f"{far.url}/x.json")
+        assert turns_of(count_shards(there, tokenizer, progress=progress)) == near
+        # Before the first text was read, it was said what that takes.
+        assert re.search(rf"{far.url}/.* \b4 requests", said[1])
+        asked = len(far.asked)
+        assert turns_of(count_shards(open_shards(f"{far.url}/x.json"), tokenizer)) == near
+        assert sum(".tar" in path for path in far.paths[asked:]) == 0
