@@ -177,11 +177,11 @@ class Fetcher:
                 self._wait(one)
         if not found:
             return self._load(file, start, stop, 0.0)[0]
-        parts = [
-            one.data[max(0, start - one.start) : stop - one.start]
-            for one in found
-            if one.data is not None
-        ]
+        parts = []
+        for one in found:  # they may overlap
+            assert one.data is not None
+            parts.append(one.data[start - one.start : stop - one.start])
+            start = one.stop
         return parts[0] if len(parts) == 1 else memoryview(b"".join(parts))
 
     def _covering(self, key: str, start: int, stop: int) -> list[_Range]:

@@ -87,6 +87,15 @@ def test_ranges_that_touch_are_joined_but_not_the_urgent_ones() -> None:
     assert file.asked[:2] == [(0, 10), (10, 20)] and sum(b - a for a, b in file.asked) == 60
 
 
+def test_ranges_that_overlap() -> None:
+    fetcher, file = Fetcher(), Server()
+    for start, stop in ((0, 60), (30, 100), (40, 50), (100, 130)):
+        fetcher.request(file, start, stop)
+    for start, stop in ((0, 130), (20, 90), (59, 61), (45, 55)):
+        assert fetcher.read(file, start, stop) == DATA[start:stop]
+    assert len(fetcher.read(file, 10, 100)) == 90
+
+
 def test_memory_is_bounded() -> None:
     fetcher, file = Fetcher(limit=100), Server()
     assert fetcher.request(file, 0, 60) and fetcher.request(file, 60, 100)
