@@ -21,7 +21,9 @@ from ocrdata.conversion.rejects import (
     examples,
     reasons,
     rejects_path,
+    report_path,
     write_damaged,
+    write_lines,
     write_rejects,
 )
 from ocrdata.conversion.work_folder import (
@@ -39,7 +41,7 @@ from ocrdata.runtime.progress import Progress
 from ocrdata.runtime.units import human_bytes
 from ocrdata.shards.index import index_path
 from ocrdata.shards.manifest import Manifest, ShardInfo, read_manifest, shard_info, write_manifest
-from ocrdata.sources.base import NotedSource, SizedSource, Source
+from ocrdata.sources.base import NotedSource, ReportingSource, SizedSource, Source
 from ocrdata.storage.files import explain_disk, free_bytes, fsync_folder, make_folder
 from ocrdata.storage.locks import Lock
 
@@ -405,6 +407,9 @@ class _Conversion:
         write_rejects(rejects_path(self.out, self.options.name), rejects)
         damaged = [damage for record in records for damage in record.damaged]
         write_damaged(damaged_path(self.out, self.options.name), damaged)
+        if isinstance(self.source, ReportingSource):
+            for report, lines in self.source.reports().items():
+                write_lines(report_path(self.out, self.options.name, report), lines)
         rows = self.layout.stop - self.layout.start
         manifest = Manifest(
             name=self.options.name,

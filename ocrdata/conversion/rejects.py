@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -29,24 +30,32 @@ def damaged_path(out: Path, name: str) -> Path:
     return out / f"{name}.damaged.jsonl"
 
 
+def report_path(out: Path, name: str, report: str) -> Path:
+    """NAME.REPORT.jsonl: a report of the source; absent without lines."""
+    return out / f"{name}.{report}.jsonl"
+
+
 def write_rejects(path: Path, rejects: Sequence[Reject]) -> None:
     """Write rejects in row order, atomically; without any, remove the file."""
-    _write_lines(path, [{"row": row, "reason": reason} for row, reason in rejects])
+    write_lines(path, [{"row": row, "reason": reason} for row, reason in rejects])
 
 
 def write_damaged(path: Path, damaged: Sequence[Damage]) -> None:
     """Write damaged images in row order, atomically; without any, remove the file."""
     lines = [{"row": row, "image": image, "reason": words} for row, image, words in damaged]
-    _write_lines(path, lines)
+    write_lines(path, lines)
 
 
-def _write_lines(path: Path, lines: Sequence[Mapping[str, Any]]) -> None:
-    if not lines:
+def write_lines(path: Path, lines: Iterable[Mapping[str, Any]]) -> None:
+    """Write a JSON object per line, atomically; without any, remove the file."""
+    remaining = iter(lines)
+    first = next(remaining, None)
+    if first is None:
         with explain_disk(path):
             path.unlink(missing_ok=True)
         return
     with atomic_file(path) as file:
-        for line in lines:
+        for line in chain([first], remaining):
             file.write(canonical(line) + b"\n")
 
 

@@ -127,7 +127,7 @@ class WorkFolder:
         with explain_disk(self.out):
             name = re.escape(self.name)
             shard = rf"{name}-\d+\.(tar|tar\.zst|index\.parquet)"
-            _unlink(self.out, rf"\.({shard}|{name}\.json|{name}\.(rejects|damaged)\.jsonl)\.tmp")
+            _unlink(self.out, rf"\.({shard}|{name}\.json|{name}\.[a-z-]+\.jsonl)\.tmp")
             counts = rf"\.({name}-\d+\.tokens-[0-9a-f]+\.parquet)\.lock"
             for match in _matching(self.out, counts):
                 remove_abandoned(self.out / match[1])

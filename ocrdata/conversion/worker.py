@@ -22,7 +22,7 @@ from ocrdata.shards.index import index_path
 from ocrdata.shards.manifest import ShardInfo
 from ocrdata.shards.names import make_key
 from ocrdata.shards.writer import ShardWriter
-from ocrdata.sources.base import Source
+from ocrdata.sources.base import NamingSource, Source
 from ocrdata.sources.conversations import noted_of
 from ocrdata.storage.files import discard
 
@@ -95,7 +95,7 @@ class ConversionTask:
                     damaged += [(row, image, words) for image, words in damage]
                     progress.add(size, None)
                 except RejectedRow as exc:
-                    rejects.append((row, str(exc)))
+                    rejects.append((row, self._reason(row, str(exc))))
                     progress.add(0, rejects[-1])
                 if row == span[-1]:
                     break
@@ -113,6 +113,11 @@ class ConversionTask:
         )
         self.work.write_record(shard, record)
         progress.flush(info)
+
+    def _reason(self, row: int, reason: str) -> str:
+        if isinstance(self.source, NamingSource):
+            return self.source.rejected(row, reason)
+        return reason
 
     def _discard_unrecorded(self, shard: int) -> None:
         """Remove the tar of a shard whose index or record could not be written."""

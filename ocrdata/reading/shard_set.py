@@ -9,6 +9,7 @@ from __future__ import annotations
 import bisect
 import itertools
 import shlex
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 
@@ -29,6 +30,11 @@ from ocrdata.storage.fetching import FetchedFile
 from ocrdata.storage.file import File, FilePool
 
 Members = dict[str, bytes]
+Place = tuple[int, int]
+"""A sample: shard number, position in that shard."""
+
+SAMPLES_AHEAD = 64
+"""Single samples that are fetched ahead: twice as many as there are threads."""
 
 
 def is_text(member: IndexMember) -> bool:
@@ -122,6 +128,23 @@ class ShardSet:
         return dict.fromkeys([member.name for member in members], b"") | self._read(
             number, block, at, texts
         )
+
+    def each_members(self, places: Iterable[Place]) -> Iterator[Members]:
+        """`members` of samples here and there, in this order; those at URLs are fetched ahead."""
+        coming: deque[Place] = deque()
+        for place in places:
+            coming.append(place)
+            if self.is_remote:
+                block, at = self.block(*place)
+                if block.frames is None:  # a frame has many samples, and is kept
+                    members = block.members(at)
+                    start, last = members[0].offset, members[-1]
+                    size = last.offset + last.size - start
+                    self.tar(place[0], block).hint([(start, size)])
+            if len(coming) > (SAMPLES_AHEAD if self.is_remote else 0):
+                yield self.members(*coming.popleft())
+        while coming:
+            yield self.members(*coming.popleft())
 
     def _read(
         self, number: int, block: IndexBlock, at: int, members: Sequence[IndexMember]

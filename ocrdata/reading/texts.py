@@ -1,4 +1,4 @@
-"""Reads the texts of all samples of a shard, without their images: for counting tokens.
+"""Reads the texts of samples of a shard, without their images: to count tokens, or to see the meta.
 
 From a local disk the texts alone are read. At a URL each request costs as much time as some bytes:
 where samples are small, whole shards are read in order, and their images dropped; where they are
@@ -8,7 +8,7 @@ large, each sample's text is requested by itself, many at once.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from ocrdata.errors import ShardError
@@ -51,17 +51,23 @@ def _read_whole(samples: int, stored: int) -> bool:
 def texts_of_shard(shard_set: ShardSet) -> Texts:
     """The texts of the first shard of a set, in order. Raises ShardError for what concerns no
     single sample."""
-    shard = shard_set.shards[0]
+    return texts_of(shard_set, 0, range(shard_set.shards[0].samples))
+
+
+def texts_of(shard_set: ShardSet, number: int, positions: Sequence[int]) -> Texts:
+    """The texts of the samples at these positions of shard `number`. Raises as `texts_of_shard`."""
+    shard = shard_set.shards[number]
+    in_order = isinstance(positions, range) and positions.step == 1
     if not shard.location.scheme:
-        yield from _one_by_one(shard_set, range(shard.samples))
+        yield from _one_by_one(shard_set, number, positions)
         return
-    if not _read_whole(shard.samples, shard.bytes):
-        yield from _one_by_one(shard_set, _announced(shard_set, range(shard.samples)))
+    if not (in_order and _read_whole(shard.samples, shard.bytes)):
+        yield from _one_by_one(shard_set, number, _announced(shard_set, number, positions))
         return
-    done = 0
-    while done < shard.samples:
+    start, done = shard_set.starts[number], positions[0]
+    while done <= positions[-1]:
         try:
-            for members in _in_order(shard_set, range(done, shard.samples)):
+            for members in _in_order(shard_set, range(start + done, start + positions[-1] + 1)):
                 yield done, members
                 done += 1
         except ShardError as exc:
@@ -71,10 +77,10 @@ def texts_of_shard(shard_set: ShardSet) -> Texts:
             done += 1
 
 
-def _one_by_one(shard_set: ShardSet, positions: Iterable[int]) -> Texts:
+def _one_by_one(shard_set: ShardSet, number: int, positions: Iterable[int]) -> Texts:
     for local in positions:
         try:
-            yield local, shard_set.text_members(0, local)
+            yield local, shard_set.text_members(number, local)
         except ShardError as exc:
             yield local, exc
 
@@ -88,13 +94,13 @@ def _in_order(shard_set: ShardSet, positions: range) -> Iterator[Members]:
             }
 
 
-def _announced(shard_set: ShardSet, positions: range) -> Iterator[int]:
+def _announced(shard_set: ShardSet, number: int, positions: Iterable[int]) -> Iterator[int]:
     """The same positions, whose texts have been requested before."""
     coming: deque[int] = deque()
     for local in positions:
-        block, at = shard_set.block(0, local)
+        block, at = shard_set.block(number, local)
         start, size = _text_range(block, at)
-        shard_set.tar(0, block).hint([(start, size)])
+        shard_set.tar(number, block).hint([(start, size)])
         coming.append(local)
         if len(coming) > AHEAD:
             yield coming.popleft()

@@ -105,6 +105,24 @@ class NotedSource(Protocol):
         """What is left out, one line each, to be told to the user. Raises SourceError."""
 
 
+@runtime_checkable
+class NamingSource(Protocol):
+    """A source whose rows have better names than their numbers, or may not be rejected."""
+
+    def rejected(self, row: int, reason: str) -> str:
+        """What is written for a row that cannot be written as a sample. Raises OcrError if the
+        conversion must not go on without it."""
+
+
+@runtime_checkable
+class ReportingSource(Protocol):
+    """A source that has left samples out, and says which."""
+
+    def reports(self) -> Mapping[str, Iterable[Mapping[str, Any]]]:
+        """The lines of each report by its name in lower case: NAME.REPORT.jsonl is written beside
+        the shards, unless it has no lines."""
+
+
 SIZED_ROWS = 32
 """Rows whose images are measured to estimate the size of all."""
 

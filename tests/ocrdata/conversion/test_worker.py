@@ -111,6 +111,25 @@ def test_a_shard_with_wrong_rows_is_not_written(
     assert not (task.folder / task.layout.file(broken)).exists()
 
 
+class Named(Numbered):
+    """A source with better names for its rows, one of which must not be rejected."""
+
+    def rejected(self, row: int, reason: str) -> str:
+        if row == 21:
+            raise SourceError(f"page {row}: {reason}")
+        return f"page {row}: {reason}"
+
+
+def test_a_source_names_its_rejected_rows_or_stops(tmp_path: Path) -> None:
+    task = make_task(tmp_path, Named(45, bad=BAD))
+    with pytest.raises(SourceError, match="page 21: message 1"):
+        task.make([0, 2], lambda _: None)
+    first = task.work.read_record(0)
+    assert first is not None and task.work.read_record(2) is None
+    assert [row for row, _ in first.rejects] == [3, 6]
+    assert all(reason.startswith(f"page {row}: ") for row, reason in first.rejects)
+
+
 def test_extra_rows_are_ignored(tmp_path: Path) -> None:
     task = make_task(tmp_path, Late(45))
     task.make([1, 2], lambda _: None)
