@@ -38,6 +38,7 @@ from ocrdata.runtime.cli import Parser, add_json_flag, print_json, run
 from ocrdata.runtime.progress import Progress, to_terminal
 from ocrdata.runtime.units import human_bytes, human_time
 from ocrdata.shards.manifest import Manifest
+from ocrdata.sources.base import Source
 from ocrdata.sources.conversations import MESSAGE_FIELDS
 from ocrdata.sources.registry import REGISTRY, Flag, SourceKind, Values
 from ocrdata.storage.file import exists
@@ -86,7 +87,7 @@ def main(arguments: Sequence[str]) -> int:
     with problems:
         out = Location.of(values["out"]).path
     with problems:
-        tokenizer = _tokenizer(values["tokenizer"])
+        tokenizer = tokenizer_of(values["tokenizer"])
     with problems:
         options = _options(values, kind)
     if problems:  # else the source looks for them itself, and may ask the hub
@@ -94,27 +95,33 @@ def main(arguments: Sequence[str]) -> int:
             with problems:
                 _check_exists(f"--{flag}", values.get(flag))
     problems.raise_all()
-    name = options.name
-    source = kind.make(values, recorded_provenance(out, name) or {})
-    progress = to_terminal()
-    counting = count_with(tokenizer, options.workers, progress) if tokenizer else None
-    if values["only"] is not None:
-        made = convert_one(source, options, values["only"], progress, on_shards=counting)
-        if values["json"]:
-            print_json({"shard": out / made.file, "samples": made.samples, "bytes": made.bytes})
-        else:
-            print(f"{out / made.file}: {made.samples:,} samples, {human_bytes(made.bytes)}")
-        return 0
-    complete = exists(out / f"{name}.json")
-    manifest = convert(source, options, progress, on_shards=counting)
+    source = kind.make(values, recorded_provenance(out, options.name) or {})
+    text, document = make(source, options, tokenizer, only=values["only"])
     if values["json"]:
-        print_json(figures(manifest, options, progress, tokenizer))
+        print_json(document)
     else:
-        print(summary(manifest, options, progress, tokenizer, complete=complete))
+        print(text)
     return 0
 
 
-def _tokenizer(name: str | None) -> Tokenizer | None:
+def make(
+    source: Source, options: ConversionOptions, tokenizer: Tokenizer | None, *, only: int | None
+) -> tuple[str, dict[str, Any]]:
+    """Make a set, or the shard `only` of it, and count its tokens if there is a tokenizer; returns
+    a summary, and the same as a document. Raises OcrError."""
+    progress, out = to_terminal(), options.out
+    counting = count_with(tokenizer, options.workers, progress) if tokenizer else None
+    if only is not None:
+        made = convert_one(source, options, only, progress, on_shards=counting)
+        text = f"{out / made.file}: {made.samples:,} samples, {human_bytes(made.bytes)}"
+        return text, {"shard": out / made.file, "samples": made.samples, "bytes": made.bytes}
+    complete = exists(out / f"{options.name}.json")
+    manifest = convert(source, options, progress, on_shards=counting)
+    text = summary(manifest, options, progress, tokenizer, complete=complete)
+    return text, figures(manifest, options, progress, tokenizer)
+
+
+def tokenizer_of(name: str | None) -> Tokenizer | None:
     """The tokenizer to count with, if one is named. Raises UsageError naming the flag."""
     try:
         return load_tokenizer(name) if name else None
