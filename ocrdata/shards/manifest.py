@@ -126,12 +126,21 @@ def read_manifest(path: LocationLike) -> Manifest:
     name = str(path)
     if Location.of(path).scheme:
         data = read_all(path)
-    else:
         try:
-            with explain_disk(Location.of(path).path):
-                data = read_all(path)
-        except FileNotFoundError as exc:
-            raise ShardError(name, "the manifest is missing") from exc
+            return _parse(name, data)
+        except ShardError:
+            return _parse(
+                name, read_all(path)
+            )  # once more: wrong bytes may come under right headers
+    try:
+        with explain_disk(Location.of(path).path):
+            data = read_all(path)
+    except FileNotFoundError as exc:
+        raise ShardError(name, "the manifest is missing") from exc
+    return _parse(name, data)
+
+
+def _parse(name: str, data: bytes) -> Manifest:
     document = parse_object(name, data)
     if document.get("format") != FORMAT or document.get("kind") != KIND:
         raise ShardError(

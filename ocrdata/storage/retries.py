@@ -33,6 +33,9 @@ FIRST_WAIT_S = 0.2
 LONGEST_WAIT_S = 5.0
 """Between attempts: doubled each time, times a random factor between 0.5 and 1."""
 
+ASK_EVERY_S = 1.0
+"""Between two questions to a busy host how long to wait."""
+
 SAY_AFTER_S = 5.0
 """Seconds of failed attempts after which a warning says what is waited for."""
 
@@ -220,15 +223,20 @@ _hosts = _Hosts()
 
 def busy_until(host: str, location: Location, target: Target | None) -> None:
     """A busy server may say how long to wait, in a header that the client does not show. One thread
-    asks for the first byte and holds all requests to the host for so long."""
+    asks for the first byte and holds all requests to the host for so long; it asks again only after
+    a while, so that such questions are few among the requests."""
     with _asking:
-        if _hosts.held(host) > 0:
+        since = time.monotonic() - _asked.get(host, -ASK_EVERY_S)
+        if _hosts.held(host) > 0 or since < ASK_EVERY_S:
             return
         seconds = _retry_after(location, target)
+        _asked[host] = time.monotonic()
         _hosts.hold(host, min(seconds, GIVE_UP_S))
 
 
 _asking = threading.Lock()
+_asked: dict[str, float] = {}
+"""When each host was last asked how long to wait."""
 
 
 def _retry_after(location: Location, target: Target | None) -> float:

@@ -166,6 +166,22 @@ def test_a_shard_that_is_replaced_while_it_is_read(tmp_path: Path) -> None:
             there.members(21)
 
 
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_manifest_of_wrong_bytes_is_read_once_more(tmp_path: Path, times: int) -> None:
+    write_set(tmp_path, "n", COUNTS)
+    wrong = (tmp_path / "n.json").read_bytes().replace(b"totals", b"tota1s")
+
+    def answer(asked: Asked) -> Reply | None:
+        return Reply(body=wrong) if asked.number < times else None
+
+    with FarFolder(tmp_path, answer) as far:
+        if times == 1:
+            assert len(open_shards(f"{far.url}/n.json")) == 45
+        else:
+            with pytest.raises(ShardError, match=r"n\.json: "):
+                open_shards(f"{far.url}/n.json")
+
+
 def test_a_manifest_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "n.json").write_text("[]")
     with FarFolder(tmp_path) as far, pytest.raises(ShardError, match=r"n\.json: "):

@@ -69,6 +69,21 @@ def test_all_wait_while_a_server_asks_to_be_left_alone(
     assert answered[2] - answered[1] >= 1
 
 
+def test_a_busy_server_is_seldom_asked_how_long_to_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "x").write_bytes(b"content")
+    monkeypatch.setattr(retries, "FIRST_WAIT_S", 0.001)
+
+    def busy(asked: Asked) -> Reply | None:
+        return Reply(status=429) if asked.number < 6 else None
+
+    with FarFolder(tmp_path, busy) as far:
+        assert fetch(Location(far.url + "/x"), 0, 7).data == b"content"
+    questions = [asked.number for asked in far.asked if asked.range == (0, 1)]
+    assert questions == [1] and len(far.asked) == 7
+
+
 def test_waiting_is_said_once_and_ends(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

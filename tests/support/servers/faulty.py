@@ -2,8 +2,8 @@
 
 Which requests are wrong depends on the seed, the path, the range and how often that range was asked
 for, not on the order in which threads ask: a run can be repeated. `faults` is what can happen;
-`share` of the ranges have one, for the first `times` requests each (`PERMANENT`: for all). Every
-request is recorded with its answer.
+`share` of the ranges of paths with `where` in them have one, for the first `times` requests each
+(`PERMANENT`: for all). Every request is recorded with its answer.
 """
 
 from __future__ import annotations
@@ -50,13 +50,15 @@ class FaultServer(HttpServer):
         *,
         share: float = 1.0,
         times: int = 1,
+        where: str = "",
         seed: int = 0,
     ) -> None:
         super().__init__(_Handler)
         unknown = set(faults) - set(FAULTS)
         assert not unknown, unknown
         self.files = dict(files)
-        self.faults, self.share, self.times, self.seed = tuple(faults), share, times, seed
+        self.faults, self.share, self.times = tuple(faults), share, times
+        self.where, self.seed = where, seed
         self.requests: list[Request] = []
         self._asked: Counter[tuple[str, str]] = Counter()
 
@@ -70,7 +72,8 @@ class FaultServer(HttpServer):
             number = self._asked[path, asked]
             self._asked[path, asked] += 1
         chance = random.Random(f"{self.seed} {path} {asked}")
-        if not self.faults or number >= self.times or chance.random() >= self.share:
+        spared = self.where not in path or number >= self.times or chance.random() >= self.share
+        if not self.faults or spared:
             return "", chance
         chance = random.Random(f"{self.seed} {path} {asked} {number}")
         return chance.choice(self.faults), chance
