@@ -7,7 +7,7 @@ needed, and a bounded number of them is kept open. Safe to share between threads
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import overload
 
@@ -17,10 +17,12 @@ from ocrdata.errors import UsageError
 from ocrdata.reading.sequential import CopyBuffer, SequentialReader, ViewBuffer
 from ocrdata.reading.shard_set import Members, ShardSet
 from ocrdata.reading.spec import resolve
+from ocrdata.reading.zstd_tar import ZstdTar
 from ocrdata.sample import Sample
 from ocrdata.shards.arrow import Int64
 from ocrdata.shards.index import IndexRow
 from ocrdata.shards.members import image_names, to_sample
+from ocrdata.storage.fetching import FetchedFile
 from ocrdata.storage.sealed import canonical, digest_of
 
 
@@ -140,6 +142,31 @@ class Shards(Sequence[Sample]):
             position=self._set.starts[shard] + local,
             digest=str(hasher.hexdigest()),
         )
+
+    def stored_range(self, positions: range) -> tuple[FetchedFile, int, int] | None:
+        """The file at a URL and its bytes `[start, stop)` that hold these samples, which are
+        neighbours in one shard; None for a local shard. Loads their index."""
+        (number, one), (_, other) = self._locate(positions[0]), self._locate(positions[-1])
+        first, at = self._set.block(number, min(one, other))
+        last, end = self._set.block(number, max(one, other))
+        start, stop = first.offsets[at], last.offsets[end] + last.sizes[end]
+        tar = self._set.tar(number, first)
+        if isinstance(tar, ZstdTar):
+            start, stop = tar.stored_range(start, stop - start)
+            tar = tar.file
+        return (tar, start, stop) if isinstance(tar, FetchedFile) else None
+
+    def announce(self, positions: Iterable[int]) -> None:
+        """Tell the files at URLs that these samples will be read soon, once and in this order."""
+        if not self._set.is_remote:
+            return
+        for position in positions:
+            number, local = self._locate(position)
+            block, at = self._set.block(number, local)
+            members = block.members(at)
+            start = min(member.offset for member in members)
+            stop = max(member.offset + member.size for member in members)
+            self._set.tar(number, block).hint([(start, stop - start)])
 
     def image_digests(self, at: int) -> tuple[bytes, ...]:
         """The digests of the bytes of a sample's image files, from the index alone."""

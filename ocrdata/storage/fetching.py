@@ -52,6 +52,9 @@ class Cache(Protocol):
     def put(self, key: str, start: int, data: memoryview, *, needed_in: float) -> bool:
         """Keep bytes, which are needed in so many seconds; False if they are not kept."""
 
+    def needed(self, key: str, start: int, in_seconds: float) -> None:
+        """When what begins at `start` is needed next."""
+
     def discard(self, key: str, start: int, stop: int) -> None:
         """Forget wrong bytes."""
 
@@ -86,7 +89,7 @@ class FetchedFile(RemoteFile):
 @dataclass(eq=False)
 class _Range:
     """Bytes `[start, stop)` of a file, from the request for them until they are released. `asked`
-    counts the requests for it that are on the way."""
+    counts the requests for it that are on the way; `kept`: the cache has it."""
 
     file: FetchedFile
     start: int
@@ -98,6 +101,7 @@ class _Range:
     asked: int = 0
     hedged: bool = False
     data: memoryview | None = None
+    kept: bool = False
     failed: Exception | None = None
 
     @property
@@ -159,6 +163,11 @@ class Fetcher:
                     self._forget(one)
                     return
 
+    def needed(self, file: FetchedFile, start: int, in_seconds: float) -> None:
+        """Tell the cache when the range that begins at `start` is needed next."""
+        if self.cache is not None:
+            self.cache.needed(file.key, start, in_seconds)
+
     def discard(self, file: FetchedFile, start: int, stop: int) -> None:
         """Forget wrong bytes, here and in the cache."""
         with self._changed:
@@ -175,7 +184,7 @@ class Fetcher:
             found = self._covering(file.key, start, stop)
             for one in found:
                 self._wait(one)
-        if not found:
+        if not found or any(one.data is None for one in found):
             return self._load(file, start, stop, 0.0)[0]
         parts = []
         for one in found:  # they may overlap
@@ -203,7 +212,7 @@ class Fetcher:
     def _wait(self, one: _Range) -> None:
         """Wait, with the lock, until a range is there. A second request is sent when it takes too
         long. Raises what the last request raised."""
-        while one.data is None:
+        while one.data is None and not one.kept:
             if one.failed is not None:
                 self._forget(one)  # whoever reads it next asks again
                 raise one.failed
@@ -264,7 +273,10 @@ class Fetcher:
         first, last = together[0], together[-1]
         data, kept, failed = None, False, None
         try:
-            data, kept = self._load(first.file, first.start, last.stop, first.needed_in)
+            if not first.once and self._is_cached(first, last):
+                kept = True
+            else:
+                data, kept = self._load(first.file, first.start, last.stop, first.needed_in)
         except Exception as exc:
             failed = exc
         with self._changed:
@@ -272,11 +284,22 @@ class Fetcher:
                 one.asked -= 1
                 if one.data is None and data is not None:
                     one.data = data[one.start - first.start : one.stop - first.start]
-                    if kept and not one.once:
-                        self._forget(one)  # from now on it is read from the disk
                 elif one.data is None and not one.asked:
                     one.failed = failed
+                if kept and not one.once:
+                    one.kept, one.failed = True, None
+                    self._forget(one)  # from now on it is read from the disk
             self._changed.notify_all()
+
+    def _is_cached(self, first: _Range, last: _Range) -> bool:
+        """Whether the cache has ranges whole. This verifies them, before somebody waits."""
+        if self.cache is None:
+            return False
+        found = self.cache.get(first.file.key, first.start, first.start + 1)
+        if found is None or self.cache.get(first.file.key, last.stop - 1, last.stop) is None:
+            return False
+        self.cache.needed(first.file.key, first.start, first.needed_in)
+        return True
 
     def _load(
         self, file: FetchedFile, start: int, stop: int, needed_in: float

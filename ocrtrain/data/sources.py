@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Container, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 
@@ -17,6 +18,8 @@ from ocrdata.reading.slices import parse_slice, split_slice
 from ocrdata.reading.spec import separate
 from ocrdata.reading.view import Shards, open_shards
 from ocrdata.shards.names import set_location
+from ocrdata.storage.block_cache import BlockCache
+from ocrdata.storage.fetching import use_cache
 from ocrdata.storage.location import Location
 from ocrdata.tokens.tokenizer import Tokenizer
 from ocrtrain.data.batch import prepare_sample
@@ -25,6 +28,9 @@ from ocrtrain.settings.named_sources import parse_specs
 
 HELD_OUT = 100
 """A source without validation samples is validated on its last 1 %, at most this many."""
+
+VALIDATION_AHEAD = 64
+"""Validation samples at URLs that are requested at once."""
 
 GRID = 1 << 16
 """A weight that sources share by their numbers of samples is divided in parts of 1/GRID, so that
@@ -71,7 +77,9 @@ def open_training(config: Config) -> Sources:
 
 
 def _opened(config: Config, *, validate: bool) -> Sources:
-    """The sources; without `validate`, shards named for validation are not opened."""
+    """The sources; without `validate`, shards named for validation are not opened. What is read
+    from URLs is kept in the config's cache from now on."""
+    use_cache(BlockCache(Path(config.cache), config.cache_bytes) if config.cache else None)
     opened = _Opened()
     if config.source:
         _open_named(config, opened, validate=validate)
@@ -323,6 +331,8 @@ def check_validation(sources: Sources, config: Config, tokenizer: Tokenizer) -> 
     for name, shards in sources.validation.items():
         supervised = 0
         for position in range(len(shards)):
+            if position % VALIDATION_AHEAD == 0:
+                shards.announce(range(position, min(position + VALIDATION_AHEAD, len(shards))))
             item = load_sample(shards, position, source=name, image_size=config.image_size)
             sample = prepare_sample(
                 item, tokenizer=tokenizer, image_size=config.image_size, seq_len=config.seq_len

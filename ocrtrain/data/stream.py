@@ -8,6 +8,7 @@ import itertools
 from functools import partial
 
 from ocrdata.errors import ShardError, UsageError
+from ocrdata.planning.fetch_ahead import FetchAhead
 from ocrdata.planning.plan import Plan, SampleIndex
 from ocrdata.reading.prefetch import Assembly
 from ocrdata.reading.samples import load_sample, skippable
@@ -22,7 +23,8 @@ class Stream:
     """The batches of a plan. Thread-safe: the prefetcher's workers make an `assembly` together.
 
     An unusable sample raises ShardError, or is masked if `skipped` allows that; those already in
-    `skipped` are masked without being read.
+    `skipped` are masked without being read. With `fetch_from`, the step of the first batch, what
+    comes from URLs is fetched ahead, for batches that are made in the order of their steps.
     """
 
     def __init__(
@@ -33,8 +35,13 @@ class Stream:
         *,
         tokenizer: Tokenizer,
         skipped: SkippedSamples | None = None,
+        fetch_from: int | None = None,
     ) -> None:
         self.plan = plan
+        self._ahead = None
+        if fetch_from is not None:
+            views = list(sources.train.values())
+            self._ahead = FetchAhead(plan, views, start=fetch_from, cache_bytes=config.cache_bytes)
         self._names = list(sources.train)
         self._shards = list(sources.train.values())
         self._tokenizer = tokenizer
@@ -52,6 +59,8 @@ class Stream:
     def assembly(self, step: int, rows: range | None = None) -> Assembly[PreparedSample, Batch]:
         """How the batch of a step is made, or some of its rows: sample by sample, for the
         prefetcher's threads."""
+        if self._ahead is not None:
+            self._ahead.begin(step)
         planned = self.plan.rows(step, range(self.plan.batch) if rows is None else rows)
 
         def join(samples: list[PreparedSample]) -> Batch:
@@ -63,6 +72,8 @@ class Stream:
                 image_size=self._image_size,
             )
             _ = batch.identity  # computed and cached here, in a worker: the trainer will log it
+            if self._ahead is not None:
+                self._ahead.end(step)
             return batch
 
         return Assembly(

@@ -249,6 +249,7 @@ class _SourceValidation:
             return parts[number], batch
 
         def split(number: int) -> Assembly[PreparedSample, tuple[Sequence[int], Batch]]:
+            self.shards.announce(parts[number])
             return Assembly(
                 [partial(prepare, position) for position in parts[number]], partial(join, number)
             )

@@ -172,6 +172,9 @@ class Kept:
             self.ranges[key, start, start + len(data)] = bytes(data)
         return self.room
 
+    def needed(self, key: str, start: int, in_seconds: float) -> None:
+        pass
+
     def discard(self, key: str, start: int, stop: int) -> None:
         for one in [one for one in self.ranges if one[1] < stop and start < one[2]]:
             del self.ranges[one]

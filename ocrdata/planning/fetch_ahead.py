@@ -1,0 +1,227 @@
+"""Asks for the bytes of coming steps before they are needed: the plan knows which they are.
+
+The blocks of neighbours of the order (`ocrdata.planning.blocks`) are fetched whole: those of the
+earliest step first, as many as there is room for. A block is held in memory until the last step of
+its order window that reads it, or is on the disk if the process has a cache. Where order windows
+fit neither, single samples are fetched in place of blocks. Local shards need none of this.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ocrdata.planning.order import BlockShuffle, SampleOrder
+from ocrdata.planning.plan import Plan
+from ocrdata.reading.view import Shards
+from ocrdata.storage.fetching import FETCH_BYTES, FetchedFile, fetcher
+
+WINDOW_BYTES = 128 << 20
+"""Bytes of order windows held in memory, at most, over all sources."""
+
+STEPS_AHEAD = 512
+"""Steps looked ahead at most, as long as there is room."""
+
+STEPS_A_CALL = 16
+"""Of them, those that are looked at in one call: the first batch does not wait for all."""
+
+CACHE_SHARE = 0.75
+"""The part of the cache's limit that may hold what is needed next; the rest is for what other
+processes need, and for the next epoch."""
+
+URGENT_STEPS = 2
+"""The blocks of the next steps are fetched one by one, so that the first is there soonest."""
+
+NEVER_S = 1e9
+"""Seconds until a block is needed that the run will not read again."""
+
+
+@dataclass(frozen=True)
+class FetchCost:
+    """How the samples of a source at a URL are fetched. `by_block`: whole blocks, else one request
+    a sample. `window` are the bytes of an order window; `requests` a sample."""
+
+    by_block: bool
+    window: int
+    requests: float
+
+
+def fetch_cost(shards: Shards, order: SampleOrder, *, room: int) -> FetchCost:
+    """How a source at a URL is fetched, if `room` bytes of order windows can be held."""
+    if not isinstance(order, BlockShuffle):
+        return FetchCost(by_block=False, window=0, requests=1.0)
+    used = [shards.shard_set.shards[number] for number in {n for _, n, _ in shards.stretches()}]
+    each = sum(one.bytes for one in used) / max(1, sum(one.samples for one in used))
+    window = round(each * min(order.size, order.recipe.window + order.recipe.block))
+    if window > room:
+        return FetchCost(by_block=False, window=window, requests=1.0)
+    return FetchCost(by_block=True, window=window, requests=1 / order.recipe.block)
+
+
+@dataclass
+class _Source:
+    """A source at a URL. `held` are its blocks (or single samples) that were requested: the file
+    and bytes of each, the last step known to read it, and the epoch."""
+
+    shards: Shards
+    order: SampleOrder
+    by_block: bool
+    held: dict[int, _Held] = field(default_factory=dict)
+
+    def units(self, positions: Sequence[int]) -> list[int]:
+        """The blocks of these positions; the positions themselves if samples are fetched."""
+        if not self.by_block:
+            return list(positions)
+        units: list[int] = self.order.block_of(np.asarray(positions, np.int64)).tolist()
+        return units
+
+    def stored(self, unit: int) -> tuple[FetchedFile, int, int] | None:
+        """Where the bytes of a block or sample are."""
+        whole = self.order.block_positions(unit) if self.by_block else range(unit, unit + 1)
+        return self.shards.stored_range(whole)
+
+
+@dataclass
+class _Held:
+    file: FetchedFile
+    start: int
+    stop: int
+    step: int
+    epoch: int
+
+
+class FetchAhead:
+    """Requests what the coming steps of a plan read, of each batch the rows `part`. Thread-safe.
+
+    Call `begin` when a step's batch is being made and `end` when it is made. Without sources at
+    URLs both do nothing. `cache_bytes` is the limit of the process's cache folder, 0 without one.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        views: Sequence[Shards],
+        *,
+        part: range | None = None,
+        start: int = 0,
+        cache_bytes: int = 0,
+    ) -> None:
+        self._plan, self._part, self._cached = plan, part, bool(cache_bytes)
+        self._room = round(CACHE_SHARE * cache_bytes) or WINDOW_BYTES
+        self._bytes = 0
+        self._sources: dict[int, _Source] = {}
+        windows = 0
+        for number, shards in enumerate(views):
+            if not shards.shard_set.is_remote:
+                continue
+            order = plan.row_sequences[number].order
+            cost = fetch_cost(shards, order, room=self._room - windows)
+            windows += cost.window if cost.by_block else 0
+            self._sources[number] = _Source(shards, order, cost.by_block)
+        if self._sources:
+            fetcher().limit = FETCH_BYTES + (0 if self._cached else windows)
+        self._cursor, self._wanted = start, list[tuple[int, int, int]]()
+        self._making: set[int] = set()
+        self._floor = start
+        self._lock = threading.Lock()
+        self._last_begin, self._step_seconds = time.monotonic(), 1.0
+
+    def begin(self, step: int) -> None:
+        """The batch of a step is about to be made."""
+        if not self._sources:
+            return
+        with self._lock:
+            now = time.monotonic()
+            self._step_seconds += 0.1 * (now - self._last_begin - self._step_seconds)
+            self._last_begin = now
+            self._making.add(step)
+            self._look_ahead(step)
+
+    def end(self, step: int) -> None:
+        """The batch of a step is made: what no later one reads is released."""
+        if not self._sources:
+            return
+        with self._lock:
+            self._making.discard(step)
+            self._floor = min(self._making, default=step + 1)
+            for source in self._sources.values():
+                self._release(source)
+            self._look_ahead(self._floor)
+
+    def _look_ahead(self, step: int) -> None:
+        """Request what the steps from the first not looked at on read, while there is room."""
+        stop = min(self._plan.steps, step + STEPS_AHEAD, self._cursor + STEPS_A_CALL)
+        while self._cursor < stop:
+            if not self._wanted:
+                self._wanted = list(self._reads(self._cursor))
+            while self._wanted:
+                if not self._request(*self._wanted[-1], now=step):
+                    return
+                self._wanted.pop()
+            self._cursor += 1
+
+    def _reads(self, step: int) -> Iterator[tuple[int, int, int]]:
+        """(source, block, epoch) of everything a step reads at URLs, the first at the end."""
+        samples = [sample for row in self._plan.rows(step, self._part) for sample in row]
+        for number in {sample.source for sample in samples} & self._sources.keys():
+            own = [sample for sample in reversed(samples) if sample.source == number]
+            units = self._sources[number].units([sample.position for sample in own])
+            for unit, sample in zip(units, own, strict=True):
+                yield number, unit, sample.epoch
+
+    def _request(self, number: int, unit: int, epoch: int, *, now: int) -> bool:
+        source = self._sources[number]
+        held = source.held.get(unit)
+        if held is not None:
+            held.step, held.epoch = self._cursor, epoch
+            return True
+        stored = source.stored(unit)
+        if stored is None:
+            return True
+        file, start, stop = stored
+        if self._cached and self._bytes and self._bytes + stop - start > self._room:
+            return False
+        steps = self._cursor - now
+        if not fetcher().request(
+            file,
+            start,
+            stop,
+            urgent=steps < URGENT_STEPS,
+            needed_in=steps * self._step_seconds,
+        ):
+            return False
+        source.held[unit] = _Held(file, start, stop, self._cursor, epoch)
+        self._bytes += stop - start
+        return True
+
+    def _release(self, source: _Source) -> None:
+        """Forget the blocks whose last known step is over."""
+        done = [unit for unit, held in source.held.items() if held.step < self._floor]
+        if not done:
+            return
+        for unit in done:
+            held = source.held[unit]
+            fetcher().release(held.file, held.start, held.stop)
+        if self._cached and source.by_block:
+            self._schedule(source, done)
+        for unit in done:
+            held = source.held.pop(unit)
+            self._bytes -= held.stop - held.start
+
+    def _schedule(self, source: _Source, done: Sequence[int]) -> None:
+        """Tell the cache when these blocks are needed next: in their next epoch, if the run has
+        one."""
+        number = next(number for number, one in self._sources.items() if one is source)
+        epoch = max(source.held[unit].epoch for unit in done)
+        size, rows = source.order.size, self._plan.rows_per_source()[number]
+        draws_per_step = max(rows / self._plan.steps, 1e-9)
+        again = source.order.needed_again(np.asarray(done, np.int64), epoch)
+        for unit, draw in zip(done, again.tolist(), strict=True):
+            held = source.held[unit]
+            in_draws = draw - epoch * size if draw < rows else np.inf
+            seconds = min(NEVER_S, in_draws / draws_per_step * self._step_seconds)
+            fetcher().needed(held.file, held.start, seconds)
