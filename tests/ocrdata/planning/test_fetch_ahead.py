@@ -30,6 +30,9 @@ BLOCKS = 5 + 3 + 8 + 2
 def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("OCR_SHARDS_CACHE", str(tmp_path / "indexes"))
     monkeypatch.setattr(fetching, "_fetcher", Fetcher())
+    # No second requests, of which a busy machine sends more.
+    monkeypatch.setattr(fetching, "FIRST_PATIENCE_S", 60)
+    monkeypatch.setattr(fetching, "LEAST_PATIENCE_S", 60)
     yield
     fetching.use_cache(None)
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from ocrdata.errors import DigestError, ShardError, SpecError, TransportError
 from ocrdata.reading.view import Shards, open_shards
+from ocrdata.storage import fetching
 from ocrdata.storage.location import Location
 from tests.support.far import Asked, FarFolder, Reply
 from tests.support.rows import flip, write_set
@@ -19,6 +20,9 @@ COUNTS = (5, 0, 9, 1, 30)
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OCR_SHARDS_CACHE", str(tmp_path / "cache"))
+    # No second requests, of which a busy machine sends more.
+    monkeypatch.setattr(fetching, "FIRST_PATIENCE_S", 60)
+    monkeypatch.setattr(fetching, "LEAST_PATIENCE_S", 60)
 
 
 @pytest.fixture(params=[".tar", ".tar.zst"])

@@ -9,6 +9,7 @@ from ocrdata.reading import texts
 from ocrdata.reading.shard_set import ShardSet
 from ocrdata.reading.spec import resolve
 from ocrdata.reading.texts import text_cost, texts_of_shard
+from ocrdata.storage import fetching
 from tests.support.far import FarFolder
 from tests.support.rows import flip, write_set
 
@@ -16,6 +17,9 @@ from tests.support.rows import flip, write_set
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OCR_SHARDS_CACHE", str(tmp_path / "cache"))
+    # No second requests, of which a busy machine sends more.
+    monkeypatch.setattr(fetching, "FIRST_PATIENCE_S", 60)
+    monkeypatch.setattr(fetching, "LEAST_PATIENCE_S", 60)
 
 
 def shard_set(spec: str) -> ShardSet:
