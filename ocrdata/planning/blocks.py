@@ -89,9 +89,15 @@ def _starts(
 ) -> Iterator[Integers]:
     """The first position in the view of every block, shard by shard."""
     for first, _, locals_ in stretches:
-        if isinstance(locals_, range):
-            locals_ = np.arange(locals_.start, locals_.stop, locals_.step)
-        numbers = locals_ // size
+        if isinstance(locals_, range) and abs(locals_.step) == 1:
+            # Nearly every view, in a microsecond a shard: from where the first block would begin.
+            at = locals_[0] % size
+            left_out = at if locals_.step == 1 else size - 1 - at
+            starts = np.arange(first - left_out, first + len(locals_), size, dtype=kind)
+            starts[0] = first
+            yield starts
+            continue
+        numbers = np.asarray(locals_) // size
         yield (first + np.flatnonzero(np.diff(numbers, prepend=-1))).astype(kind)
 
 
