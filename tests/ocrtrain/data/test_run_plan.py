@@ -15,8 +15,8 @@ from ocrdata.errors import ShardError, TrainError, UsageError
 from ocrdata.reading.view import open_shards
 from ocrdata.sample import Sample, from_turns, text_part
 from ocrdata.tokens.tokenizer import load_tokenizer
-from ocrtrain.cost.forecast import figures, forecast
-from ocrtrain.data.run_plan import RunPlan, check_same, plan_rows, plan_run
+from ocrtrain.cost.forecast import describe_order, figures, forecast
+from ocrtrain.data.run_plan import RunPlan, check_same, plan_rows, plan_run, plan_with_lengths
 from ocrtrain.data.sources import open_sources, open_training
 from ocrtrain.run import loop as training
 from ocrtrain.run import run_log
@@ -25,7 +25,10 @@ from ocrtrain.settings.config import Config
 from ocrtrain.settings.image_slots import image_slots
 from ocrtrain.state.run_files import read_sealed, write_sealed
 from tests.support.data import make_inputs, small_config, write_set
+from tests.support.far import FarFolder
+from tests.support.measured import made_up
 from tests.support.rows import flip
+from tests.support.rows import write_set as write_rows
 from tests.support.streams import damaged
 
 WAYS: dict[str, dict[str, Any]] = {
@@ -325,6 +328,22 @@ def test_rows_that_do_not_depend_on_lengths_need_no_counts(tmp_path: Path) -> No
     config = mixed(own, tmp_path / "run")
     plan_rows(config, open_training(config), load_tokenizer(config.tokenizer))
     assert not list(tmp_path.glob("*tokens-*"))
+
+
+@pytest.mark.parametrize("shuffle", ["full", "blocks"])
+def test_a_full_permutation_of_remote_shards_takes_a_request_a_sample(
+    tmp_path: Path, shuffle: str
+) -> None:
+    near = write_rows(tmp_path, "charts", (30, 12))
+    with FarFolder(tmp_path) as far:
+        config = Config(source=(f"far={far.url}/charts.json:1",), shuffle=shuffle, init="random")
+        sources = open_sources(config)
+        lengths = [made_up(len(shards), longest=20) for shards in sources.train.values()]
+        (order,) = plan_with_lengths(config, sources, lengths).orders
+    assert (order.source, order.drawn, order.remote) == ("far", 41, True)
+    assert order.bytes_per_sample == pytest.approx(near.bytes / near.samples)
+    assert (order.block, order.window) == ((16, 41) if shuffle == "blocks" else (0, 0))
+    assert ("one request a sample, 41 an epoch" in describe_order(order)) == (shuffle == "full")
 
 
 def test_a_recipe_is_compared_key_by_key(inputs: dict[str, str], tmp_path: Path) -> None:
