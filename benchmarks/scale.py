@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.common import ROOT, machine, table, write_result
+from ocrdata.planning.blocks import Blocks, BlockSize
 from ocrdata.planning.lengths import SampleLengths
 from ocrdata.planning.plan import Plan, PlanSettings, PlanSource
 from ocrdata.planning.totals import compute
@@ -37,11 +38,16 @@ SEQ_LEN = 8192
 LOOKUPS = 1000
 WANTED = {"plan_s": 10.0, "packed_s": 60.0, "memory_mb": 500.0, "locate_ms": 1.0}
 
+PACKED = {"mix_by": "batch", "batch": RANKS, "pack_window": 4096, "row_images": 32}
+
 CASES: dict[str, dict[str, Any]] = {
     "batches of one source": {"mix_by": "batch", "batch": 8 * RANKS},
     "every row its own source": {"mix_by": "sample", "batch": 8 * RANKS},
-    "packed to 8,192": {"mix_by": "batch", "batch": RANKS, "pack_window": 4096, "row_images": 32},
+    "packed to 8,192": PACKED,
+    "batches, by blocks": {"mix_by": "batch", "batch": 8 * RANKS, "shuffle": "blocks"},
+    "packed, by blocks": {**PACKED, "shuffle": "blocks"},
 }
+"""The first three with a full permutation; the last two in the order that new runs have."""
 
 
 def sizes() -> list[int]:
@@ -68,11 +74,17 @@ def simulated(size: int, seed: int) -> SampleLengths:
     )
 
 
+def blocks(size: int) -> Blocks:
+    """The blocks of charts of 38 kB; those of full shards have no other boundaries."""
+    starts = np.append(np.arange(0, size, 16), size).astype(np.int32)
+    return Blocks(BlockSize(16, 2048), starts)
+
+
 def one(case: str) -> dict[str, float]:
     """Plan one case once, in this process. Returns what was measured."""
     options = CASES[case]
     sources = [
-        PlanSource(f"source-{number:03d}", size, Fraction(size))
+        PlanSource(f"source-{number:03d}", size, Fraction(size), blocks=blocks(size))
         for number, size in enumerate(sizes())
     ]
     packed = "pack_window" in options
