@@ -93,9 +93,9 @@ def _starts(
             # Nearly every view, in a microsecond a shard: from where the first block would begin.
             at = locals_[0] % size
             left_out = at if locals_.step == 1 else size - 1 - at
-            starts = np.arange(first - left_out, first + len(locals_), size, dtype=kind)
+            starts = np.arange(first - left_out, first + len(locals_), size)
             starts[0] = first
-            yield starts
+            yield starts.astype(kind)
             continue
         numbers = np.asarray(locals_) // size
         yield (first + np.flatnonzero(np.diff(numbers, prepend=-1))).astype(kind)
