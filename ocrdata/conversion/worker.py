@@ -17,12 +17,12 @@ from ocrdata.conversion.rejects import Damage, Reject
 from ocrdata.conversion.work_folder import ShardRecord, WorkFolder, input_state
 from ocrdata.errors import RejectedRow, SourceError
 from ocrdata.runtime.processes import Report
-from ocrdata.sample import Sample, check, damaged_jpegs
+from ocrdata.sample import Sample, check, check_messages, damaged_jpegs
 from ocrdata.shards.index import index_path
 from ocrdata.shards.manifest import ShardInfo
 from ocrdata.shards.names import make_key
 from ocrdata.shards.writer import ShardWriter
-from ocrdata.sources.base import NamingSource, Source
+from ocrdata.sources.base import CheckedSource, NamingSource, Source
 from ocrdata.sources.conversations import noted_of
 from ocrdata.storage.files import discard
 
@@ -83,8 +83,7 @@ class ConversionTask:
                 try:
                     if isinstance(result, RejectedRow):
                         raise result
-                    check(result)
-                    damage = damaged_jpegs(result)
+                    damage = self._check(row, result)
                     if damage and self.damaged_jpegs == REJECT:
                         raise RejectedRow(f"image {damage[0][0]}: damaged JPEG: {damage[0][1]}")
                     size = writer.write(make_key(row), result)
@@ -113,6 +112,14 @@ class ConversionTask:
         )
         self.work.write_record(shard, record)
         progress.flush(info)
+
+    def _check(self, row: int, sample: Sample) -> list[tuple[int, str]]:
+        """The damaged images of a sample that may be written. Raises RejectedRow."""
+        if isinstance(self.source, CheckedSource) and self.source.is_checked(row):
+            check_messages(sample.messages)
+            return []
+        check(sample)
+        return damaged_jpegs(sample)
 
     def _reason(self, row: int, reason: str) -> str:
         if isinstance(self.source, NamingSource):

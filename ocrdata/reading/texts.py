@@ -73,7 +73,7 @@ def texts_of(shard_set: ShardSet, number: int, positions: Sequence[int]) -> Text
         except ShardError as exc:
             if not skippable(exc):
                 raise
-            yield done, exc
+            yield from _one_by_one(shard_set, number, [done])  # perhaps only an image is damaged
             done += 1
 
 

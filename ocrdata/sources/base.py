@@ -115,6 +115,15 @@ class NamingSource(Protocol):
 
 
 @runtime_checkable
+class CheckedSource(Protocol):
+    """A source of samples that a conversion has checked before."""
+
+    def is_checked(self, row: int) -> bool:
+        """Whether the images of a row were found to be whole then, and are the same by their
+        digests: they are not decoded again."""
+
+
+@runtime_checkable
 class ReportingSource(Protocol):
     """A source that has left samples out, and says which."""
 

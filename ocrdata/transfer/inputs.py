@@ -32,7 +32,8 @@ _NAMED = re.compile(r"([A-Za-z0-9_][A-Za-z0-9_-]*)=(.+)", re.DOTALL)
 class InputSet:
     """One input: what opens it, and what it held when it was opened first. `renamed` says that it
     was given its name here; `view` is its spec without folders; `manifest` is the digest of its
-    manifest, "" where none lists all of its shards."""
+    manifest, "" where none lists all of its shards; `checked` says that the conversion which wrote
+    the manifest decoded all images and found none to be damaged."""
 
     name: str
     renamed: bool
@@ -42,6 +43,7 @@ class InputSet:
     digest: str
     manifest: str
     licence: str
+    checked: bool
 
     def open(self) -> Shards:
         """Open it again. Raises ShardError if it is no longer what it was, and as `open_shards`."""
@@ -108,20 +110,26 @@ def open_inputs(texts: Sequence[str]) -> tuple[Inputs, list[Shards]]:
     grouped = _grouped(texts)
     views = [open_shards(specs) for _, specs in grouped]
     sets = tuple(
-        InputSet(
-            name=name or shards.source_name,
-            renamed=bool(name),
-            specs=tuple(specs),
-            view=_without_folder(shards.spec),
-            samples=len(shards),
-            digest=shards.digest,
-            manifest=shards.shard_set.manifest.digest if shards.shard_set.manifest else "",
-            licence=shards.shard_set.manifest.licence if shards.shard_set.manifest else "",
-        )
+        _input_set(name, specs, shards)
         for (name, specs), shards in zip(grouped, views, strict=True)
     )
     _check_distinct([one.name for one in sets], views)
     return Inputs(sets), views
+
+
+def _input_set(name: str, specs: Sequence[str], shards: Shards) -> InputSet:
+    manifest = shards.shard_set.manifest
+    return InputSet(
+        name=name or shards.source_name,
+        renamed=bool(name),
+        specs=tuple(specs),
+        view=_without_folder(shards.spec),
+        samples=len(shards),
+        digest=shards.digest,
+        manifest=manifest.digest if manifest else "",
+        licence=manifest.licence if manifest else "",
+        checked=manifest is not None and manifest.totals.get("damaged_jpegs") == 0,
+    )
 
 
 def _grouped(texts: Sequence[str]) -> list[tuple[str, list[str]]]:

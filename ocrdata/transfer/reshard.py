@@ -150,6 +150,10 @@ class ReshardSource:
                 yield RejectedRow(exc.detail)
                 done += 1
 
+    def is_checked(self, row: int) -> bool:
+        """Whether the conversion of its set decoded its images; see `InputSet`."""
+        return self._inputs.locate(int(self._selection.positions[row]))[0].checked
+
     def rejected(self, row: int, reason: str) -> str:
         """The reason with the origin of the sample. Raises ShardError unless such samples are
         skipped."""

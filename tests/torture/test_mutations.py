@@ -278,6 +278,8 @@ GUARDS = (
           "ocrdata/transfer/test_inputs"),
     Guard("origins are unique", "ocrdata/transfer/inputs.py",
           "    _check_distinct([", "    (lambda *_: None)([", "ocrdata/transfer/test_inputs"),
+    Guard("images of sets with damaged ones are decoded again", "ocrdata/transfer/inputs.py",
+          'manifest.totals.get("damaged_jpegs") == 0', "True", "ocrdata/transfer/test_reshard"),
     Guard("only damage is skipped when sets are made of sets", "ocrdata/transfer/reshard.py",
           "                if not skippable(exc):\n", "                if False:\n",
           "ocrdata/transfer/test_reshard"),

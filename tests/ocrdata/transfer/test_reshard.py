@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import pickle
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,18 @@ import pytest
 
 from ocrdata.conversion.convert import convert
 from ocrdata.conversion.options import ConversionOptions
-from ocrdata.errors import OcrError, ShardError, TransportError, UsageError
+from ocrdata.errors import OcrError, RejectedRow, ShardError, TransportError, UsageError
 from ocrdata.reading.view import open_shards
 from ocrdata.runtime.progress import Progress
+from ocrdata.sample import Sample, from_turns
 from ocrdata.shards.manifest import Manifest
 from ocrdata.storage.fetching import fetcher
 from ocrdata.transfer.inputs import open_inputs
 from ocrdata.transfer.reshard import Recipe, ReshardSource, plan_outputs
 from ocrdata.transfer.split import Parts
 from tests.support.far import FarFolder
+from tests.support.numbered import Numbered
+from tests.support.pictures import damaged_jpeg
 from tests.support.rows import flip, image, write_tar
 from tests.support.sets import (
     images_of,
@@ -300,6 +303,43 @@ def test_a_sample_that_cannot_be_written_stops_or_is_listed(tmp_path: Path) -> N
     assert manifest.samples == 1
     line = json.loads((tmp_path / "out" / "new.rejects.jsonl").read_text())
     assert line["row"] == 1 and line["reason"].startswith("x: x-000.tar: sample 1: image 0")
+
+
+@dataclass
+class Photos(Numbered):
+    """A source of JPEGs, of which the last is damaged."""
+
+    def _row(self, row: int) -> Sample | RejectedRow:
+        photo = image("JPEG", 40, 30 + row)
+        images = [damaged_jpeg(photo) if row == self.total - 1 else photo]
+        return from_turns([("q", "a")], images, source="photos", meta={})
+
+
+def test_images_that_a_conversion_has_decoded_are_not_decoded_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoded: list[bytes] = []
+
+    def check_image(data: bytes) -> None:
+        decoded.append(data)
+
+    monkeypatch.setattr("ocrdata.sample.check_image", check_image)
+    whole = convert(Numbered(20), ConversionOptions(tmp_path / "a", "whole"))
+    assert len(decoded) == whole.totals["images"] > 0
+    decoded.clear()
+    manifest = reshard([str(tmp_path / "a" / "whole.json")], tmp_path / "b", shard_samples=9)
+    assert not decoded and manifest.totals["images"] == whole.totals["images"]
+    # Without the manifest, or where it knows of damage, nothing is taken on trust.
+    reshard([str(tmp_path / "a" / "whole-000.tar")], tmp_path / "c")
+    assert not decoded  # the manifest beside it lists the shard
+    (tmp_path / "a" / "whole.json").unlink()
+    reshard([str(tmp_path / "a" / "whole-000.tar")], tmp_path / "d")
+    assert len(decoded) == whole.totals["images"]
+    before = convert(Photos(4), ConversionOptions(tmp_path / "a", "photos"))
+    after = reshard([str(tmp_path / "a" / "photos.json")], tmp_path / "e", shard_samples=2)
+    assert before.totals["damaged_jpegs"] == after.totals["damaged_jpegs"] == 1
+    (line,) = (tmp_path / "e" / "new.damaged.jsonl").read_text().splitlines()
+    assert json.loads(line)["row"] == 3
 
 
 def test_a_changed_input_is_told_from_changed_settings(
