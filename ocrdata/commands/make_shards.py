@@ -37,12 +37,13 @@ from ocrdata.planning.counting import count_anew
 from ocrdata.runtime.cli import Parser, add_json_flag, print_json, run
 from ocrdata.runtime.progress import Progress, to_terminal
 from ocrdata.runtime.units import human_bytes, human_time
-from ocrdata.shards.manifest import Manifest
+from ocrdata.shards.manifest import Manifest, read_manifest
 from ocrdata.sources.base import Source
 from ocrdata.sources.conversations import MESSAGE_FIELDS
 from ocrdata.sources.registry import REGISTRY, Flag, SourceKind, Values
 from ocrdata.storage.file import exists
 from ocrdata.storage.location import Location
+from ocrdata.tokens.counts_list import write_counts_list
 from ocrdata.tokens.tokenizer import Tokenizer, load_tokenizer
 
 PROGRAM = "tools/make_shards.py"
@@ -113,10 +114,15 @@ def make(
     counting = count_with(tokenizer, options.workers, progress) if tokenizer else None
     if only is not None:
         made = convert_one(source, options, only, progress, on_shards=counting)
+        if tokenizer and exists(out / f"{options.name}.json"):
+            manifest = read_manifest(out / f"{options.name}.json")
+            write_counts_list(Location.of(out), manifest, tokenizer.fingerprint)
         text = f"{out / made.file}: {made.samples:,} samples, {human_bytes(made.bytes)}"
         return text, {"shard": out / made.file, "samples": made.samples, "bytes": made.bytes}
     complete = exists(out / f"{options.name}.json")
     manifest = convert(source, options, progress, on_shards=counting)
+    if tokenizer:
+        write_counts_list(Location.of(out), manifest, tokenizer.fingerprint)
     text = summary(manifest, options, progress, tokenizer, complete=complete)
     return text, figures(manifest, options, progress, tokenizer)
 

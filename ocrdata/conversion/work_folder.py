@@ -128,7 +128,7 @@ class WorkFolder:
             name = re.escape(self.name)
             shard = rf"{name}-\d+\.(tar|tar\.zst|index\.parquet)"
             _unlink(self.out, rf"\.({shard}|{name}\.json|{name}\.[a-z-]+\.jsonl)\.tmp")
-            counts = rf"\.({name}-\d+\.tokens-[0-9a-f]+\.parquet)\.lock"
+            counts = rf"\.({name}(-\d+)?\.tokens-[0-9a-f]+\.(parquet|json))\.lock"
             for match in _matching(self.out, counts):
                 remove_abandoned(self.out / match[1])
             _unlink(self.path, rf"\.({shard}|recipe\.json|\d+\.json)\.tmp")

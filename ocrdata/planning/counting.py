@@ -43,6 +43,7 @@ from ocrdata.tokens.counts import (
     read_counts,
     write_counts,
 )
+from ocrdata.tokens.counts_list import remove_counts_lists, write_counts_list
 from ocrdata.tokens.rendering import TurnCount, count
 from ocrdata.tokens.tokenizer import Tokenizer
 
@@ -99,6 +100,7 @@ class ViewCounts:
         if self._is_repaired(number, counts):
             entry, shard = self.shards.shard_set.shards[number], self._to_count(number)
             count_shard_files([shard], self.tokenizer, workers=1, skip_damaged=self.skip_damaged)
+            _write_lists(self.shards.shard_set, self.tokenizer.fingerprint)
             counts = self._read(number)
             if self._is_repaired(number, counts):
                 raise ShardError(
@@ -170,6 +172,7 @@ def count_shards(
     count_shard_files(
         missing, tokenizer, workers=workers, progress=progress, skip_damaged=skip_damaged
     )
+    _write_lists(shards.shard_set, tokenizer.fingerprint)
     return ViewCounts(shards, tokenizer, skip_damaged=skip_damaged)
 
 
@@ -180,6 +183,14 @@ def shards_to_count(shard_set: ShardSet, numbers: Sequence[int]) -> list[ShardTo
         ShardToCount(one.location, one.samples, one.rows_digest, shard_set.info(number))
         for one, number in zip(entries, numbers, strict=True)
     ]
+
+
+def _write_lists(shards: ShardSet, fingerprint: str) -> None:
+    """Write the lists of counts of those sets that have none and are counted completely."""
+    sets = {id(one.manifest): (shard, one.manifest) for shard, one in shards.listed.items()}
+    for shard, manifest in sets.values():
+        if not shard.scheme:
+            write_counts_list(shard.folder, manifest, fingerprint)
 
 
 def count_anew(
@@ -238,6 +249,7 @@ def count_shard_files(
         raise UsageError(f"{workers} workers: must be 1 or more")
     if not shards:
         return
+    remove_counts_lists([shard.location for shard in shards], tokenizer.fingerprint)
     progress, name = progress or Progress(), set_title(shards[0].location)
     total = sum(shard.samples for shard in shards)
     task = CountTask(tuple(shards), tokenizer, skip_damaged)

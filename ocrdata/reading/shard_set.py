@@ -47,7 +47,7 @@ class ShardSet:
 
     def __init__(self, found: Resolved, *, verify: bool) -> None:
         self.base, self.verify = found.base, verify
-        self._listed, self.manifest = found.listed, found.manifest
+        self.listed, self.manifest = found.listed, found.manifest
         self.shards = tuple(entries(found))
         self.starts = tuple(itertools.accumulate((s.samples for s in self.shards), initial=0))
         self._files, self._frames = FilePool(), FrameCache()
@@ -66,7 +66,7 @@ class ShardSet:
 
     def info(self, number: int) -> ShardInfo | None:
         """What the manifest says of a shard; None without a manifest."""
-        listed = self._listed.get(self.shards[number].location)
+        listed = self.listed.get(self.shards[number].location)
         return listed.info if listed else None
 
     def locate(self, position: int) -> tuple[int, int]:
@@ -98,7 +98,7 @@ class ShardSet:
         if not self._key_ranges:
             self._key_ranges = [
                 read_key_range(
-                    find_index(shard.location, listed=shard.location in self._listed), shard.bytes
+                    find_index(shard.location, listed=shard.location in self.listed), shard.bytes
                 )
                 for shard in self.shards
             ]
@@ -243,7 +243,7 @@ class ShardSet:
         shard = self.shards[number].location
         if shard.scheme:
             return "the same bytes came twice; copy the shard there again"
-        listed = self._listed.get(shard)
+        listed = self.listed.get(shard)
         command = str(listed.manifest.provenance.get("command", "")) if listed else ""
         repair = "recreate or copy it again" if listed else copy_again(shard)
         if command and shard_number(shard.name) is not None:

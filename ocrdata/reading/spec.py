@@ -49,6 +49,7 @@ from ocrdata.storage.location import Location, LocationLike
 from ocrdata.storage.stores import check_scheme
 
 _BESIDE_A_SHARD = re.compile(r"(.+)\.(?:index|tokens-[0-9a-f]+)\.parquet")
+_BESIDE_A_MANIFEST = re.compile(r"(.+)\.tokens-[0-9a-f]+\.json")
 
 _log = logging.getLogger(__name__)
 
@@ -217,6 +218,11 @@ def _hint(missing: Location) -> str:
 def _existing(location: Location) -> tuple[list[Location], Manifest | None]:
     if is_folder(location):
         return _folder(location)
+    if beside := _BESIDE_A_MANIFEST.fullmatch(location.name):
+        raise SpecError(
+            f"{location}: lists the token counts of a set; name its manifest, "
+            f"{location.sibling(beside[1] + '.json')}"
+        )
     if location.name.endswith(".json"):
         manifest = read_manifest(location)
         return _listed(location, manifest), manifest
@@ -276,7 +282,8 @@ def _folder(folder: Location) -> tuple[list[Location], Manifest | None]:
     manifests = {
         stem: folder / name
         for name in list_names(folder)
-        if name.endswith(".json") and not name.startswith(".")
+        if name.endswith(".json")
+        and not (name.startswith(".") or _BESIDE_A_MANIFEST.fullmatch(name))
         for stem in [name.removesuffix(".json")]
         if is_manifest(folder / name) or (stem in tars and not is_other_json(folder / name))
     }

@@ -30,10 +30,12 @@ from ocrdata.shards.members import fields_of, roles, split_name
 from ocrdata.shards.names import KEY_DIGITS, image_names, is_compressed, is_key
 from ocrdata.shards.tar import Walker
 from ocrdata.storage.fetching import FetchedFile
-from ocrdata.storage.file import File, exists, open_file, read_all, size_of
+from ocrdata.storage.file import File, exists, list_names, open_file, read_all, size_of
 from ocrdata.storage.location import Location
 from ocrdata.storage.sealed import digest_of
-from ocrdata.tokens.counts import all_counts, read_counts
+from ocrdata.tokens.counts import all_counts, counts_path, read_counts
+from ocrdata.tokens.counts_list import REMEDY as LIST_REMEDY
+from ocrdata.tokens.counts_list import CountsList, named_as_list, read_counts_list
 
 BINS_PER_DOUBLING = 8
 """Resolution of the size histograms: quantiles are within 9 %, for any number of samples."""
@@ -125,6 +127,7 @@ def verify_shards(
         listed = found.listed.get(shard)
         yield from verify_shard(shard, listed.info if listed else None, contents)
         progress(stored_bytes(found, shard))
+    yield from _counts_lists(found)
 
 
 def verify_shard(
@@ -181,6 +184,55 @@ def _token_counts(shard: Location, index: Index) -> Iterator[ShardError]:
             )
         except ShardError as exc:
             yield exc
+
+
+def _counts_lists(found: Resolved) -> Iterator[ShardError]:
+    """Verify the lists of token counts beside the manifests: that they agree with these, and with
+    the counts files of the shards that are checked."""
+    sets: dict[Location, list[Location]] = {}
+    for shard, listed in found.listed.items():
+        sets.setdefault(shard.sibling(f"{listed.manifest.name}.json"), []).append(shard)
+    for manifest, shards in sets.items():
+        for name in list_names(manifest.folder):
+            named = named_as_list(name)
+            if named is None or f"{named[0]}.json" != manifest.name:
+                continue
+            path = manifest.sibling(name)
+            try:
+                yield from _against_list(path, read_counts_list(path), named, shards, found)
+            except ShardError as exc:
+                yield exc
+
+
+def _against_list(
+    path: Location,
+    counts: CountsList,
+    named: tuple[str, str],
+    shards: Sequence[Location],
+    found: Resolved,
+) -> Iterator[ShardError]:
+    if (counts.name, counts.fingerprint) != named:
+        yield ShardError(
+            str(path), f"lists counts of {counts.name} for tokenizer {counts.fingerprint}"
+        )
+        return
+    for shard in shards:
+        info = found.listed[shard].info
+        if not info.samples:
+            continue
+        entry, file = counts.find(info), counts_path(shard, counts.fingerprint)
+        if entry is None:
+            yield ShardError(
+                str(path), f"lists no counts of the samples in {shard.name}", remedy=LIST_REMEDY
+            )
+        elif not exists(file):
+            yield ShardError(str(file), f"is missing, but listed in {path.name}")
+        elif (len(data := read_all(file)), digest_of(data)) != (entry.bytes, entry.digest):
+            try:
+                read_counts(file, rows_digest=info.rows_digest, fingerprint=counts.fingerprint)
+            except ShardError:  # damaged: reported with its shard
+                continue
+            yield ShardError(str(path), f"lists another {file.name}", remedy=LIST_REMEDY)
 
 
 def _against_manifest(

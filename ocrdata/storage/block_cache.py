@@ -354,9 +354,7 @@ class BlockCache:
                                 first.add(place, status)
                     elif (name := _WRITING.fullmatch(file.name)) and _is_written(file.path):
                         account.used += _Place(folder, int(name[1], 16), int(name[2], 16)).cost
-            with suppress(OSError):  # not empty
-                os.rmdir(folder)
-                account.used -= BLOCK
+            _remove_if_empty(account, folder)
         return first.in_order()
 
     def _zones(self) -> list[str]:
@@ -382,9 +380,7 @@ class BlockCache:
         except OSError:
             return False
         account.used -= place.cost
-        with suppress(OSError):  # not empty
-            os.rmdir(place.folder)
-            account.used -= BLOCK
+        _remove_if_empty(account, place.folder)
         return True
 
     @contextmanager
@@ -508,6 +504,14 @@ def _create(account: _Account, place: _Place) -> int:
         os.close(handle)
         raise
     return handle
+
+
+def _remove_if_empty(account: _Account, folder: str) -> None:
+    # Looking first takes a tenth of a refused attempt.
+    if not _names(folder):
+        with suppress(OSError):  # not ours to read, or to remove
+            os.rmdir(folder)
+            account.used -= BLOCK
 
 
 def _is_written(path: str) -> bool:

@@ -57,7 +57,7 @@ def killed_and_made_again(home: Path, tokenizer: Tokenizer, *, workers: int, wan
     env = environment(home)
     count = len(points(command, out, scratch=home / "hook", env=env)) // workers
     whole = made(out)
-    assert len(whole) == len(before) + 2
+    assert len(whole) == len(before) + 3
     for at in spread(count, wanted):
         for path in out.glob("*.tokens-*"):
             path.unlink()

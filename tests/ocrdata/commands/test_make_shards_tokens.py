@@ -8,6 +8,7 @@ import pytest
 
 from ocrdata.planning.counting import count_shards
 from ocrdata.reading.view import open_shards
+from ocrdata.tokens.counts_list import read_counts_list
 from ocrdata.tokens.rendering import count
 from ocrdata.tokens.tokenizer import Tokenizer, train_tokenizer
 from tests.support.commandkill import killed_and_run_again, words
@@ -39,7 +40,9 @@ def test_counts_are_written_with_the_shards(
     assert f"tokenizer {first.fingerprint}" in printed
     files = made(tmp_path / "out")
     names = [f"sums-{number:03d}.tokens-{first.fingerprint}.parquet" for number in range(3)]
-    assert sorted(files.keys() - plain.keys()) == names
+    listed = f"sums.tokens-{first.fingerprint}.json"
+    assert sorted(files.keys() - plain.keys()) == [*names, listed]
+    assert len(read_counts_list(tmp_path / "out" / listed).shards) == 3
     assert {name: files[name] for name in plain} == plain
     shards = open_shards(str(tmp_path / "out" / "sums.json"))
     found = [
@@ -50,7 +53,7 @@ def test_counts_are_written_with_the_shards(
     # Another tokenizer adds its own counts; missing, truncated and wrong ones are recreated.
     convert(tmp_path, "--tokenizer", two)
     both = made(tmp_path / "out")
-    assert {name: both[name] for name in files} == files and len(both) == len(files) + 3
+    assert {name: both[name] for name in files} == files and len(both) == len(files) + 4
     (tmp_path / "out" / names[0]).unlink()
     (tmp_path / "out" / names[1]).write_bytes(files[names[1]][:-5])
     (tmp_path / "out" / names[2]).write_bytes(files[names[1]])
@@ -65,7 +68,7 @@ def test_one_shard_alone_is_counted(tmp_path: Path, tokenizers: dict[Path, Token
     assert f"sums-001.tokens-{tokenizer.fingerprint}.parquet" in made(tmp_path / "out")
     convert(tmp_path, "--tokenizer", file)
     whole = made(tmp_path / "out")
-    assert len([name for name in whole if ".tokens-" in name]) == 3
+    assert len([name for name in whole if ".tokens-" in name]) == 4
     for path in (tmp_path / "out").glob("sums-001.*"):
         path.unlink()
     convert(tmp_path, "--tokenizer", file, "--only", 1)

@@ -1,5 +1,6 @@
 """The manifests of the shards a spec names: found, checked against the shards, never ignored."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from ocrdata.errors import ShardError, SpecError
 from ocrdata.reading.spec import resolve
 from ocrdata.reading.view import open_shards
+from ocrdata.tokens.counts_list import CountsList
 from tests.support.rows import sample, write_set, write_shard
 
 
@@ -55,3 +57,12 @@ def test_unfinished_set_can_only_be_named_shard_by_shard(tmp_path: Path) -> None
             resolve(tmp_path / text)
     for text in ("a-000.tar", "a-<000..000>.tar"):
         assert len(resolve(tmp_path / text).files) == 1
+
+
+def test_a_list_of_token_counts_is_no_set_of_its_own(tmp_path: Path) -> None:
+    manifest = write_set(tmp_path, "a", [2, 1])
+    document = CountsList("a", "0f", ()).document()
+    (tmp_path / "a.tokens-0f.json").write_text(json.dumps(document, indent=2, sort_keys=True))
+    assert resolve(tmp_path).manifest == manifest
+    with pytest.raises(SpecError, match=rf"a\.tokens-0f\.json: .*{tmp_path / 'a.json'}"):
+        resolve(tmp_path / "a.tokens-0f.json")

@@ -1,5 +1,6 @@
 """Verifying whole shards: every corrupted byte is found and its sample named."""
 
+import json
 import math
 import os
 import random
@@ -24,6 +25,7 @@ from ocrdata.shards.index_rows import IndexBuilder
 from ocrdata.shards.manifest import read_manifest, shard_info, write_manifest
 from ocrdata.shards.names import make_key
 from ocrdata.shards.output import Written
+from ocrdata.storage.sealed import seal
 from ocrdata.tokens.counts import counts_path
 from ocrdata.tokens.tokenizer import train_tokenizer
 from tests.support.rows import flip, image, sample, write_set, write_shard, write_tar
@@ -63,6 +65,37 @@ def test_token_counts_are_verified_too(tmp_path: Path) -> None:
     path.write_bytes(other.read_bytes())
     found = only(tmp_path / "x.json")
     assert found.shard == str(path) and "other samples" in str(found)
+
+
+def test_lists_of_token_counts_are_verified_too(tmp_path: Path) -> None:
+    write_set(tmp_path, "x", [3, 0, 2])
+    tokenizer = train_tokenizer(["What is 1? It is 2."], 270)
+    count_shards(open_shards(str(tmp_path / "x.json")), tokenizer)
+    path = tmp_path / f"x.tokens-{tokenizer.fingerprint}.json"
+    whole, counts = path.read_bytes(), tmp_path / f"x-002.tokens-{tokenizer.fingerprint}.parquet"
+    kept = counts.read_bytes()
+    document = json.loads(whole)
+    first, last = document["shards"]
+    for entries, told in (
+        ([first], "x-002.tar"),
+        ([first, {**last, "rows_digest": "0" * 32}], "x-002.tar"),
+        ([first, {**last, "digest": "0" * 32}], counts.name),
+        ([first, {**last, "bytes": 5}], counts.name),
+    ):
+        path.write_text(json.dumps(seal({**document, "shards": entries})))
+        found = only(tmp_path / "x.json")
+        assert found.shard == str(path) and told in str(found) and "delete it" in str(found)
+    path.write_text(json.dumps(seal({**document, "name": "y"})))
+    assert " y " in str(only(tmp_path / "x.json"))
+    path.write_bytes(whole[:-9])
+    assert only(tmp_path / "x.json").shard == str(path)
+    path.write_bytes(whole)
+    counts.unlink()
+    found = only(tmp_path / "x.json")
+    assert found.shard == str(counts) and path.name in str(found)
+    assert not errors(tmp_path / "x-000.tar")
+    counts.write_bytes(kept)
+    assert not errors(tmp_path / "x.json")
 
 
 def test_slice_is_rejected(tmp_path: Path) -> None:
