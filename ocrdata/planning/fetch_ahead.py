@@ -62,6 +62,18 @@ def fetch_cost(shards: Shards, order: SampleOrder, *, room: int) -> FetchCost:
     return FetchCost(by_block=True, window=window, requests=1 / order.recipe.block)
 
 
+def fetch_costs(plan: Plan, views: Sequence[Shards], cache_bytes: int) -> dict[int, FetchCost]:
+    """How the sources at URLs are fetched, by their numbers. `cache_bytes` is the limit of the
+    process's cache folder, 0 without one."""
+    room = round(CACHE_SHARE * cache_bytes) or WINDOW_BYTES
+    found: dict[int, FetchCost] = {}
+    for number, shards in enumerate(views):
+        if shards.shard_set.is_remote:
+            found[number] = fetch_cost(shards, plan.row_sequences[number].order, room=room)
+            room -= found[number].window if found[number].by_block else 0
+    return found
+
+
 @dataclass
 class _Source:
     """A source at a URL. `held` are its blocks (or single samples) that were requested: the file
@@ -113,16 +125,13 @@ class FetchAhead:
         self._plan, self._part, self._cached = plan, part, bool(cache_bytes)
         self._room = round(CACHE_SHARE * cache_bytes) or WINDOW_BYTES
         self._bytes = 0
-        self._sources: dict[int, _Source] = {}
-        windows = 0
-        for number, shards in enumerate(views):
-            if not shards.shard_set.is_remote:
-                continue
-            order = plan.row_sequences[number].order
-            cost = fetch_cost(shards, order, room=self._room - windows)
-            windows += cost.window if cost.by_block else 0
-            self._sources[number] = _Source(shards, order, cost.by_block)
+        costs = fetch_costs(plan, views, cache_bytes)
+        self._sources = {
+            number: _Source(views[number], plan.row_sequences[number].order, cost.by_block)
+            for number, cost in costs.items()
+        }
         if self._sources:
+            windows = sum(cost.window for cost in costs.values() if cost.by_block)
             fetcher().limit = FETCH_BYTES + (0 if self._cached else windows)
         self._cursor, self._wanted = start, list[tuple[int, int, int]]()
         self._making: set[int] = set()

@@ -7,8 +7,10 @@ import re
 from ocrdata.errors import SpecError
 from ocrdata.shards.ranges import NUMBER
 from ocrdata.storage.files import exists
+from ocrdata.storage.location import Location
 
 _SLICE = re.compile(r"\[([^\[\]]*)\]$")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S*")
 
 
 def split_slice(text: str) -> tuple[str, str | None]:
@@ -38,3 +40,10 @@ def parse_slice(spec: str, text: str | None) -> slice | None:
     if len(numbers) == 3 and numbers[2] == 0:
         raise SpecError(f"{spec}: the step of a slice cannot be 0")
     return slice(*numbers)
+
+
+def url_with_secret(text: str) -> str:
+    """The URL in a spec, without them, if it has a user, a password or a query; else ""."""
+    match = _URL.search(text)
+    location = Location(split_slice(match[0])[0]) if match else None
+    return str(location) if location is not None and location.has_secret else ""

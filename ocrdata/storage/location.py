@@ -86,6 +86,11 @@ class Location:
         return urlunsplit((self._parts.scheme, host, self._parts.path, "", ""))
 
     @property
+    def has_secret(self) -> bool:
+        """Whether it is a URL with a user, a password or a query, which may be a signature."""
+        return bool(self.scheme) and self.text != str(self)
+
+    @property
     def _parts(self) -> SplitResult:
         try:
             return urlsplit(self.text)

@@ -82,7 +82,7 @@ def main(arguments: Sequence[str]) -> int:
         print_json({
             "figures": figures(found),
             "rows": row_figures(by_packing),
-            "orders": [order._asdict() for order in found.orders],
+            "orders": [one.document() for one in found.orders],
             "validation": planned.validation,
             "held_out": sorted(sources.held_out),
             "notes": sources.notes,

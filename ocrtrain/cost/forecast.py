@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ocrdata.planning.fetch_ahead import WINDOW_BYTES
 from ocrdata.planning.totals import PlanTotals, SampleSums, SourceTotals
 from ocrdata.runtime.units import human_bytes, human_time
 from ocrtrain.cost.flops import Flops, Workload, training_flops
@@ -163,6 +164,11 @@ def describe(result: Forecast) -> str:
                 if source.sums.samples
             ),
             *map(describe_order, result.orders),
+            *(
+                describe_fetching(one, result.config.cache_bytes)
+                for one in result.orders
+                if one.fetch
+            ),
             f"--seq-len {result.config.seq_len} --too-long {result.config.too_long}: "
             f"{totals.sums.truncated_samples:,} samples truncated by "
             f"{totals.sums.truncated_tokens:,} tokens, {totals.sums.truncated_turns:,} whole turns"
@@ -194,15 +200,40 @@ def describe_order(order: OrderOfSource) -> str:
         )
     if order.shuffle == "none":
         return head + "that of its shards, not shuffled"
-    return (
-        head
-        + "a permutation of all samples"
-        + (
-            f"; its shards are remote: one request a sample, {order.drawn:,} an epoch (--shuffle "
-            "blocks joins neighbours)"
-            if order.remote
-            else ""
+    return head + "a permutation of all samples"
+
+
+def describe_fetching(order: OrderOfSource, cache_bytes: int) -> str:
+    """A line on how a source at URLs is fetched: requests, what is held, what is fetched again."""
+    fetch = order.fetch
+    assert fetch is not None
+    head = f"{order.source} is read from afar: "
+    if order.shuffle == "full":
+        head += (
+            f"one request a sample, {order.drawn:,} an epoch (--shuffle blocks joins neighbours)"
         )
+    elif order.shuffle == "none":
+        head += "in order, neighbours together"
+    elif fetch.by_block:
+        where = "in the cache" if cache_bytes else "in memory"
+        head += (
+            f"one request for {order.block:,} samples, {order.drawn / order.block:,.0f} an epoch; "
+            f"order windows of {human_bytes(fetch.window)} are held {where}"
+        )
+    else:
+        enough = human_bytes(2 * fetch.window).replace(" ", "")
+        head += (
+            f"one request a sample, {order.drawn:,} an epoch, as its order windows of "
+            f"{human_bytes(fetch.window)} fit neither in memory ({human_bytes(WINDOW_BYTES)}) nor "
+            f"in a cache; give --cache DIR --cache-limit {enough}"
+        )
+    epoch = order.drawn * order.bytes_per_sample
+    again = max(0.0, epoch - cache_bytes) * max(0.0, order.epochs - 1)
+    if order.epochs <= 1:
+        return f"{head}; {human_bytes(order.epochs * epoch)} in this run"
+    return (
+        f"{head}; an epoch is {human_bytes(epoch)}, and later ones fetch about "
+        f"{human_bytes(again)} again"
     )
 
 

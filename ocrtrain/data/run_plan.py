@@ -7,7 +7,7 @@ token counts are computed first, once, and stored beside the shards.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ import numpy as np
 from ocrdata.errors import TrainError, UsageError
 from ocrdata.planning.blocks import BlockSize, blocks_of, stored_size
 from ocrdata.planning.counting import count_shards, why_unfit
+from ocrdata.planning.fetch_ahead import FetchCost, fetch_costs
 from ocrdata.planning.lengths import SampleLengths, join, sample_lengths
 from ocrdata.planning.order import BlockShuffle
 from ocrdata.planning.plan import Plan, PlanSettings, PlanSource
@@ -46,7 +47,7 @@ class OrderOfSource(NamedTuple):
 
     `drawn` samples are drawn in an epoch; `bytes_per_sample` are stored, on average. By blocks, a
     block has at most `block` samples and an order window `window` on average, else both are 0.
-    `remote` says that a shard is at a URL.
+    `fetch` is how a source at URLs is read; `epochs` are those of the run.
     """
 
     source: str
@@ -55,7 +56,12 @@ class OrderOfSource(NamedTuple):
     bytes_per_sample: float
     block: int
     window: int
-    remote: bool
+    epochs: float
+    fetch: FetchCost | None = None
+
+    def document(self) -> dict[str, Any]:
+        """All of it as JSON values."""
+        return self._asdict() | {"fetch": asdict(self.fetch) if self.fetch else None}
 
 
 @dataclass(frozen=True)
@@ -109,7 +115,11 @@ def plan_with_lengths(
         totals = compute(plan, rows_per_pass=config.rows_per_pass, progress=bar.update)
     _check_run(config, totals)
     return RunPlan(
-        plan, totals, _validation(sources), _longest(sources, lengths), _orders(sources, plan)
+        plan,
+        totals,
+        _validation(sources),
+        _longest(sources, lengths),
+        _orders(config, sources, plan, totals),
     )
 
 
@@ -166,11 +176,14 @@ def _plan(
     )
 
 
-def _orders(sources: Sources, plan: Plan) -> tuple[OrderOfSource, ...]:
+def _orders(
+    config: Config, sources: Sources, plan: Plan, totals: PlanTotals
+) -> tuple[OrderOfSource, ...]:
     """The order of each source."""
     found = []
-    for (name, shards), rows in zip(sources.train.items(), plan.row_sequences, strict=True):
-        order, block, window = rows.order, 0, 0
+    costs = fetch_costs(plan, list(sources.train.values()), config.cache_bytes)
+    for number, (name, shards) in enumerate(sources.train.items()):
+        order, block, window = plan.row_sequences[number].order, 0, 0
         if isinstance(order, BlockShuffle):
             block, window = order.recipe.block, order.size // order.windows
         found.append(
@@ -181,7 +194,8 @@ def _orders(sources: Sources, plan: Plan) -> tuple[OrderOfSource, ...]:
                 bytes_per_sample=float(stored_size(shards).bytes_per_sample),
                 block=block,
                 window=window,
-                remote=shards.shard_set.is_remote,
+                epochs=totals.sources[number].sums.samples / order.size,
+                fetch=costs.get(number),
             )
         )
     return tuple(found)
@@ -258,6 +272,7 @@ def lengths_of_view(shards: Shards, tokenizer: Tokenizer, config: Config) -> Sam
         progress=to_terminal(),
         skip_damaged=config.bad_samples == "skip",
     )
+    shards.shard_set.load_indexes([number for _, number, _ in shards.stretches()])
     slots, parts = image_slots(config.image_size), []
     for _, number, locals_ in shards.stretches():
         blocks = shards.shard_set.blocks(number)

@@ -16,7 +16,7 @@ from typing import Any
 
 from ocrdata.errors import Problems, UsageError
 from ocrdata.planning.choices import AT_END, MIXES, SHUFFLES, TOO_LONG, WEIGHTS, Weight
-from ocrdata.reading.slices import parse_slice
+from ocrdata.reading.slices import parse_slice, url_with_secret
 from ocrdata.runtime.cache_flags import CACHE_HELP, LIMIT_HELP, cache_faults
 from ocrdata.runtime.units import parse_bytes
 from ocrtrain.settings.named_sources import NamedSource, parse_sources, parse_specs
@@ -338,6 +338,13 @@ class Config:
         except UsageError as exc:
             yield str(exc)
         yield from self._wrong_sources()
+        for name in ("shards", "text", "source", "val", "val_text", "val_source"):
+            for shown in filter(None, map(url_with_secret, getattr(self, name))):
+                yield (
+                    f"{flag_name(name)} {shown}: a URL with a password or a query, which may be a "
+                    "signature, is not written into a run; use a public https:// URL, or s3:// or "
+                    "hf:// with credentials from the environment"
+                )
         yield from cache_faults(self.cache, self.cache_limit)
 
     def _wrong_sources(self) -> Iterator[str]:

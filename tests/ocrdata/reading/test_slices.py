@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from ocrdata.errors import SpecError
-from ocrdata.reading.slices import parse_slice, split_slice
+from ocrdata.reading.slices import parse_slice, split_slice, url_with_secret
 
 
 @pytest.mark.parametrize(
@@ -35,3 +35,18 @@ def test_a_path_that_exists_as_written_has_no_slice(tmp_path: Path) -> None:
     for name in ("x.tar.d[3]", "x.tar.d[1:2]"):
         (tmp_path / name).mkdir()
         assert split_slice(str(tmp_path / name)) == (str(tmp_path / name), None)
+
+
+@pytest.mark.parametrize(
+    "text, shown",
+    [
+        ("https://user:secret@host/x.json[:5]", "https://host/x.json"),
+        ("name=https://host/x.json?key=secret:0.5", "https://host/x.json"),
+        ("https://host/x.json[:5]", ""),
+        ("hf://datasets/a/b@v1/x.json", ""),
+        ("s3://bucket/x-<000..017>.tar[:9]", ""),
+        ("shards/x-?.tar", ""),
+    ],
+)
+def test_url_with_a_secret(text: str, shown: str) -> None:
+    assert url_with_secret(text) == shown

@@ -70,7 +70,7 @@ def test_the_document_has_the_figures_of_the_plan(
     assert "--warmup 99 is shortened to 11" in printed
     squares, sums = document["orders"]
     assert (squares["source"], squares["shuffle"], squares["block"]) == ("squares", "blocks", 16)
-    assert (squares["drawn"], squares["window"], squares["remote"]) == (48, 48, False)
+    assert (squares["drawn"], squares["window"], squares["fetch"]) == (48, 48, None)
     for order in (squares, sums):
         (line,) = (line for line in printed.splitlines() if f"order of {order['source']}:" in line)
         assert f" {order['block']} samples" in line and f" {order['window']}," in line

@@ -7,12 +7,14 @@ from fractions import Fraction
 
 import pytest
 
+from ocrdata.planning.fetch_ahead import FetchCost
 from ocrdata.planning.plan import Plan, PlanSettings, PlanSource
 from ocrdata.planning.totals import compute
 from ocrtrain.cost.forecast import (
     GPUS,
     Forecast,
     describe,
+    describe_fetching,
     describe_gpus,
     describe_order,
     describe_rows,
@@ -82,7 +84,7 @@ def test_a_run_without_images_is_said_to_be_one() -> None:
 
 
 def test_the_line_on_an_order_says_what_is_read_at_a_time() -> None:
-    charts = OrderOfSource("charts", "blocks", 18_000, 38_000.0, 16, 2_250, False)
+    charts = OrderOfSource("charts", "blocks", 18_000, 38_000.0, 16, 2_250, epochs=0.5)
     line = describe_order(charts)
     for fact in ("charts", " 16 samples", "608.0 KB", "2,250", "85.5 MB"):
         assert fact in line
@@ -95,14 +97,29 @@ def test_the_line_on_an_order_says_what_is_read_at_a_time() -> None:
     ]  # fmt: skip
 
 
-def test_a_full_permutation_from_afar_is_said_to_take_a_request_a_sample() -> None:
-    near = OrderOfSource("charts", "full", 18_000, 38_000.0, 0, 0, False)
-    far = describe_order(near._replace(remote=True))
-    assert "one request a sample, 18,000 an epoch" in far and "--shuffle blocks" in far
-    assert "request" not in describe_order(near)
-    for shuffle in ("blocks", "none"):
-        other = near._replace(shuffle=shuffle, block=16, window=2048)
-        assert "request" not in describe_order(other._replace(remote=True))
+def test_the_line_on_fetching_says_requests_memory_and_bytes() -> None:
+    near = OrderOfSource("charts", "blocks", 16_000, 40_000.0, 16, 2_000, epochs=0.5)
+    blocks = near._replace(fetch=FetchCost(by_block=True, window=80_000_000, requests=1 / 16))
+    line = describe_fetching(blocks, 0)
+    for fact in ("16 samples", "1,000 an epoch", "80.0 MB", "memory", "320.0 MB in this run"):
+        assert fact in line
+    assert "in the cache" in describe_fetching(blocks, 10**9)
+    several = blocks._replace(epochs=3.0)
+    assert "640.0 MB" in describe_fetching(several, 0) and "1.3 GB again" in describe_fetching(
+        several, 0
+    )
+    assert "680.0 MB again" in describe_fetching(several, 300_000_000)
+    assert "0 B again" in describe_fetching(several, 10**9)
+    large = blocks._replace(fetch=FetchCost(by_block=False, window=500_000_000, requests=1.0))
+    line = describe_fetching(large, 0)
+    assert "one request a sample, 16,000" in line and "--cache-limit 1.0GB" in line
+    full = near._replace(shuffle="full", fetch=FetchCost(by_block=False, window=0, requests=1.0))
+    line = describe_fetching(full, 0)
+    assert "one request a sample, 16,000 an epoch" in line and "--shuffle blocks" in line
+    assert "in order" in describe_fetching(full._replace(shuffle="none"), 0)
+    local = replace(small_forecast(), orders=(near,))
+    far = replace(small_forecast(), orders=(blocks,))
+    assert "afar" not in describe(local) and "afar" in describe(far)
 
 
 def test_packed_and_unpacked_rows_in_one_table() -> None:

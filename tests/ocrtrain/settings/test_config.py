@@ -62,6 +62,8 @@ def test_json_without_a_key_is_refused() -> None:
         ({"text_val_slice": "[a:b]"}, r"--text-val-slice: \[a:b\] "),
         ({"val_slice": "[::0]"}, "--val-slice: .*step.* 0"),
         ({"cache": "d"}, "--cache .*--cache-limit"),
+        ({"shards": ("https://host/x.json?k=s",)}, r"--shards https://host/x\.json: "),
+        ({"val_text": ("https://u:p@host/x.json[:9]",)}, r"--val-text https://host/x\.json: "),
         ({"cache": "d", "cache_limit": "9 GHz"}, "--cache-limit: .*'9 GHz'.*20GB"),
     ],
 )
