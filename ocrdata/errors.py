@@ -8,6 +8,7 @@
     │   ├── DigestError         checksum mismatch
     │   ├── TruncatedError      a shard is truncated
     │   └── TransportError      the bytes cannot be read now: never a reason to skip a sample
+    │       └── MissingError    there is no such object at a URL
     ├── ImageError              an image cannot be decoded, or is too large
     ├── RejectedRow             an origin row that cannot become a sample; carries the reason
     ├── SourceError             rows cannot be read from the hub, server or file they come from
@@ -143,6 +144,10 @@ class TruncatedError(ShardError):
 
 class TransportError(ShardError):
     """Bytes that cannot be read now but may be intact: a missing file, a failing disk."""
+
+
+class MissingError(TransportError):
+    """An object at a URL that does not exist."""
 
 
 class ImageError(OcrError):

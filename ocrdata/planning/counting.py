@@ -16,7 +16,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from ocrdata.errors import DiskError, RejectedRow, ShardError, UsageError, first_line
+from ocrdata.planning.far_counts import fetch_counts, keep_counts, kept_counts
 from ocrdata.reading.samples import skippable
+from ocrdata.reading.shard_entry import ShardEntry
 from ocrdata.reading.shard_set import ShardSet
 from ocrdata.reading.spec import Listed, Resolved
 from ocrdata.reading.texts import text_cost, texts_of_shard
@@ -29,6 +31,7 @@ from ocrdata.shards.index import index_path, read_header
 from ocrdata.shards.manifest import Manifest, ShardInfo
 from ocrdata.shards.members import to_sample
 from ocrdata.shards.names import is_compressed, set_title
+from ocrdata.storage import fetching
 from ocrdata.storage.file import exists
 from ocrdata.storage.files import make_folder
 from ocrdata.storage.location import Location, LocationLike
@@ -39,6 +42,7 @@ from ocrdata.tokens.counts import (
     cached_counts_path,
     check_counts,
     counts_path,
+    encode_counts,
     find_counts,
     read_counts,
     write_counts,
@@ -132,24 +136,44 @@ class ViewCounts:
 
     def _read(self, number: int) -> Counts:
         shard, fingerprint = self.shards.shard_set.shards[number], self.tokenizer.fingerprint
-        path = find_counts(shard.location, fingerprint, shard.rows_digest)
+        if shard.location.scheme:
+            return self._read_far(number)
+        path = find_counts(shard.location, fingerprint)
         if path is None:
             raise ShardError(
                 shard.name,
                 f"token counts for tokenizer {fingerprint} are missing",
                 remedy="they were removed while this command was running; rerun it to count again",
             )
+        return self._checked(path, shard, None)
+
+    def _checked(self, path: Location, shard: ShardEntry, data: bytes | None) -> Counts:
         counts = read_counts(
             path,
             rows_digest=shard.rows_digest,
-            fingerprint=fingerprint,
+            fingerprint=self.tokenizer.fingerprint,
             tar_size=most_content(shard.bytes)
             if is_compressed(shard.location.name)
             else shard.bytes,
+            data=data,
         )
         if len(counts) != shard.samples:
             raise ShardError(str(path), f"has {len(counts):,} counts for {shard.samples:,} samples")
         return counts
+
+    def _read_far(self, number: int) -> Counts:
+        """The counts of a shard at a URL. A small cache may have evicted them: then they are
+        fetched, or made, once more."""
+        shard, wanted = self.shards.shard_set.shards[number], self._to_count(number)
+        fingerprint = self.tokenizer.fingerprint
+        data = kept_counts(shard.location, shard.rows_digest, fingerprint)
+        if data is None and wanted.info is not None:
+            fetch_counts([(shard.location, wanted.info)], fingerprint)
+            data = kept_counts(shard.location, shard.rows_digest, fingerprint)
+        if data is None:
+            task = CountTask((wanted,), self.tokenizer, self.skip_damaged)
+            return task.count(wanted, lambda _: None)
+        return self._checked(counts_path(shard.location, fingerprint), shard, data)
 
 
 def count_shards(
@@ -168,7 +192,10 @@ def count_shards(
     """
     numbers = [number for _, number, _ in shards.stretches()]
     touched = shards_to_count(shards.shard_set, numbers)
-    missing = [shard for shard in touched if _find(shard, tokenizer.fingerprint) is None]
+    far = [(shard.location, shard.info) for shard in touched if shard.is_remote and shard.info]
+    if far:
+        fetch_counts([(place, info) for place, info in far if info.samples], tokenizer.fingerprint)
+    missing = [shard for shard in touched if not _has_counts(shard, tokenizer.fingerprint)]
     count_shard_files(
         missing, tokenizer, workers=workers, progress=progress, skip_damaged=skip_damaged
     )
@@ -227,9 +254,15 @@ def _has_valid_counts(shard: ShardToCount, fingerprint: str) -> bool:
     return True
 
 
+def _has_counts(shard: ShardToCount, fingerprint: str) -> bool:
+    if shard.is_remote:
+        return kept_counts(shard.location, shard.rows_digest, fingerprint) is not None
+    return _find(shard, fingerprint) is not None
+
+
 def _find(shard: ShardToCount, fingerprint: str) -> Location | None:
     """Like `find_counts`; if there are counts, leftovers of a killed process are removed."""
-    path = find_counts(shard.location, fingerprint, shard.rows_digest)
+    path = find_counts(shard.location, fingerprint)
     if path is not None:
         remove_abandoned(path.path)
     return path
@@ -252,7 +285,7 @@ def count_shard_files(
     remove_counts_lists([shard.location for shard in shards], tokenizer.fingerprint)
     progress, name = progress or Progress(), set_title(shards[0].location)
     total = sum(shard.samples for shard in shards)
-    task = CountTask(tuple(shards), tokenizer, skip_damaged)
+    task = CountTask(tuple(shards), tokenizer, skip_damaged, fetching.cache_in_use())
     progress.say(
         f"{name}: counting the tokens of {total:,} samples, once per tokenizer "
         f"({tokenizer.fingerprint})"
@@ -305,9 +338,11 @@ class CountTask:
     shards: tuple[ShardToCount, ...]
     tokenizer: Tokenizer
     skip_damaged: bool = False
+    cache: fetching.Cache | None = None
 
     def begin(self) -> None:
-        """Nothing to prepare."""
+        """Use the cache of the process that started this one."""
+        fetching.use_cache(self.cache)
 
     def make(self, shards: Sequence[int], report: Report) -> None:
         """Count the shards with these numbers, in order. Raises ShardError, DiskError."""
@@ -317,13 +352,17 @@ class CountTask:
     def _store_counts(self, shard: ShardToCount, report: Report) -> None:
         """Count a shard and store the counts beside it; in the cache if that is impossible."""
         fingerprint = self.tokenizer.fingerprint
-        if not shard.is_remote:
-            with suppress(DiskError):
-                self._store_at(counts_path(shard.location, fingerprint), shard, report)
-                return
-        cached = cached_counts_path(shard.location, fingerprint, shard.rows_digest)
-        make_folder(cached.folder.path)
-        self._store_at(cached, shard, report)
+        if shard.is_remote:
+            counts = self.count(shard, report)
+            data = encode_counts(counts, rows_digest=shard.rows_digest, fingerprint=fingerprint)
+            keep_counts(shard.location, shard.rows_digest, fingerprint, data)
+            return
+        try:
+            self._store_at(counts_path(shard.location, fingerprint), shard, report)
+        except DiskError:
+            cached = cached_counts_path(shard.location, fingerprint)
+            make_folder(cached.folder.path)
+            self._store_at(cached, shard, report)
 
     def _store_at(self, path: Location, shard: ShardToCount, report: Report) -> None:
         with only_one(path.path):
@@ -332,7 +371,7 @@ class CountTask:
                 return
             write_counts(
                 path,
-                self._count(shard, report),
+                self.count(shard, report),
                 rows_digest=shard.rows_digest,
                 fingerprint=self.tokenizer.fingerprint,
             )
@@ -344,7 +383,8 @@ class CountTask:
         header = check_counts(path, rows_digest=shard.rows_digest, fingerprint=fingerprint)
         return not header.damaged
 
-    def _count(self, shard: ShardToCount, report: Report) -> Counts:
+    def count(self, shard: ShardToCount, report: Report) -> Counts:
+        """The counts of a shard; they are not stored. Raises like `count_shards`."""
         shard_set = _verified(shard)
         found = shard_set.shards[0]
         if found.rows_digest != shard.rows_digest:
@@ -372,13 +412,12 @@ class CountTask:
     def remove_leftovers(self) -> None:
         """Remove incomplete files of killed workers, but not those another process is writing."""
         for shard in self.shards:
-            fingerprint = self.tokenizer.fingerprint
-            if not shard.is_remote:
-                remove_abandoned(counts_path(shard.location, fingerprint).path)
-            # Without a local shard itself, the name of its counts in the cache is unknown.
-            with suppress(ShardError):
-                cached = cached_counts_path(shard.location, fingerprint, shard.rows_digest)
-                remove_abandoned(cached.path)
+            if shard.is_remote:
+                continue
+            for path_of in (counts_path, cached_counts_path):
+                # Without the shard itself, the name of its counts in the cache is unknown.
+                with suppress(ShardError):
+                    remove_abandoned(path_of(shard.location, self.tokenizer.fingerprint).path)
 
 
 def _verified(shard: ShardToCount) -> ShardSet:

@@ -17,7 +17,7 @@ import itertools
 import logging
 import os
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -36,6 +36,7 @@ from ocrdata.storage.files import make_folder, open_regular, replace_file
 from ocrdata.storage.location import Location
 from ocrdata.storage.recently_used import RecentlyUsed
 from ocrdata.storage.sealed import digest_of
+from ocrdata.storage.small_files import get_small, put_small
 
 _MAGIC = int.from_bytes(b"ocrblk02", "little")
 """A number of this machine, so that a file of another byte order does not match."""
@@ -75,31 +76,47 @@ class IndexBlocks:
 
     def _load(self, number: int, block: int) -> IndexBlock:
         shard = self._shards[number]
+        if shard.location.scheme:
+            return self._load_far(number, block)
         path = self._path(shard)
         if path and (found := read_block(path, shard, block)):
             return found
-        packed = self._pack(shard, path)
+        packed = self._pack(shard)
+        if path and self._writable:
+            self._write(path, packed.file(identity(shard)))
+        self._remember(number, packed, block)
+        return packed.block(block)
+
+    def _load_far(self, number: int, block: int) -> IndexBlock:
+        """A block of the index of a shard at a URL, whose blocks are kept as one small file."""
+        shard = self._shards[number]
+        kept = get_small(_small_name(shard))
+        if kept is not None and (found := block_in(kept, shard, block)):
+            return found
+        packed = self._pack(shard)
+        put_small(_small_name(shard), packed.file(identity(shard)))
+        self._remember(number, packed, block)
+        return packed.block(block)
+
+    def _remember(self, number: int, packed: PackedIndex, block: int) -> None:
+        """Keep the blocks of an index in memory, but for the one that is about to be."""
         for other in range(len(packed)):
             if other != block:
                 self._recent.put((number, other), packed.block(other))
-        return packed.block(block)
 
-    def _pack(self, shard: ShardEntry, path: str) -> PackedIndex:
-        """Load a whole index, and keep its blocks in the cache folder."""
-        packed = PackedIndex.of(shard.name, load_index(shard, self._listed.get(shard.location)))
-        if path and self._writable:
-            self._write(path, packed.file(identity(shard)))
-        return packed
+    def _pack(self, shard: ShardEntry) -> PackedIndex:
+        """Load a whole index."""
+        return PackedIndex.of(shard.name, load_index(shard, self._listed.get(shard.location)))
 
     def fetch(self, numbers: Sequence[int]) -> None:
-        """Load the indexes of these shards into the cache folder, several at once. Raises
+        """Fetch and keep the indexes of these shards at URLs, several at once. Raises
         ShardError."""
 
         def fetch_one(number: int) -> None:
             shard = self._shards[number]
-            path = self._path(shard)
-            if path and not read_block(path, shard, 0):
-                self._pack(shard, path)
+            kept = get_small(_small_name(shard))
+            if kept is None or block_in(kept, shard, 0) is None:
+                put_small(_small_name(shard), self._pack(shard).file(identity(shard)))
 
         with ThreadPoolExecutor(FETCHES, "indexes") as pool:
             for _ in pool.map(fetch_one, [at for at in numbers if self._shards[at].samples]):
@@ -107,7 +124,7 @@ class IndexBlocks:
 
     def _path(self, shard: ShardEntry) -> str:
         """The file of a shard's blocks; "" without a cache folder."""
-        folder, name = os.path.split(str(shard.location))
+        folder, name = os.path.split(shard.location.text)
         try:
             known = self._folders.get(folder)
             if known is None:
@@ -171,7 +188,7 @@ def read_block(path: str, shard: ShardEntry, number: int) -> IndexBlock | None:
     except (OSError, TransportError):
         return None
     try:
-        return _read_block(handle, path, shard, number)
+        return _read_block(lambda at, size: os.pread(handle, size, at), path, shard, number)
     except OSError as exc:
         _log.warning("%s cannot be read: %s; using the index instead", path, exc.strerror)
         return None
@@ -179,16 +196,29 @@ def read_block(path: str, shard: ShardEntry, number: int) -> IndexBlock | None:
         os.close(handle)
 
 
-def _read_block(handle: int, path: str, shard: ShardEntry, number: int) -> IndexBlock | None:
+def block_in(data: bytes, shard: ShardEntry, number: int) -> IndexBlock | None:
+    """The same, from the bytes of the whole file."""
+    return _read_block(
+        lambda at, size: data[at : at + size], f"the kept index of {shard.name}", shard, number
+    )
+
+
+def _small_name(shard: ShardEntry) -> str:
+    return f"{shard.location} index blocks"
+
+
+def _read_block(
+    read: Callable[[int, int], bytes], path: str, shard: ShardEntry, number: int
+) -> IndexBlock | None:
     size = _HEAD.size + _PART.size * (1 + blocks_of(shard.samples)) + _DIGEST
-    head = os.pread(handle, size, 0)
+    head = read(0, size)
     if head[: _HEAD.size] != _HEAD.pack(_MAGIC, BLOCK_ROWS, identity(shard)):
         return None
     parts = []
     if len(head) == size and xxh3_128_digest(head[:-_DIGEST]) == head[-_DIGEST:]:
         for part in (0, 1 + number):
             start, length, digest = _PART.unpack_from(head, _HEAD.size + _PART.size * part)
-            data = os.pread(handle, length, start) if length else b""
+            data = read(start, length) if length else b""
             if xxh3_128_digest(data) == digest:
                 parts.append(data)
     if len(parts) != 2:

@@ -155,6 +155,10 @@ class BlockCache:
                 "disk"
             ) from exc
 
+    def __reduce__(self) -> tuple[object, ...]:
+        """For worker processes, which share the folder and its limit."""
+        return BlockCache, (Path(self.folder), self.limit)
+
     @property
     def stats(self) -> CacheStats:
         """What this process has done so far."""

@@ -1,9 +1,8 @@
 """The cache folder: holds files that belong to a tar, such as its index, if they cannot be written
 beside it, and what makes reading faster.
 
-The name of a `cached_path` is a digest of the tar's full path, size and modification time, or of
-its URL and version, so tars with the same base name do not collide, and a changed tar gets a new
-file. The files in a
+The name of a `cached_path` is a digest of the tar's full path, size and modification time, so tars
+with the same base name do not collide, and a changed tar gets a new file. The files in a
 `scratch_folder` are found by the path alone: those of a changed tar are replaced, so they must say
 what they belong to.
 """
@@ -26,14 +25,10 @@ def cache_folder() -> Path:
     return Path(named) if named else Path.home() / ".cache" / "ocr-shards"
 
 
-def cached_path(tar: LocationLike, suffix: str, version: str = "") -> Location:
-    """The path in the cache for a file of a tar, as the tar is now; `version` identifies the
-    content of one at a URL. Raises ShardError if the tar is missing, OSError if it cannot be
-    accessed."""
-    location = Location.of(tar)
-    if location.scheme:
-        return Location.of(cache_folder() / (digest_of(f"{location}\0{version}".encode()) + suffix))
-    path = location.path
+def cached_path(tar: LocationLike, suffix: str) -> Location:
+    """The path in the cache for a file of a tar, as the tar is now. Raises ShardError if the tar is
+    missing, OSError if it cannot be accessed."""
+    path = Location.of(tar).path
     try:
         status = path.stat()
     except FileNotFoundError as exc:
@@ -43,11 +38,9 @@ def cached_path(tar: LocationLike, suffix: str, version: str = "") -> Location:
 
 
 def scratch_folder(folder: str) -> Path:
-    """The folder of the cache for files that belong to the tars in `folder`, a path or a URL
-    without secrets. Raises OSError if the cache folder has no place, as for a user without a
-    home."""
-    place = folder if Location(folder).scheme else os.path.realpath(folder)
+    """The folder of the cache for files that belong to the tars in `folder`. Raises OSError if the
+    cache folder has no place, as for a user without a home."""
     try:
-        return cache_folder() / digest_of(os.fsencode(place))
+        return cache_folder() / digest_of(os.fsencode(os.path.realpath(folder)))
     except RuntimeError as exc:
         raise OSError(f"no home folder: {exc}") from exc

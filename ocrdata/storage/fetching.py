@@ -58,6 +58,12 @@ class Cache(Protocol):
     def discard(self, key: str, start: int, stop: int) -> None:
         """Forget wrong bytes."""
 
+    def get_file(self, name: str) -> bytes | None:
+        """A whole small file, or None."""
+
+    def put_file(self, name: str, data: bytes) -> bool:
+        """Keep a whole small file; False if it is not kept."""
+
 
 class FetchedFile(RemoteFile):
     """An object of a shard set at a URL, read through the process's fetcher: a `File`. `digest` is
@@ -338,6 +344,11 @@ _fetcher = Fetcher()
 def fetcher() -> Fetcher:
     """The fetcher of this process."""
     return _fetcher
+
+
+def cache_in_use() -> Cache | None:
+    """The cache of this process, or None."""
+    return _fetcher.cache
 
 
 def use_cache(cache: Cache | None) -> None:

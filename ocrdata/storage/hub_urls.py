@@ -16,7 +16,7 @@ from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import parse_qs, quote, unquote, urlsplit
 
-from ocrdata.errors import SourceError, SpecError, TransportError
+from ocrdata.errors import MissingError, SourceError, SpecError
 from ocrdata.storage.hub_client import TIMEOUT_S, explain, repository_info
 from ocrdata.storage.location import Location
 from ocrdata.storage.recently_used import RecentlyUsed
@@ -114,7 +114,7 @@ def _ask(location: Location) -> SignedUrl:
     except SourceError as exc:
         if not isinstance(exc.__cause__, EntryNotFoundError):
             raise
-        raise TransportError(
+        raise MissingError(
             str(location),
             "does not exist in the repository at this revision",
             remedy="check the path; files appear when the commit that adds them is complete",

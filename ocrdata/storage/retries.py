@@ -21,7 +21,7 @@ from email.utils import parsedate_to_datetime
 from typing import NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
-from ocrdata.errors import OcrError, TransportError, first_line
+from ocrdata.errors import MissingError, OcrError, TransportError, first_line
 from ocrdata.storage.hub_urls import SignedUrl
 from ocrdata.storage.location import Location
 from ocrdata.storage.stores import ATTEMPT_S, Target, client
@@ -85,9 +85,8 @@ class Attempts:
         elapsed = time.monotonic() - self._began
         if problem.final or elapsed > self._limit:
             tried = "" if problem.final else f"; tried for {elapsed:.0f} s"
-            raise TransportError(
-                str(self.location), problem.text + tried, remedy=problem.remedy
-            ) from None
+            kind = MissingError if problem.code == 404 else TransportError
+            raise kind(str(self.location), problem.text + tried, remedy=problem.remedy) from None
         if elapsed > SAY_AFTER_S and not self._said:
             self._said = True
             _log.warning(

@@ -153,19 +153,17 @@ def counts_path(tar: LocationLike, fingerprint: str) -> Location:
     return beside(tar, counts_suffix(fingerprint))
 
 
-def cached_counts_path(tar: LocationLike, fingerprint: str, rows_digest: str = "") -> Location:
-    """Where the cache keeps the counts of a shard with its present size and time, or of one at a
-    URL with these rows."""
-    return cached_path(tar, counts_suffix(fingerprint), rows_digest)
+def cached_counts_path(tar: LocationLike, fingerprint: str) -> Location:
+    """Where the cache keeps the counts of a shard with its present size and time."""
+    return cached_path(tar, counts_suffix(fingerprint))
 
 
-def find_counts(tar: LocationLike, fingerprint: str, rows_digest: str = "") -> Location | None:
-    """The counts file of a shard, beside it or in the cache; None if there is none. For a shard at
-    a URL only the cache is looked at."""
+def find_counts(tar: LocationLike, fingerprint: str) -> Location | None:
+    """The counts file of a local shard, beside it or in the cache; None if there is none."""
     beside_shard = counts_path(tar, fingerprint)
-    if not beside_shard.scheme and exists(beside_shard):
+    if exists(beside_shard):
         return beside_shard
-    cached = cached_counts_path(tar, fingerprint, rows_digest)
+    cached = cached_counts_path(tar, fingerprint)
     return cached if exists(cached) else None
 
 
@@ -179,10 +177,14 @@ def all_counts(tar: LocationLike) -> Iterator[tuple[Location, str]]:
 
 
 def write_counts(path: LocationLike, counts: Counts, *, rows_digest: str, fingerprint: str) -> None:
-    """Write counts atomically; `rows_digest` is that of the index they belong to.
+    """Write counts atomically; `rows_digest` is that of the index they belong to."""
+    data = encode_counts(counts, rows_digest=rows_digest, fingerprint=fingerprint)
+    with atomic_file(Location.of(path).path) as file:
+        file.write(data)
 
-    The same counts give the same bytes for one pyarrow version.
-    """
+
+def encode_counts(counts: Counts, *, rows_digest: str, fingerprint: str) -> bytes:
+    """The bytes of a counts file. The same counts give the same bytes for one pyarrow version."""
     table = _table(counts)
     header = asdict(CountsHeader(fingerprint, rows_digest, len(counts), digest_of_rows(table)))
     if counts.damaged:
@@ -191,10 +193,11 @@ def write_counts(path: LocationLike, counts: Counts, *, rows_digest: str, finger
         del header["damaged"]
     document = seal({"format": FORMAT, "kind": KIND, **header})
     table = table.replace_schema_metadata({FORMAT: json.dumps(document, sort_keys=True)})
-    with atomic_file(Location.of(path).path) as file:
-        pq.write_table(
-            table, file, compression="zstd", use_dictionary=False, write_page_checksum=True
-        )
+    output = pa.BufferOutputStream()
+    pq.write_table(
+        table, output, compression="zstd", use_dictionary=False, write_page_checksum=True
+    )
+    return output.getvalue().to_pybytes()  # type: ignore[no-any-return]
 
 
 def check_counts(path: LocationLike, *, rows_digest: str, fingerprint: str) -> CountsHeader:
@@ -209,17 +212,22 @@ def check_counts(path: LocationLike, *, rows_digest: str, fingerprint: str) -> C
 
 
 def read_counts(
-    path: LocationLike, *, rows_digest: str, fingerprint: str, tar_size: int | None = None
+    path: LocationLike,
+    *,
+    rows_digest: str,
+    fingerprint: str,
+    tar_size: int | None = None,
+    data: bytes | None = None,
 ) -> Counts:
     """Read and verify the counts for the index with `rows_digest` and the tokenizer with
-    `fingerprint`.
+    `fingerprint`. `data` are the bytes of the file, where they have been read.
 
     Raises ShardError if they belong to another index or tokenizer, are corrupted, or would take
     more memory than the counts of a tar of `tar_size` bytes can (not checked if None).
     """
     with _explain(path):
         # From one buffer: three times as fast as pyarrow's small reads of a file.
-        data = read_all(path)
+        data = read_all(path) if data is None else data
         with pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True) as file:
             header = _header(path, file.metadata.metadata)
             _check_owner(path, header, rows_digest, fingerprint)
