@@ -299,7 +299,7 @@ def test_an_entry_under_another_name_is_damaged(tmp_path: Path) -> None:
     assert cache.stats.damaged == 2
 
 
-@pytest.mark.parametrize("damage", [b"", b"x" * 16, b"\xff" * 16, b"1" * 7, None])
+@pytest.mark.parametrize("damage", [b"", bytes(16), b"x" * 16, b"\xff" * 16, b"1" * 7, None])
 def test_a_damaged_or_deleted_account_is_counted_anew(tmp_path: Path, damage: bytes | None) -> None:
     cache, lock = BlockCache(tmp_path, LIMIT), tmp_path / "block-cache.lock"
     for number in range(3):
