@@ -140,7 +140,7 @@ class BlockCache:
     """
 
     def __init__(self, folder: Path, limit: int | None) -> None:
-        self.folder, self.limit = str(make_folder(folder)), limit
+        self.folder, self.limit = os.path.abspath(make_folder(folder)), limit
         self._lock_file = f"{self.folder}/block-cache.lock"
         self._verified: set[str] = set()
         self._stats, self._stats_lock = CacheStats(), threading.Lock()
