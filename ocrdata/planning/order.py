@@ -142,7 +142,7 @@ class BlockShuffle(SampleOrder):
 
     Windows are as equal as whole blocks allow: each has at least `blocks.recipe.window` samples if
     there are as many, and therefore as many blocks as that takes. Beyond the blocks themselves, it
-    keeps 4 bytes a block for each of EPOCHS_KEPT epochs.
+    keeps 4 bytes a block for each of EPOCHS_KEPT epochs, and 4 if some samples are left out.
     """
 
     def __init__(

@@ -199,7 +199,7 @@ def describe_order(order: OrderOfSource) -> str:
             f"{human_bytes(window * order.bytes_per_sample)}"
         )
     if order.shuffle == "none":
-        return head + "that of its shards, not shuffled"
+        return head + "not shuffled"
     return head + "a permutation of all samples"
 
 

@@ -177,9 +177,9 @@ class Config:
     )
     shuffle: str = _flag(
         "blocks",
-        "order of the samples within an epoch: blocks of neighbours, each read once, shuffled "
-        "together with others (blocks), a permutation of all samples, which from afar takes a "
-        "request for each (full), or the order of the shards (none)",
+        "order of the samples within an epoch: blocks of neighbours, each read once and shuffled "
+        "with others (blocks); a permutation of all samples, a request for each if the shards are "
+        "remote (full); or not shuffled (none)",
         older="full",
     )
     allow_leak: bool = _flag(
