@@ -135,7 +135,7 @@ class FetchAhead:
             fetcher().limit = FETCH_BYTES + (0 if self._cached else windows)
         self._cursor, self._wanted = start, list[tuple[int, int, int]]()
         self._making: set[int] = set()
-        self._floor = start
+        self._start = self._floor = start
         self._lock = threading.Lock()
         self._last_begin, self._step_seconds = time.monotonic(), 1.0
 
@@ -174,11 +174,17 @@ class FetchAhead:
             self._cursor += 1
 
     def _reads(self, step: int) -> Iterator[tuple[int, int, int]]:
-        """(source, block, epoch) of everything a step reads at URLs, the first at the end."""
+        """(source, block, epoch) of everything a step reads at URLs, the first at the end. The
+        samples of the first step are requested here one by one: its blocks are many times as large,
+        and it is waited for."""
         samples = [sample for row in self._plan.rows(step, self._part) for sample in row]
         for number in {sample.source for sample in samples} & self._sources.keys():
+            source = self._sources[number]
             own = [sample for sample in reversed(samples) if sample.source == number]
-            units = self._sources[number].units([sample.position for sample in own])
+            if step == self._start and source.by_block:
+                source.shards.announce(sample.position for sample in reversed(own))
+                continue
+            units = source.units([sample.position for sample in own])
             for unit, sample in zip(units, own, strict=True):
                 yield number, unit, sample.epoch
 

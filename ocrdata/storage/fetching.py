@@ -123,7 +123,7 @@ class Fetcher:
         self._ranges: dict[str, list[_Range]] = {}  # of each file, by start
         self._queue: deque[_Range] = deque()
         self._threads = self._held = 0
-        self._recent: deque[float] = deque(maxlen=RECENT)
+        self._recent: deque[tuple[float, int]] = deque(maxlen=RECENT)  # seconds, bytes
         self._changed = threading.Condition()
         self.requests = self.fetched = self.cached = 0
         """Requests sent so far, bytes that came, and bytes from the cache."""
@@ -232,7 +232,9 @@ class Fetcher:
                 finally:
                     self._changed.acquire()
                 continue
-            patience = None if one.hedged else one.began + self._patience() - time.monotonic()
+            patience = (
+                None if one.hedged else one.began + self._patience(one.size) - time.monotonic()
+            )
             if patience is None or patience > 0:
                 self._changed.wait(patience)
             else:
@@ -240,12 +242,15 @@ class Fetcher:
                 self._start([one])
                 threading.Thread(target=self._fetch, args=([one],), daemon=True).start()
 
-    def _patience(self) -> float:
-        """The 99th percentile of how long recent requests took, in seconds."""
+    def _patience(self, size: int) -> float:
+        """How long a range of so many bytes may take, in seconds: the 99th percentile of recent
+        requests, and in proportion more if it is larger than these."""
         if len(self._recent) < ENOUGH:
             return FIRST_PATIENCE_S
-        percentile = sorted(self._recent)[int(0.99 * (len(self._recent) - 1))]
-        return max(LEAST_PATIENCE_S, percentile)
+        seconds = sorted(one for one, _ in self._recent)
+        percentile = seconds[int(0.99 * (len(seconds) - 1))]
+        usual = sum(size for _, size in self._recent) / len(seconds)
+        return max(LEAST_PATIENCE_S, percentile * max(1.0, size / usual))
 
     def _work(self) -> None:
         """The life of a thread: it fetches while there is something to fetch."""
@@ -322,7 +327,7 @@ class Fetcher:
         with self._changed:
             self.requests += 1
             self.fetched += len(data)
-            self._recent.append(time.monotonic() - began)
+            self._recent.append((time.monotonic() - began, len(data)))
         kept = self.cache is not None and self.cache.put(file.key, start, data, needed_in=needed_in)
         return data, kept
 

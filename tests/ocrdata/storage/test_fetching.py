@@ -134,6 +134,15 @@ def test_a_second_request_is_sent_for_a_slow_one(monkeypatch: pytest.MonkeyPatch
     assert hedged.is_set() and len(file.asked) >= 2
 
 
+def test_a_large_range_may_take_longer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fetching, "LEAST_PATIENCE_S", 0.0)
+    fetcher = Fetcher()
+    assert fetcher._patience(1) == fetching.FIRST_PATIENCE_S
+    fetcher._recent.extend((seconds / 100, 1000) for seconds in range(1, 102))
+    assert fetcher._patience(10) == fetcher._patience(1000) == 1.0  # the 99th percentile
+    assert fetcher._patience(4000) == 4.0
+
+
 def test_a_failure_is_the_readers_and_the_next_one_asks_again() -> None:
     fetcher, file = Fetcher(), Server()
     file.failing = 1
