@@ -56,12 +56,12 @@ def main(arguments: Sequence[str]) -> int:
     values = vars(typed)
     parts: Parts | None = None
     with problems:
-        parts = Parts.parse(values["split"]) if values["split"] else None
+        parts = None if values["split"] is None else Parts.parse(values["split"])
         _check_flags(values, parts)
     with problems:
         tokenizer = tokenizer_of(values["tokenizer"])
     with problems:
-        if values["where"]:
+        if values["where"] is not None:
             Condition(values["where"])
     with problems:
         out = Location.of(values["out"] or ".").path
@@ -136,8 +136,8 @@ def _outputs(
 def _check_output(
     options: ConversionOptions, inputs: Inputs, views: Sequence[Shards], recipe: Recipe, part: str
 ) -> None:
-    """Raise UsageError, before any index is read, for an output that is also an input, or that
-    was made of other inputs or in another way."""
+    """Raise UsageError, before any index is read, for an output that is also an input, or that was
+    made in another way."""
     place = Location.of(options.out) / options.name
     refuse_as_output(place, views)
     known = recorded_provenance(options.out, options.name)
@@ -197,8 +197,7 @@ _IN_COMMAND = ("where", "dedupe", "split", "seed", "bad_samples", "shard_samples
 def command(values: Values, inputs: Inputs, part: str) -> str:
     """The command that recreates a set, for its manifest. It has no folders of this machine."""
     words = ["python", PROGRAM]
-    for one in inputs.sets:
-        words.append(f"{one.name}={one.view}" if one.renamed else one.view)
+    words += [one.argument for one in inputs.sets]
     defaults = vars(build_parser().parse_args([".", "--out", "."]))
     for name in ("name", *_IN_COMMAND):
         if values[name] != defaults[name]:

@@ -296,17 +296,21 @@ def _widest(kinds: set[str]) -> str:
 
 
 def _meta_column(values: Sequence[Any], kind: str) -> pa.Array:
-    converted: list[Any] = [None if _kind(value) == NULL else value for value in values]
-    if kind in (TEXT, JSON):
-        converted = [
-            value
-            if value is None or (kind == TEXT and isinstance(value, str))
-            else json.dumps(value, ensure_ascii=False)
-            for value in converted
-        ]
+    found: list[Any] = [None if _kind(value) == NULL else value for value in values]
     if kind == NUMBER:
-        converted = [None if value is None else float(value) for value in converted]
-    return pa.array(converted, _TYPES[kind])
+        found = [value if value is None else float(value) for value in found]
+    elif kind in (TEXT, JSON):
+        found = [value if value is None else _text(value, kind) for value in found]
+    return pa.array(found, _TYPES[kind])
+
+
+def _text(value: Any, kind: str) -> str:
+    """A value as text or JSON: NaN inside it is null, and half a surrogate pair becomes a '?'; a
+    sample with either cannot be written anyway."""
+    if kind == JSON or not isinstance(value, str):
+        value = json.loads(json.dumps(value), parse_constant=lambda _: None)
+        value = json.dumps(value, ensure_ascii=False)
+    return str(value).encode(errors="replace").decode()
 
 
 def _column(name: str, rows: Sequence[IndexRow]) -> pa.Array:

@@ -57,11 +57,15 @@ class InputSet:
         return shards
 
     @property
+    def argument(self) -> str:
+        """What names it on a command line, without the folder."""
+        return f"{self.name}={self.view}" if self.renamed else self.view
+
+    @property
     def provenance(self) -> Mapping[str, Any]:
-        """What the manifest of the new set says of this one; without folders of this machine."""
+        """What the manifest of the new set says of the content of this one."""
         return {
             "name": self.name,
-            "spec": self.view,
             "samples": self.samples,
             "digest": self.digest,
             **({"manifest": self.manifest} if self.manifest else {}),
@@ -135,13 +139,14 @@ def _input_set(name: str, specs: Sequence[str], shards: Shards) -> InputSet:
 def _grouped(texts: Sequence[str]) -> list[tuple[str, list[str]]]:
     """Name, or "", and specs of each input."""
     plain = [text for text in texts if _name_of(text) is None]
-    groups = {group[0]: group for group in separate(plain)}
+    groups = separate(plain)
     found: list[tuple[str, list[str]]] = []
     for text in texts:
         if (name := _name_of(text)) is not None:
             found.append((name, [text[len(name) + 1 :]]))
-        elif text in groups:
-            found.append(("", groups.pop(text)))
+        elif (group := next((one for one in groups if one[0] == text), None)) is not None:
+            groups.remove(group)
+            found.append(("", group))
     return found
 
 

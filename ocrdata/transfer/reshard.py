@@ -55,12 +55,10 @@ class Recipe:
     skip_damaged: bool = False
 
     def provenance(self, inputs: Inputs, part: str) -> dict[str, Any]:
-        """What the new set, or this part, depends on, as far as it is known before any index is
-        read."""
+        """What the new set, or this part, depends on besides the content of the inputs."""
         found: dict[str, Any] = {
             "format": "reshard",
-            "sets": [dict(one.provenance) for one in inputs.sets],
-            "licence": inputs.licence,
+            "specs": [one.argument for one in inputs.sets],
         }
         rules = {}
         if self.where:
@@ -94,7 +92,7 @@ class ReshardSource:
 
     @property
     def provenance(self) -> Mapping[str, Any]:
-        """See `Recipe.provenance`; with what was chosen."""
+        """See `Recipe.provenance`; with the inputs and what was chosen of them."""
         found = self._selection
         left_out = {
             "where": found.rejected,
@@ -104,6 +102,8 @@ class ReshardSource:
         }
         return {
             **self._recipe.provenance(self._inputs, self.part),
+            "licence": self._inputs.licence,
+            "sets": [dict(one.provenance) for one in self._inputs.sets],
             "left_out": {name: count for name, count in left_out.items() if count},
             "selection": positions_digest(found.positions),
         }
@@ -216,6 +216,8 @@ def plan_outputs(
 ) -> list[ReshardSource]:
     """The new set, or each part, as a source. Raises ShardError; UsageError for a condition that
     does not fit the samples, or that leaves nothing."""
+    if not inputs.samples:
+        raise UsageError(f"{' '.join(one.view for one in inputs.sets)}: no samples")
     wanted = Wanted(
         condition=Condition(recipe.where) if recipe.where else None,
         dedupe=bool(recipe.dedupe),

@@ -1,8 +1,8 @@
 """Which samples of the inputs get into a new set: one pass over their indexes.
 
 Only if the condition names fields of the meta, the JSON members are read too, never the images.
-In memory: 20 bytes for each chosen sample, 8 more for each of its images if parts are split, and 16
-if duplicates are left out.
+In memory: 20 bytes for each chosen sample; 16 more if duplicates are left out; 8 more for each of
+its images if parts are split, and 70 a sample while that is done.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import re
 from array import array
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
@@ -81,7 +81,7 @@ def groups_of(samples: int, owners: Int64, digests: Int64) -> Int64:
     for at in repeated.tolist():
         one, other = root(int(owners[order[at]])), root(int(owners[order[at + 1]]))
         parents[max(one, other)] = min(one, other)
-    return np.array([root(at) for at in range(samples)], np.int64)
+    return np.fromiter(map(root, range(samples)), np.int64, samples)
 
 
 def split(samples: int, owners: Int64, digests: Int64, parts: Parts, seed: int) -> Int64:
@@ -93,27 +93,24 @@ def split(samples: int, owners: Int64, digests: Int64, parts: Parts, seed: int) 
     sizes = np.bincount(of_group, minlength=len(starts))
     smallest = np.full(len(starts), np.iinfo(np.int64).max)
     np.minimum.at(smallest, of_group[owners], digests)
-    turns = [
-        xxhash.xxh3_64_intdigest(f"{SPLIT_RULE}/{seed}/{digest}".encode())
-        for digest in smallest.tolist()
-    ]
-    order = sorted(range(len(starts)), key=lambda group: (-sizes[group], turns[group], group))
+    keys = (f"{SPLIT_RULE}/{seed}/{digest}".encode() for digest in smallest)
+    turns = np.fromiter(map(xxhash.xxh3_64_intdigest, keys), np.uint64, len(starts))
+    order = np.lexsort((turns, -sizes))
     chosen = np.empty(len(starts), np.int64)
-    for group, part in zip(order, _parts_in_turn(sizes[order].tolist(), parts), strict=True):
-        chosen[group] = part
+    chosen[order] = np.fromiter(_parts_in_turn(sizes[order], parts), np.int64, len(order))
     return chosen[of_group]
 
 
-def _parts_in_turn(sizes: Sequence[int], parts: Parts) -> list[int]:
+def _parts_in_turn(sizes: Int64, parts: Parts) -> Iterator[int]:
     """The part of each group of these sizes."""
     # In whole numbers: fractions of the samples, times their common denominator.
     fractions = list(parts.fractions.values())
     scale = math.lcm(*(fraction.denominator for fraction in fractions))
     weights = [int(fraction * scale) for fraction in fractions]
-    total = sum(sizes)
+    total = int(sizes.sum())
     lacking = [weight * total for weight in weights]
-    found, seen, counts = [], 0, [0] * len(weights)
-    for size in sizes:
+    seen, counts = 0, [0] * len(weights)
+    for size in map(int, sizes):
         seen += size
         fitting = [part for part, lacks in enumerate(lacking) if lacks >= size * scale]
         if fitting:
@@ -122,5 +119,4 @@ def _parts_in_turn(sizes: Sequence[int], parts: Parts) -> list[int]:
             part = max(range(len(lacking)), key=lacking.__getitem__)
         counts[part] += size
         lacking[part] -= size * scale
-        found.append(part)
-    return found
+        yield part

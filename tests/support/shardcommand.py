@@ -32,8 +32,15 @@ def environment(home: Path, endpoint: str = "http://127.0.0.1:9", **more: str) -
 def make_shards(
     *words: object, env: dict[str, str], timeout: float = 120
 ) -> subprocess.CompletedProcess[str]:
+    return run_tool("make_shards", *words, env=env, timeout=timeout)
+
+
+def run_tool(
+    tool: str, *words: object, env: dict[str, str], timeout: float = 120
+) -> subprocess.CompletedProcess[str]:
+    """Run `tools/TOOL.py`."""
     return subprocess.run(
-        [sys.executable, "-W", "error", str(TOOL), *map(str, words)],
+        [sys.executable, "-W", "error", str(ROOT / "tools" / f"{tool}.py"), *map(str, words)],
         env=env,
         capture_output=True,
         text=True,

@@ -161,6 +161,12 @@ def of(text: str, *values: Any) -> list[Value]:
         (("4", 3, "x"), "try_cast(meta.x as double) >= 3", [True, True, None]),
         (([1], {"a": 2}, None), "meta.x->>'a' = '2'", [None, True, None]),
         (("\0", "'", '"'), "meta.x = ''''", [False, True, False]),
+        (("\ud83d", "x", None), "meta.x = 'x'", [False, True, None]),
+        (
+            ([float("nan"), "\ud83d"], [], None),
+            "json_array_length(meta.x) = 2",
+            [True, False, None],
+        ),
     ],
 )
 def test_a_field_has_one_type_in_all_samples(

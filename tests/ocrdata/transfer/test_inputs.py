@@ -40,10 +40,11 @@ def test_what_is_recorded_has_the_manifests_digest_and_no_folder(folder: Path) -
     inputs, views = open_inputs([f"{folder}/one.json[:7]", f"b={folder}/two-<000..000>.tar"])
     one, two = (dict(found.provenance) for found in inputs.sets)
     assert one == {
-        "name": "one", "spec": "one.json[0:7]", "samples": 7, "digest": views[0].digest,
+        "name": "one", "samples": 7, "digest": views[0].digest,
         "manifest": read_manifest(folder / "one.json").digest, "licence": "licence of one",
     }  # fmt: skip
-    assert two["spec"] == "two-<000..000>.tar" and two["name"] == "b"
+    assert two["name"] == "b"
+    assert [found.argument for found in inputs.sets] == ["one.json[0:7]", "b=two-<000..000>.tar"]
     assert inputs.licence == "licence of one, licence of two"
 
 
@@ -60,6 +61,14 @@ def test_two_slices_of_one_set_are_two_inputs_unless_they_overlap(folder: Path) 
     assert open_inputs([f"{folder}/one.json[::2]", f"{folder}/one.json[1::2]"])[0].samples == 20
     with pytest.raises(UsageError, match=r"1 samples of one-001\.tar are given twice"):
         open_inputs([f"{folder}/one.json[9:]", f"{folder}/one.json[:10]"])
+
+
+def test_every_text_that_is_given_counts_once(folder: Path) -> None:
+    one, two = f"{folder}/one.json", f"{folder}/two.json"
+    with pytest.raises(UsageError, match="given twice"):
+        open_inputs([one, one])
+    texts = [f"{folder}/one-000.tar[:5]", two, f"{folder}/one-001.tar[:7]"]
+    assert [one.samples for one in open_inputs(texts)[0].sets] == [5, 10, 7]
 
 
 def test_a_copy_of_a_set_is_the_same_set(folder: Path, tmp_path: Path) -> None:

@@ -214,6 +214,8 @@ def test_sets_at_a_url_give_the_same_files(
 def test_nothing_left_is_an_error(sets: dict[str, str]) -> None:
     with pytest.raises(UsageError, match="false for 30 and null for 0"):
         plan([sets["one"]], where="images > 9")
+    with pytest.raises(UsageError, match=r"one\.json\[0:0\].*no samples"):
+        plan([f"{sets['one']}[5:5]"], where="images > 0")
     with pytest.raises(UsageError, match="b gets none of 3 samples"):
         plan([f"{sets['one']}[:3]"], parts=Parts.parse("a=0.9,b=0.1"))
 
