@@ -59,7 +59,7 @@ def main(arguments: Sequence[str]) -> int:
         sources = open_each(args.shards, "--shards")
     problems.raise_all()
     loaded = load_for_inference(Path(args.checkpoint), device)
-    sources = sources or open_sources(loaded.config).validation
+    sources = sources or open_sources(loaded.config.without_cache()).validation
     if not sources:
         raise UsageError(f"--shards is missing: {loaded.checkpoint} names no validation samples")
     sources = {name: shards[: args.limit or None] for name, shards in sources.items()}

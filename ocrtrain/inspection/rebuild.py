@@ -193,13 +193,13 @@ def _config(run: Path) -> Config:
 
 
 def _with_moved_shards(config: Config, request: RebuildRequest) -> Config:
-    """The run's config with the new paths of its shards."""
+    """The run's config with the new paths of its shards, and without its cache."""
     for name in ("shards", "text", "source"):
         if getattr(request, name) and not getattr(config, name):
             raise UsageError(f"--{name}: the run {request.run} was not started with this flag")
     moved = parse_specs("--source", request.source, config.named_sources)
     return replace(
-        config,
+        config.without_cache(),
         shards=_moved(request.shards, config.shards),
         text=_moved(request.text, config.text),
         source=tuple(

@@ -397,6 +397,10 @@ class Config:
         """--cache-limit in bytes; 0 without a cache."""
         return parse_bytes(self.cache_limit) if self.cache else 0
 
+    def without_cache(self) -> Config:
+        """The same without --cache, whose folder belongs to the machine that trains."""
+        return dataclasses.replace(self, cache="", cache_limit="")
+
     @property
     def named_sources(self) -> tuple[NamedSource, ...]:
         """The sources of --source with their weights. Raises UsageError."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 import shutil
 import signal
 import subprocess
@@ -455,6 +456,14 @@ def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
         writer.wait()
     BlockCache(tmp_path / "other", LIMIT)
     assert [path.name for path in (tmp_path / "other").rglob("*")] == ["block-cache.lock"]
+
+
+def test_a_worker_process_gets_the_same_cache(tmp_path: Path) -> None:
+    cache = BlockCache(tmp_path, LIMIT)
+    cache.put(A, 0, b"data")
+    same = pickle.loads(pickle.dumps(cache))
+    assert (same.folder, same.limit) == (str(tmp_path), LIMIT)
+    assert same.get(A, 1, 3) == b"at"
 
 
 def test_threads_share_a_cache(tmp_path: Path) -> None:

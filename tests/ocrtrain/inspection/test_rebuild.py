@@ -87,6 +87,17 @@ def test_every_step_of_a_run_is_the_one_trained_on(
         assert any(rebuilt.batch.truncated_tokens for rebuilt in found)
 
 
+def test_a_run_with_a_cache_is_rebuilt_on_another_machine(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    config = replace(
+        from_json(read_sealed(run / "config.json")),
+        cache=str(tmp_path / "file" / "cache"),
+        cache_limit="1GB",
+    )
+    write_sealed(run / "config.json", to_json(config))
+    assert rebuild(RebuildRequest(run, 3)).problem is None
+
+
 def test_a_resumed_run(inputs: dict[str, str], tmp_path: Path) -> None:
     run = trained_run(inputs, tmp_path / "run", pack=True, pack_window=16, stop_at=5, workers=0)
     train(config_of(inputs, run, pack=True, pack_window=16, workers=2), resume=True)
