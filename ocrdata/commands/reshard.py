@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from ocrdata.commands.make_shards import make, tokenizer_of
 from ocrdata.conversion.options import ConversionOptions
 from ocrdata.conversion.rejects import report_path
 from ocrdata.conversion.work_folder import differences, recorded_provenance
-from ocrdata.errors import UsageError
+from ocrdata.errors import OcrError, UsageError
 from ocrdata.reading.view import Shards
 from ocrdata.runtime.cli import Parser, add_json_flag, print_json, run
 from ocrdata.runtime.progress import to_terminal
@@ -78,6 +78,7 @@ def main(arguments: Sequence[str]) -> int:
     for part, options in wanted.items():
         _check_output(options, inputs, views, recipe, part)
     planned = {one.part: one for one in plan_outputs(inputs, views, recipe, to_terminal())}
+    _check_damaged(planned.values(), inputs, values["max_reject_fraction"])
     chosen = sum(source.count() for source in planned.values())
     documents = []
     for part, options in wanted.items():
@@ -148,6 +149,17 @@ def _check_output(
         raise UsageError(
             f"{place}: a set of this name was made with other settings: {'; '.join(changed)}; "
             "choose another --out or --name, or delete the set"
+        )
+
+
+def _check_damaged(sources: Iterable[ReshardSource], inputs: Inputs, most: float) -> None:
+    """Raise OcrError if the meta of too many samples could not be read."""
+    damaged = next(iter(sources)).selection.damaged
+    if len(damaged) > most * inputs.samples:
+        raise OcrError(
+            f"{len(damaged):,} of {inputs.samples:,} samples cannot be read, more than "
+            f"--max-reject-fraction {most:g} allows, the first: {damaged[0][1]}; mend them or "
+            "allow a larger fraction"
         )
 
 

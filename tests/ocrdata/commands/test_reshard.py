@@ -154,6 +154,15 @@ def test_damage_is_named_with_the_way_around_it(one: str, tmp_path: Path) -> Non
     flags = ["--bad-samples", "skip", "--max-reject-fraction", 0.1]
     run(one, "--out", tmp_path / "out", *flags)
     assert len(open_shards(f"{tmp_path}/out/one.json")) == COUNT - 1
+    for at in (5, 6, 7):
+        flip(tmp_path / "in" / "one-000.tar", open_shards(one).row(at).members[0].offset)
+    flags = [*flags, "--where", "meta.number > 0", "--name", "few"]
+    run(one, "--out", tmp_path / "out", *flags)
+    left_out = read_manifest(tmp_path / "out" / "few.json").provenance["left_out"]
+    assert left_out == {"where": 1, "damaged": 3}
+    flags[3] = 0.05
+    assert "3 of 40" in fails(one, "--out", tmp_path / "out2", *flags)
+    assert not (tmp_path / "out2").exists()
 
 
 def test_killed_and_repeated(tmp_path: Path) -> None:
