@@ -42,7 +42,7 @@ from ocrdata.sources.base import safe_name
 from ocrdata.storage.location import Location
 from ocrdata.transfer.condition import Condition
 from ocrdata.transfer.inputs import Inputs, open_inputs, refuse_as_output
-from ocrdata.transfer.reshard import LEFT_OUT, Recipe, ReshardSource, plan_outputs
+from ocrdata.transfer.reshard import LEFT_OUT, Recipe, ReshardSource, place_of, plan_outputs
 from ocrdata.transfer.split import Parts
 
 PROGRAM = "tools/reshard.py"
@@ -156,10 +156,12 @@ def _check_damaged(sources: Iterable[ReshardSource], inputs: Inputs, most: float
     """Raise OcrError if the meta of too many samples could not be read."""
     damaged = next(iter(sources)).selection.damaged
     if len(damaged) > most * inputs.samples:
+        position, reason = damaged[0]
+        first = place_of(*inputs.locate(position))
         raise OcrError(
             f"{len(damaged):,} of {inputs.samples:,} samples cannot be read, more than "
-            f"--max-reject-fraction {most:g} allows, the first: {damaged[0][1]}; mend them or "
-            "allow a larger fraction"
+            f"--max-reject-fraction {most:g} allows; the first is {first.shard}: sample "
+            f"{first.key}: {reason}; mend them or allow a larger fraction"
         )
 
 

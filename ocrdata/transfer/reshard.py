@@ -138,7 +138,7 @@ class ReshardSource:
         while done < len(positions):
             try:
                 for members in _members(_opened(one), positions[done:]):
-                    place = _place(one, int(positions[done]))
+                    place = place_of(one, int(positions[done]))
                     sample = sample_of(place.shard, place.key, members)
                     yield with_origin(sample, place.origin)
                     done += 1
@@ -157,7 +157,7 @@ class ReshardSource:
     def rejected(self, row: int, reason: str) -> str:
         """The reason with the origin of the sample. Raises ShardError unless such samples are
         skipped."""
-        place = _place(*self._inputs.locate(int(self._selection.positions[row])))
+        place = place_of(*self._inputs.locate(int(self._selection.positions[row])))
         if not self._recipe.skip_damaged:
             raise unless_skipped(ShardError(place.shard, reason, key=place.key))
         return f"{place.origin['set']}: {place.origin['shard']}: sample {place.key}: {reason}"
@@ -174,7 +174,7 @@ class ReshardSource:
         return line if of < 0 else {**line, "of": self._origin(of)}
 
     def _origin(self, position: int) -> Mapping[str, str]:
-        return _place(*self._inputs.locate(position)).origin
+        return place_of(*self._inputs.locate(position)).origin
 
 
 def _members(shards: Shards, positions: Int64) -> Iterator[Members]:
@@ -189,7 +189,7 @@ def _members(shards: Shards, positions: Int64) -> Iterator[Members]:
         yield from shards[int(positions[begin]) : int(positions[end - 1]) + 1].iter_members()
 
 
-class _Place(NamedTuple):
+class Place(NamedTuple):
     """Where a sample of an input is: its shard as errors name it, its key, and its origin."""
 
     shard: str
@@ -197,12 +197,13 @@ class _Place(NamedTuple):
     origin: Mapping[str, str]
 
 
-def _place(one: InputSet, at: int) -> _Place:
+def place_of(one: InputSet, at: int) -> Place:
+    """The place of a sample of an input."""
     shards = _opened(one)
     ref = shards.ref(at)
     number, _ = shards.shard_set.locate(ref.position)
     origin = {"set": one.name, "shard": ref.shard, "key": ref.key}
-    return _Place(shards.shard_set.shards[number].name, ref.key, origin)
+    return Place(shards.shard_set.shards[number].name, ref.key, origin)
 
 
 @lru_cache(maxsize=16)

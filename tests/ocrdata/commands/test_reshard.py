@@ -161,7 +161,8 @@ def test_damage_is_named_with_the_way_around_it(one: str, tmp_path: Path) -> Non
     left_out = read_manifest(tmp_path / "out" / "few.json").provenance["left_out"]
     assert left_out == {"where": 1, "damaged": 3}
     flags[3] = 0.05
-    assert "3 of 40" in fails(one, "--out", tmp_path / "out2", *flags)
+    told = fails(one, "--out", tmp_path / "out2", *flags)
+    assert "3 of 40" in told and "one-000.tar: sample 000000005" in told
     assert not (tmp_path / "out2").exists()
 
 
