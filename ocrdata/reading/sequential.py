@@ -11,7 +11,7 @@ import bisect
 import mmap
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Generic, Protocol, TypeVar
 
@@ -173,60 +173,72 @@ class SequentialReader(Generic[T]):
 
     def _perform(self, read: _Read) -> Iterator[dict[str, T]]:
         """The members of the samples of a read."""
-        number, block, samples = read.number, read.block, range(read.start, read.stop)
-        if read.need > read.size:
-            return self._one_by_one(number, block, samples)
-        try:
-            tar = self._shards.tar(number, block)
-            if not isinstance(tar, ZstdTar):
-                data = self._buffer.fill(read.need, partial(tar.read_into, read.base))
-                return self._cut(number, block, samples, data, read.base)
-            frame = tar.table.at(read.base)
-            if tar.fits_in_memory(frame):
-                data = self._buffer.wrap(tar.frame(frame))
-                return self._cut(number, block, samples, data, tar.table.contents[frame])
-        except ShardError as exc:
-            if self._shards.is_remote and isinstance(exc, TransportError):
-                raise
-            # Raised again below, with the key of the sample it concerns.
-        return self._one_by_one(number, block, samples)
+        if read.need <= read.size:
+            try:
+                filled = self._fill(read)
+                if filled is not None:
+                    return self._cut(read, *filled, again=self._shards.is_remote)
+            except ShardError as exc:
+                if self._shards.is_remote and isinstance(exc, TransportError):
+                    raise
+                # Raised again below, with the key of the sample it concerns.
+        return self._one_by_one(read)
 
-    def _one_by_one(self, number: int, block: IndexBlock, samples: range) -> Iterator[dict[str, T]]:
-        for at in samples:
-            members = self._shards.members(number, block.first + at)
+    def _fill(self, read: _Read) -> tuple[Sliceable[T], int] | None:
+        """The bytes of a read, and the tar's byte that is their first; None for a frame that is too
+        large for memory."""
+        tar = self._shards.tar(read.number, read.block)
+        if not isinstance(tar, ZstdTar):
+            return self._buffer.fill(read.need, partial(tar.read_into, read.base)), read.base
+        frame = tar.table.at(read.base)
+        if not tar.fits_in_memory(frame):
+            return None
+        return self._buffer.wrap(tar.frame(frame)), tar.table.contents[frame]
+
+    def _one_by_one(self, read: _Read) -> Iterator[dict[str, T]]:
+        for at in range(read.start, read.stop):
+            members = self._shards.members(read.number, read.block.first + at)
             yield {name: self._buffer.wrap(data)[:] for name, data in members.items()}
 
     def _cut(
-        self, number: int, block: IndexBlock, samples: range, data: Sliceable[T], base: int
+        self, read: _Read, data: Sliceable[T], base: int, *, again: bool
     ) -> Iterator[dict[str, T]]:
-        """Cut the members of `samples` out of `data`, whose first byte is the tar's byte `base`."""
+        """Cut the members of a read out of `data`, whose first byte is the tar's byte `base`.
+        `again`: from the first that is wrong on, the rest is read once more. Raises DigestError."""
+        block = read.block
         # The hottest loop of reading: names are local, and nothing is looked up twice.
         offsets, sizes, names = block.member_offsets, block.member_sizes, block.names
         ends, digests, verify = block.member_starts, block.digests, self._shards.verify
-        at = ends[samples.start]
-        for local in samples:
+        at = ends[read.start]
+        for local in range(read.start, read.stop):
             found: dict[str, T] = {}
             # Continues where the last sample ended: range() reads `at` before the loop assigns it.
             for at in range(at, ends[local + 1]):  # noqa: B020
                 start = offsets[at] - base
                 member = data[start : start + sizes[at]]
                 if verify and xxh3_128_digest(member) != digests[16 * at : 16 * at + 16]:
-                    found = self._read_again(number, block, local, at - ends[local])
-                    at = ends[local + 1] - 1
-                    break
+                    if not again:
+                        wrong = block.members(local)[at - ends[local]]
+                        raise self._shards.mismatch_error(read.number, block, local, wrong)
+                    yield from self._cut_again(replace(read, start=local))
+                    return
                 found[names[at]] = member
             at += 1
             yield found
 
-    def _read_again(self, number: int, block: IndexBlock, local: int, member: int) -> dict[str, T]:
-        """The members of a sample, one of which was wrong, from the server. Raises DigestError if
-        it is wrong there too, or the shard is local."""
-        if not self._shards.is_remote:
-            wrong = block.members(local)[member]
-            raise self._shards.mismatch_error(number, block, local, wrong)
-        self._shards.tar(number, block).forget(block.offsets[local], block.sizes[local])
-        (members,) = self._one_by_one(number, block, range(local, local + 1))
-        return members
+    def _cut_again(self, read: _Read) -> Iterator[dict[str, T]]:
+        """The rest of a read that had a wrong member, from the server. Raises DigestError if one is
+        wrong there too."""
+        self._shards.tar(read.number, read.block).forget(read.base, read.need)
+        try:
+            filled = self._fill(read)
+        except TransportError:
+            raise
+        except ShardError:
+            filled = None
+        if filled is None:
+            return self._one_by_one(read)
+        return self._cut(read, *filled, again=False)
 
 
 def _fitting_end(block: IndexBlock, start: int, stop: int, size: int) -> int:
