@@ -78,7 +78,7 @@ def test_cut_and_other_bytes() -> None:
         _, headers, body = ask_range(server)
     assert int(headers["Content-Length"]) == len(body) and headers["ETag"] == etag_of(DATA)
     pairs = zip(body, DATA[START:STOP], strict=True)
-    assert sum((a ^ b).bit_count() for a, b in pairs) == 1
+    assert 20 < sum((a ^ b).bit_count() for a, b in pairs) <= 32
 
 
 @pytest.mark.parametrize("fault", ["reset", "reset at once"])

@@ -192,10 +192,11 @@ class _Handler(Handler):
         self.close_connection = True
 
     def other_bytes(self) -> None:
-        """One flipped bit under the right headers."""
+        """A flipped bit in every 64 bytes under the right headers."""
         start, stop = self.start_and_stop
         body = bytearray(self.data[start:stop])
-        body[self.chance.randrange(len(body))] ^= 1 << self.chance.randrange(8)
+        for place in range(0, len(body), 64):
+            body[min(len(body) - 1, place + self.chance.randrange(64))] ^= 1
         self.send(206, self.headers_of(start, stop), bytes(body))
 
     def changed(self) -> None:

@@ -87,7 +87,7 @@ def serve_s3(kind: str, folder: Path) -> Iterator[S3Server]:
     """Run 'moto' or 'nanio' with its files in `folder`."""
     log = folder / f"{kind}.log"
     if kind == "nanio":
-        (folder / BUCKET).mkdir()
+        (folder / BUCKET).mkdir(exist_ok=True)
     command = [sys.executable, "-m", "tests.support.servers.s3", kind, str(folder)]
     with running(command, log=log) as process:
         server = S3Server(announced_port(process, log))
