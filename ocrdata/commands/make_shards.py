@@ -16,6 +16,10 @@ and, last, the manifest NAME.json; with --compress zstd the shards are NAME-000.
 stopped or killed, repeat the command: it continues with the missing shards, and the result is the
 same, byte for byte. If the input was mended in between, finished shards whose rows are the same are
 kept; --discard makes those with changed rows again.
+
+With --out s3://BUCKET/FOLDER (or http://, https://, to a server that accepts PUT) each shard is
+made in a work folder of this machine, sent when it is complete, and deleted here: at most one shard
+a worker is on the disk. The manifest is sent last. One machine at a time may write a set.
 """
 
 from __future__ import annotations
@@ -24,14 +28,16 @@ import argparse
 import glob
 import os
 import shlex
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ocrdata.conversion.convert import OnShards, convert, convert_one
+from ocrdata.conversion.convert import convert, convert_one
 from ocrdata.conversion.options import KEEP, REJECT, ConversionOptions
 from ocrdata.conversion.rejects import damaged_path, rejects_path
-from ocrdata.conversion.work_folder import recorded_provenance
+from ocrdata.conversion.remote_work import open_work, work_folder
 from ocrdata.errors import UsageError
 from ocrdata.planning.counting import count_anew
 from ocrdata.runtime.cli import Parser, add_json_flag, print_json, run
@@ -43,7 +49,9 @@ from ocrdata.sources.conversations import MESSAGE_FIELDS
 from ocrdata.sources.registry import REGISTRY, Flag, SourceKind, Values
 from ocrdata.storage.file import exists
 from ocrdata.storage.location import Location
-from ocrdata.tokens.counts_list import write_counts_list
+from ocrdata.storage.stores import check_scheme
+from ocrdata.tokens.counts import counts_suffix
+from ocrdata.tokens.counts_list import send_counts_list, write_counts_list
 from ocrdata.tokens.tokenizer import Tokenizer, load_tokenizer
 
 PROGRAM = "tools/make_shards.py"
@@ -86,8 +94,6 @@ def main(arguments: Sequence[str]) -> int:
         problems.raise_all()
     kind = REGISTRY[values["kind"]]
     with problems:
-        out = Location.of(values["out"]).path
-    with problems:
         tokenizer = tokenizer_of(values["tokenizer"])
     with problems:
         options = _options(values, kind)
@@ -96,7 +102,8 @@ def main(arguments: Sequence[str]) -> int:
             with problems:
                 _check_exists(f"--{flag}", values.get(flag))
     problems.raise_all()
-    source = kind.make(values, recorded_provenance(out, options.name) or {})
+    known = open_work(options.place, options.out, options.name).recorded_provenance()
+    source = kind.make(values, known or {})
     text, document = make(source, options, tokenizer, only=values["only"])
     if values["json"]:
         print_json(document)
@@ -110,21 +117,34 @@ def make(
 ) -> tuple[str, dict[str, Any]]:
     """Make a set, or the shard `only` of it, and count its tokens if there is a tokenizer; returns
     a summary, and the same as a document. Raises OcrError."""
-    progress, out = to_terminal(), options.out
-    counting = count_with(tokenizer, options.workers, progress) if tokenizer else None
+    progress, place, name = to_terminal(), options.place, options.name
+    if options.far:
+        progress.note(
+            f"{place / name}: made in {options.out}, at most {options.workers} shards at a time, "
+            "and sent from there"
+        )
+    counting = CountTokens(tokenizer, options) if tokenizer else None
     if only is not None:
         made = convert_one(source, options, only, progress, on_shards=counting)
-        if tokenizer and exists(out / f"{options.name}.json"):
-            manifest = read_manifest(out / f"{options.name}.json")
-            write_counts_list(Location.of(out), manifest, tokenizer.fingerprint)
-        text = f"{out / made.file}: {made.samples:,} samples, {human_bytes(made.bytes)}"
-        return text, {"shard": out / made.file, "samples": made.samples, "bytes": made.bytes}
-    complete = exists(out / f"{options.name}.json")
+        if tokenizer and exists(place / f"{name}.json"):
+            _list_counts(options, read_manifest(place / f"{name}.json"), tokenizer)
+        shard = str(place / made.file)
+        text = f"{shard}: {made.samples:,} samples, {human_bytes(made.bytes)}"
+        return text, {"shard": shard, "samples": made.samples, "bytes": made.bytes}
+    complete = exists(place / f"{name}.json")
     manifest = convert(source, options, progress, on_shards=counting)
     if tokenizer:
-        write_counts_list(Location.of(out), manifest, tokenizer.fingerprint)
+        _list_counts(options, manifest, tokenizer)
     text = summary(manifest, options, progress, tokenizer, complete=complete)
     return text, figures(manifest, options, progress, tokenizer)
+
+
+def _list_counts(options: ConversionOptions, manifest: Manifest, tokenizer: Tokenizer) -> None:
+    """Write the list of a complete set's token counts."""
+    if options.far:
+        send_counts_list(options.far, manifest, tokenizer.fingerprint)
+    else:
+        write_counts_list(options.place, manifest, tokenizer.fingerprint)
 
 
 def tokenizer_of(name: str | None) -> Tokenizer | None:
@@ -139,9 +159,12 @@ def _options(values: Values, kind: SourceKind) -> ConversionOptions:
     """The options of the conversion. Raises UsageErrors."""
     # Where a required flag is missing there may be no name to derive; that fault is told already.
     named = all(values[flag.name] is not None for flag in kind.flags if flag.required)
+    name = values["name"] or (kind.default_name(values) if named else "unnamed")
+    out, far = output_of(values, name)
     return ConversionOptions(
-        out=Location.of(values["out"]).path,
-        name=values["name"] or (kind.default_name(values) if named else "unnamed"),
+        out=out,
+        far=far,
+        name=name,
         shard_samples=values["shard_samples"],
         start=values["start"],
         stop=values["stop"],
@@ -155,6 +178,18 @@ def _options(values: Values, kind: SourceKind) -> ConversionOptions:
     )
 
 
+def output_of(values: Values, name: str) -> tuple[Path, Location | None]:
+    """The folder in which shards are made, and the URL where they are sent, by --out and --work.
+    Raises UsageError."""
+    place = Location.of(values["out"])
+    if place.scheme:
+        check_scheme(place)
+        return work_folder(place, name, values["work"]), place
+    if values["work"]:
+        raise UsageError("--work is the folder from which shards are sent to an --out at a URL")
+    return place.path, None
+
+
 def _check_exists(flag: str, path: object) -> None:
     """Look for a single path; what patterns and several paths name, their source finds. Raises
     UsageError."""
@@ -164,13 +199,24 @@ def _check_exists(flag: str, path: object) -> None:
         raise UsageError(f"{flag} {path}: no such file or folder")
 
 
-def count_with(tokenizer: Tokenizer, workers: int, progress: Progress) -> OnShards:
-    """A function that counts the tokens of finished shards that have no counts yet."""
+@dataclass(frozen=True)
+class CountTokens:
+    """Counts the tokens of finished shards that have no counts yet."""
 
-    def count(shards: Sequence[Path]) -> None:
-        count_anew(shards, tokenizer, workers=workers, progress=Progress(progress.stream))
+    tokenizer: Tokenizer
+    options: ConversionOptions
 
-    return count
+    @property
+    def suffix(self) -> str:
+        """That of the counts beside a shard."""
+        return counts_suffix(self.tokenizer.fingerprint)
+
+    def __call__(self, shards: Sequence[Path]) -> None:
+        """Count, in several processes; a shard that is to be sent is counted by its own worker."""
+        shown, workers = Progress(sys.stderr), self.options.workers
+        if self.options.far:
+            shown, workers = Progress(), 1
+        count_anew(shards, self.tokenizer, workers=workers, progress=shown)
 
 
 def summary(
@@ -183,7 +229,7 @@ def summary(
 ) -> str:
     """A few lines: what the set contains, and how long it took to make. `complete`: it had a
     manifest before."""
-    totals, place = manifest.totals, options.out / manifest.name
+    totals, place = manifest.totals, options.place / manifest.name
     first, last = manifest.shards[0].file, manifest.shards[-1].file
     lines = [
         f"{place}: {totals['samples']:,} samples of {totals['rows']:,} rows, "
@@ -203,9 +249,7 @@ def summary(
         lines.append(f"  tokens    counted, tokenizer {tokenizer.fingerprint}")
     rejected = manifest.rejects["rows"]
     if rejected:
-        lines.append(
-            f"  rejected  {rejected:,} rows, see {rejects_path(options.out, options.name)}"
-        )
+        lines.append(f"  rejected  {rejected:,} rows, see {_beside(options, rejects_path)}")
         reasons = manifest.rejects["reasons"]
         lines += [f"            {count:,} x {reason}" for reason, count in reasons.items()]
     if untrained := totals.get("untrained_turns"):
@@ -220,7 +264,7 @@ def summary(
     damaged = totals.get("damaged_jpegs")
     if damaged:
         lines.append(
-            f"  damaged   {damaged:,} JPEGs, kept, see {damaged_path(options.out, options.name)}; "
+            f"  damaged   {damaged:,} JPEGs, kept, see {_beside(options, damaged_path)}; "
             f"--damaged-jpegs {REJECT} rejects their rows"
         )
     if progress.shards:
@@ -241,18 +285,18 @@ def figures(
 ) -> dict[str, Any]:
     """What the summary says, as a document. `made` counts what this call did: nothing, if the set
     was complete."""
-    rejects = rejects_path(options.out, options.name)
     return {
         "name": manifest.name,
-        "manifest": options.out / f"{manifest.name}.json",
-        "shards": [options.out / shard.file for shard in manifest.shards],
+        "manifest": str(options.place / f"{manifest.name}.json"),
+        "shards": [str(options.place / shard.file) for shard in manifest.shards],
         **manifest.totals,
         "licence": manifest.licence,
         "provenance": manifest.provenance,
-        "rejects": {**manifest.rejects, "file": rejects if manifest.rejects["rows"] else None},
-        "damaged": damaged_path(options.out, options.name)
-        if manifest.totals.get("damaged_jpegs")
-        else None,
+        "rejects": {
+            **manifest.rejects,
+            "file": _beside(options, rejects_path) if manifest.rejects["rows"] else None,
+        },
+        "damaged": _beside(options, damaged_path) if manifest.totals.get("damaged_jpegs") else None,
         "tokenizer": tokenizer.fingerprint if tokenizer else None,
         "made": {
             "shards": progress.shards,
@@ -261,6 +305,11 @@ def figures(
             "seconds": progress.seconds if progress.shards else 0.0,
         },
     }
+
+
+def _beside(options: ConversionOptions, path: Callable[[Path, str], Path]) -> str:
+    """Where a file of the set is when it is complete."""
+    return str(options.place / path(options.out, options.name).name)
 
 
 def command(values: Values) -> str:
@@ -297,12 +346,30 @@ def build_parser() -> Parser:
     return parser
 
 
+def add_output_flags(parser: argparse.ArgumentParser, *, default: str | None) -> None:
+    """Add --out and --work; without a default --out is required."""
+    parser.add_argument(
+        "--out",
+        default=default,
+        required=default is None,
+        metavar="PLACE",
+        help="output folder, or a URL such as s3://BUCKET/FOLDER"
+        + (f" (default: {default})" if default else ""),
+    )
+    parser.add_argument(
+        "--work",
+        metavar="DIR",
+        help="with --out at a URL: where shards are made before they are sent, and where it is "
+        "recorded what was sent (default: the cache folder)",
+    )
+
+
 def _add_flags(parser: argparse.ArgumentParser, kind: SourceKind) -> None:
     """Add the flags of one kind, then those of all kinds."""
     add, workers = parser.add_argument, min(4, os.cpu_count() or 1)
     for flag in kind.flags:
         _add(parser, flag)
-    add("--out", default="shards", metavar="DIR", help="output folder (default: shards)")
+    add_output_flags(parser, default="shards")
     for flag in _IN_COMMAND:
         _add(parser, flag)
     add(

@@ -26,20 +26,19 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from ocrdata.commands.make_shards import make, tokenizer_of
+from ocrdata.commands.make_shards import add_output_flags, make, output_of, tokenizer_of
 from ocrdata.conversion.options import ConversionOptions
 from ocrdata.conversion.rejects import report_path
-from ocrdata.conversion.work_folder import differences, recorded_provenance
+from ocrdata.conversion.remote_work import open_work
+from ocrdata.conversion.work_folder import differences
 from ocrdata.errors import OcrError, UsageError
 from ocrdata.reading.view import Shards
 from ocrdata.runtime.cli import Parser, add_json_flag, print_json, run
 from ocrdata.runtime.progress import to_terminal
 from ocrdata.runtime.units import human_bytes
 from ocrdata.sources.base import safe_name
-from ocrdata.storage.location import Location
 from ocrdata.transfer.condition import Condition
 from ocrdata.transfer.inputs import Inputs, open_inputs, refuse_as_output
 from ocrdata.transfer.reshard import LEFT_OUT, Recipe, ReshardSource, place_of, plan_outputs
@@ -64,7 +63,7 @@ def main(arguments: Sequence[str]) -> int:
         if values["where"] is not None:
             Condition(values["where"])
     with problems:
-        out = Location.of(values["out"] or ".").path
+        output_of({**values, "out": values["out"] or "."}, "")
     problems.raise_all()
     inputs, views = open_inputs(values["specs"])
     recipe = Recipe(
@@ -74,7 +73,7 @@ def main(arguments: Sequence[str]) -> int:
         seed=values["seed"],
         skip_damaged=values["bad_samples"] == "skip",
     )
-    wanted = _outputs(values, inputs, parts, out)
+    wanted = _outputs(values, inputs, parts)
     for part, options in wanted.items():
         _check_output(options, inputs, views, recipe, part)
     planned = {one.part: one for one in plan_outputs(inputs, views, recipe, to_terminal())}
@@ -109,9 +108,7 @@ def _check_flags(values: Values, parts: Parts | None) -> None:
         raise UsageError("--only needs --part, to say of which part of --split")
 
 
-def _outputs(
-    values: Values, inputs: Inputs, parts: Parts | None, out: Path
-) -> dict[str, ConversionOptions]:
+def _outputs(values: Values, inputs: Inputs, parts: Parts | None) -> dict[str, ConversionOptions]:
     """The options of each new set that is wanted, by the part of the split it is, or "". Raises
     UsageErrors."""
     names = dict.fromkeys(one.name for one in inputs.sets)
@@ -119,10 +116,14 @@ def _outputs(
         raise UsageError(f"--name is needed: one set is to be made of {', '.join(names)}")
     name = values["name"] or safe_name(inputs.sets[0].name)
     chosen = [values["part"]] if values["part"] else list(parts.fractions) if parts else [""]
-    return {
-        part: ConversionOptions(
+    outputs = {}
+    for part in chosen:
+        full_name = f"{name}-{part}" if part else name
+        out, far = output_of(values, full_name)
+        outputs[part] = ConversionOptions(
             out=out,
-            name=f"{name}-{part}" if part else name,
+            far=far,
+            name=full_name,
             shard_samples=values["shard_samples"],
             workers=values["workers"],
             max_reject_fraction=values["max_reject_fraction"],
@@ -130,8 +131,7 @@ def _outputs(
             compress=values["compress"],
             discard=values["discard"],
         )
-        for part in chosen
-    }
+    return outputs
 
 
 def _check_output(
@@ -139,9 +139,9 @@ def _check_output(
 ) -> None:
     """Raise UsageError, before any index is read, for an output that is also an input, or that was
     made in another way."""
-    place = Location.of(options.out) / options.name
+    place = options.place / options.name
     refuse_as_output(place, views)
-    known = recorded_provenance(options.out, options.name)
+    known = open_work(options.place, options.out, options.name).recorded_provenance()
     if known is None or options.discard:
         return
     asked = recipe.provenance(inputs, part)
@@ -169,7 +169,7 @@ def _forecast(source: ReshardSource, options: ConversionOptions) -> tuple[str, d
     """What a set will be, as a line and as a document; `bytes` at most, before compression."""
     samples, images = source.count(), int(source.selection.images.sum())
     shards, size = len(options.layout(samples).shards), source.size(0, samples)
-    place = options.out / options.name
+    place = options.place / options.name
     text = (
         f"{place}: {samples:,} samples, {images:,} images, {shards:,} "
         f"shard{'s' if shards > 1 else ''}, at most {human_bytes(size)}"
@@ -198,7 +198,8 @@ def _more(source: ReshardSource, options: ConversionOptions, chosen: int) -> lis
         counts = (f"{count:,} {told[name]}" for name, count in left_out.items())
         lines.append(f"  left out  {', '.join(counts)}")
     if {"duplicates", "damaged"} & left_out.keys():
-        lines.append(f"            see {report_path(options.out, options.name, LEFT_OUT)}")
+        file = report_path(options.out, options.name, LEFT_OUT).name
+        lines.append(f"            see {options.place / file}")
     if source.part:
         lines.append(f"  part      {source.count() / chosen:.4f} of {chosen:,} samples")
     return lines
@@ -224,7 +225,7 @@ def build_parser() -> Parser:
     parser = Parser(prog=PROGRAM, description=__doc__ or "")
     add, workers = parser.add_argument, min(4, os.cpu_count() or 1)
     add("specs", nargs="+", metavar="SPEC", help="the sets to read, as SPEC or NAME=SPEC")
-    add("--out", required=True, metavar="DIR", help="output folder")
+    add_output_flags(parser, default=None)
     add("--name", help="name of the new set (default: that of the only set that is read)")
     add("--where", metavar="SQL", help="keep the samples for which this condition is true")
     add(

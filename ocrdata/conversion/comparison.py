@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import xxhash
 
@@ -20,16 +19,17 @@ from ocrdata.sample import Sample
 from ocrdata.shards.index import index_path, read_index
 from ocrdata.shards.names import make_key
 from ocrdata.sources.base import Source
+from ocrdata.storage.location import Location, LocationLike
 
 
 @dataclass(frozen=True)
 class ComparisonTask:
-    """What a worker needs to compare shards in `out` with the rows of `source`; it reports the
+    """What a worker needs to compare shards at `place` with the rows of `source`; it reports the
     number of each shard whose samples are all unchanged."""
 
     source: Source
     layout: Layout
-    out: Path
+    place: LocationLike
 
     def begin(self) -> None:
         """Nothing to prepare: nothing is written."""
@@ -43,7 +43,7 @@ class ComparisonTask:
     def _is_unchanged(self, shard: int) -> bool:
         """Whether every sample of a shard is still in its input, as it was. Rows that were rejected
         are not looked at."""
-        index = read_index(index_path(self.out / self.layout.file(shard)))
+        index = read_index(index_path(Location.of(self.place) / self.layout.file(shard)))
         finished = {
             key: [member.digest for member in index.members(position)]
             for position, key in enumerate(index.keys)

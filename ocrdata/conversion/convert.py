@@ -7,7 +7,7 @@ Finished shards are remembered in `ocrdata.conversion.work_folder`.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -26,28 +26,24 @@ from ocrdata.conversion.rejects import (
     write_lines,
     write_rejects,
 )
+from ocrdata.conversion.remote_work import open_work
 from ocrdata.conversion.work_folder import (
+    OnShards,
     ShardRecord,
-    WorkFolder,
     differences,
     input_state,
     only_input_changed,
-    recorded_provenance,
 )
 from ocrdata.conversion.worker import ConversionReport, ConversionTask, consecutive
-from ocrdata.errors import DiskError, OcrError, ShardError, UsageError
+from ocrdata.errors import DiskError, OcrError, UsageError
 from ocrdata.runtime.processes import run_in_processes
 from ocrdata.runtime.progress import Progress
 from ocrdata.runtime.units import human_bytes
-from ocrdata.shards.index import index_path
 from ocrdata.shards.manifest import Manifest, ShardInfo, read_manifest, shard_info, write_manifest
 from ocrdata.sources.base import NotedSource, ReportingSource, SizedSource, Source
-from ocrdata.storage.files import explain_disk, free_bytes, fsync_folder, make_folder
+from ocrdata.storage.file import exists
+from ocrdata.storage.files import free_bytes, make_folder
 from ocrdata.storage.locks import Lock
-
-OnShards = Callable[[Sequence[Path]], None]
-"""Called with the paths of finished shards: before the manifest of a new set is written, or after
-the repair of a set that has one."""
 
 
 def convert(
@@ -96,10 +92,9 @@ class _Conversion:
         on_shards: OnShards | None,
     ) -> None:
         self.source, self.options, self.progress = source, options, progress
-        self.on_shards = on_shards
         self.out = options.out
-        self.work = WorkFolder(self.out, options.name)
-        self.manifest_path = self.out / f"{options.name}.json"
+        self.work = open_work(options.place, options.out, options.name, on_shards)
+        self.place = self.work.place
         self.finished: Manifest | None = None
         self.rejects: list[Reject] = []
 
@@ -107,10 +102,10 @@ class _Conversion:
         name = self.options.name
         with ExitStack() as stack:
             make_folder(self.out)
-            stack.enter_context(Lock(self.out / f".{name}.lock", f"shards {self.out / name}"))
+            stack.callback(self.work.close)
+            stack.enter_context(Lock(self.out / f".{name}.lock", f"shards {self.place / name}"))
             stack.callback(self._tidy)
-            self.work.wait_for_orphans()
-            self.work.remove_leftovers()
+            self.work.prepare()
             self._compare()
             self._held = stack.pop_all()
         return self
@@ -130,28 +125,27 @@ class _Conversion:
         Raises UsageError if they were made with other settings.
         """
         name = self.options.name
-        known = recorded_provenance(self.out, name)
+        known = self.work.recorded_provenance()
         changed = self._set_layout(known)
-        if self.manifest_path.exists():
+        if exists(self.work.manifest):
             if known is not None and changed:
                 other = f"with other settings: {'; '.join(changed)}"
                 if only_input_changed(known, self.provenance, self.source):
                     other = "from an input that has changed since"
                 raise UsageError(
-                    f"{self.out / name}: a complete set of this name was made {other}; choose "
+                    f"{self.place / name}: a complete set of this name was made {other}; choose "
                     "another --name or --out, or delete the set"
                 )
-            self.finished = read_manifest(self.manifest_path)
+            self.finished = read_manifest(self.work.manifest)
         elif known is not None and (changed or (touched := self._touched())):
             self._replace(known, changed, self.work.shards() if changed else touched)
 
     def _touched(self) -> list[int]:
         """The finished shards that were made from files which have changed since, at least in
         time."""
-        records = {shard: self.work.read_record(shard) for shard in self.work.shards()}
         return [
             shard
-            for shard, record in records.items()
+            for shard, record in self.work.read_records(self.work.shards()).items()
             if record and record.input_state != input_state(self.source, self.layout.span(shard))
         ]
 
@@ -197,7 +191,7 @@ class _Conversion:
             kept = sorted({*kept, *(set(existing) - set(suspects))})
         stale = sorted(set(existing) - {*kept, *again})
         if not self.options.discard and not all(map(self._is_empty, stale)):
-            place = f"{self.out / self.options.name}: an unfinished conversion of this name"
+            place = f"{self.place / self.options.name}: an unfinished conversion of this name"
             remedy = "or choose another --name or --out"
             if edited:
                 raise UsageError(
@@ -225,7 +219,7 @@ class _Conversion:
     def _unchanged(self, existing: Sequence[int]) -> tuple[list[int], list[int]]:
         """The existing shards to keep, and those to make again: unrecorded ones, and those that may
         gain rows but lose none."""
-        records = {shard: self.work.read_record(shard) for shard in existing}
+        records = self.work.read_records(existing)
         again = {shard for shard, record in records.items() if record is None}
         finished = {
             shard: record
@@ -233,7 +227,7 @@ class _Conversion:
             if record is not None and record.shard.file == self.layout.file(shard)
         }
         unchanged: list[int] = []
-        task = ComparisonTask(self.source, self.layout, self.out)
+        task = ComparisonTask(self.source, self.layout, self.place)
         run_in_processes(task, list(finished), self.options.workers, unchanged.append)
         full = {
             shard
@@ -247,7 +241,7 @@ class _Conversion:
         """Make the missing shards, then write rejects and manifest."""
         if self.work.provenance() is None:
             self._begin()
-        records = {shard: self.work.read_record(shard) for shard in self.layout.shards}
+        records = self.work.read_records(self.layout.shards)
         pending = [shard for shard, record in records.items() if record is None]
         for record in records.values():
             self.rejects += record.rejects if record else ()
@@ -291,25 +285,18 @@ class _Conversion:
     def repair_all(self, manifest: Manifest) -> Manifest:
         """Replace the shards of a complete set that are missing, or whose size or index does not
         match the manifest. Payloads are not read: that is what tools/check_shards.py is for."""
-        broken = [shard for shard in self.layout.shards if not self._is_whole(shard, manifest)]
+        entries = {shard.file: shard for shard in manifest.shards}
+        files = [self.layout.file(shard) for shard in self.layout.shards]
+        damaged = self.work.broken([entries[file] for file in files])
+        broken = [n for n, file in zip(self.layout.shards, files, strict=True) if file in damaged]
         if broken:
             self._check_free_space(broken)
             rows = sum(len(self.layout.span(shard)) for shard in broken)
             self.progress.start(self.options.name, rows, 0)
         for shard in broken:
-            self._repair(shard, read_manifest(self.manifest_path))
+            self._repair(shard, read_manifest(self.work.manifest))
         self._announce(self.layout.shards)
-        return read_manifest(self.manifest_path)
-
-    def _is_whole(self, shard: int, manifest: Manifest) -> bool:
-        file = self.layout.file(shard)
-        expected = next(entry for entry in manifest.shards if entry.file == file)
-        try:
-            found = shard_info(self.out / file)
-        except ShardError:
-            return False
-        # An index recreated by another version of the Parquet library has other bytes.
-        return replace(found, index_digest=expected.index_digest) == expected
+        return read_manifest(self.work.manifest)
 
     def _repair(self, shard: int, manifest: Manifest) -> ShardInfo:
         """Recreate a shard in the work folder; move it into place if it matches the manifest."""
@@ -323,26 +310,27 @@ class _Conversion:
         same_file = self.options.compress or new.digest == old.digest
         if new.rows_digest != old.rows_digest or not same_file:
             raise OcrError(
-                f"{self.out / file}: the recreated shard does not match the manifest (digest "
+                f"{self.place / file}: the recreated shard does not match the manifest (digest "
                 f"{new.digest}, the manifest has {old.digest}): the source has changed; nothing "
                 "was replaced"
             )
-        with explain_disk(self.out):
-            index_path(self.out / file).path.unlink(missing_ok=True)
-            made.rename(self.out / file)
-            index_path(made).path.rename(index_path(self.out / file))
-            fsync_folder(self.out)
+        self.work.replace(made)
         if new != old:  # the same rows, written by another version of zstd or the Parquet library
             shards = tuple(new if entry == old else entry for entry in manifest.shards)
             totals = {**manifest.totals, "bytes": sum(shard.bytes for shard in shards)}
-            write_manifest(self.manifest_path, replace(manifest, shards=shards, totals=totals))
+            self._write_manifest(replace(manifest, shards=shards, totals=totals))
         return new
 
     def _announce(self, shards: Sequence[int]) -> None:
-        """Pass the paths of finished shards to `on_shards`."""
-        if self.on_shards is not None:
-            self.progress.close()
-            self.on_shards([self.out / self.layout.file(shard) for shard in shards])
+        """Pass the paths of finished shards to `on_shards`, if they did not get there one by
+        one."""
+        self.progress.close()
+        self.work.announce([self.layout.file(shard) for shard in shards])
+
+    def _write_manifest(self, manifest: Manifest) -> None:
+        path = self.out / self.work.manifest.name
+        write_manifest(path, manifest)
+        self.work.deliver(path)
 
     def _task(self, folder: Path) -> ConversionTask:
         return ConversionTask(
@@ -354,6 +342,8 @@ class _Conversion:
         if not isinstance(self.source, SizedSource):
             return
         spans = [self.layout.span(shard) for shard in pending]
+        if not self.work.keeps_shards:
+            spans = sorted(spans, key=len)[-self.options.workers :]
         need = sum(self.source.size(first.start, last.stop) for first, last in consecutive(spans))
         free = free_bytes(self.out)
         if need > free:
@@ -395,21 +385,24 @@ class _Conversion:
     def _finish(self) -> Manifest:
         """Write the rejects, then the manifest."""
         records = []
-        for shard in self.layout.shards:
-            record = self.work.read_record(shard)
+        for shard, record in self.work.read_records(self.layout.shards).items():
             if record is None:
                 raise DiskError(
-                    f"{self.out / self.layout.file(shard)} was changed while other shards were "
+                    f"{self.place / self.layout.file(shard)} was changed while other shards were "
                     "being made; run the command again to recreate it"
                 )
             records.append(record)
         rejects = [reject for record in records for reject in record.rejects]
         write_rejects(rejects_path(self.out, self.options.name), rejects)
+        self.work.deliver(rejects_path(self.out, self.options.name))
         damaged = [damage for record in records for damage in record.damaged]
         write_damaged(damaged_path(self.out, self.options.name), damaged)
+        self.work.deliver(damaged_path(self.out, self.options.name))
         if isinstance(self.source, ReportingSource):
             for report, lines in self.source.reports().items():
-                write_lines(report_path(self.out, self.options.name, report), lines)
+                path = report_path(self.out, self.options.name, report)
+                write_lines(path, lines)
+                self.work.deliver(path)
         rows = self.layout.stop - self.layout.start
         manifest = Manifest(
             name=self.options.name,
@@ -429,7 +422,7 @@ class _Conversion:
             },
             rejects={"rows": len(rejects), "reasons": reasons(rejects)},
         )
-        write_manifest(self.manifest_path, manifest)
+        self._write_manifest(manifest)
         return manifest
 
     def _tar_bytes(self, records: Sequence[ShardRecord]) -> dict[str, int]:

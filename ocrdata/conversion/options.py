@@ -10,6 +10,7 @@ from pathlib import Path
 from ocrdata.conversion.layout import Layout
 from ocrdata.errors import Problems, UsageError
 from ocrdata.shards.names import COMPRESSED, PLAIN
+from ocrdata.storage.location import Location
 
 KEEP, REJECT = "keep", "reject"
 """What is done with JPEGs that decode but are damaged."""
@@ -19,8 +20,9 @@ KEEP, REJECT = "keep", "reject"
 class ConversionOptions:
     """How a source is converted to shards. `start` and `stop` are origin rows, `limit` counts from
     `start`; `compress` is None or "zstd", `damaged_jpegs` KEEP or REJECT; `command` recreates the
-    set, for error messages; `discard` removes shards of an unfinished conversion that do not fit
-    these settings."""
+    set, for error messages; `far` is the URL where finished shards are sent, `out` then a folder of
+    this conversion alone in which they are made; `discard` removes shards of an unfinished
+    conversion that do not fit these settings."""
 
     out: Path
     name: str
@@ -34,6 +36,12 @@ class ConversionOptions:
     compress: str | None = None
     discard: bool = False
     damaged_jpegs: str = KEEP
+    far: Location | None = None
+
+    @property
+    def place(self) -> Location:
+        """Where the set is when it is complete."""
+        return self.far or Location.of(self.out)
 
     def __post_init__(self) -> None:
         problems = Problems()

@@ -13,18 +13,35 @@ import os
 import re
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import xxhash
 
 from ocrdata.errors import ShardError, UsageError
+from ocrdata.shards.index import index_path
 from ocrdata.shards.manifest import ShardInfo, read_manifest, shard_info
 from ocrdata.sources.base import EditableSource, FileSource, Source
-from ocrdata.storage.files import explain_disk, make_folder, write_json
+from ocrdata.storage.file import exists
+from ocrdata.storage.files import discard, explain_disk, fsync_folder, make_folder, write_json
+from ocrdata.storage.location import Location
 from ocrdata.storage.locks import remove_abandoned
 from ocrdata.storage.sealed import FORMAT, VERSION, check_version, parse_object
+
+
+class OnShards(Protocol):
+    """Called with the paths of finished shards: before the manifest of a new set is written, or
+    after the repair of a set that has one; each shard of a set at a URL before it is sent there, in
+    the process that made it. Writes files beside the shards whose names end in `suffix`, such as
+    '.tokens-0a1b.parquet'."""
+
+    @property
+    def suffix(self) -> str:
+        """What replaces .tar in the name of a file that it writes."""
+
+    def __call__(self, shards: Sequence[Path]) -> None:
+        """Write the files that are missing beside these shards."""
 
 
 @dataclass(frozen=True)
@@ -46,12 +63,31 @@ class ShardRecord:
 
 
 class WorkFolder:
-    """`.NAME.making/` in the output folder; only for the holder of the output's lock."""
+    """`.NAME.making/` in the output folder; only for the holder of the output's lock.
 
-    def __init__(self, out: Path, name: str) -> None:
-        self.out, self.name = out, name
+    Shards are made in `out`; finished ones are at `place`, here the same folder.
+    `ocrdata.conversion.remote_work` has the one that sends them elsewhere.
+    """
+
+    keeps_shards = True
+    """Whether finished shards stay on the disk of `out`."""
+
+    def __init__(self, out: Path, name: str, on_shards: OnShards | None = None) -> None:
+        self.out, self.name, self.on_shards = out, name, on_shards
+        self.place = Location.of(out)
         self.path = out / f".{name}.making"
         self._recipe = self.path / "recipe.json"
+        self._pattern = rf"{re.escape(name)}-(\d+)\.tar(\.zst)?"
+
+    @property
+    def manifest(self) -> Location:
+        """Where the manifest of the set is once it is complete."""
+        return self.place / f"{self.name}.json"
+
+    def prepare(self) -> None:
+        """Remove what killed processes left. Call it before anything else."""
+        self.wait_for_orphans()
+        self.remove_leftovers()
 
     def begin(self, provenance: Mapping[str, Any]) -> None:
         """Record the conversion's settings, durably, before the first shard."""
@@ -88,19 +124,55 @@ class WorkFolder:
         """The record of a shard; None if it is not finished or its files do not match."""
         try:
             value = json.loads(self._record_path(shard).read_bytes())
-            record = ShardRecord(
-                **{
-                    **value,
-                    "shard": ShardInfo(**value["shard"]),
-                    "rejects": tuple((row, reason) for row, reason in value["rejects"]),
-                    # Without this field, an older version made the shard and looked for no damage.
-                    "damaged": tuple((row, n, reason) for row, n, reason in value["damaged"]),
-                }
-            )
+            record = parse_record(value)
             found = shard_info(self.out / record.shard.file)
         except (OSError, ValueError, TypeError, KeyError, RecursionError, ShardError):
             return None
         return record if found == record.shard else None
+
+    def read_records(self, shards: Sequence[int]) -> dict[int, ShardRecord | None]:
+        """The records of several shards, as `read_record` returns them."""
+        return {shard: self.read_record(shard) for shard in shards}
+
+    def finish(self, shard: int, record: ShardRecord) -> None:
+        """Deliver a shard whose tar and index are complete in `out`, and record it."""
+        self.write_record(shard, record)
+
+    def deliver(self, path: Path) -> None:
+        """Deliver a file of the set that was written to `out`, or removed there."""
+
+    def replace(self, made: Path) -> None:
+        """Deliver a shard from the work folder, in place of one of the set."""
+        final = self.out / made.name
+        with explain_disk(self.out):
+            index_path(final).path.unlink(missing_ok=True)
+            made.rename(final)
+            index_path(made).path.rename(index_path(final))
+            fsync_folder(self.out)
+
+    def broken(self, shards: Sequence[ShardInfo]) -> set[str]:
+        """The files of a manifest's shards that are missing, or whose size or index does not match.
+        Payloads are not read."""
+        return {shard.file for shard in shards if not self._is_whole(shard)}
+
+    def _is_whole(self, expected: ShardInfo) -> bool:
+        try:
+            found = shard_info(self.out / expected.file)
+        except ShardError:
+            return False
+        # An index recreated by another version of the Parquet library has other bytes.
+        return replace(found, index_digest=expected.index_digest) == expected
+
+    def announce(self, files: Sequence[str]) -> None:
+        """Call `on_shards` for finished shards that have not passed there."""
+        if self.on_shards is not None:
+            self.on_shards([self.out / file for file in files])
+
+    def discard_unfinished(self, shard: int, tar: Path) -> None:
+        """Remove the tar of a shard whose index or record could not be written."""
+        if self.read_record(shard) is None:
+            discard(tar)
+            discard(index_path(tar).path)
 
     def wait_for_orphans(self) -> None:
         """Wait until the workers of a killed conversion have exited (they do so on their own)."""
@@ -133,15 +205,34 @@ class WorkFolder:
                 remove_abandoned(self.out / match[1])
             _unlink(self.path, rf"\.({shard}|recipe\.json|\d+\.json)\.tmp")
 
+    def recorded_provenance(self) -> dict[str, Any] | None:
+        """The settings that the shards of this name were made with, or None without any.
+
+        Raises UsageError if there are shards but no record of how they were made.
+        """
+        if exists(self.manifest):
+            manifest = read_manifest(self.manifest)
+            return {**manifest.provenance, "licence": manifest.licence}
+        found = self.provenance()
+        unknown = [] if found is not None else self.shard_files()
+        if unknown:
+            raise UsageError(
+                f"{self.out / unknown[0]} exists, but neither a manifest nor an unfinished "
+                "conversion records how it was made; remove such shards, or choose another --name"
+            )
+        return found
+
+    def shard_files(self) -> list[str]:
+        """The names of the shards of this name that exist, finished or not."""
+        return [match[0] for match in _matching(self.out, self._pattern)]
+
     def shards(self) -> list[int]:
-        """Numbers of the shards of this name that exist, finished or not."""
-        shard = rf"{re.escape(self.name)}-(\d+)\.tar(\.zst)?"
-        return sorted({int(match[1]) for match in _matching(self.out, shard)})
+        """Their numbers."""
+        return sorted({int(match[1]) for match in _matching(self.out, self._pattern)})
 
     def has_no_shards(self) -> bool:
         """Whether a conversion was started here but has no shard or manifest yet."""
-        manifest = self.out / f"{self.name}.json"
-        return self.path.is_dir() and not self.shards() and not manifest.exists()
+        return self.path.is_dir() and not self.shards() and not exists(self.manifest)
 
     def discard_shards(self, shards: Sequence[int]) -> None:
         """Remove shards and what is beside them, the record of each first: without it a shard does
@@ -153,6 +244,9 @@ class WorkFolder:
                 kinds = r"tar|tar\.zst|index\.parquet|tokens-[0-9a-f]+\.parquet"
                 _unlink(self.out, rf"{name}-0*{shard}\.({kinds})")
 
+    def close(self) -> None:
+        """Called when the lock of the output has been released."""
+
     def remove(self) -> None:
         """Remove the folder; the settings last, so that a partly removed one is still valid."""
         if self.path.is_dir():
@@ -160,6 +254,19 @@ class WorkFolder:
                 for path in sorted(self.path.iterdir(), key=lambda path: path == self._recipe):
                     path.unlink()
                 shutil.rmtree(self.path)
+
+
+def parse_record(value: dict[str, Any]) -> ShardRecord:
+    """A record as it was written. Raises ValueError, TypeError, KeyError."""
+    return ShardRecord(
+        **{
+            **value,
+            "shard": ShardInfo(**value["shard"]),
+            "rejects": tuple((row, reason) for row, reason in value["rejects"]),
+            # Without this field, an older version made the shard and looked for no damage.
+            "damaged": tuple((row, n, reason) for row, n, reason in value["damaged"]),
+        }
+    )
 
 
 def _unlink(folder: Path, pattern: str) -> None:
@@ -170,26 +277,6 @@ def _unlink(folder: Path, pattern: str) -> None:
 def _matching(folder: Path, pattern: str) -> list[re.Match[str]]:
     names = sorted(os.listdir(folder)) if folder.is_dir() else []
     return [match for name in names if (match := re.fullmatch(pattern, name))]
-
-
-def recorded_provenance(out: Path, name: str) -> dict[str, Any] | None:
-    """The settings that the shards of that name in `out` were made with, or None without any.
-
-    Raises UsageError if there are shards but no record of how they were made.
-    """
-    if (out / f"{name}.json").exists():
-        manifest = read_manifest(out / f"{name}.json")
-        return {**manifest.provenance, "licence": manifest.licence}
-    found = WorkFolder(out, name).provenance()
-    if found is None and out.is_dir():
-        pattern = re.compile(rf"{re.escape(name)}-\d+\.tar(\.zst)?")
-        unknown = sorted(path.name for path in out.iterdir() if pattern.fullmatch(path.name))
-        if unknown:
-            raise UsageError(
-                f"{out / unknown[0]} exists, but neither a manifest nor an unfinished conversion "
-                "records how it was made; remove such shards, or choose another --name"
-            )
-    return found
 
 
 def input_state(source: Source, rows: range) -> str:

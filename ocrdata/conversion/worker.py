@@ -18,13 +18,11 @@ from ocrdata.conversion.work_folder import ShardRecord, WorkFolder, input_state
 from ocrdata.errors import RejectedRow, SourceError
 from ocrdata.runtime.processes import Report
 from ocrdata.sample import Sample, check, check_messages, damaged_jpegs
-from ocrdata.shards.index import index_path
 from ocrdata.shards.manifest import ShardInfo
 from ocrdata.shards.names import make_key
 from ocrdata.shards.writer import ShardWriter
 from ocrdata.sources.base import CheckedSource, NamingSource, Source
 from ocrdata.sources.conversations import noted_of
-from ocrdata.storage.files import discard
 
 REPORT_ROWS = 32
 """Most rows between two reports."""
@@ -42,7 +40,8 @@ class ConversionReport:
 
 @dataclass(frozen=True)
 class ConversionTask:
-    """What a worker needs to make shards into `folder`; `damaged_jpegs` as in the options."""
+    """What a worker needs to make shards into `folder`; `damaged_jpegs` as in the options. Shards
+    made elsewhere than in `work.out` are to replace others, and are not delivered."""
 
     source: Source
     layout: Layout
@@ -64,7 +63,7 @@ class ConversionTask:
                     try:
                         self._make_one(shard, rows, report)
                     except BaseException:
-                        self._discard_unrecorded(shard)
+                        self.work.discard_unfinished(shard, self.folder / self.layout.file(shard))
                         raise
 
     def _make_one(
@@ -110,7 +109,8 @@ class ConversionTask:
             dict(sorted(noted.items())),
             state,
         )
-        self.work.write_record(shard, record)
+        if self.folder == self.work.out:
+            self.work.finish(shard, record)
         progress.flush(info)
 
     def _check(self, row: int, sample: Sample) -> list[tuple[int, str]]:
@@ -125,13 +125,6 @@ class ConversionTask:
         if isinstance(self.source, NamingSource):
             return self.source.rejected(row, reason)
         return reason
-
-    def _discard_unrecorded(self, shard: int) -> None:
-        """Remove the tar of a shard whose index or record could not be written."""
-        path = self.folder / self.layout.file(shard)
-        if self.work.read_record(shard) is None:
-            discard(path)
-            discard(index_path(path).path)
 
 
 class _Reporter:

@@ -129,10 +129,16 @@ def replace_file(path: Path, data: bytes) -> None:
 
 
 def write_json(path: Path, value: object) -> None:
-    """Write `value` as readable JSON with sorted keys, atomically."""
-    text = json.dumps(value, ensure_ascii=False, indent=2, sort_keys=True, allow_nan=False)
+    """Write `value` as `readable_json`, atomically."""
+    data = readable_json(value)
     with atomic_file(path) as file:
-        file.write(text.encode() + b"\n")
+        file.write(data)
+
+
+def readable_json(value: object) -> bytes:
+    """JSON with sorted keys and a line for each value."""
+    text = json.dumps(value, ensure_ascii=False, indent=2, sort_keys=True, allow_nan=False)
+    return text.encode() + b"\n"
 
 
 _DISK_REASONS = {

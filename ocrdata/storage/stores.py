@@ -16,7 +16,7 @@ from datetime import timedelta
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from ocrdata.errors import SpecError, UsageError
 from ocrdata.storage.hub_urls import SignedUrl, signed_url
@@ -26,6 +26,15 @@ ATTEMPT_S = 15.0
 """Seconds after which one request is given up; what it brought so far is kept."""
 
 CONNECT_S = 5.0
+
+SLOWEST_BYTES_S = 150_000
+"""Bytes a second below which sending a file is given up; a part of one needs less than a minute."""
+
+SEND_S = 60.0
+"""Seconds at least for one request that sends something."""
+
+PART_TRIES = 3
+"""Times more that a part of a file is sent before the whole file is sent again."""
 
 STORES = 256
 """Clients kept. A signed URL needs one of its own: 9 ms of CPU and 0.2 MB."""
@@ -53,6 +62,10 @@ def check_scheme(location: Location) -> None:
         raise SpecError(
             f"{location}: {location.scheme}:// cannot be read; use a path, https://, s3:// or hf://"
         )
+    if location.scheme == "s3" and "@" in urlsplit(location.text).netloc:
+        raise SpecError(
+            f"{location}: write s3://BUCKET/KEY; credentials are in AWS_* variables or a profile"
+        )
 
 
 def store_of(location: Location) -> tuple[Any, str]:
@@ -62,37 +75,77 @@ def store_of(location: Location) -> tuple[Any, str]:
     parts = urlsplit(location.text)
     path = parts.path.lstrip("/")
     if location.scheme == "s3":
-        return _bucket(parts.netloc), unquote(path)
+        return _bucket(parts.netloc, _endpoint()), unquote(path)
     if parts.query or not _PLAIN.fullmatch(path):
         return _site(location.text), ""
     return _site(f"{location.scheme}://{parts.netloc}"), path
 
 
+def writer_of(location: Location, size: int) -> tuple[Any, str]:
+    """Like `store_of`, to send a file of `size` bytes. Raises UsageError."""
+    check_scheme(location)
+    if location.scheme == "hf":
+        raise UsageError(f"{location}: files of the hub are written by commits")
+    parts = urlsplit(location.text)
+    if location.scheme == "s3":
+        store = _bucket(parts.netloc, _endpoint(), SEND_S, PART_TRIES)
+        return store, unquote(parts.path.lstrip("/"))
+    seconds = SEND_S
+    while seconds * SLOWEST_BYTES_S < size:  # doubled: few stores for files of many sizes
+        seconds *= 2
+    if parts.query or not _PLAIN.fullmatch(parts.path):
+        return _site(location.text, (), seconds), ""
+    return _site(f"{location.scheme}://{parts.netloc}", (), seconds), parts.path.lstrip("/")
+
+
+def bucket_queries(bucket: str, key: str, query: str) -> tuple[Any, str]:
+    """A store and a path in it whose signed URLs are those of an object, or of the bucket if `key`
+    is "", with a query of S3's. The client appends a path to the store's URL, here to the value of
+    a parameter: S3 ignores those that begin with `x-`."""
+    server = _endpoint() or f"https://s3.{_region()}.amazonaws.com"
+    url = f"{server}/{quote(f'{bucket}/{key}' if key else bucket)}?{query}&x-object="
+    place = {"endpoint": url, "virtual_hosted_style_request": True}
+    return _s3(bucket, place, ATTEMPT_S, _NO_RETRIES), "-"
+
+
 @lru_cache(STORES)
-def _site(url: str, headers: tuple[tuple[str, str], ...] = ()) -> Any:
+def _site(url: str, headers: tuple[tuple[str, str], ...] = (), seconds: float = ATTEMPT_S) -> Any:
     from obstore.store import HTTPStore
 
-    options = _options(allow_http=url.startswith("http:"))
+    options = _options(allow_http=url.startswith("http:"), seconds=seconds)
     if headers:
         options["default_headers"] = dict(headers)
     return HTTPStore.from_url(url, client_options=options, retry_config=_NO_RETRIES)
 
 
 @lru_cache(STORES)
-def _bucket(name: str) -> Any:
+def _bucket(name: str, endpoint: str, seconds: float = ATTEMPT_S, tries: int = 0) -> Any:
+    """The store of a bucket: `seconds` for a request, and `tries` more of the client's own."""
+    retries = {**_NO_RETRIES, "max_retries": tries, "retry_timeout": timedelta(seconds=seconds)}
+    return _s3(name, {"endpoint": endpoint} if endpoint else {}, seconds, retries)
+
+
+def _s3(name: str, place: dict[str, Any], seconds: float, retries: Any) -> Any:
     from obstore.store import S3Store
 
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
-    extra: dict[str, Any] = {"endpoint": endpoint} if endpoint else {}
-    if "AWS_REGION" not in os.environ and "AWS_DEFAULT_REGION" not in os.environ:
-        extra["region"] = "us-east-1"
     return S3Store(
         name,
-        client_options=_options(allow_http=endpoint.startswith("http:")),
-        retry_config=_NO_RETRIES,
+        region=_region(),
+        client_options=_options(allow_http=_endpoint().startswith("http:"), seconds=seconds),
+        retry_config=retries,
         credential_provider=_profile(),
-        **extra,
+        **place,
     )
+
+
+def _endpoint() -> str:
+    """The URL of the S3 server; "" is Amazon's."""
+    return os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
+
+
+def _region() -> str:
+    named = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    return named or "us-east-1"
 
 
 def _profile() -> Any:
@@ -114,9 +167,9 @@ _NO_RETRIES: Any = {"max_retries": 0, "retry_timeout": timedelta(seconds=ATTEMPT
 """obstore's own retries ignore Retry-After."""
 
 
-def _options(*, allow_http: bool) -> Any:
+def _options(*, allow_http: bool, seconds: float) -> Any:
     options: dict[str, Any] = {
-        "timeout": timedelta(seconds=ATTEMPT_S),
+        "timeout": timedelta(seconds=seconds),
         "connect_timeout": timedelta(seconds=CONNECT_S),
         "allow_http": allow_http,
     }

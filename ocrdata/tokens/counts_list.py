@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
@@ -19,7 +20,7 @@ from ocrdata.errors import DiskError, ShardError
 from ocrdata.shards.manifest import Manifest, ShardInfo
 from ocrdata.shards.names import set_location, set_name
 from ocrdata.storage.file import exists, read_all
-from ocrdata.storage.files import discard, write_json
+from ocrdata.storage.files import discard, readable_json, write_json
 from ocrdata.storage.location import Location, LocationLike
 from ocrdata.storage.locks import only_one, remove_abandoned
 from ocrdata.storage.sealed import (
@@ -32,10 +33,14 @@ from ocrdata.storage.sealed import (
     parse_object,
     seal,
 )
+from ocrdata.storage.upload import upload_bytes
 from ocrdata.tokens.counts import check_counts, counts_path
 
 KIND = "tokens-list"
 REMEDY = "delete it; the next plan writes it again"
+
+ASKED_AT_ONCE = 16
+"""Counts files at a URL that are read at a time."""
 
 _NAME = re.compile(r"(.+)\.tokens-([0-9a-f]+)\.json")
 
@@ -122,6 +127,20 @@ def write_counts_list(folder: Location, manifest: Manifest, fingerprint: str) ->
         entries = tuple(counts_info(shard, info, fingerprint) for shard, info in shards)
         listed = CountsList(manifest.name, fingerprint, entries)
         write_json(path.path, listed.document())
+
+
+def send_counts_list(folder: Location, manifest: Manifest, fingerprint: str) -> None:
+    """Write the list of a complete set at a URL, all of whose counts are there, unless the same one
+    is there. Raises ShardError, and TransportError also for missing counts."""
+    shards = [info for info in manifest.shards if info.samples]
+    with ThreadPoolExecutor(ASKED_AT_ONCE) as pool:
+        found = pool.map(lambda info: counts_info(folder / info.file, info, fingerprint), shards)
+        listed = CountsList(manifest.name, fingerprint, tuple(found))
+    path = counts_list_path(folder / f"{manifest.name}.json", fingerprint)
+    with suppress(ShardError):  # one that is damaged or missing is replaced
+        if read_counts_list(path) == listed:
+            return
+    upload_bytes(path, readable_json(listed.document()))
 
 
 def remove_counts_lists(shards: Iterable[Location], fingerprint: str) -> None:

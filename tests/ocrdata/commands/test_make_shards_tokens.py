@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from ocrdata.commands import make_shards as tool
 from ocrdata.planning.counting import count_shards
 from ocrdata.reading.view import open_shards
 from ocrdata.tokens.counts_list import read_counts_list
 from ocrdata.tokens.rendering import count
 from ocrdata.tokens.tokenizer import Tokenizer, train_tokenizer
 from tests.support.commandkill import killed_and_run_again, words
+from tests.support.servers.s3 import S3Server
 from tests.support.shardcommand import environment, made, make_shards, one_line
 
 
@@ -86,3 +88,22 @@ def test_a_missing_tokenizer(tmp_path: Path) -> None:
 
 def test_killed_while_counting(tmp_path: Path, tokenizers: dict[Path, Tokenizer]) -> None:
     killed_and_run_again(tmp_path, next(iter(tokenizers)), wanted=2)
+
+
+def test_counts_of_a_set_at_a_url_are_sent_with_it(
+    moto: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the same bytes as on the disk; and added to a set that was sent without them."""
+    for name, value in moto.variables.items():
+        monkeypatch.setenv(name, value)
+    words = ["sums", "--limit", "25", "--shard-samples", "10", "--workers", "1", "--out"]
+    counted = ["--tokenizer", "bytes"]
+    tool.main([*words, str(tmp_path / "near"), *counted])
+    near = {path.name: path.read_bytes() for path in (tmp_path / "near").iterdir()}
+    assert sum(".tokens-" in name for name in near) == 4
+    for number, first in enumerate(([], counted)):
+        url = moto.url(f"counted-{number}")
+        tool.main([*words, url, "--work", str(tmp_path / "work"), *first])
+        tool.main([*words, url, *counted])
+        assert moto.files(f"counted-{number}") == near
+    assert not any((tmp_path / "work").iterdir())

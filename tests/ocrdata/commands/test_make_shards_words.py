@@ -52,7 +52,6 @@ def test_the_ten_overfit_images(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        ["sums", "--limit", "3", "--out", "s3://user:secret@host/folder"],
         ["jsonl", "--path", "https://user:secret@host/rows.jsonl", "--out", "out"],
         ["jsonl", "--path", "rows.jsonl", "--images", "https://user:secret@host/i", "--out", "out"],
     ],
@@ -65,6 +64,24 @@ def test_urls_where_local_paths_are_needed_are_refused(
     with pytest.raises(UsageError, match=r"host.*local path") as caught:
         tool.main(words)
     assert "secret" not in str(caught.value)
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "fact"),
+    [
+        (["--out", "s3://user:secret@host/folder"], "s3://host/folder"),
+        (["--out", "ftp://user:secret@host/folder"], "ftp://host/folder"),
+        (["--out", "out", "--work", "work"], "--work"),
+    ],
+)
+def test_places_that_cannot_be_written_are_refused(
+    words: list[str], fact: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError) as caught:
+        tool.main(["sums", "--limit", "3", *words])
+    assert fact in str(caught.value) and "secret" not in str(caught.value)
     assert not any(tmp_path.iterdir())
 
 

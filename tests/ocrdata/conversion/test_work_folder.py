@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ocrdata.conversion.work_folder import ShardRecord, WorkFolder, differences, recorded_provenance
+from ocrdata.conversion.work_folder import ShardRecord, WorkFolder, differences
 from ocrdata.errors import ShardError
 from ocrdata.shards.names import make_key
 from ocrdata.shards.writer import ShardWriter
@@ -27,9 +27,9 @@ def make_shard(folder: Path) -> ShardRecord:
 
 def test_a_record_is_valid_only_for_the_files_it_was_written_for(tmp_path: Path) -> None:
     folder = WorkFolder(tmp_path, "set")
-    assert folder.provenance() is None and recorded_provenance(tmp_path, "set") is None
+    assert folder.provenance() is None and folder.recorded_provenance() is None
     folder.begin({"rows": 3})
-    assert folder.provenance() == recorded_provenance(tmp_path, "set") == {"rows": 3}
+    assert folder.provenance() == folder.recorded_provenance() == {"rows": 3}
     assert folder.read_record(0) is None
     record = make_shard(tmp_path)
     folder.write_record(0, record)
