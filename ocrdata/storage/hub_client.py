@@ -9,12 +9,16 @@ two seconds, and `--help` needs none.
 from __future__ import annotations
 
 import errno
+import logging
 import os
+import random
 import re
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from email.utils import parsedate_to_datetime
 from typing import Any, Literal
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from ocrdata.errors import OcrError, SourceError, UnreachableError, first_line
 
@@ -28,6 +32,16 @@ CONTACT_RETRIES = 3
 READ_RETRIES = 5
 """In the middle of reading: 6 tries and 15.5 s between them, 58 s at worst."""
 
+LONGEST_WAIT_S = 600.0
+"""A hub that limits requests asks for up to five minutes."""
+
+SAY_AFTER_S = 5.0
+"""Seconds of waiting after which a warning says what is waited for."""
+
+_BUSY = (429, 500, 502, 503, 504)
+
+_log = logging.getLogger(__name__)
+
 Kind = Literal["data set", "model"]
 
 _CONTINUE = "; run the same command again when it is back: finished work is kept"
@@ -37,24 +51,56 @@ _CLIENTS = {"httpx", "httpx2", "httpcore", "httpcore2", "huggingface_hub", "data
 
 
 def request(url: str, headers: Mapping[str, str], retries: int) -> Any:
-    """The client's response to a GET, retried up to `retries` times. Raises the client's own
-    errors, which `explain` translates."""
-    from huggingface_hub.utils import build_hf_headers, hf_raise_for_status, http_backoff, logging
+    """The client's response to a GET, retried up to `retries` times, after as long as the hub asks
+    for. A long wait is a warning. Raises the client's own errors, which `explain` translates."""
+    from huggingface_hub.utils import (
+        build_hf_headers,
+        get_session,
+        hf_raise_for_status,
+        parse_ratelimit_headers,
+    )
 
-    logging.set_verbosity_error()  # each retry would be a line or two
     # Compressed answers would have other lengths than the ranges requested.
     headers = {**build_hf_headers(), "Accept-Encoding": "identity", **headers}
-    answer = http_backoff(
-        "GET",
-        url,
-        headers=headers,
-        timeout=TIMEOUT_S,
-        max_retries=retries,
-        base_wait_time=FIRST_WAIT_S,
-        follow_redirects=True,
-    )
-    hf_raise_for_status(answer)
-    return answer
+    began = time.monotonic()
+    for number in range(retries + 1):
+        last = number == retries
+        try:
+            answer = get_session().request(
+                "GET", url, headers=headers, timeout=TIMEOUT_S, follow_redirects=True
+            )
+        except Exception as exc:
+            if last or not _is_from_client(exc):
+                raise
+            wait, what = 0.0, "is not responding"
+        else:
+            if last or answer.status_code not in _BUSY:
+                hf_raise_for_status(answer)
+                return answer
+            limit = parse_ratelimit_headers(answer.headers)
+            wait = parse_retry_after(answer.headers.get("Retry-After", ""))
+            if limit is not None and not limit.remaining:
+                wait = float(limit.reset_in_seconds)
+            what = f"answers with status {answer.status_code}"
+        wait = max(min(wait, LONGEST_WAIT_S), min(FIRST_WAIT_S * 2**number, 8.0))
+        elapsed = time.monotonic() - began
+        if elapsed + wait > SAY_AFTER_S:
+            place = urlsplit(url)
+            _log.warning(
+                "%s: the hub %s since %.0f s; trying again in %.0f s",
+                f"{place.netloc}{place.path}", what, elapsed, wait)  # fmt: skip
+        time.sleep(wait * random.uniform(1, 1.1))
+    raise AssertionError("the last attempt returns or raises")
+
+
+def parse_retry_after(value: str) -> float:
+    """The seconds that a Retry-After header names, as a number or a date; 0 for anything else."""
+    if value.strip().isdigit():
+        return float(value)
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except (TypeError, ValueError):
+        return 0.0
 
 
 def repository_info(repository: str, revision: str, kind: Kind) -> dict[str, Any]:

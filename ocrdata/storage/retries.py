@@ -17,11 +17,11 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from datetime import timedelta
-from email.utils import parsedate_to_datetime
 from typing import NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
 from ocrdata.errors import MissingError, OcrError, TransportError, first_line
+from ocrdata.storage.hub_client import parse_retry_after
 from ocrdata.storage.hub_urls import SignedUrl
 from ocrdata.storage.location import Location
 from ocrdata.storage.stores import ATTEMPT_S, Target, client
@@ -265,13 +265,3 @@ def _presigned(target: Target | None) -> str:
         return str(client().sign(target.store, "GET", target.path, timedelta(seconds=60)))
     except Exception:  # stores that cannot sign: then nobody is asked
         return ""
-
-
-def parse_retry_after(value: str) -> float:
-    """The seconds that a Retry-After header names, as a number or a date; 0 for anything else."""
-    if value.strip().isdigit():
-        return float(value)
-    try:
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except (TypeError, ValueError):
-        return 0.0

@@ -17,7 +17,9 @@ from typing import Any
 import pytest
 
 from ocrdata.errors import SourceError, UnreachableError, UsageError
-from ocrdata.storage.hub_client import explain
+from ocrdata.storage import hub_client
+from ocrdata.storage.hub_client import explain, request
+from tests.support.far import FarFolder, Reply
 from tests.support.shardcommand import environment
 
 SIGNED = "http://127.0.0.1:9/data?X-Amz-Signature=secret"
@@ -164,3 +166,24 @@ def test_a_signed_url_in_a_clients_error_is_not_shown() -> None:
     with pytest.raises(UnreachableError) as caught, explain("some/known", "main", "data set"):
         raise ConnectionError(f"GET {SIGNED} failed")
     assert "secret" not in str(caught.value) and "GET" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "headers, seconds", [({"Retry-After": "7"}, 7), ({"RateLimit": '"api";r=0;t=9'}, 9), ({}, 0.5)]
+)
+def test_a_hub_that_limits_requests_is_left_alone_as_long_as_it_asks(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    headers: dict[str, str],
+    seconds: float,
+) -> None:
+    (tmp_path / "x").write_bytes(b"content")
+    waited: list[float] = []
+    monkeypatch.setattr(hub_client.time, "sleep", waited.append)
+    with FarFolder(tmp_path, lambda one: Reply(429, headers) if one.number < 1 else None) as far:
+        assert request(f"{far.url}/x?signature=secret", {}, 3).content == b"content"
+    assert len(waited) == 1 and seconds <= waited[0] <= 1.1 * seconds
+    said = [message for message in caplog.messages if "429" in message]
+    assert len(said) == (seconds > hub_client.SAY_AFTER_S) and "secret" not in caplog.text
+    assert all("/x: " in message and f"in {seconds:.0f} s" in message for message in said)
