@@ -43,23 +43,20 @@ NEVER_S = 1e9
 @dataclass(frozen=True)
 class FetchCost:
     """How the samples of a source at a URL are fetched. `by_block`: whole blocks, else one request
-    a sample. `window` are the bytes of an order window; `requests` a sample."""
+    a sample. `window` are the bytes of an order window."""
 
     by_block: bool
     window: int
-    requests: float
 
 
 def fetch_cost(shards: Shards, order: SampleOrder, *, room: int) -> FetchCost:
     """How a source at a URL is fetched, if `room` bytes of order windows can be held."""
     if not isinstance(order, BlockShuffle):
-        return FetchCost(by_block=False, window=0, requests=1.0)
+        return FetchCost(by_block=False, window=0)
     used = [shards.shard_set.shards[number] for number in {n for _, n, _ in shards.stretches()}]
     each = sum(one.bytes for one in used) / max(1, sum(one.samples for one in used))
     window = round(each * min(order.size, order.recipe.window + order.recipe.block))
-    if window > room:
-        return FetchCost(by_block=False, window=window, requests=1.0)
-    return FetchCost(by_block=True, window=window, requests=1 / order.recipe.block)
+    return FetchCost(by_block=window <= room, window=window)
 
 
 def fetch_costs(plan: Plan, views: Sequence[Shards], cache_bytes: int) -> dict[int, FetchCost]:
@@ -79,6 +76,7 @@ class _Source:
     """A source at a URL. `held` are its blocks (or single samples) that were requested: the file
     and bytes of each, the last step known to read it, and the epoch."""
 
+    number: int
     shards: Shards
     order: SampleOrder
     by_block: bool
@@ -123,11 +121,12 @@ class FetchAhead:
         cache_bytes: int = 0,
     ) -> None:
         self._plan, self._part, self._cached = plan, part, bool(cache_bytes)
+        self._rows = plan.rows_per_source()
         self._room = round(CACHE_SHARE * cache_bytes) or WINDOW_BYTES
         self._bytes = 0
         costs = fetch_costs(plan, views, cache_bytes)
         self._sources = {
-            number: _Source(views[number], plan.row_sequences[number].order, cost.by_block)
+            number: _Source(number, views[number], plan.row_sequences[number].order, cost.by_block)
             for number, cost in costs.items()
         }
         if self._sources:
@@ -230,10 +229,9 @@ class FetchAhead:
     def _schedule(self, source: _Source, done: Sequence[int]) -> None:
         """Tell the cache when these blocks are needed next: in their next epoch, if the run has
         one."""
-        number = next(number for number, one in self._sources.items() if one is source)
         epoch = max(source.held[unit].epoch for unit in done)
-        size, rows = source.order.size, self._plan.rows_per_source()[number]
-        draws_per_step = max(rows / self._plan.steps, 1e-9)
+        size, rows = source.order.size, self._rows[source.number]
+        draws_per_step = rows / self._plan.steps
         again = source.order.needed_again(np.asarray(done, np.int64), epoch)
         for unit, draw in zip(done, again.tolist(), strict=True):
             held = source.held[unit]

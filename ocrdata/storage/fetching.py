@@ -128,6 +128,14 @@ class Fetcher:
         self.requests = self.fetched = self.cached = 0
         """Requests sent so far, bytes that came, and bytes from the cache."""
 
+    def figures(self) -> dict[str, int]:
+        """What was fetched so far: requests and bytes, and bytes that came from the cache."""
+        return {
+            "requests": self.requests,
+            "bytes": self.fetched,
+            "cached_bytes": self.cached,
+        }
+
     @property
     def held(self) -> int:
         """Bytes of all ranges that were requested and not released."""

@@ -10,7 +10,8 @@ import shlex
 from pathlib import Path
 from typing import Any
 
-from ocrdata.runtime.units import human_time
+from ocrdata.runtime.units import human_bytes, human_time
+from ocrdata.storage.fetching import fetcher
 from ocrtrain.data.skipped import FILE as SKIPPED_FILE
 from ocrtrain.run import run_log
 from ocrtrain.run.loop import Job, encoder_path
@@ -51,6 +52,7 @@ def figures(job: Job, *, ended: bool) -> dict[str, Any]:
             "last": validations[-1] if validations else None,
         },
         "skipped": len(job.skipped),
+        "afar": fetcher().figures(),
         "checkpoint": str(saved[-1]) if saved else None,
         "deepencoder": str(encoder) if encoder.exists() else None,
     }
@@ -83,6 +85,11 @@ def describe(found: dict[str, Any], commands: dict[str, str]) -> str:
             f"  time        {human_time(seconds)} in steps, {found['wait_seconds'] / seconds:.1%} "
             f"of it waiting for data; {found['tokens']:,} tokens, "
             f"{found['tokens_per_second']:,.0f} a second"
+        )
+    if any((afar := found["afar"]).values()):
+        lines.append(
+            f"  from afar   {human_bytes(afar['bytes'])} in {afar['requests']:,} requests, "
+            f"{human_bytes(afar['cached_bytes'])} from the cache"
         )
     if found["skipped"]:
         lines.append(
