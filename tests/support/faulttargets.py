@@ -24,6 +24,7 @@ from ocrdata.sample import Sample, from_turns
 from ocrdata.shards.index import index_path, read_index
 from ocrdata.shards.manifest import Manifest, write_manifest
 from ocrdata.tokens.counts import counts_path
+from ocrdata.tokens.counts_list import counts_list_path, read_counts_list
 from tests.support.fault import KEY, Reading, Span, Target
 from tests.support.rows import write_shard
 
@@ -120,7 +121,7 @@ def check_all(folder: Path) -> Reading:
     return found
 
 
-COUNTS = "x-000.tokens.parquet"
+COUNTS, COUNTS_LIST = "x-000.tokens.parquet", "x.tokens.list"
 
 
 @cache
@@ -132,10 +133,18 @@ def bytes_tokenizer() -> Tokenizer:
 
 
 def make_counts(folder: Path) -> None:
-    """The shards with token counts; those of the first shard are renamed to `COUNTS`."""
+    """The shards with token counts. Those of the first shard are renamed to `COUNTS`, their list
+    to `COUNTS_LIST`."""
     make_set(folder)
     count_shards(open_shards(str(folder)), bytes_tokenizer())
-    counts_path(folder / SHARD, bytes_tokenizer().fingerprint).path.rename(folder / COUNTS)
+    fingerprint = bytes_tokenizer().fingerprint
+    counts_path(folder / SHARD, fingerprint).path.rename(folder / COUNTS)
+    counts_list_path(folder / "x.json", fingerprint).path.rename(folder / COUNTS_LIST)
+
+
+def read_listed(folder: Path) -> Reading:
+    """The list of the shards' token counts."""
+    return {"list": read_counts_list(folder / COUNTS_LIST)}
 
 
 def read_counted(folder: Path) -> Reading:
@@ -280,6 +289,7 @@ TARGETS: tuple[Target, ...] = (
     Target("index, checked", "x-000.index.parquet", make_set, check_all, ANY, "x-000",
            must_detect=True),
     Target("token counts", COUNTS, make_counts, read_counted, ANY, "x-000"),
+    Target("list of token counts", COUNTS_LIST, make_counts, read_listed, ANY, COUNTS_LIST),
     Target("manifest", "x.json", make_set, read_set, ANY, "x.json"),
     *(Target(f"checkpoint {name}", f"{STEP}/{name}", make_run, read_run, ANY, "step_000001",
              must_detect=name != "complete") for name in RUN_FILES),
