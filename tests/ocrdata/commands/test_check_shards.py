@@ -11,6 +11,7 @@ from ocrdata.reading.view import open_shards
 from ocrdata.shards.index import index_path, read_index
 from ocrdata.storage.block_cache import BlockCache
 from ocrdata.storage.fetching import fetcher, use_cache
+from tests.support.far import FarFolder
 from tests.support.rows import flip, image, write_set, write_tar
 from tests.support.shardcommand import ROOT, environment, make_shards
 
@@ -151,3 +152,15 @@ def test_the_flags_of_the_cache(tmp_path: Path) -> None:
     assert "--jsno" in caught.value.messages[0] and "--cache-limit" in caught.value.messages[1]
     with pytest.raises(DiskError, match=r"x-000\.tar"):
         tool.main([spec, "--cache", str(tmp_path / "x-000.tar"), "--cache-limit", "1"])
+
+
+def test_what_was_checked_from_afar_is_read_from_the_cache_next_time(tmp_path: Path) -> None:
+    write_set(tmp_path, "x", [3, 2], ("PNG",))
+    flags = ["--cache", str(tmp_path / "cache"), "--cache-limit", "1MB"]
+    try:
+        with FarFolder(tmp_path) as far:
+            for _ in range(2):
+                assert tool.main([f"{far.url}/x.json", *flags]) == 0
+            assert sum(path.endswith(".tar") for path in far.paths) == 2
+    finally:
+        use_cache(None)
