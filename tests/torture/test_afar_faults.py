@@ -148,8 +148,9 @@ def ending(action: Callable[[], object]) -> Ending:
 
 def check(name: str, endings: list[Ending], facts: tuple[str, ...], most: float = SECONDS) -> None:
     slowest = max(ending.seconds for ending in endings)
-    texts = Counter(re.sub(r"\d+ s\b", "N s", one.text.partition("\n")[0]).rpartition(": ")[2]
-                    for one in endings)  # fmt: skip
+    numbers = re.compile(r"\d+(?= s\b)|(?<=byte )[\d,]+")
+    first = [one.text.partition("\n")[0].rpartition(": ")[2] for one in endings]
+    texts = Counter(numbers.sub("N", text) for text in first)
     record(
         "afar-faults",
         f"{name}, {len(endings)} times, for ever: {dict(texts)} within {slowest:.0f} s",
