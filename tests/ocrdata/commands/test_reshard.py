@@ -19,6 +19,7 @@ from ocrdata.reading.view import open_shards
 from ocrdata.shards.manifest import read_manifest
 from tests.support.kill import points, run_killed
 from tests.support.rows import flip
+from tests.support.servers.s3 import S3Server
 from tests.support.sets import images_of, numbers, varied, write_samples
 from tests.support.shardcommand import ROOT, environment, made
 
@@ -99,6 +100,27 @@ def test_tokens_are_counted(one: str, tmp_path: Path) -> None:
     run(one, "--out", tmp_path / "out", "--tokenizer", "bytes", "--shard-samples", 30)
     for shard in open_shards(f"{tmp_path}/out/one.json").shard_set.shards:
         assert list((tmp_path / "out").glob(f"{shard.location.name[:-4]}.tokens-*.parquet"))
+
+
+def test_from_one_bucket_to_another(
+    one: str, tmp_path: Path, moto: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in moto.variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("OCR_SHARDS_CACHE", str(tmp_path / "cache"))
+    flags = ["--where", "meta.rating > 1 or turns > 1", "--dedupe", "images", "--split",
+             "a=0.6,b=0.4", "--shard-samples", 7, "--tokenizer", "bytes"]  # fmt: skip
+    run(one, "--out", tmp_path / "near", *flags)
+    there = moto.put_folder(tmp_path / "in", "reshard/in")
+    run(f"{there}/one.json", "--out", moto.url("reshard/out"), *flags)
+    near = made(tmp_path / "near")
+    assert moto.files("reshard/out") == near
+    assert {"one-a.json", "one-b.json", "one-a.left-out.jsonl"} <= near.keys()
+    told = fails(f"{there}/one.json", "--out", there)
+    assert f"{there}/one.json" in told
+    told = fails(f"{there}/one.json", "--out", moto.url("reshard/out"), *flags, "--seed", 1)
+    assert "seed was 0, now 1" in told
+    assert moto.files("reshard/out") == near
 
 
 def fails(*words: object) -> str:
