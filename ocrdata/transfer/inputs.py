@@ -23,6 +23,7 @@ from ocrdata.reading.view import Shards, open_shards
 from ocrdata.shards.arrow import Int64
 from ocrdata.shards.names import set_location
 from ocrdata.storage.files import exists
+from ocrdata.storage.hub_urls import hub_file
 from ocrdata.storage.location import Location
 
 _NAMED = re.compile(r"([A-Za-z0-9_][A-Za-z0-9_-]*)=(.+)", re.DOTALL)
@@ -123,10 +124,12 @@ def open_inputs(texts: Sequence[str]) -> tuple[Inputs, list[Shards]]:
 
 def _input_set(name: str, specs: Sequence[str], shards: Shards) -> InputSet:
     manifest = shards.shard_set.manifest
+    # At the hub a spec names a branch, and the view's the commit that it was when it was opened.
+    pinned = [shards.spec] if Location(specs[0]).scheme == "hf" else specs
     return InputSet(
         name=name or shards.source_name,
         renamed=bool(name),
-        specs=tuple(specs),
+        specs=tuple(pinned),
         view=_without_folder(shards.spec),
         samples=len(shards),
         digest=shards.digest,
@@ -198,6 +201,8 @@ def refuse_as_output(output: Location, views: Sequence[Shards]) -> None:
 
 
 def _is_same(one: Location, other: Location) -> bool:
+    if one.scheme == other.scheme == "hf":  # written to a branch, read at a commit of it
+        return hub_file(one)._replace(revision="") == hub_file(other)._replace(revision="")
     if one.scheme or other.scheme:
         return str(one) == str(other)
     return one.path.resolve() == other.path.resolve()

@@ -10,8 +10,10 @@ import pytest
 
 from ocrdata.errors import ShardError, SpecError, UsageError
 from ocrdata.shards.manifest import read_manifest
+from ocrdata.storage import hub_urls
 from ocrdata.storage.location import Location
 from ocrdata.transfer.inputs import open_inputs, refuse_as_output
+from tests.support.hub import Hub
 from tests.support.sets import varied, write_samples
 
 
@@ -105,6 +107,26 @@ def test_a_set_that_changes_while_it_is_read_is_an_error(tmp_path: Path) -> None
     write_samples(tmp_path, "one", [varied(number) for number in range(1, 6)])
     with pytest.raises(ShardError, match="one"):
         inputs.sets[0].open()
+
+
+def test_a_set_at_the_hub_is_read_at_the_commit_at_which_it_was_opened(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OCR_SHARDS_CACHE", str(tmp_path / "cache"))
+    hub_urls.forget_all()
+    files = {path.name: path.read_bytes() for path in folder.glob("one*") if path.is_file()}
+    with Hub({"a/b": files}) as hub:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
+        inputs, views = open_inputs(["hf://datasets/a/b/one.json[3:9]"])
+        (one,) = inputs.sets
+        refuse_as_output(Location("hf://datasets/a/b/two"), views)
+        for same in ("hf://datasets/a/b/one", "hf://datasets/a/b@main/one"):
+            with pytest.raises(UsageError, match="cannot be written"):
+                refuse_as_output(Location(same), views)
+        assert one.specs == (f"hf://datasets/a/b@{hub.commits['a/b']}/one.json[3:9]",)
+        assert one.argument == "one.json[3:9]"
+        assert [sample.meta["number"] for sample in one.open()] == list(range(3, 9))
+    hub_urls.forget_all()
 
 
 def test_a_set_that_is_read_is_not_written(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
