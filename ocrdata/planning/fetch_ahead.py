@@ -55,7 +55,8 @@ def fetch_cost(shards: Shards, order: SampleOrder, *, room: int) -> FetchCost:
         return FetchCost(by_block=False, window=0)
     used = [shards.shard_set.shards[number] for number in {n for _, n, _ in shards.stretches()}]
     each = sum(one.bytes for one in used) / max(1, sum(one.samples for one in used))
-    window = round(each * min(order.size, order.recipe.window + order.recipe.block))
+    # Windows differ by less than a block.
+    window = round(each * min(order.size, order.size / order.windows + order.recipe.block))
     return FetchCost(by_block=window <= room, window=window)
 
 

@@ -189,7 +189,7 @@ def test_cost_of_an_order(folder: Path) -> None:
     blocks = BlockShuffle("n", blocks_of(shards, BLOCK), seed=1)
     each = sum(one.bytes for one in shards.shard_set.shards) / len(shards)
     cost = fetch_cost(shards, blocks, room=1 << 30)
-    assert cost.by_block and cost.window == round(each * 40)
+    assert cost.by_block and cost.window == round(each * (130 / blocks.windows + 8))
     assert not fetch_cost(shards, blocks, room=cost.window - 1).by_block
     full = FullShuffle("n", len(shards), seed=1)
     assert not fetch_cost(shards, full, room=1 << 30).by_block
