@@ -24,7 +24,16 @@ DATA_ROOMS = {
     "tokens": {"sample", "shards", "storage"},
     "reading": {"sample", "tokens", "shards", "images", "storage"},
     "planning": {"sample", "reading", "tokens", "shards", "storage", "runtime"},
-    "transfer": {"sample", "sources", "conversion", "reading", "shards", "storage", "runtime"},
+    "transfer": {
+        "sample",
+        "sources",
+        "conversion",
+        "reading",
+        "tokens",
+        "shards",
+        "storage",
+        "runtime",
+    },
 }
 """Room of `ocrdata` -> the rooms of `ocrdata` it may import. `sample` is a file of its own."""
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ocrdata.commands import check_shards, make_shards, reshard, train_tokenizer
+from ocrdata.commands import check_shards, copy_shards, make_shards, reshard, train_tokenizer
 from ocrdata.shards.arrow import SCHEMA
 from ocrdata.tokens.rendering import TurnCount
 from ocrtrain.commands import ask, evaluate, plan, show_batch
@@ -27,6 +27,7 @@ PARSERS = {
     "ocrtrain.ask": ask.build_parser,
     "tools/make_shards.py": make_shards.build_parser,
     "tools/check_shards.py": check_shards.build_parser,
+    "tools/copy_shards.py": copy_shards.build_parser,
     "tools/reshard.py": reshard.build_parser,
     "tools/show_batch.py": show_batch.build_parser,
     "tools/train_tokenizer.py": train_tokenizer.build_parser,
@@ -79,7 +80,7 @@ def test_help_answers_at_once_and_shows_an_example() -> None:
                "ocrtrain.commands.evaluate", "ocrtrain.commands.ask",
                "ocrtrain.commands.show_batch", "ocrdata.commands.make_shards",
                "ocrdata.commands.check_shards", "ocrdata.commands.reshard",
-               "ocrdata.commands.train_tokenizer"]  # fmt: skip
+               "ocrdata.commands.copy_shards", "ocrdata.commands.train_tokenizer"]  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-c", code, *modules], cwd=ROOT, capture_output=True, text=True,
         check=False,

@@ -21,7 +21,7 @@ COMMANDS = (
     "ocrtrain.evaluate", "ocrtrain.ask", "ocrtrain.commands.plan", "ocrtrain.commands.show_batch",
     "ocrtrain.stage1", "ocrtrain.stage2", "ocrtrain.commands.demo", "ocrdata.commands.make_shards",
     "ocrdata.commands.check_shards", "ocrdata.commands.reshard",
-    "ocrdata.commands.train_tokenizer",
+    "ocrdata.commands.copy_shards", "ocrdata.commands.train_tokenizer",
 )  # fmt: skip
 """Those that load torch come first: two run at a time."""
 

@@ -62,6 +62,20 @@ def status(location: Location) -> ObjectStatus | None:
     return Attempts(location).run(ask)
 
 
+def names_in(folder: Location) -> list[str] | None:
+    """The names of the objects in a folder; None where they cannot be listed. Readers of sets list
+    nothing: a copy does, to find what no manifest names. Raises TransportError."""
+    if folder.scheme != "s3":
+        return None
+
+    def ask() -> list[str]:
+        target = Target.of(folder)
+        found = client().list_with_delimiter(target.store, target.path)
+        return sorted(entry["path"].rpartition("/")[2] for entry in found["objects"])
+
+    return Attempts(folder).run(ask)
+
+
 @dataclass
 class _Request:
     """One range of one object, while it is being read."""

@@ -10,8 +10,9 @@ import pytest
 from ocrdata.errors import TransportError, TruncatedError, UsageError
 from ocrdata.storage import retries
 from ocrdata.storage.location import Location
-from ocrdata.storage.remote import RemoteFile, fetch, status
+from ocrdata.storage.remote import RemoteFile, fetch, names_in, status
 from tests.support.far import Asked, FarFolder, Reply
+from tests.support.servers.s3 import S3Server
 
 DATA = random.Random(1).randbytes(3_000_000)
 
@@ -171,3 +172,18 @@ def test_without_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(__import__("sys").modules, "obstore", None)
     with pytest.raises(UsageError, match=r"ocr-shards\[remote\]"):
         fetch(Location("s3://bucket/x"), 0, 1)
+
+
+@pytest.mark.parametrize("kind", ["moto", "nanio"])
+def test_only_buckets_are_listed(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server: S3Server = request.getfixturevalue(kind)
+    for name, value in server.variables.items():
+        monkeypatch.setenv(name, value)
+    for name in ("b", "a", "inner/c"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    folder = Location(server.put_folder(tmp_path, "listed"))
+    assert names_in(folder) == ["a", "b"] and names_in(folder / "nothing") == []
+    assert names_in(Location("https://host/listed")) is None
