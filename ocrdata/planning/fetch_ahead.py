@@ -1,9 +1,10 @@
 """Asks for the bytes of coming steps before they are needed: the plan knows which they are.
 
 The blocks of neighbours of the order (`ocrdata.planning.blocks`) are fetched whole: those of the
-earliest step first, as many as there is room for. A block is held in memory until the last step of
-its order window that reads it, or is on the disk if the process has a cache. Where order windows
-fit neither, single samples are fetched in place of blocks. Local shards need none of this.
+earliest step first, as many as there is room for. A block is held until the last step of its order
+window that reads it: in memory, or, where windows are too large for that, in the process's cache.
+Where they fit neither, single samples are fetched in place of blocks. Local shards need none of
+this.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
@@ -42,33 +44,37 @@ NEVER_S = 1e9
 
 @dataclass(frozen=True)
 class FetchCost:
-    """How the samples of a source at a URL are fetched. `by_block`: whole blocks, else one request
-    a sample. `window` are the bytes of an order window."""
+    """How the samples of a source at a URL are fetched: blocks that are `held` in memory or in the
+    cache for an order window, or one request a sample. `window` are the bytes of such a window."""
 
-    by_block: bool
+    held: Literal["memory", "cache", ""]
     window: int
 
 
-def fetch_cost(shards: Shards, order: SampleOrder, *, room: int) -> FetchCost:
-    """How a source at a URL is fetched, if `room` bytes of order windows can be held."""
+def fetch_cost(shards: Shards, order: SampleOrder, *, memory: int, cache: int) -> FetchCost:
+    """How a source at a URL is fetched, if so many bytes of order windows can be held."""
     if not isinstance(order, BlockShuffle):
-        return FetchCost(by_block=False, window=0)
+        return FetchCost("", 0)
     used = [shards.shard_set.shards[number] for number in {n for _, n, _ in shards.stretches()}]
     each = sum(one.bytes for one in used) / max(1, sum(one.samples for one in used))
     # Windows differ by less than a block.
     window = round(each * min(order.size, order.size / order.windows + order.recipe.block))
-    return FetchCost(by_block=window <= room, window=window)
+    if window <= memory:
+        return FetchCost("memory", window)
+    return FetchCost("cache" if window <= cache else "", window)
 
 
 def fetch_costs(plan: Plan, views: Sequence[Shards], cache_bytes: int) -> dict[int, FetchCost]:
     """How the sources at URLs are fetched, by their numbers. `cache_bytes` is the limit of the
     process's cache folder, 0 without one."""
-    room = round(CACHE_SHARE * cache_bytes) or WINDOW_BYTES
+    room = {"memory": WINDOW_BYTES, "cache": round(CACHE_SHARE * cache_bytes), "": 0}
     found: dict[int, FetchCost] = {}
     for number, shards in enumerate(views):
         if shards.shard_set.is_remote:
-            found[number] = fetch_cost(shards, plan.row_sequences[number].order, room=room)
-            room -= found[number].window if found[number].by_block else 0
+            order = plan.row_sequences[number].order
+            cost = fetch_cost(shards, order, memory=room["memory"], cache=room["cache"])
+            room[cost.held] -= cost.window
+            found[number] = cost
     return found
 
 
@@ -80,19 +86,19 @@ class _Source:
     number: int
     shards: Shards
     order: SampleOrder
-    by_block: bool
+    where: Literal["memory", "cache", ""]
     held: dict[int, _Held] = field(default_factory=dict)
 
     def units(self, positions: Sequence[int]) -> list[int]:
         """The blocks of these positions; the positions themselves if samples are fetched."""
-        if not self.by_block:
+        if not self.where:
             return list(positions)
         units: list[int] = self.order.block_of(np.asarray(positions, np.int64)).tolist()
         return units
 
     def stored(self, unit: int) -> tuple[FetchedFile, int, int] | None:
         """Where the bytes of a block or sample are."""
-        whole = self.order.block_positions(unit) if self.by_block else range(unit, unit + 1)
+        whole = self.order.block_positions(unit) if self.where else range(unit, unit + 1)
         return self.shards.stored_range(whole)
 
 
@@ -121,18 +127,17 @@ class FetchAhead:
         start: int = 0,
         cache_bytes: int = 0,
     ) -> None:
-        self._plan, self._part, self._cached = plan, part, bool(cache_bytes)
+        self._plan, self._part = plan, part
         self._rows = plan.rows_per_source()
-        self._room = round(CACHE_SHARE * cache_bytes) or WINDOW_BYTES
-        self._bytes = 0
+        self._room, self._cached = round(CACHE_SHARE * cache_bytes), 0
         costs = fetch_costs(plan, views, cache_bytes)
         self._sources = {
-            number: _Source(number, views[number], plan.row_sequences[number].order, cost.by_block)
+            number: _Source(number, views[number], plan.row_sequences[number].order, cost.held)
             for number, cost in costs.items()
         }
         if self._sources:
-            windows = sum(cost.window for cost in costs.values() if cost.by_block)
-            fetcher().limit = FETCH_BYTES + (0 if self._cached else windows)
+            windows = sum(cost.window for cost in costs.values() if cost.held == "memory")
+            fetcher().limit = FETCH_BYTES + windows
         self._cursor, self._wanted = start, list[tuple[int, int, int]]()
         self._making: set[int] = set()
         self._start = self._floor = start
@@ -181,7 +186,7 @@ class FetchAhead:
         for number in {sample.source for sample in samples} & self._sources.keys():
             source = self._sources[number]
             own = [sample for sample in reversed(samples) if sample.source == number]
-            if step == self._start and source.by_block:
+            if step == self._start and source.where:
                 source.shards.announce(sample.position for sample in reversed(own))
                 continue
             units = source.units([sample.position for sample in own])
@@ -198,7 +203,8 @@ class FetchAhead:
         if stored is None:
             return True
         file, start, stop = stored
-        if self._cached and self._bytes and self._bytes + stop - start > self._room:
+        in_cache = source.where == "cache"
+        if in_cache and self._cached and self._cached + stop - start > self._room:
             return False
         steps = self._cursor - now
         if not fetcher().request(
@@ -206,11 +212,12 @@ class FetchAhead:
             start,
             stop,
             urgent=steps < URGENT_STEPS,
+            until="cached" if in_cache else "released",
             needed_in=steps * self._step_seconds,
         ):
             return False
         source.held[unit] = _Held(file, start, stop, self._cursor, epoch)
-        self._bytes += stop - start
+        self._cached += stop - start if in_cache else 0
         return True
 
     def _release(self, source: _Source) -> None:
@@ -221,11 +228,11 @@ class FetchAhead:
         for unit in done:
             held = source.held[unit]
             fetcher().release(held.file, held.start, held.stop)
-        if self._cached and source.by_block:
+        if self._room and source.where:
             self._schedule(source, done)
         for unit in done:
             held = source.held.pop(unit)
-            self._bytes -= held.stop - held.start
+            self._cached -= held.stop - held.start if source.where == "cache" else 0
 
     def _schedule(self, source: _Source, done: Sequence[int]) -> None:
         """Tell the cache when these blocks are needed next: in their next epoch, if the run has

@@ -15,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 from ocrdata.storage.location import Location
 from ocrdata.storage.remote import RemoteFile
@@ -40,6 +40,11 @@ FIRST_PATIENCE_S = 1.0
 
 LEAST_PATIENCE_S = 0.1
 """On a fast network a second request would cost more than the wait."""
+
+
+Until = Literal["read", "released", "cached"]
+"""Until when a range is held: it was read to its end; it was released; or the cache keeps it, so
+that it is read from there."""
 
 
 class Cache(Protocol):
@@ -89,7 +94,7 @@ class FetchedFile(RemoteFile):
         """Ask for ranges that will each be read once, soon and in this order."""
         for offset, size in ranges:
             if size:
-                fetcher().request(self, offset, offset + size, once=True)
+                fetcher().request(self, offset, offset + size, until="read")
 
 
 @dataclass(eq=False)
@@ -100,7 +105,7 @@ class _Range:
     file: FetchedFile
     start: int
     stop: int
-    once: bool
+    until: Until
     urgent: bool
     needed_in: float
     began: float = 0.0
@@ -147,12 +152,12 @@ class Fetcher:
         start: int,
         stop: int,
         *,
-        once: bool = False,
+        until: Until = "released",
         urgent: bool = False,
         needed_in: float = 0.0,
     ) -> bool:
-        """Ask for a range. `once`: it is released when it has been read to its end. `urgent`: it is
-        not joined with others. False if there is no room for it now."""
+        """Ask for a range, to be held in memory `until` then. `urgent`: it is not joined with
+        others. False if there is no room for it now."""
         with self._changed:
             known = self._ranges.setdefault(file.key, [])
             at = bisect.bisect_left(known, start, key=lambda one: one.start)
@@ -160,7 +165,7 @@ class Fetcher:
                 return True
             if self._held and self._held + stop - start > self.limit:
                 return False
-            wanted = _Range(file, start, stop, once, urgent, needed_in)
+            wanted = _Range(file, start, stop, until, urgent, needed_in)
             known.insert(at, wanted)
             self._held += wanted.size
             self._queue.append(wanted)
@@ -217,7 +222,7 @@ class Fetcher:
             start = known[at].stop
             if start >= stop:
                 for one in found:
-                    if one.once and stop >= one.stop:
+                    if one.until == "read" and stop >= one.stop:
                         self._forget(one, queued=False)
                 return found
             at += 1
@@ -292,7 +297,7 @@ class Fetcher:
         first, last = together[0], together[-1]
         data, kept, failed = None, False, None
         try:
-            if not first.once and self._is_cached(first, last):
+            if first.until == "cached" and self._is_cached(first, last):
                 kept = True
             else:
                 data, kept = self._load(first.file, first.start, last.stop, first.needed_in)
@@ -305,7 +310,7 @@ class Fetcher:
                     one.data = data[one.start - first.start : one.stop - first.start]
                 elif one.data is None and not one.asked:
                     one.failed = failed
-                if kept and not one.once:
+                if kept and one.until == "cached":
                     one.kept, one.failed = True, None
                     self._forget(one)  # from now on it is read from the disk
             self._changed.notify_all()

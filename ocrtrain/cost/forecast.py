@@ -214,8 +214,8 @@ def describe_fetching(order: OrderOfSource, cache_bytes: int) -> str:
         )
     elif order.shuffle == "none":
         head += "in order, neighbours together"
-    elif fetch.by_block:
-        where = "in the cache" if cache_bytes else "in memory"
+    elif fetch.held:
+        where = "in the cache" if fetch.held == "cache" else "in memory"
         head += (
             f"one request for {order.block:,} samples, {order.drawn / order.block:,.0f} an epoch; "
             f"order windows of {human_bytes(fetch.window)} are held {where}"
@@ -225,7 +225,7 @@ def describe_fetching(order: OrderOfSource, cache_bytes: int) -> str:
         head += (
             f"one request a sample, {order.drawn:,} an epoch, as its order windows of "
             f"{human_bytes(fetch.window)} fit neither in memory ({human_bytes(WINDOW_BYTES)}) nor "
-            f"in a cache; give --cache DIR --cache-limit {enough}"
+            f"in the cache ({human_bytes(cache_bytes)}); give --cache DIR --cache-limit {enough}"
         )
     epoch = order.drawn * order.bytes_per_sample
     again = max(0.0, epoch - cache_bytes) * max(0.0, order.epochs - 1)

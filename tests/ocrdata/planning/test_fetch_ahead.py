@@ -11,7 +11,7 @@ import pytest
 
 from ocrdata.planning import fetch_ahead
 from ocrdata.planning.blocks import BlockSize, blocks_of
-from ocrdata.planning.fetch_ahead import FetchAhead, fetch_cost
+from ocrdata.planning.fetch_ahead import FetchAhead, FetchCost, fetch_cost
 from ocrdata.planning.order import BlockShuffle, FullShuffle
 from ocrdata.planning.plan import Plan, PlanSettings, PlanSource
 from ocrdata.reading.view import Shards, open_shards
@@ -103,7 +103,7 @@ def test_memory_holds_an_order_window_and_the_fetch_buffers(
         plan = plan_of(shards, "blocks", steps=64)
         ahead = FetchAhead(plan, [shards])
         order = plan.row_sequences[0].order
-        window = fetch_cost(shards, order, room=1 << 30).window
+        window = fetch_cost(shards, order, memory=1 << 30, cache=0).window
         assert fetcher().limit == 120_000 + window
         assert run(plan, shards, ahead) <= fetcher().limit
         requests = sum(tar_requests(far).values())
@@ -160,8 +160,12 @@ def test_a_second_run_reads_from_the_cache(folder: Path, tmp_path: Path) -> None
             assert fetcher().held == 0 and (fetcher().fetched == 0) == again
 
 
-@pytest.mark.parametrize("limit", [60_000, 150_000])
-def test_a_cache_smaller_than_the_set(folder: Path, tmp_path: Path, limit: int) -> None:
+@pytest.mark.parametrize("memory", [1000, 1 << 27])
+@pytest.mark.parametrize("limit", [5_000, 60_000, 300_000])
+def test_a_cache_smaller_than_the_set(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int, memory: int
+) -> None:
+    monkeypatch.setattr(fetch_ahead, "WINDOW_BYTES", memory)
     cache = tmp_path / "cache"
     near = open_shards(folder / "n.json")
     with FarFolder(folder) as far:
@@ -188,8 +192,10 @@ def test_cost_of_an_order(folder: Path) -> None:
     shards = open_shards(folder / "n.json")
     blocks = BlockShuffle("n", blocks_of(shards, BLOCK), seed=1)
     each = sum(one.bytes for one in shards.shard_set.shards) / len(shards)
-    cost = fetch_cost(shards, blocks, room=1 << 30)
-    assert cost.by_block and cost.window == round(each * (130 / blocks.windows + 8))
-    assert not fetch_cost(shards, blocks, room=cost.window - 1).by_block
+    cost = fetch_cost(shards, blocks, memory=1 << 30, cache=0)
+    assert cost == FetchCost("memory", round(each * (130 / blocks.windows + 8)))
+    less = cost.window - 1
+    assert fetch_cost(shards, blocks, memory=less, cache=1 << 30).held == "cache"
+    assert fetch_cost(shards, blocks, memory=less, cache=less).held == ""
     full = FullShuffle("n", len(shards), seed=1)
-    assert not fetch_cost(shards, full, room=1 << 30).by_block
+    assert fetch_cost(shards, full, memory=1 << 30, cache=1 << 30).held == ""

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ocrdata.errors import TransportError
 from ocrdata.storage import fetching
-from ocrdata.storage.fetching import FetchedFile, Fetcher
+from ocrdata.storage.fetching import FetchedFile, Fetcher, Until
 from ocrdata.storage.location import Location
 
 DATA = random.Random(2).randbytes(10_000)
@@ -63,7 +63,7 @@ def test_what_was_requested_is_asked_for_once() -> None:
 
 def test_a_range_that_is_read_once_is_released() -> None:
     fetcher, file = Fetcher(), Server()
-    fetcher.request(file, 0, 100, once=True)
+    fetcher.request(file, 0, 100, until="read")
     assert fetcher.read(file, 0, 60) == DATA[:60] and fetcher.held == 100
     assert fetcher.read(file, 60, 100) == DATA[60:100] and fetcher.held == 0
 
@@ -191,31 +191,43 @@ class Kept:
 
 def test_what_the_cache_keeps_is_not_held_in_memory() -> None:
     fetcher, file = Fetcher(cache=Kept()), Server()
-    fetcher.request(file, 0, 100)
+    fetcher.request(file, 0, 100, until="cached")
     assert fetcher.read(file, 10, 20) == DATA[10:20]
     assert fetcher.read(file, 50, 60) == DATA[50:60]
     assert fetcher.held == 0 and file.asked == [(0, 100)]
     again = Fetcher(cache=fetcher.cache)
-    again.request(file, 0, 100)
+    again.request(file, 0, 100, until="cached")
     assert again.read(file, 0, 100) == DATA[:100]
     assert (again.requests, again.fetched, again.cached >= 100) == (0, 0, True)
     full = Fetcher(cache=Kept(room=False))
-    full.request(file, 0, 100)
+    full.request(file, 0, 100, until="cached")
     assert full.read(file, 10, 20) == DATA[10:20] and full.held == 100
+    held = Fetcher(cache=fetcher.cache)
+    held.request(file, 0, 100)
+    assert held.read(file, 10, 20) == DATA[10:20] and (held.held, held.requests) == (100, 0)
 
 
 @settings(max_examples=40, deadline=None)
 @given(
-    st.lists(st.tuples(st.integers(0, 9_000), st.integers(1, 900), st.booleans()), max_size=30),
+    st.lists(
+        st.tuples(
+            st.integers(0, 9_000),
+            st.integers(1, 900),
+            st.sampled_from(["read", "released", "cached"]),
+        ),
+        max_size=30,
+    ),
     st.integers(100, 20_000),
     st.booleans(),
 )
-def test_any_reads_are_exact(ranges: list[tuple[int, int, bool]], limit: int, cached: bool) -> None:
+def test_any_reads_are_exact(
+    ranges: list[tuple[int, int, Until]], limit: int, cached: bool
+) -> None:
     fetcher, file = Fetcher(limit, Kept() if cached else None), Server()
-    for start, size, once in ranges:
-        fetcher.request(file, start, start + size, once=once)
+    for start, size, until in ranges:
+        fetcher.request(file, start, start + size, until=until)
 
-    def read(one: tuple[int, int, bool]) -> bool:
+    def read(one: tuple[int, int, Until]) -> bool:
         start, size, _ = one
         exact = fetcher.read(file, start, start + size) == DATA[start : start + size]
         fetcher.release(file, start, start + size)

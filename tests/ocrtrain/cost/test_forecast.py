@@ -99,21 +99,22 @@ def test_the_line_on_an_order_says_what_is_read_at_a_time() -> None:
 
 def test_the_line_on_fetching_says_requests_memory_and_bytes() -> None:
     near = OrderOfSource("charts", "blocks", 16_000, 40_000.0, 16, 2_000, epochs=0.5)
-    blocks = near._replace(fetch=FetchCost(by_block=True, window=80_000_000))
+    blocks = near._replace(fetch=FetchCost("memory", 80_000_000))
     line = describe_fetching(blocks, 0)
     for fact in ("16 samples", "1,000 an epoch", "80.0 MB", "memory", "320.0 MB in this run"):
         assert fact in line
-    assert "in the cache" in describe_fetching(blocks, 10**9)
+    cached = blocks._replace(fetch=FetchCost("cache", 80_000_000))
+    assert "held in the cache" in describe_fetching(cached, 10**9)
     several = blocks._replace(epochs=3.0)
     assert "640.0 MB" in describe_fetching(several, 0) and "1.3 GB again" in describe_fetching(
         several, 0
     )
     assert "680.0 MB again" in describe_fetching(several, 300_000_000)
     assert "0 B again" in describe_fetching(several, 10**9)
-    large = blocks._replace(fetch=FetchCost(by_block=False, window=500_000_000))
+    large = blocks._replace(fetch=FetchCost("", 500_000_000))
     line = describe_fetching(large, 0)
     assert "one request a sample, 16,000" in line and "--cache-limit 1.0GB" in line
-    full = near._replace(shuffle="full", fetch=FetchCost(by_block=False, window=0))
+    full = near._replace(shuffle="full", fetch=FetchCost("", 0))
     line = describe_fetching(full, 0)
     assert "one request a sample, 16,000 an epoch" in line and "--shuffle blocks" in line
     assert "in order" in describe_fetching(full._replace(shuffle="none"), 0)
