@@ -174,6 +174,8 @@ def _check_distinct(names: Sequence[str], views: Sequence[Shards]) -> None:
             part = (view.spec, entry.rows_digest, locals_)
             parts.setdefault((name, entry.location.name), []).append(part)
     for (name, file), found in parts.items():
+        if len(found) == 1:
+            continue
         specs = " and ".join(dict.fromkeys(spec for spec, _, _ in found))
         if len({digest for _, digest, _ in found}) > 1:
             raise UsageError(
@@ -181,10 +183,9 @@ def _check_distinct(names: Sequence[str], views: Sequence[Shards]) -> None:
                 f"one another name, as in {name}-2={found[1][0]}"
             )
         positions = np.concatenate([np.asarray(locals_) for _, _, locals_ in found])
-        if len(found) > 1 and len(np.unique(positions)) < len(positions):
+        if twice := len(positions) - len(np.unique(positions)):
             raise UsageError(
-                f"{specs}: {len(positions) - len(np.unique(positions)):,} samples of {file} are "
-                "given twice; let the slices not overlap"
+                f"{specs}: {twice:,} samples of {file} are given twice; let the slices not overlap"
             )
 
 
