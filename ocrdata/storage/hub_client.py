@@ -57,9 +57,11 @@ def request(url: str, headers: Mapping[str, str], retries: int) -> Any:
         build_hf_headers,
         get_session,
         hf_raise_for_status,
+        logging,
         parse_ratelimit_headers,
     )
 
+    logging.set_verbosity_error()  # each retry would be a line or two
     # Compressed answers would have other lengths than the ranges requested.
     headers = {**build_hf_headers(), "Accept-Encoding": "identity", **headers}
     began = time.monotonic()
