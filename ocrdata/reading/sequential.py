@@ -27,7 +27,7 @@ READ_BYTES = 1 << 20
 """Bytes read at once when samples are read in order. A quarter of this takes a fifth longer where
 system calls are slow, as in a virtual machine; four times this gains nothing."""
 
-READS_AHEAD = 24
+READS_AHEAD = 20
 """Reads of shards at URLs that are announced before they are needed."""
 
 T = TypeVar("T", bytes, "memoryview[int]")

@@ -26,7 +26,7 @@ FETCH_BYTES = 64 << 20
 
 THREADS = 32
 
-JOINED_BYTES = 4 << 20
+JOINED_BYTES = 2 << 20
 """Ranges that touch are fetched together up to this size."""
 
 RECENT = 256
