@@ -205,10 +205,10 @@ def main(arguments: Sequence[str]) -> int:
                 rounds[case.name].append(outcome)
                 print(f"round {number + 1}: {case.name}: {told(outcome)}", flush=True)
             shutil.rmtree(scratch)
-    result = {"samples": asked.samples, **summary(rounds, sizes, cases)}
+            # After every round, so that a run that is interrupted leaves those it made.
+            result = {"samples": asked.samples, **summary(rounds, sizes, cases)}
+            path = write_result("afar", {**machine([*PACKAGES, *sorted(found)]), **result})
     print(table(result["cases"]))
-    packages = [*PACKAGES, *sorted(found)]
-    path = write_result("afar", {**machine(packages), **result})
     print(f"written to {path}")
     return 0
 
@@ -347,7 +347,7 @@ def summary(
     rounds: Mapping[str, Sequence[Outcome]], sizes: Mapping[str, int], cases: Sequence[Case]
 ) -> dict[str, Any]:
     """Medians of every case, as rows of a table, and all rounds."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for case in cases:
         good = [outcome for outcome in rounds[case.name] if not outcome.error]
         if not good:
@@ -368,7 +368,7 @@ def summary(
             "ms": round(1e3 * middle["seconds"]),
             "requests/sample": middle["requests"] / middle["samples"] if counted else "-",
             "bytes/needed": middle["bytes"] / needed if far and whole else "-",
-            "CPU ms/MB": 1e3 * middle["cpu"] / megabytes if megabytes else "-",
+            "CPU ms/MB": 1e3 * middle["cpu"] / megabytes if megabytes and not one else "-",
             "memory, MB": round(middle["memory"] / 1e6),
             "failed": len(rounds[case.name]) - len(good),
         }
