@@ -17,9 +17,10 @@ stopped or killed, repeat the command: it continues with the missing shards, and
 same, byte for byte. If the input was mended in between, finished shards whose rows are the same are
 kept; --discard makes those with changed rows again.
 
-With --out s3://BUCKET/FOLDER (or http://, https://, to a server that accepts PUT) each shard is
-made in a work folder of this machine, sent when it is complete, and deleted here: at most one shard
-a worker is on the disk. The manifest is sent last. One machine at a time may write a set.
+With --out s3://BUCKET/FOLDER, hf://datasets/ORG/NAME[@BRANCH]/FOLDER, or http(s):// to a server
+that accepts PUT, each shard is made in a work folder of this machine, sent when it is complete, and
+deleted here: at most one shard a worker is on the disk. The manifest is sent last. One machine at a
+time may write a set.
 """
 
 from __future__ import annotations
@@ -35,9 +36,11 @@ from pathlib import Path
 from typing import Any
 
 from ocrdata.conversion.convert import convert, convert_one
+from ocrdata.conversion.hub_work import COMMIT_SHARDS
+from ocrdata.conversion.open_work import open_work
 from ocrdata.conversion.options import KEEP, REJECT, ConversionOptions
 from ocrdata.conversion.rejects import damaged_path, rejects_path
-from ocrdata.conversion.remote_work import open_work, work_folder
+from ocrdata.conversion.remote_work import work_folder
 from ocrdata.errors import UsageError
 from ocrdata.planning.counting import count_anew
 from ocrdata.runtime.cli import Parser, add_json_flag, print_json, run
@@ -48,6 +51,7 @@ from ocrdata.sources.base import Source
 from ocrdata.sources.conversations import MESSAGE_FIELDS
 from ocrdata.sources.registry import REGISTRY, Flag, SourceKind, Values
 from ocrdata.storage.file import exists
+from ocrdata.storage.hub_commits import check_folder, create_repository
 from ocrdata.storage.location import Location
 from ocrdata.storage.stores import check_scheme
 from ocrdata.tokens.counts import counts_suffix
@@ -102,6 +106,8 @@ def main(arguments: Sequence[str]) -> int:
             with problems:
                 _check_exists(f"--{flag}", values.get(flag))
     problems.raise_all()
+    if values["create_repo"] and options.far:
+        create_repository(options.far)
     known = open_work(options.place, options.out, options.name).recorded_provenance()
     source = kind.make(values, known or {})
     text, document = make(source, options, tokenizer, only=values["only"])
@@ -174,6 +180,7 @@ def _options(values: Values, kind: SourceKind) -> ConversionOptions:
         command=command(values),
         compress=values["compress"],
         discard=values["discard"],
+        commit_shards=values["commit_shards"],
         damaged_jpegs=values["damaged_jpegs"],
     )
 
@@ -184,9 +191,16 @@ def output_of(values: Values, name: str) -> tuple[Path, Location | None]:
     place = Location.of(values["out"])
     if place.scheme:
         check_scheme(place)
+        if place.scheme == "hf":
+            check_folder(place)
+        elif values["create_repo"]:
+            raise UsageError(
+                "--create-repo needs an --out at the hub, such as hf://datasets/ME/SET"
+            )
         return work_folder(place, name, values["work"]), place
-    if values["work"]:
-        raise UsageError("--work is the folder from which shards are sent to an --out at a URL")
+    for flag in ("work", "create_repo"):
+        if values[flag]:
+            raise UsageError(f"--{flag.replace('_', '-')} needs an --out at a URL")
     return place.path, None
 
 
@@ -361,6 +375,18 @@ def add_output_flags(parser: argparse.ArgumentParser, *, default: str | None) ->
         metavar="DIR",
         help="with --out at a URL: where shards are made before they are sent, and where it is "
         "recorded what was sent (default: the cache folder)",
+    )
+    parser.add_argument(
+        "--create-repo",
+        action="store_true",
+        help="with --out hf://: create the repository, private, if there is none",
+    )
+    parser.add_argument(
+        "--commit-shards",
+        type=int,
+        default=COMMIT_SHARDS,
+        metavar="N",
+        help=f"with --out hf://: shards in a commit (default: {COMMIT_SHARDS})",
     )
 
 

@@ -29,9 +29,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ocrdata.commands.make_shards import add_output_flags, make, output_of, tokenizer_of
+from ocrdata.conversion.open_work import open_work
 from ocrdata.conversion.options import ConversionOptions
 from ocrdata.conversion.rejects import report_path
-from ocrdata.conversion.remote_work import open_work
 from ocrdata.conversion.work_folder import differences
 from ocrdata.errors import OcrError, UsageError
 from ocrdata.reading.view import Shards
@@ -39,6 +39,7 @@ from ocrdata.runtime.cli import Parser, add_json_flag, print_json, run
 from ocrdata.runtime.progress import to_terminal
 from ocrdata.runtime.units import human_bytes
 from ocrdata.sources.base import safe_name
+from ocrdata.storage.hub_commits import create_repository
 from ocrdata.transfer.condition import Condition
 from ocrdata.transfer.inputs import Inputs, open_inputs, refuse_as_output
 from ocrdata.transfer.reshard import LEFT_OUT, Recipe, ReshardSource, place_of, plan_outputs
@@ -74,6 +75,9 @@ def main(arguments: Sequence[str]) -> int:
         skip_damaged=values["bad_samples"] == "skip",
     )
     wanted = _outputs(values, inputs, parts)
+    far = next(iter(wanted.values())).far
+    if values["create_repo"] and far and not values["dry_run"]:
+        create_repository(far)
     for part, options in wanted.items():
         _check_output(options, inputs, views, recipe, part)
     planned = {one.part: one for one in plan_outputs(inputs, views, recipe, to_terminal())}
@@ -130,6 +134,7 @@ def _outputs(values: Values, inputs: Inputs, parts: Parts | None) -> dict[str, C
             command=command(values, inputs, part),
             compress=values["compress"],
             discard=values["discard"],
+            commit_shards=values["commit_shards"],
         )
     return outputs
 

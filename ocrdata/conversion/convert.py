@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ocrdata.conversion.comparison import ComparisonTask
+from ocrdata.conversion.open_work import open_work
 from ocrdata.conversion.options import KEEP, ConversionOptions
 from ocrdata.conversion.rejects import (
     Reject,
@@ -26,7 +27,6 @@ from ocrdata.conversion.rejects import (
     write_lines,
     write_rejects,
 )
-from ocrdata.conversion.remote_work import open_work
 from ocrdata.conversion.work_folder import (
     OnShards,
     ShardRecord,
@@ -93,7 +93,9 @@ class _Conversion:
     ) -> None:
         self.source, self.options, self.progress = source, options, progress
         self.out = options.out
-        self.work = open_work(options.place, options.out, options.name, on_shards)
+        self.work = open_work(
+            options.place, options.out, options.name, on_shards, options.commit_shards
+        )
         self.place = self.work.place
         self.finished: Manifest | None = None
         self.rejects: list[Reject] = []
@@ -363,6 +365,8 @@ class _Conversion:
         self.rejects += value.rejects
         if value.shard is not None:
             record = value.shard
+            if self.finished is None:
+                self.work.shard_done(record.file)
             self.progress.shard_done(
                 f"{record.file}: {record.samples:,} samples, {human_bytes(record.bytes)}"
             )

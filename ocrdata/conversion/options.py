@@ -21,7 +21,8 @@ class ConversionOptions:
     """How a source is converted to shards. `start` and `stop` are origin rows, `limit` counts from
     `start`; `compress` is None or "zstd", `damaged_jpegs` KEEP or REJECT; `command` recreates the
     set, for error messages; `far` is the URL where finished shards are sent, `out` then a folder of
-    this conversion alone in which they are made; `discard` removes shards of an unfinished
+    this conversion alone in which they are made; `commit_shards` is the number of shards in a
+    commit to the hub; `discard` removes shards of an unfinished
     conversion that do not fit these settings."""
 
     out: Path
@@ -37,6 +38,7 @@ class ConversionOptions:
     discard: bool = False
     damaged_jpegs: str = KEEP
     far: Location | None = None
+    commit_shards: int = 50
 
     @property
     def place(self) -> Location:
@@ -56,6 +58,7 @@ class ConversionOptions:
         for flag, value, least in (
             ("--shard-samples", self.shard_samples, 1),
             ("--workers", self.workers, 1),
+            ("--commit-shards", self.commit_shards, 1),
             ("--start", self.start, 0),
             ("--stop", self.stop, 1),
             ("--limit", self.limit, 1),

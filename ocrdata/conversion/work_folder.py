@@ -138,6 +138,9 @@ class WorkFolder:
         """Deliver a shard whose tar and index are complete in `out`, and record it."""
         self.write_record(shard, record)
 
+    def shard_done(self, file: str) -> None:
+        """Called in the main process for each shard that was finished."""
+
     def deliver(self, path: Path) -> None:
         """Deliver a file of the set that was written to `out`, or removed there."""
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, NamedTuple
 
-from ocrdata.errors import OcrError, TransportError, TruncatedError
+from ocrdata.errors import MissingError, OcrError, TransportError, TruncatedError
 from ocrdata.storage.location import Location
-from ocrdata.storage.retries import Attempts, ShortBody, is_from_client, refuses_conditions
+from ocrdata.storage.retries import Attempts, ShortBody, explain, is_from_client, refuses_conditions
 from ocrdata.storage.stores import Target, client
 
 WHOLE_BYTES = 1 << 20
@@ -52,14 +52,25 @@ def status(location: Location) -> ObjectStatus | None:
     """The size and version of an object; None if there is none. Raises TransportError."""
 
     def ask() -> ObjectStatus | None:
-        target = Target.of(location)
         try:
-            meta = client().head(target.store, target.path)
-        except FileNotFoundError:
+            target = Target.of(location)
+            meta = _meta(target)
+        except (FileNotFoundError, MissingError):
             return None
         return ObjectStatus(meta["size"], _version_of(meta))
 
     return Attempts(location).run(ask)
+
+
+def _meta(target: Target) -> Any:
+    if target.signed is None:
+        return client().head(target.store, target.path)
+    try:  # a URL that is signed for GET may refuse HEAD
+        return client().get(target.store, target.path, options={"range": (0, 1)}).meta
+    except Exception as exc:
+        if not is_from_client(exc) or explain(exc).code != 416:
+            raise
+        return client().head(target.store, target.path)  # it is empty, so it is on the hub itself
 
 
 def names_in(folder: Location) -> list[str] | None:

@@ -20,7 +20,7 @@ from datetime import timedelta
 from typing import NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
-from ocrdata.errors import MissingError, OcrError, TransportError, first_line
+from ocrdata.errors import MissingError, OcrError, TransportError
 from ocrdata.storage.hub_client import parse_retry_after
 from ocrdata.storage.hub_urls import SignedUrl
 from ocrdata.storage.location import Location
@@ -143,7 +143,7 @@ def explain(exc: BaseException) -> Problem:
 def _code(exc: BaseException) -> int:
     """The status code of an answer; 0 if there was none."""
     known = _CODES.get(type(exc).__name__)
-    match = None if known else _STATUS.search(first_line(exc))
+    match = None if known else _STATUS.search(str(exc).partition("\n")[0])  # URLs may be long
     return known or (int(match[1] or match[2]) if match else 0)
 
 

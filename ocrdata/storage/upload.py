@@ -24,6 +24,7 @@ from xml.etree import ElementTree
 
 from ocrdata.errors import DiskError, OcrError, TransportError
 from ocrdata.storage.files import explain_disk, open_regular
+from ocrdata.storage.hub_commits import commit
 from ocrdata.storage.location import Location
 from ocrdata.storage.remote import ObjectStatus, fetch, status
 from ocrdata.storage.retries import Attempts, explain, is_from_client
@@ -68,6 +69,10 @@ def upload(location: Location, path: Path) -> ObjectStatus:
 
 def upload_bytes(location: Location, data: bytes) -> ObjectStatus:
     """As `upload`, of bytes that are in memory."""
+
+    if location.scheme == "hf":
+        commit(location.folder, {location.name: data}, location.name)
+        return ObjectStatus(len(data), "")
 
     def send(target: Target) -> Any:
         return client().put(target.store, target.path, data, use_multipart=False)

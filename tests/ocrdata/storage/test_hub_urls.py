@@ -8,7 +8,7 @@ from ocrdata.errors import SourceError, SpecError, TransportError
 from ocrdata.storage import hub_urls
 from ocrdata.storage.hub_urls import SignedUrl, hub_file, pinned, signed_url
 from ocrdata.storage.location import Location
-from ocrdata.storage.remote import fetch
+from ocrdata.storage.remote import fetch, status
 from tests.support.hub import Hub
 
 FILES = {"data/x.json": b"content", "y.tar": b"0123456789"}
@@ -85,3 +85,18 @@ def test_a_url_is_renewed_before_it_expires_or_when_refused(
 )
 def test_end_of_a_signed_url(query: str, end: float) -> None:
     assert hub_urls._end(f"https://cdn/x?{query}") == end
+
+
+@pytest.mark.parametrize("form", ["amazon", "cloudfront"])
+def test_the_state_of_files_whose_urls_are_signed_for_get(
+    form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {"x.tar": b"0123456789", "y.json": b"{}", "empty.json": b""}
+    with Hub({"a/b": files}, elsewhere=True, link_form=form) as hub:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
+        place = Location("hf://datasets/a/b")
+        found = {name: status(place / name) for name in files}
+        assert {name: one.size for name, one in found.items() if one} == {
+            "x.tar": 10, "y.json": 2, "empty.json": 0,
+        }  # fmt: skip
+        assert status(place / "none") is None
