@@ -1,15 +1,18 @@
 """Files of data set repositories of the hub: pinned, signed and renewed."""
 
 import time
+from pathlib import Path
 
 import pytest
 
 from ocrdata.errors import SourceError, SpecError, TransportError
+from ocrdata.reading.view import open_shards
 from ocrdata.storage import hub_urls
 from ocrdata.storage.hub_urls import SignedUrl, hub_file, pinned, signed_url
 from ocrdata.storage.location import Location
 from ocrdata.storage.remote import fetch, status
 from tests.support.hub import Hub
+from tests.support.rows import write_set
 
 FILES = {"data/x.json": b"content", "y.tar": b"0123456789"}
 
@@ -100,3 +103,27 @@ def test_the_state_of_files_whose_urls_are_signed_for_get(
             "x.tar": 10, "y.json": 2, "empty.json": 0,
         }  # fmt: skip
         assert status(place / "none") is None
+
+
+@pytest.mark.parametrize("form", ["amazon", "cloudfront"])
+def test_a_set_whose_files_are_on_another_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    monkeypatch.setenv("OCR_SHARDS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "none"))
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    write_set(shards, "n", [9, 20])
+    near = list(open_shards(shards / "n.json").iter_members())
+    files = {f"data/{path.name}": path.read_bytes() for path in shards.iterdir()}
+    with Hub({"a/b": files}, elsewhere=True, link_form=form, token="hf_secret") as hub:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", hub.url)
+        there = open_shards("hf://datasets/a/b/data/n.json")
+        assert there.spec == f"hf://datasets/a/b@{hub.commits['a/b']}/data/n.json"
+        assert [there.members(at) for at in range(9)] == near[:9]
+        hub.file_host.expire_links()  # refused from now on: others are asked for
+        assert [there.members(at) for at in range(29)] == near
+        # The token went to the hub alone, and each file was resolved once, but for those renewed.
+        assert hub.served.authorization == {"Bearer hf_secret"}
+        assert hub.file_host.served.authorization == {""}

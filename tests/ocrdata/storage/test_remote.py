@@ -22,7 +22,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "x.tar").write_bytes(DATA)
     monkeypatch.setattr(retries, "FIRST_WAIT_S", 0.001)
     monkeypatch.setattr(retries, "LONGEST_WAIT_S", 0.01)
-    monkeypatch.setattr(retries, "GIVE_UP_S", 0.3)
     return tmp_path
 
 
@@ -80,7 +79,10 @@ def test_a_wrong_answer_is_asked_again(folder: Path, reply: Reply) -> None:
 
 
 @pytest.mark.parametrize("reply", WRONG)
-def test_wrong_answers_without_end(folder: Path, reply: Reply) -> None:
+def test_wrong_answers_without_end(
+    folder: Path, reply: Reply, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retries, "GIVE_UP_S", 0.3)
     with FarFolder(folder, lambda _: reply) as far, pytest.raises(TransportError) as caught:
         fetch(at(far), 0, 100)
     assert re.match(rf"{far.url}/x\.tar: .*tried for \d+ s\n", str(caught.value))
@@ -161,7 +163,8 @@ def test_names_and_queries_arrive_as_they_are(folder: Path) -> None:
         assert fetch(place, 1, 3).data == b"on"
 
 
-def test_nobody_there(folder: Path) -> None:
+def test_nobody_there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retries, "GIVE_UP_S", 0.3)
     with FarFolder(folder) as far:
         place = at(far)
     with pytest.raises(TransportError, match=rf"^{far.url}/x\.tar: the server refuses connections"):
