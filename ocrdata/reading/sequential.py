@@ -163,13 +163,19 @@ class SequentialReader(Generic[T]):
     def _ahead(self, reads: Iterator[_Read]) -> Iterator[_Read]:
         """The same reads, the next READS_AHEAD of which have been announced to their files."""
         coming: deque[_Read] = deque()
-        for read in reads:
-            tar = self._shards.tar(read.number, read.block)
-            tar.hint([(read.base, read.need)])
-            coming.append(read)
-            if len(coming) > READS_AHEAD:
+        try:
+            for read in reads:
+                tar = self._shards.tar(read.number, read.block)
+                tar.hint([(read.base, read.need)])
+                coming.append(read)
+                if len(coming) > READS_AHEAD:
+                    yield coming.popleft()
+            while coming:
                 yield coming.popleft()
-        yield from coming
+        finally:  # whoever stops in the middle leaves nothing behind
+            for read in coming:
+                tar = self._shards.tar(read.number, read.block)
+                tar.unhint([(read.base, read.need)])
 
     def _perform(self, read: _Read) -> Iterator[dict[str, T]]:
         """The members of the samples of a read."""

@@ -131,11 +131,19 @@ class ZstdTar:
 
     def hint(self, ranges: Sequence[tuple[int, int]]) -> None:
         """Announce the frames of these ranges to the file, as ranges of compressed bytes."""
+        self.file.hint(self._stored(ranges))
+
+    def unhint(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Take back what `hint` announced."""
+        self.file.unhint(self._stored(ranges))
+
+    def _stored(self, ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+        """The frames of these ranges, each once, as ranges of the file."""
         numbers = dict.fromkeys(
             number for offset, size in ranges if size for number in self._frames(offset, size)
         )
         starts = self.table.starts
-        self.file.hint([(starts[at], starts[at + 1] - starts[at]) for at in numbers])
+        return [(starts[at], starts[at + 1] - starts[at]) for at in numbers]
 
     def forget(self, offset: int, size: int) -> None:
         """Read the frames of these bytes from their origin next time."""

@@ -86,6 +86,11 @@ class FetchedFile(RemoteFile):
         """Bytes `[start, stop)` from the server itself."""
         return super().view(start, stop - start)
 
+    def unhint(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Release ranges that were announced and will not be read."""
+        for offset, size in ranges:
+            fetcher().release(self, offset, offset + size)
+
     def forget(self, offset: int, size: int) -> None:
         """Read these bytes from the server next time, as they turned out to be wrong."""
         fetcher().discard(self, offset, offset + size)
@@ -235,16 +240,10 @@ class Fetcher:
             if one.failed is not None:
                 self._forget(one)  # whoever reads it next asks again
                 raise one.failed
-            if not one.asked:  # nobody has begun: this thread fetches it now
+            if not one.asked:  # nobody has begun: it goes before all others, in a thread of its own
                 if one in self._queue:  # not if another thread released it meanwhile
                     self._queue.remove(one)
-                self._start([one])
-                self._changed.release()
-                try:
-                    self._fetch([one])
-                finally:
-                    self._changed.acquire()
-                continue
+                self._send(one)
             patience = (
                 None if one.hedged else one.began + self._patience(one.size) - time.monotonic()
             )
@@ -252,8 +251,12 @@ class Fetcher:
                 self._changed.wait(patience)
             else:
                 one.hedged = True
-                self._start([one])
-                threading.Thread(target=self._fetch, args=([one],), daemon=True).start()
+                self._send(one)
+
+    def _send(self, one: _Range) -> None:
+        """Fetch a range that is waited for, in another thread."""
+        self._start([one])
+        threading.Thread(target=self._fetch, args=([one],), name="fetcher", daemon=True).start()
 
     def _patience(self, size: int) -> float:
         """How long a range of so many bytes may take, in seconds: the 99th percentile of recent

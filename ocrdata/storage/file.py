@@ -63,6 +63,9 @@ class File(Protocol):
         """Announce (offset, size) ranges that will be read soon, in this order. Only advice: never
         required, and never raises."""
 
+    def unhint(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """These ranges, announced before, will not be read after all."""
+
     def forget(self, offset: int, size: int) -> None:
         """Read these bytes from their origin next time, as they turned out to be wrong."""
 

@@ -79,6 +79,9 @@ class LocalFile:
     def hint(self, ranges: Sequence[tuple[int, int]]) -> None:
         """Does nothing: the kernel reads ahead by itself."""
 
+    def unhint(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Does nothing: nothing was fetched ahead."""
+
     def forget(self, offset: int, size: int) -> None:
         """Does nothing: bytes always come from the disk."""
 

@@ -242,6 +242,9 @@ class RemoteFile:
     def hint(self, ranges: Sequence[tuple[int, int]]) -> None:
         """Does nothing: without a buffer there is no place to keep what comes early."""
 
+    def unhint(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Does nothing: nothing was fetched ahead."""
+
     def forget(self, offset: int, size: int) -> None:
         """Does nothing: bytes always come from the server."""
 

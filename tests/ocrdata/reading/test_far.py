@@ -67,6 +67,15 @@ def test_slices(folder: Path, start: int, stop: int, step: int) -> None:
         assert there.digest == near.digest
 
 
+def test_a_reader_that_stops_in_the_middle_leaves_nothing_behind(folder: Path) -> None:
+    with FarFolder(folder) as far:
+        before = fetching.fetcher().held
+        reader = open_shards(f"{far.url}/n.json").iter_members()
+        next(reader)
+        reader.close()  # type: ignore[attr-defined]
+        assert fetching.fetcher().held == before
+
+
 def test_nothing_is_asked_that_is_not_needed(folder: Path) -> None:
     with FarFolder(folder) as far:
         there = open_shards(f"{far.url}/n.json")
