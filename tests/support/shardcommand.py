@@ -56,8 +56,13 @@ def made(out: Path) -> dict[str, bytes]:
 
 
 def one_line(done: subprocess.CompletedProcess[str]) -> str:
-    """The error: the only line on standard error that is not progress."""
-    lines = [line for line in done.stderr.splitlines() if not line.endswith("B/s)")]
+    """The error: the only line on standard error that is neither progress nor says what is waited
+    for."""
+    lines = [
+        line
+        for line in done.stderr.splitlines()
+        if not line.endswith("B/s)") and "; trying again in " not in line
+    ]
     assert len(lines) == 1, done.stderr
     assert "error: " in lines[0]
     return lines[0]

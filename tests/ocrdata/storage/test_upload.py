@@ -11,7 +11,7 @@ from urllib.parse import quote
 import obstore
 import pytest
 
-from ocrdata.errors import DiskError, TransportError, UsageError
+from ocrdata.errors import DiskError, TransportError
 from ocrdata.storage import retries
 from ocrdata.storage import upload as module
 from ocrdata.storage.location import Location
@@ -100,8 +100,6 @@ def test_what_is_missing_is_named(
         upload(Location("s3://no-bucket/x"), file)
     with pytest.raises(DiskError, match="missing"):
         upload(Location(server.url("x")), tmp_path / "missing")
-    with pytest.raises(UsageError, match="hf://"):
-        upload(Location("hf://datasets/a/b/x"), file)
 
 
 def test_wrong_credentials_are_one_line_at_once(
