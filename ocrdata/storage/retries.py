@@ -17,6 +17,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from datetime import timedelta
+from http.client import HTTPException
 from typing import NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
@@ -73,7 +74,7 @@ class Attempts:
 
     def before(self, target: Target) -> None:
         """Wait while the server asks to be left alone."""
-        _hosts.wait(target.host, GIVE_UP_S)
+        _hosts.wait(target.host, max(0.0, self._began + self._limit - time.monotonic()))
 
     def after(self, exc: Exception, target: Target | None = None) -> None:
         """Wait before the next attempt; raises the TransportError if there is none."""
@@ -254,7 +255,7 @@ def _retry_after(location: Location, target: Target | None) -> float:
             return 0.0
     except urllib.error.HTTPError as exc:
         return parse_retry_after(exc.headers.get("Retry-After", ""))
-    except OSError:
+    except (OSError, HTTPException, ValueError):  # no answer, or a URL that urllib refuses
         return 0.0
 
 

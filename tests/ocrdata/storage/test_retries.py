@@ -13,6 +13,7 @@ from ocrdata.storage import retries
 from ocrdata.storage.location import Location
 from ocrdata.storage.remote import fetch
 from ocrdata.storage.retries import Attempts, explain, parse_retry_after
+from ocrdata.storage.stores import Target
 from tests.support.far import Asked, FarFolder, Reply
 
 
@@ -113,3 +114,28 @@ def test_a_fault_of_ours_is_not_tried_again() -> None:
     with pytest.raises(KeyError):
         Attempts(Location("https://host/x")).run(attempt)
     assert len(tried) == 1
+
+
+@pytest.mark.parametrize("name", ["a b.tar?k=secret x", "é.tar", "a\nb.tar"])
+def test_a_busy_server_and_a_url_that_cannot_be_asked_for_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setattr(retries, "GIVE_UP_S", 0.1)
+    with (
+        FarFolder(tmp_path, lambda _: Reply(status=503)) as far,
+        pytest.raises(TransportError, match="status 503") as caught,
+    ):
+        fetch(Location(f"{far.url}/{name}"))
+    assert "secret" not in str(caught.value)
+
+
+def test_a_host_that_stays_busy_is_not_waited_for_beyond_the_limit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    waits: list[float] = []
+    monkeypatch.setattr(retries._hosts, "wait", lambda _, most: waits.append(most))
+    location = Location("https://host/x")
+    attempts = Attempts(location)
+    attempts._began -= retries.GIVE_UP_S - 3
+    attempts.before(Target(None, "", "host"))
+    assert 0 < waits[0] <= 3
