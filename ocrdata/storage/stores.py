@@ -44,15 +44,29 @@ SCHEMES = ("https", "http", "s3", "hf")
 _PLAIN = re.compile(r"[A-Za-z0-9._~/-]*")
 """Paths that obstore sends as they are written."""
 
+_BUCKET = re.compile(r"[A-Za-z0-9._-]+")
+_REGION = re.compile(r"[A-Za-z0-9_-]+")
+
+
+_used_by: set[int] = set()
+"""The process that has used the client; after a fork, the process it was forked from."""
+
 
 def client() -> Any:
-    """The module `obstore`. Raises UsageError if it is not installed."""
+    """The module `obstore`. Raises UsageError if it is not installed, or in a process that was
+    forked after its use: there it would never answer."""
     try:
         import obstore
     except ImportError as exc:
         raise UsageError(
             "reading and writing at a URL needs obstore; run pip install 'ocr-shards[remote]'"
         ) from exc
+    _used_by.add(os.getpid())
+    if len(_used_by) > 1:
+        raise UsageError(
+            "URLs cannot be read in a process that was forked from one that has read some; start "
+            "processes by spawn, as with multiprocessing_context='spawn' of a DataLoader"
+        )
     return obstore
 
 
@@ -62,10 +76,16 @@ def check_scheme(location: Location) -> None:
         raise SpecError(
             f"{location}: {location.scheme}:// cannot be read; use a path, https://, s3:// or hf://"
         )
-    if location.scheme == "s3" and "@" in urlsplit(location.text).netloc:
-        raise SpecError(
-            f"{location}: write s3://BUCKET/KEY; credentials are in AWS_* variables or a profile"
-        )
+    parts = urlsplit(location.text)
+    if location.scheme == "s3":
+        path = unquote(parts.path.strip("/"))
+        if not _BUCKET.fullmatch(parts.netloc) or (path and not _is_regular(path)):
+            raise SpecError(
+                f"{location}: write s3://BUCKET/KEY, without empty parts in KEY; credentials are "
+                "in AWS_* variables or a profile"
+            )
+    elif location.scheme != "hf" and not _has_host(location.text):
+        raise SpecError(f"{location}: not a valid URL; check its host and port")
 
 
 def store_of(location: Location) -> tuple[Any, str]:
@@ -76,7 +96,7 @@ def store_of(location: Location) -> tuple[Any, str]:
     path = parts.path.lstrip("/")
     if location.scheme == "s3":
         return _bucket(parts.netloc, _endpoint()), unquote(path)
-    if parts.query or not _PLAIN.fullmatch(path):
+    if parts.query or not (_PLAIN.fullmatch(path) and _is_regular(path)):
         return _site(location.text), ""
     return _site(f"{location.scheme}://{parts.netloc}"), path
 
@@ -93,9 +113,10 @@ def writer_of(location: Location, size: int) -> tuple[Any, str]:
     seconds = SEND_S
     while seconds * SLOWEST_BYTES_S < size:  # doubled: few stores for files of many sizes
         seconds *= 2
-    if parts.query or not _PLAIN.fullmatch(parts.path):
+    path = parts.path.lstrip("/")
+    if parts.query or not (_PLAIN.fullmatch(path) and _is_regular(path)):
         return _site(location.text, (), seconds), ""
-    return _site(f"{location.scheme}://{parts.netloc}", (), seconds), parts.path.lstrip("/")
+    return _site(f"{location.scheme}://{parts.netloc}", (), seconds), path
 
 
 def bucket_queries(bucket: str, key: str, query: str) -> tuple[Any, str]:
@@ -115,7 +136,13 @@ def _site(url: str, headers: tuple[tuple[str, str], ...] = (), seconds: float = 
     options = _options(allow_http=url.startswith("http:"), seconds=seconds)
     if headers:
         options["default_headers"] = dict(headers)
-    return HTTPStore.from_url(url, client_options=options, retry_config=_NO_RETRIES)
+    try:
+        return HTTPStore.from_url(url, client_options=options, retry_config=_NO_RETRIES)
+    except ValueError:  # its text may hold a secret
+        raise UsageError(
+            f"{Location(url)}: not a URL to read from; check its host, and the certificates in "
+            "SSL_CERT_FILE if that is set"
+        ) from None
 
 
 @lru_cache(STORES)
@@ -128,6 +155,7 @@ def _bucket(name: str, endpoint: str, seconds: float = ATTEMPT_S, tries: int = 0
 def _s3(name: str, place: dict[str, Any], seconds: float, retries: Any) -> Any:
     from obstore.store import S3Store
 
+    _check_variables()
     return S3Store(
         name,
         region=_region(),
@@ -146,6 +174,34 @@ def _endpoint() -> str:
 def _region() -> str:
     named = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
     return named or "us-east-1"
+
+
+def _check_variables() -> None:
+    """Raise UsageError for variables on which the client would panic. Says no values: they may hold
+    secrets."""
+    server = _endpoint()
+    if server and not (server.startswith(("http://", "https://")) and _has_host(server)):
+        raise UsageError("AWS_ENDPOINT_URL: must be the http:// or https:// URL of an S3 server")
+    if not _REGION.fullmatch(_region()):
+        raise UsageError("AWS_REGION: must be the name of a region, such as us-east-1")
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        value = os.environ.get(name, "")
+        if not (value.isascii() and value.isprintable()):
+            raise UsageError(f"{name}: has characters that no key has, such as a line end")
+
+
+def _has_host(url: str) -> bool:
+    """Whether an HTTP URL names a host, and a port that can be, or none."""
+    try:
+        parts = urlsplit(url)
+        return bool(parts.hostname) and " " not in parts.netloc and parts.port != 0
+    except ValueError:
+        return False
+
+
+def _is_regular(path: str) -> bool:
+    """Whether all parts of a path are names; the client refuses others."""
+    return not {"", ".", ".."} & set(path.split("/"))
 
 
 def _profile() -> Any:

@@ -46,3 +46,48 @@ def test_a_certificate_file_that_is_missing(
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "absent.pem"))
     with pytest.raises(UsageError, match=r"SSL_CERT_FILE .*absent\.pem"):
         store_of(Location("https://certificates.example/x"))
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["http:///x", "https://host:99999/x", "https://xn--ü.invalid/x", "s3:///x", "s3://a b/x",
+     "s3://key:secret@bucket/x", "s3://bucket/a//x", "s3://bucket/../x"],
+)  # fmt: skip
+def test_urls_that_nothing_can_be_read_from(url: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        store_of(Location(url))
+    assert url.partition(":")[0] in str(caught.value) and "secret" not in str(caught.value)
+
+
+def test_paths_that_the_client_refuses_are_sent_as_they_are() -> None:
+    for text in ("https://host/a//x.tar", "https://host/../x.tar"):
+        assert store_of(Location(text))[1] == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("AWS_ENDPOINT_URL", "secret"),
+        ("AWS_ENDPOINT_URL", "http://"),
+        ("AWS_REGION", "secret place"),
+        ("AWS_ACCESS_KEY_ID", "secret\n"),
+        ("AWS_SESSION_TOKEN", "secret\n"),
+    ],
+)
+def test_variables_on_which_the_client_would_panic(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(UsageError, match=rf"^{name}: ") as caught:
+        store_of(Location(f"s3://bucket-{name.lower()}-{len(value)}/x"))
+    assert "secret" not in str(caught.value)
+
+
+def test_a_certificate_file_without_certificates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "empty.pem"
+    file.write_text("none")
+    monkeypatch.setenv("SSL_CERT_FILE", str(file))
+    with pytest.raises(UsageError, match=r"^https://empty\.example: .*SSL_CERT_FILE"):
+        store_of(Location("https://empty.example/x"))
