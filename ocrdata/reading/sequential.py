@@ -22,6 +22,7 @@ from ocrdata.reading.shard_set import ShardSet
 from ocrdata.reading.zstd_tar import ZstdTar
 from ocrdata.shards.frames import MAX_FRAME
 from ocrdata.shards.index_block import IndexBlock
+from ocrdata.storage.file import File
 
 READ_BYTES = 1 << 20
 """Bytes read at once when samples are read in order. A quarter of this takes a fifth longer where
@@ -162,19 +163,18 @@ class SequentialReader(Generic[T]):
 
     def _ahead(self, reads: Iterator[_Read]) -> Iterator[_Read]:
         """The same reads, the next READS_AHEAD of which have been announced to their files."""
-        coming: deque[_Read] = deque()
+        coming: deque[tuple[_Read, File]] = deque()
         try:
             for read in reads:
                 tar = self._shards.tar(read.number, read.block)
                 tar.hint([(read.base, read.need)])
-                coming.append(read)
+                coming.append((read, tar))
                 if len(coming) > READS_AHEAD:
-                    yield coming.popleft()
+                    yield coming.popleft()[0]
             while coming:
-                yield coming.popleft()
-        finally:  # whoever stops in the middle leaves nothing behind
-            for read in coming:
-                tar = self._shards.tar(read.number, read.block)
+                yield coming.popleft()[0]
+        finally:  # the caller may stop here
+            for read, tar in coming:
                 tar.unhint([(read.base, read.need)])
 
     def _perform(self, read: _Read) -> Iterator[dict[str, T]]:

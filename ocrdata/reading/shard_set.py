@@ -10,7 +10,7 @@ import bisect
 import itertools
 import shlex
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 
 from xxhash import xxh3_128_digest
@@ -131,20 +131,31 @@ class ShardSet:
 
     def each_members(self, places: Iterable[Place]) -> Iterator[Members]:
         """`members` of samples here and there, in this order; those at URLs are fetched ahead."""
-        coming: deque[Place] = deque()
-        for place in places:
-            coming.append(place)
-            if self.is_remote:
-                block, at = self.block(*place)
-                if block.frames is None:  # a frame has many samples, and is kept
-                    members = block.members(at)
-                    start, last = members[0].offset, members[-1]
-                    size = last.offset + last.size - start
-                    self.tar(place[0], block).hint([(start, size)])
-            if len(coming) > (SAMPLES_AHEAD if self.is_remote else 0):
-                yield self.members(*coming.popleft())
-        while coming:
-            yield self.members(*coming.popleft())
+        if not self.is_remote:
+            for place in places:
+                yield self.members(*place)
+            return
+        coming: deque[tuple[Place, Callable[[], None]]] = deque()
+        try:
+            for place in places:
+                coming.append((place, self.announce(*place)))
+                if len(coming) > SAMPLES_AHEAD:
+                    yield self.members(*coming.popleft()[0])
+            while coming:
+                yield self.members(*coming.popleft()[0])
+        finally:  # the caller may stop here
+            for _, take_back in coming:
+                take_back()
+
+    def announce(self, number: int, local: int) -> Callable[[], None]:
+        """Tell the file of a shard that a sample will be read soon, once. Returns what takes this
+        back."""
+        block, at = self.block(number, local)
+        members, tar = block.members(at), self.tar(number, block)
+        start = min(member.offset for member in members)
+        stop = max(member.offset + member.size for member in members)
+        tar.hint([(start, stop - start)])
+        return partial(tar.unhint, [(start, stop - start)])
 
     def _read(
         self, number: int, block: IndexBlock, at: int, members: Sequence[IndexMember]

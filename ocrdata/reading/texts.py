@@ -17,6 +17,7 @@ from ocrdata.reading.sequential import CopyBuffer, SequentialReader
 from ocrdata.reading.shard_set import Members, ShardSet, is_text
 from ocrdata.shards.index_block import IndexBlock
 from ocrdata.shards.members import IMAGE_SUFFIXES, kind_of
+from ocrdata.storage.file import File
 
 REQUEST_BYTES = 64 << 10
 """What could come in the time that a request of its own takes: about 800 requests and 50 MB a
@@ -96,15 +97,20 @@ def _in_order(shard_set: ShardSet, positions: range) -> Iterator[Members]:
 
 def _announced(shard_set: ShardSet, number: int, positions: Iterable[int]) -> Iterator[int]:
     """The same positions, whose texts have been requested before."""
-    coming: deque[int] = deque()
-    for local in positions:
-        block, at = shard_set.block(number, local)
-        start, size = _text_range(block, at)
-        shard_set.tar(number, block).hint([(start, size)])
-        coming.append(local)
-        if len(coming) > AHEAD:
-            yield coming.popleft()
-    yield from coming
+    coming: deque[tuple[int, File, tuple[int, int]]] = deque()
+    try:
+        for local in positions:
+            block, at = shard_set.block(number, local)
+            tar, wanted = shard_set.tar(number, block), _text_range(block, at)
+            tar.hint([wanted])
+            coming.append((local, tar, wanted))
+            if len(coming) > AHEAD:
+                yield coming.popleft()[0]
+        while coming:
+            yield coming.popleft()[0]
+    finally:  # the caller may stop here
+        for _, tar, wanted in coming:
+            tar.unhint([wanted])
 
 
 def _text_range(block: IndexBlock, at: int) -> tuple[int, int]:

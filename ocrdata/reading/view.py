@@ -161,12 +161,7 @@ class Shards(Sequence[Sample]):
         if not self._set.is_remote:
             return
         for position in positions:
-            number, local = self._locate(position)
-            block, at = self._set.block(number, local)
-            members = block.members(at)
-            start = min(member.offset for member in members)
-            stop = max(member.offset + member.size for member in members)
-            self._set.tar(number, block).hint([(start, stop - start)])
+            self._set.announce(*self._locate(position))
 
     def image_digests(self, at: int) -> tuple[bytes, ...]:
         """The digests of the bytes of a sample's image files, from the index alone."""

@@ -130,20 +130,26 @@ class ZstdTar:
         view[:] = self.read(offset, len(view))
 
     def hint(self, ranges: Sequence[tuple[int, int]]) -> None:
-        """Announce the frames of these ranges to the file, as ranges of compressed bytes."""
-        self.file.hint(self._stored(ranges))
+        """Announce the frames of these ranges to the file, as ranges of compressed bytes; but for
+        those that are cached, and those that are not read whole."""
+        self.file.hint([stored for number, stored in self._stored(ranges) if self._is_read(number)])
 
     def unhint(self, ranges: Sequence[tuple[int, int]]) -> None:
-        """Take back what `hint` announced."""
-        self.file.unhint(self._stored(ranges))
+        """Announce that these frames will not be read."""
+        self.file.unhint([stored for _, stored in self._stored(ranges)])
 
-    def _stored(self, ranges: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-        """The frames of these ranges, each once, as ranges of the file."""
+    def _stored(self, ranges: Sequence[tuple[int, int]]) -> list[tuple[int, tuple[int, int]]]:
+        """The frames of these ranges of the tar: their numbers, and (offset, size) in the file."""
         numbers = dict.fromkeys(
             number for offset, size in ranges if size for number in self._frames(offset, size)
         )
         starts = self.table.starts
-        return [(starts[at], starts[at + 1] - starts[at]) for at in numbers]
+        return [(at, (starts[at], starts[at + 1] - starts[at])) for at in numbers]
+
+    def _is_read(self, number: int) -> bool:
+        """Whether a frame will be read whole from the file when it is needed next."""
+        cached = (self.file.location, number) in self._cache.whole
+        return self.fits_in_memory(number) and not cached
 
     def forget(self, offset: int, size: int) -> None:
         """Read the frames of these bytes from their origin next time."""

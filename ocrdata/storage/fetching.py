@@ -10,6 +10,7 @@ has one `Fetcher` for all its objects, so that its threads, memory and cache are
 from __future__ import annotations
 
 import bisect
+import os
 import threading
 import time
 from collections import deque
@@ -86,11 +87,6 @@ class FetchedFile(RemoteFile):
         """Bytes `[start, stop)` from the server itself."""
         return super().view(start, stop - start)
 
-    def unhint(self, ranges: Sequence[tuple[int, int]]) -> None:
-        """Release ranges that were announced and will not be read."""
-        for offset, size in ranges:
-            fetcher().release(self, offset, offset + size)
-
     def forget(self, offset: int, size: int) -> None:
         """Read these bytes from the server next time, as they turned out to be wrong."""
         fetcher().discard(self, offset, offset + size)
@@ -100,6 +96,11 @@ class FetchedFile(RemoteFile):
         for offset, size in ranges:
             if size:
                 fetcher().request(self, offset, offset + size, until="read")
+
+    def unhint(self, ranges: Sequence[tuple[int, int]]) -> None:
+        """Forget those of these ranges that were announced and not read."""
+        for offset, size in ranges:
+            fetcher().release(self, offset, offset + size, until="read")
 
 
 @dataclass(eq=False)
@@ -118,7 +119,7 @@ class _Range:
     hedged: bool = False
     data: memoryview | None = None
     kept: bool = False
-    failed: Exception | None = None
+    failed: BaseException | None = None
 
     @property
     def size(self) -> int:
@@ -179,11 +180,13 @@ class Fetcher:
                 threading.Thread(target=self._work, name="fetcher", daemon=True).start()
             return True
 
-    def release(self, file: FetchedFile, start: int, stop: int) -> None:
-        """Forget a range that will not be read again."""
+    def release(
+        self, file: FetchedFile, start: int, stop: int, *, until: Until | None = None
+    ) -> None:
+        """Forget a range that will not be read again; with `until`, only one requested so."""
         with self._changed:
             for one in self._ranges.get(file.key, ()):
-                if (one.start, one.stop) == (start, stop):
+                if (one.start, one.stop) == (start, stop) and until in (None, one.until):
                     self._forget(one)
                     return
 
@@ -206,6 +209,9 @@ class Fetcher:
         from the cache or the server. Raises TransportError."""
         with self._changed:
             found = self._covering(file.key, start, stop)
+            for one in found:
+                if not one.asked:  # it failed before anybody waited: things may be better now
+                    one.failed = None
             for one in found:
                 self._wait(one)
         if not found or any(one.data is None for one in found):
@@ -298,13 +304,14 @@ class Fetcher:
     def _fetch(self, together: Sequence[_Range]) -> None:
         """Fetch ranges that follow each other, with one request."""
         first, last = together[0], together[-1]
-        data, kept, failed = None, False, None
+        data, kept = None, False
+        failed: BaseException | None = None
         try:
-            if first.until == "cached" and self._is_cached(first, last):
+            if first.until == "cached" and self._are_cached(together):
                 kept = True
             else:
                 data, kept = self._load(first.file, first.start, last.stop, first.needed_in)
-        except Exception as exc:
+        except BaseException as exc:  # also a panic of the client: others wait for these ranges
             failed = exc
         with self._changed:
             for one in together:
@@ -318,14 +325,16 @@ class Fetcher:
                     self._forget(one)  # from now on it is read from the disk
             self._changed.notify_all()
 
-    def _is_cached(self, first: _Range, last: _Range) -> bool:
-        """Whether the cache has ranges whole. This verifies them, before somebody waits."""
+    def _are_cached(self, together: Sequence[_Range]) -> bool:
+        """Whether the cache has each of these ranges whole. This verifies them, before somebody
+        waits."""
         if self.cache is None:
             return False
-        found = self.cache.get(first.file.key, first.start, first.start + 1)
-        if found is None or self.cache.get(first.file.key, last.stop - 1, last.stop) is None:
-            return False
-        self.cache.needed(first.file.key, first.start, first.needed_in)
+        for one in together:
+            for at in (one.start, one.stop - 1):
+                if self.cache.get(one.file.key, at, at + 1) is None:
+                    return False
+            self.cache.needed(one.file.key, one.start, one.needed_in)
         return True
 
     def _load(
@@ -365,6 +374,15 @@ _fetcher = Fetcher()
 def fetcher() -> Fetcher:
     """The fetcher of this process."""
     return _fetcher
+
+
+def _renew() -> None:
+    """A forked process has none of the threads, and the lock may be held for ever."""
+    global _fetcher  # noqa: PLW0603 (its lock cannot be renewed in place)
+    _fetcher = Fetcher(cache=_fetcher.cache)
+
+
+os.register_at_fork(after_in_child=_renew)
 
 
 def cache_in_use() -> Cache | None:

@@ -64,7 +64,7 @@ class File(Protocol):
         required, and never raises."""
 
     def unhint(self, ranges: Sequence[tuple[int, int]]) -> None:
-        """These ranges, announced before, will not be read after all."""
+        """Announce that these ranges of `hint`, if they were not read yet, will not be read."""
 
     def forget(self, offset: int, size: int) -> None:
         """Read these bytes from their origin next time, as they turned out to be wrong."""

@@ -80,7 +80,7 @@ class LocalFile:
         """Does nothing: the kernel reads ahead by itself."""
 
     def unhint(self, ranges: Sequence[tuple[int, int]]) -> None:
-        """Does nothing: nothing was fetched ahead."""
+        """Does nothing, like `hint`."""
 
     def forget(self, offset: int, size: int) -> None:
         """Does nothing: bytes always come from the disk."""

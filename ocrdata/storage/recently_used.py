@@ -48,6 +48,11 @@ class RecentlyUsed(Generic[Key, Value]):
                             self._put(key, value)
         return value
 
+    def __contains__(self, key: Key) -> bool:
+        """Whether a value is kept for `key`. It does not count as used."""
+        with self._lock:
+            return key in self._values
+
     def put(self, key: Key, value: Value) -> None:
         """Keep a value, unless there is one for this key, and evict those used least recently."""
         with self._lock:

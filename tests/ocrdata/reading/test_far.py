@@ -1,5 +1,8 @@
 """Shards at a URL: the same samples as from a local disk, with few requests."""
 
+import os
+import signal
+import threading
 from collections import Counter
 from pathlib import Path
 
@@ -7,7 +10,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ocrdata.errors import DigestError, ShardError, SpecError, TransportError
+from ocrdata.errors import DigestError, ShardError, SpecError, TransportError, UsageError
+from ocrdata.reading.texts import texts_of
 from ocrdata.reading.view import Shards, open_shards
 from ocrdata.storage import fetching
 from ocrdata.storage.location import Location
@@ -115,6 +119,60 @@ def test_secrets_of_a_url_are_in_no_spec_and_no_error(folder: Path) -> None:
         with pytest.raises(TransportError) as caught:
             open_shards(f"{far.url}/n.json?key=secret")[44]
         assert "n-004" in str(caught.value) and "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("way", ["in order", "backwards", "here and there", "texts"])
+def test_nothing_is_held_for_a_reader_that_stops(
+    folder: Path, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetching, "_fetcher", fetching.Fetcher())
+    with FarFolder(folder) as far:
+        there = open_shards(f"{far.url}/n.json")
+        for _ in range(2):
+            reader = {
+                "in order": there.iter_members(),
+                "backwards": there[::-1].iter_members(),
+                "here and there": there.shard_set.each_members([(4, 3), (0, 1), (2, 5), (4, 29)]),
+                "texts": texts_of(there.shard_set, 4, [7, 3, 19]),
+            }[way]
+            next(reader)
+            del reader
+            assert fetching.fetcher().held == 0
+
+
+def test_nothing_is_held_for_what_is_cached_already(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetching, "_fetcher", fetching.Fetcher())
+    with FarFolder(folder) as far:
+        there = open_shards(f"{far.url}/n.json")
+        for _ in range(2):  # the second time, frames come from memory
+            assert len(list(there.iter_members())) == 45 and fetching.fetcher().held == 0
+
+
+def test_a_forked_process_says_that_it_cannot_read(folder: Path) -> None:
+    """It would wait for threads that it does not have."""
+    with FarFolder(folder) as far:
+        there = open_shards(f"{far.url}/n.json")
+        reader = there.iter_members()
+        next(reader)
+        with fetching.fetcher()._changed:  # held for ever in the child
+            child = os.fork()
+            if not child:
+                try:
+                    there.members(44)
+                except UsageError as exc:
+                    os._exit(3 if "spawn" in str(exc) else 1)
+                finally:
+                    os._exit(2)
+        ended = threading.Event()
+        timer = threading.Timer(30, lambda: ended.is_set() or os.kill(child, signal.SIGKILL))
+        timer.start()
+        status = os.waitpid(child, 0)[1]
+        ended.set()
+        timer.cancel()
+        assert os.waitstatus_to_exitcode(status) == 3
+        assert len(there.members(44)) == 3
 
 
 def wrong_bytes(number: int) -> Reply:

@@ -143,13 +143,63 @@ def test_a_large_range_may_take_longer(monkeypatch: pytest.MonkeyPatch) -> None:
     assert fetcher._patience(4000) == 4.0
 
 
-def test_a_failure_is_the_readers_and_the_next_one_asks_again() -> None:
+def test_a_failure_is_the_readers_and_the_next_one_asks_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(fetching, "THREADS", 0)  # the reader fetches it
     fetcher, file = Fetcher(), Server()
     file.failing = 1
     fetcher.request(file, 0, 10)
     with pytest.raises(TransportError, match="cut"):
         fetcher.read(file, 0, 10)
     assert fetcher.held == 0 and fetcher.read(file, 0, 10) == DATA[:10]
+
+
+def test_a_failure_before_anybody_waited_is_not_the_readers() -> None:
+    fetcher, file = Fetcher(), Server()
+    file.failing = 1
+    fetcher.request(file, 0, 10)
+    (one,) = fetcher._ranges[file.key]
+    with fetcher._changed:
+        assert fetcher._changed.wait_for(lambda: one.failed is not None, 30)
+    assert fetcher.read(file, 0, 10) == DATA[:10]
+    assert file.asked == [(0, 10)] * 2
+
+
+class Panic(BaseException):
+    """What a client in another language raises when it is broken."""
+
+
+@pytest.mark.parametrize("kind", [Panic, KeyboardInterrupt])
+def test_nobody_waits_for_a_request_that_broke_off(
+    monkeypatch: pytest.MonkeyPatch, kind: type[BaseException]
+) -> None:
+    monkeypatch.setattr(fetching, "THREADS", 0)  # the reader fetches it
+
+    class Broken(Server):
+        def fetch(self, start: int, stop: int) -> memoryview:
+            if not self.asked:
+                self.asked.append((start, stop))
+                raise kind
+            return super().fetch(start, stop)
+
+    fetcher, file = Fetcher(), Broken()
+    fetcher.request(file, 0, 10)
+    with pytest.raises(kind):
+        fetcher.read(file, 0, 10)
+    assert fetcher.read(file, 0, 10) == DATA[:10] and len(file.asked) == 2
+
+
+def test_announced_ranges_are_taken_back_unless_others_need_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fetcher, file = Fetcher(), Server()
+    monkeypatch.setattr(fetching, "_fetcher", fetcher)
+    file.hint([(0, 10), (20, 10), (40, 0)])
+    fetcher.request(file, 60, 70)
+    assert file.read(20, 10) == DATA[20:30] and fetcher.held == 20
+    file.unhint([(0, 10), (20, 10), (40, 0), (60, 10)])
+    assert fetcher.held == 10 and list(fetcher._ranges) == [file.key]
 
 
 def test_wrong_bytes_are_forgotten() -> None:
@@ -205,6 +255,22 @@ def test_what_the_cache_keeps_is_not_held_in_memory() -> None:
     held = Fetcher(cache=fetcher.cache)
     held.request(file, 0, 100)
     assert held.read(file, 10, 20) == DATA[10:20] and (held.held, held.requests) == (100, 0)
+
+
+def test_ranges_are_fetched_together_if_the_cache_lacks_one_in_the_middle() -> None:
+    cache, file = Kept(), Server()
+    for start in (0, 20):
+        cache.put(file.key, start, memoryview(DATA)[start : start + 10], needed_in=0)
+    with one_thread():
+        fetcher, blocked = Fetcher(cache=cache), Server("y")
+        blocked.release.clear()
+        fetcher.request(blocked, 0, 1)
+        blocked.began.acquire()  # what follows is joined
+        for start in (0, 10, 20):
+            fetcher.request(file, start, start + 10)
+        blocked.release.set()
+        assert file.began.acquire(timeout=30)
+    assert file.asked == [(0, 30)]
 
 
 @settings(max_examples=40, deadline=None)
