@@ -51,7 +51,8 @@ from ocrtrain.model.ocr_model import OcrModel
 from ocrtrain.run import batch_log, run_log, summary
 from ocrtrain.run.batch_log import BatchLog
 from ocrtrain.run.console import Console
-from ocrtrain.run.loop import Job, run_loop
+from ocrtrain.run.job import Job
+from ocrtrain.run.loop import run_loop
 from ocrtrain.run.optimizer import build_optimizer
 from ocrtrain.run.resume import check_checkpoint, newest, resumed_config
 from ocrtrain.run.run_log import RunLog

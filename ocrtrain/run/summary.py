@@ -14,7 +14,8 @@ from ocrdata.runtime.units import human_bytes, human_time
 from ocrdata.storage.fetching import fetcher
 from ocrtrain.data.skipped import FILE as SKIPPED_FILE
 from ocrtrain.run import run_log
-from ocrtrain.run.loop import Job, encoder_path
+from ocrtrain.run.job import Job
+from ocrtrain.run.loop import encoder_path
 from ocrtrain.settings import presets
 from ocrtrain.settings.flags import GROUPS, override, typed
 from ocrtrain.state import checkpoint
