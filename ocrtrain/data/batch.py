@@ -29,49 +29,12 @@ from ocrdata.reading.samples import DecodedSample
 from ocrdata.reading.view import SampleRef
 from ocrdata.tokens.rendering import IGNORE, TokenizedConversation, render, truncate
 from ocrdata.tokens.tokenizer import Tokenizer
+from ocrtrain.data.batch_rows import BatchSummary, HasRows, Row, Segment, identity_of
 from ocrtrain.settings.image_slots import image_slots
 
 
 @dataclass(frozen=True)
-class Segment:
-    """One sample's place in a row: its first position and number of ids, its number of images, and
-    what `truncate` cut. `skipped` is the reason it was skipped, "" if it was not; a skipped sample
-    takes one masked id."""
-
-    ref: SampleRef
-    source: str
-    start: int
-    length: int
-    images: int
-    truncated_tokens: int = 0
-    truncated_turns: int = 0
-    skipped: str = ""
-
-
-@dataclass(frozen=True)
-class Row:
-    """The samples of one row, in order; a single one if rows are not packed."""
-
-    segments: tuple[Segment, ...]
-
-    @property
-    def source(self) -> str:
-        """The source of its samples."""
-        return self.segments[0].source
-
-    @property
-    def length(self) -> int:
-        """Token ids, padding not counted."""
-        return sum(segment.length for segment in self.segments)
-
-    @property
-    def images(self) -> int:
-        """Number of images."""
-        return sum(segment.images for segment in self.segments)
-
-
-@dataclass(frozen=True)
-class Batch:
+class Batch(HasRows):
     """B rows of T positions.
 
     `input_ids`, `targets` and `position_ids` are int64 [B, T]. `targets[b, t]` is the id at t + 1
@@ -89,50 +52,20 @@ class Batch:
     image_size: int
 
     @property
-    def segments(self) -> tuple[Segment, ...]:
-        """All samples, row by row."""
-        return tuple(segment for row in self.rows for segment in row.segments)
-
-    @property
-    def refs(self) -> tuple[SampleRef, ...]:
-        """The reference of each segment's sample."""
-        return tuple(segment.ref for segment in self.segments)
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        """The source of each row."""
-        return tuple(row.source for row in self.rows)
-
-    @property
-    def skipped(self) -> tuple[Segment, ...]:
-        """The samples that were skipped."""
-        return tuple(segment for segment in self.segments if segment.skipped)
-
-    @property
-    def tokens(self) -> int:
-        """Real tokens: image slots count, padding does not."""
-        return sum(row.length for row in self.rows)
-
-    @property
     def supervised(self) -> int:
         """Positions that carry loss."""
-        return int((self.targets != IGNORE).sum())
+        return sum(self.row_supervised)
 
-    @property
-    def truncated_tokens(self) -> int:
-        """Tokens cut to fit into seq_len."""
-        return sum(segment.truncated_tokens for segment in self.segments)
-
-    @property
-    def truncated_turns(self) -> int:
-        """Whole turns cut to fit into seq_len."""
-        return sum(segment.truncated_turns for segment in self.segments)
+    @cached_property
+    def row_supervised(self) -> tuple[int, ...]:
+        """Positions that carry loss, of each row."""
+        return tuple((self.targets != IGNORE).sum(dim=1).tolist())
 
     @cached_property
     def row_identities(self) -> tuple[bytes, ...]:
         """One digest a row, 16 bytes (xxh3_128): of its ids, targets, positions, images and
-        letterbox geometry, without padding. The identity of a
-        batch follows from those of its parts."""
+        letterbox geometry, without padding. The identity of a batch follows from those of its
+        parts."""
         found, image = [], 0
         for number, row in enumerate(self.rows):
             digest = xxhash.xxh3_128(b"row 2")
@@ -151,6 +84,11 @@ class Batch:
     def identity(self) -> str:
         """The identity of the whole batch, from its rows': 32 hex digits."""
         return identity_of(self.row_identities)
+
+    @cached_property
+    def summary(self) -> BatchSummary:
+        """What is logged about the batch. It hashes the rows: made ahead, in a worker."""
+        return BatchSummary(self.step, self.rows, self.row_identities, self.row_supervised)
 
     def split(self, rows: int) -> list[Batch]:
         """Micro-batches of at most `rows` rows, each padded to its own longest row."""
@@ -190,11 +128,6 @@ class Batch:
             position_ids=move(self.position_ids),
             images=tuple(move(image) for image in self.images),
         )
-
-
-def identity_of(rows: Sequence[bytes]) -> str:
-    """The identity of a batch from its `row_identities`, in order."""
-    return xxhash.xxh3_128_hexdigest(b"batch 2" + b"".join(rows))
 
 
 def _update(digest: xxhash.xxh3_128, tensor: Tensor) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from ocrdata.errors import TrainError
 from ocrdata.storage.files import atomic_file, explain_disk, fsync_folder
 from ocrdata.storage.sealed import canonical, digest_of
-from ocrtrain.data.batch import Batch
+from ocrtrain.data.batch_rows import BatchSummary
 from ocrtrain.state.run_files import Line, parse_line
 
 FILE = "bad.jsonl"
@@ -88,7 +88,7 @@ class SkippedSamples:
                 self._known[at] = reason
         return lines, unterminated
 
-    def record(self, run: Path, batch: Batch) -> None:
+    def record(self, run: Path, batch: BatchSummary) -> None:
         """Append the samples that a batch newly skipped, durably, before its step is trained.
 
         Raises TrainError if that makes more than `limit`.

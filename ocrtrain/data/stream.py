@@ -7,7 +7,7 @@ from __future__ import annotations
 import itertools
 from functools import partial
 
-from ocrdata.errors import ShardError, UsageError
+from ocrdata.errors import ShardError
 from ocrdata.planning.fetch_ahead import FetchAhead
 from ocrdata.planning.plan import Plan, SampleIndex
 from ocrdata.reading.prefetch import Assembly
@@ -17,14 +17,15 @@ from ocrtrain.data.batch import Batch, PreparedSample, collate, masked_sample, p
 from ocrtrain.data.skipped import SkippedSamples
 from ocrtrain.data.sources import Sources
 from ocrtrain.settings.config import Config
+from ocrtrain.settings.world import World
 
 
 class Stream:
     """The batches of a plan. Thread-safe: the prefetcher's workers make an `assembly` together.
 
     An unusable sample raises ShardError, or is masked if `skipped` allows that; those already in
-    `skipped` are masked without being read. With `fetch_from`, the step of the first batch, what
-    comes from URLs is fetched ahead, for batches that are made in the order of their steps.
+    `skipped` are masked without being read. In a `world` of several ranks, the batches are of this
+    rank's rows.
     """
 
     def __init__(
@@ -35,25 +36,31 @@ class Stream:
         *,
         tokenizer: Tokenizer,
         skipped: SkippedSamples | None = None,
-        fetch_from: int | None = None,
+        world: World | None = None,
     ) -> None:
         self.plan = plan
-        self._ahead = None
-        if fetch_from is not None:
-            views = list(sources.train.values())
-            self._ahead = FetchAhead(plan, views, start=fetch_from, cache_bytes=config.cache_bytes)
+        self._rows = (world or World()).rows(plan.batch)
+        self._ahead: FetchAhead | None = None
+        self._cache_bytes = config.cache_bytes
         self._names = list(sources.train)
         self._shards = list(sources.train.values())
         self._tokenizer = tokenizer
         self._image_size, self._seq_len = config.image_size, config.seq_len
         self._skipped = SkippedSamples() if skipped is None else skipped
 
+    def fetch_ahead(self, step: int) -> None:
+        """From now on, fetch ahead what comes from URLs, for batches that are made in the order of
+        their steps, from `step` on."""
+        self._ahead = FetchAhead(
+            self.plan, self._shards, part=self._rows, start=step, cache_bytes=self._cache_bytes
+        )
+
     def batch(self, step: int) -> Batch:
-        """The global batch of a step."""
-        return self.part(step, range(self.plan.batch))
+        """The batch of a step: the global one, or the rank's part of it."""
+        return self.part(step, self._rows)
 
     def part(self, step: int, rows: range) -> Batch:
-        """Some rows of a step's global batch: what one rank trains on (`rank_rows`)."""
+        """Some rows of a step's global batch: what one rank trains on (`World.rows`)."""
         return self.assembly(step, rows).make()
 
     def assembly(self, step: int, rows: range | None = None) -> Assembly[PreparedSample, Batch]:
@@ -61,7 +68,7 @@ class Stream:
         prefetcher's threads."""
         if self._ahead is not None:
             self._ahead.begin(step)
-        planned = self.plan.rows(step, range(self.plan.batch) if rows is None else rows)
+        planned = self.plan.rows(step, self._rows if rows is None else rows)
 
         def join(samples: list[PreparedSample]) -> Batch:
             left = iter(samples)
@@ -71,7 +78,7 @@ class Stream:
                 tokenizer=self._tokenizer,
                 image_size=self._image_size,
             )
-            _ = batch.identity  # computed and cached here, in a worker: the trainer will log it
+            _ = batch.summary  # computed and cached here, in a worker: the trainer will log it
             if self._ahead is not None:
                 self._ahead.end(step)
             return batch
@@ -98,14 +105,3 @@ class Stream:
                     raise
                 reason = exc.detail
         return masked_sample(ref, name, reason=reason, tokenizer=self._tokenizer)
-
-
-def rank_rows(batch: int, rank: int, world: int) -> range:
-    """The rows of a global batch that one of `world` ranks trains on. Raises UsageError if they
-    cannot be split evenly."""
-    if world < 1 or not 0 <= rank < world:
-        raise UsageError(f"rank {rank} of {world}: a rank must be 0 to world size - 1")
-    if batch % world:
-        raise UsageError(f"a batch of {batch} rows cannot be split evenly across {world} ranks")
-    each = batch // world
-    return range(rank * each, (rank + 1) * each)

@@ -18,14 +18,16 @@ from ocrdata.planning.plan import Plan, SampleIndex
 from ocrdata.reading.slices import split_slice
 from ocrdata.reading.view import Shards
 from ocrdata.tokens.tokenizer import Tokenizer, load_tokenizer
-from ocrtrain.data.batch import Batch, Segment
+from ocrtrain.data.batch import Batch
+from ocrtrain.data.batch_rows import Segment
 from ocrtrain.data.run_plan import check_same, plan_rows
 from ocrtrain.data.skipped import SkippedSamples
 from ocrtrain.data.sources import Sources, open_training
-from ocrtrain.data.stream import Stream, rank_rows
+from ocrtrain.data.stream import Stream
 from ocrtrain.run import batch_log
 from ocrtrain.settings.config import Config, differences, from_json
 from ocrtrain.settings.named_sources import parse_specs, with_spec
+from ocrtrain.settings.world import rank_rows
 from ocrtrain.state import checkpoint
 from ocrtrain.state.checkpoint import Checkpoint
 from ocrtrain.state.run_files import read_sealed

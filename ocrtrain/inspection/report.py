@@ -10,7 +10,8 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ocrdata.images.letterbox import letterbox_geometry
-from ocrtrain.data.batch import Batch, Segment
+from ocrtrain.data.batch import Batch
+from ocrtrain.data.batch_rows import Segment
 from ocrtrain.inspection.limits import Limits
 from ocrtrain.inspection.rebuild import RebuiltBatch, RebuiltSample
 from ocrtrain.inspection.token_spans import first_turn, visible

@@ -14,7 +14,8 @@ from typing import NamedTuple
 
 from ocrdata.tokens.rendering import IGNORE
 from ocrdata.tokens.tokenizer import Tokenizer
-from ocrtrain.data.batch import Batch, Segment
+from ocrtrain.data.batch import Batch
+from ocrtrain.data.batch_rows import Segment
 from ocrtrain.settings.image_slots import image_slots
 
 TEXT, SPECIAL, IMAGE = "text", "special", "image"

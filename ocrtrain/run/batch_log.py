@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from ocrdata.errors import TrainError
-from ocrtrain.data.batch import Batch
+from ocrtrain.data.batch_rows import BatchSummary
 from ocrtrain.state.run_files import LineWriter, cut_lines, read_lines
 
 FILE = "batches.jsonl"
@@ -24,7 +24,7 @@ class BatchLog:
     def __init__(self, run: Path, *, samples: bool) -> None:
         self._lines, self._samples = LineWriter(run / FILE), samples
 
-    def write(self, batch: Batch) -> str:
+    def write(self, batch: BatchSummary) -> str:
         """Write the line of a step; returns the batch's identity."""
         identity = batch.identity
         line: dict[str, Any] = {"step": batch.step, "identity": identity}

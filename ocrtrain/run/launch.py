@@ -187,20 +187,15 @@ def _prepare(
     tokenizer.save(run / "tokenizer.json")
     spikes = Spikes()
     spikes.remember(run_log.read(run))
+    stream = Stream(planned.plan, sources, effective, tokenizer=tokenizer, skipped=skipped)
+    stream.fetch_ahead(state.step)
     return Job(
         config=effective,
         run=run,
         device=device,
         tokenizer=tokenizer,
         sources=sources,
-        stream=Stream(
-            planned.plan,
-            sources,
-            effective,
-            tokenizer=tokenizer,
-            skipped=skipped,
-            fetch_from=state.step,
-        ),
+        stream=stream,
         skipped=skipped,
         model=model,
         optimizer=optimizer,

@@ -41,7 +41,7 @@ def train_step(job: Job, batches: Prefetcher[Batch]) -> None:
     started = time.perf_counter()
     batch = next(batches)
     if batch.skipped:
-        job.skipped.record(job.run, batch)
+        job.skipped.record(job.run, batch.summary)
     result = _optimise(job, batch)
     seconds = time.perf_counter() - started
 
@@ -51,7 +51,7 @@ def train_step(job: Job, batches: Prefetcher[Batch]) -> None:
     state.seconds += seconds
     metrics = _metrics(job, batch, result, seconds=seconds, wait=batches.waited, flops=flops)
     job.log.write(state.step, metrics)
-    state.identity = job.batch_log.write(batch)
+    state.identity = job.batch_log.write(batch.summary)
     state.step += 1
     eta = state.seconds / state.step * (config.steps - state.step)
     job.console.step(batch.step, source_of(batch.sources), metrics, eta=eta)

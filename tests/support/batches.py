@@ -6,7 +6,8 @@ import numpy as np
 import torch
 
 from ocrdata.reading.view import SampleRef
-from ocrtrain.data.batch import Batch, Row, Segment
+from ocrtrain.data.batch import Batch
+from ocrtrain.data.batch_rows import Row, Segment
 
 SKIPPED_BECAUSE = "checksum mismatch"
 

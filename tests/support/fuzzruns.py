@@ -33,7 +33,7 @@ def make_run_files(run: Path) -> None:
     log.close()
     lines = [{"step": step, "identity": f"{step:032x}"} for step in range(STEPS)]
     (run / batch_log.FILE).write_text("".join(json.dumps(line) + "\n" for line in lines))
-    SkippedSamples(skip=True, limit=99).record(run, batch(2, 1, 4))
+    SkippedSamples(skip=True, limit=99).record(run, batch(2, 1, 4).summary)
     assert len(SKIPPED) == len((run / FILE).read_text().splitlines())
     write_sealed(run / "plan.json", {"version": 1, "sources": [{"name": "x", "size": 9}]})
     write_sealed(run / "config.json", to_json(small.CONFIG))

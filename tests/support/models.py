@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ocrdata.reading.view import SampleRef
 from ocrdata.tokens.rendering import IGNORE
-from ocrtrain.data.batch import Batch, Row, Segment
+from ocrtrain.data.batch import Batch
+from ocrtrain.data.batch_rows import Row, Segment
 from ocrtrain.model.ocr_model import OcrModel
 from ocrtrain.settings.config import ModelConfig
 from ocrtrain.settings.image_slots import image_slots

@@ -19,7 +19,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from PIL import Image
 from torch import Tensor
 
-from ocrtrain.data.batch import Batch, Segment
+from ocrtrain.data.batch import Batch
+from ocrtrain.data.batch_rows import Segment
 from ocrtrain.inspection.limits import Limits
 from ocrtrain.inspection.rebuild import RebuiltBatch, RebuiltSample
 from ocrtrain.inspection.report import (

@@ -18,7 +18,8 @@ from ocrdata.reading.view import SampleRef
 from ocrdata.sample import Sample, from_turns
 from ocrdata.tokens.rendering import IGNORE, render
 from ocrdata.tokens.tokenizer import Tokenizer, train_tokenizer
-from ocrtrain.data.batch import Batch, collate, identity_of, masked_sample, prepare_sample
+from ocrtrain.data.batch import Batch, collate, masked_sample, prepare_sample
+from ocrtrain.data.batch_rows import identity_of
 from ocrtrain.settings.image_slots import image_slots
 
 SIZE = 64  # px; 2 image positions

@@ -17,14 +17,15 @@ from ocrdata.reading import index_cache
 from ocrdata.reading.prefetch import Prefetcher
 from ocrdata.storage.cache import CACHE_VARIABLE
 from ocrdata.tokens.tokenizer import load_tokenizer
-from ocrtrain.data.batch import identity_of
+from ocrtrain.data.batch_rows import identity_of
 from ocrtrain.data.run_plan import plan_run
 from ocrtrain.data.skipped import Occurrence, SkippedSamples
 from ocrtrain.data.sources import open_sources
-from ocrtrain.data.stream import Stream, rank_rows
+from ocrtrain.data.stream import Stream
 from ocrtrain.inspection.rebuild import RebuildRequest, rebuild
 from ocrtrain.run.launch import train
 from ocrtrain.settings.config import Config
+from ocrtrain.settings.world import rank_rows
 from ocrtrain.state import checkpoint
 from tests.support.data import small_config
 from tests.support.showing import break_images, config_of, trained_run

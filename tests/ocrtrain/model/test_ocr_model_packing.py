@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from ocrdata.tokens.rendering import IGNORE
-from ocrtrain.data.batch import Batch, Row
+from ocrtrain.data.batch import Batch
+from ocrtrain.data.batch_rows import Row
 from tests.support import oracle
 from tests.support.losses import loss_of
 from tests.support.models import REAL_GPT, close, make_batch, random_model

@@ -15,7 +15,7 @@ from tests.support.batches import batch
 def write(run: Path, steps: range, *, samples: bool = False) -> None:
     log = BatchLog(run, samples=samples)
     for step in steps:
-        log.write(batch(step))
+        log.write(batch(step).summary)
     log.sync()
     log.close()
 

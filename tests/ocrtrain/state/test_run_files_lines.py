@@ -64,5 +64,5 @@ def test_closing_does_not_hide_the_error_of_a_full_disk(tmp_path: Path) -> None:
     log.close()
     batches = BatchLog(tmp_path, samples=False)
     with pytest.raises(DiskError, match="no space left on the disk"):
-        batches.write(batch(0))
+        batches.write(batch(0).summary)
     batches.close()

@@ -1,0 +1,168 @@
+"""The processes that train one run together, its ranks: one per GPU, started by torchrun.
+
+A `World` is made once, when a run starts, and handed down. Every rank trains on its stretch of the
+rows of each global batch, so that the batch of a step is the same for any world size; rank 0 alone
+writes and prints. What the ranks have to agree on is exchanged as bytes (JSON, no pickle) between
+their CPUs. A run of a single process needs none of this and imports nothing for it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from ocrdata.errors import OcrError, TrainError, UsageError, UsageErrors
+
+Result = TypeVar("Result")
+
+VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+"""What torchrun tells the processes that it starts."""
+
+
+class PeerError(OcrError):
+    """Another rank failed, and rank 0 says why: this one has nothing to add."""
+
+    @property
+    def messages(self) -> tuple[str, ...]:
+        """None: the reason is told once."""
+        return ()
+
+
+@dataclass(frozen=True)
+class World:
+    """This process among the `size` ranks of a run: its number, and its device as torch names it.
+
+    `local_rank` is its number among the ranks of its machine, `restarts` how often torchrun has
+    restarted them all, `is_distributed` whether torchrun started it.
+    """
+
+    rank: int = 0
+    size: int = 1
+    device: str = "cpu"
+    local_rank: int = 0
+    restarts: int = 0
+    is_distributed: bool = False
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the rank that writes and prints."""
+        return self.rank == 0
+
+    def rows(self, batch: int) -> range:
+        """The rows of a global batch that this rank trains on. Raises UsageError if they cannot be
+        split evenly."""
+        return rank_rows(batch, self.rank, self.size)
+
+    def exchange(self, data: bytes) -> list[bytes]:
+        """What every rank passes here, in their order. All ranks must call it."""
+        if self.size == 1:
+            return [data]
+        import torch
+        import torch.distributed as dist
+
+        own = torch.frombuffer(bytearray(data or b"\0"), dtype=torch.uint8)
+        sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
+        dist.all_gather(sizes, torch.tensor([len(data)]))
+        longest = max(1, *(int(size) for size in sizes))
+        padded = torch.zeros(longest, dtype=torch.uint8)
+        padded[: len(own)] = own
+        found = [torch.zeros(longest, dtype=torch.uint8) for _ in range(self.size)]
+        dist.all_gather(found, padded)
+        return [one[: int(size)].numpy().tobytes() for one, size in zip(found, sizes, strict=True)]
+
+    def exchange_json(self, value: Any) -> list[Any]:
+        """`exchange` of a JSON value."""
+        if self.size == 1:
+            return [value]
+        return [json.loads(data) for data in self.exchange(json.dumps(value).encode())]
+
+    def any(self, flag: bool) -> bool:
+        """Whether it is true on any rank. All ranks must call it."""
+        return any(self.exchange_json(flag))
+
+    def together(self, work: Callable[[], Result]) -> Result:
+        """What `work` returns on this rank; if it fails on one, it fails on all, before any goes
+        on. Rank 0 raises the reason, the others PeerError. All ranks must call it."""
+        if self.size == 1:
+            return work()
+        try:
+            result, fault = work(), None
+        except OcrError as exc:
+            fault = exc
+        told = None if fault is None else {"status": fault.exit_status, "lines": fault.messages}
+        self._raise_first(self.exchange_json(told), fault)
+        return result
+
+    def one_first(self, work: Callable[[], Result]) -> Result:
+        """`together`, but one rank of each machine is done before the others begin: they find the
+        files that it made."""
+        if self.local_rank == 0:
+            result = self.together(work)
+        else:
+            self.together(lambda: None)
+        if self.size > 1:
+            result = self.together(work if self.local_rank else lambda: result)
+        return result
+
+    def on_first(self, work: Callable[[], Result]) -> Result | None:
+        """What `work` returns on rank 0, which alone does it; None on the others. If it fails, it
+        fails on all. All ranks must call it."""
+        return self.together(lambda: work() if self.is_first else None)
+
+    def _raise_first(self, told: Sequence[Mapping[str, Any] | None], own: OcrError | None) -> None:
+        """Raise what the first rank that failed told; nothing if none did."""
+        failed = next(((rank, one) for rank, one in enumerate(told) if one), None)
+        if failed is None:
+            return
+        rank, one = failed
+        if self.is_first and own is not None:
+            raise own
+        if not self.is_first or not one["lines"]:
+            raise PeerError(f"rank {rank} failed") from own
+        lines = [f"rank {rank} of {self.size}: {line}" for line in one["lines"]]
+        if one["status"] == 1:
+            raise TrainError("\n".join(lines))
+        raise UsageErrors(*lines) if len(lines) > 1 else UsageError(lines[0])
+
+
+def rank_rows(batch: int, rank: int, world: int) -> range:
+    """The rows of a global batch that one of `world` ranks trains on. Raises UsageError if they
+    cannot be split evenly."""
+    if world < 1 or not 0 <= rank < world:
+        raise UsageError(f"rank {rank} of {world}: a rank must be 0 to world size - 1")
+    if batch % world:
+        near = [n * world for n in (batch // world, batch // world + 1) if n]
+        raise UsageError(
+            f"--batch {batch}: {batch} rows cannot be split evenly across {world} ranks; use "
+            f"--batch {' or '.join(map(str, near))}, or start as many ranks as divide it"
+        )
+    each = batch // world
+    return range(rank * each, (rank + 1) * each)
+
+
+def world_of(variables: Mapping[str, str]) -> World:
+    """The world that torchrun describes in the environment; a single process without torchrun.
+
+    Raises UsageError if the variables are incomplete or malformed: training alone by mistake would
+    go unnoticed.
+    """
+    given = {name: variables[name] for name in VARIABLES if name in variables}
+    started = {"RANK", "WORLD_SIZE"} & set(given)
+    if not started:
+        return World()
+    missing = [name for name in VARIABLES if name not in given]
+    if missing:
+        raise UsageError(
+            f"{' and '.join(sorted(started))} set in the environment, but {', '.join(missing)} "
+            "missing: start with torchrun, or unset them to train in a single process"
+        )
+    try:
+        rank, size, local_rank = (int(given[name]) for name in VARIABLES[:3])
+        restarts = int(variables.get("TORCHELASTIC_RESTART_COUNT", 0))
+    except ValueError as exc:
+        raise UsageError(f"environment: RANK, WORLD_SIZE and LOCAL_RANK: {exc}") from exc
+    if not 0 <= rank < size or local_rank < 0:
+        raise UsageError(f"environment: RANK {rank} must be 0 to WORLD_SIZE {size} - 1")
+    return World(rank, size, local_rank=local_rank, restarts=restarts, is_distributed=True)
