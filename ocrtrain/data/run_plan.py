@@ -132,6 +132,11 @@ def _check_run(config: Config, totals: PlanTotals) -> None:
                 f"at --seq-len {config.seq_len} (one image takes {image_slots(config.image_size)} "
                 "positions); give a larger --seq-len"
             )
+    if "gpt" in config.freeze and not totals.sums.images:
+        raise UsageError(
+            "--freeze gpt: no sample of the run has an image, so that nothing would be trained; "
+            "give samples with images, or train the GPT too"
+        )
 
 
 def plan_rows(

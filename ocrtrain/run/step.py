@@ -63,8 +63,9 @@ def _optimise(job: Job, batch: Batch) -> StepResult:
     """Forward, backward and update over the batch's micro-batches.
 
     The loss is the sum over all supervised positions of the batch divided by their number, so it
-    does not depend on how the batch is split. Raises TrainError if loss or gradient is not finite,
-    before any weight is updated.
+    does not depend on how the batch is split. A pass that touches no trained parameter adds its
+    loss and no gradient. Raises TrainError if loss or gradient is not finite, before any weight is
+    updated.
     """
     config, model = job.config, job.model
     rate = learning_rate(config, job.state.step)
@@ -76,7 +77,9 @@ def _optimise(job: Job, batch: Batch) -> StepResult:
             part = micro_batch.to(job.device)
             sums: LossSum = model(part.input_ids, part.position_ids, part.targets, part.images)
             loss = sums.loss_sum / max(1, batch.supervised)
-        loss.backward()  # type: ignore[no-untyped-call]  # torch has no types here
+        # Without a graph the pass touched no trained parameter: text with the GPT frozen.
+        if loss.requires_grad:
+            loss.backward()  # type: ignore[no-untyped-call]  # torch has no types here
         total += loss.item()
         positions += micro_batch.input_ids.numel()
     trained = [p for p in model.parameters() if p.requires_grad]
