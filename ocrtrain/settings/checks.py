@@ -13,9 +13,15 @@ def check_data(config: Config) -> None:
 
     Raises UsageError naming the flag.
     """
-    if not config.shards and not config.source:
+    text_alone = bool(config.text) and all(ratio == 1 for _, ratio in config.text_ratios)
+    if not config.shards and not config.source and not text_alone:
         raise UsageError(
-            "--shards is missing: the image shards to train on (or give sources with --source)"
+            "--shards is missing: the image shards to train on (or give sources with --source; "
+            "for text alone, --text SHARDS --text-ratio 1)"
+        )
+    if config.val and not config.shards:
+        raise UsageError(
+            "--val needs --shards: images are validated on only if they are also trained on"
         )
     if (config.text_ratio != TEXT_RATIO or config.text_ratio_at) and not config.text:
         raise UsageError("--text-ratio needs --text: there are no text-only shards to mix in")

@@ -143,7 +143,9 @@ class Config:
         (), "text-only shards to mix in: one or more specs, as for --shards", runtime=True
     )
     text_ratio: Fraction = _flag(
-        TEXT_RATIO, "fraction of the training data that is text, counted as --weigh-by says"
+        TEXT_RATIO,
+        "fraction of the training data that is text, counted as --weigh-by says; with 1, text "
+        "alone, --shards is not needed",
     )
     text_ratio_at: tuple[str, ...] = _flag(
         (), "changes of --text-ratio during the run: STEP:RATIO, as in 1000:1/10"
@@ -330,11 +332,8 @@ class Config:
             yield f"--batch {self.batch} must be a multiple of --micro-batch {self.micro_batch}"
         try:
             for _, ratio in self.text_ratios:
-                if not 0 <= ratio < 1:
-                    yield (
-                        f"--text-ratio {ratio} must be at least 0 and below 1; to train on text "
-                        "alone, name it with --source"
-                    )
+                if not 0 <= ratio <= 1:
+                    yield f"--text-ratio {ratio} must be from 0 (no text) to 1 (text alone)"
         except UsageError as exc:
             yield str(exc)
         yield from self._wrong_sources()

@@ -304,6 +304,19 @@ def test_a_text_ratio_of_zero_gives_no_text(inputs: dict[str, str], mix: str) ->
     assert plan.rows_per_source() == [STEPS * config.batch, 0]
 
 
+@pytest.mark.parametrize("mix", ["batch", "sample"])
+def test_a_text_ratio_of_one_gives_text_alone(inputs: dict[str, str], mix: str) -> None:
+    beside = two_sources(inputs, text_ratio=Fraction(1), mix=mix)
+    assert make_plan(beside, open_sources(beside)).rows_per_source() == [0, STEPS * beside.batch]
+    alone = replace(beside, shards=(), val=())
+    sources = open_sources(alone)
+    assert list(sources.train) == list(sources.validation) == ["sums"]
+    assert make_plan(alone, sources).rows_per_source() == [STEPS * alone.batch]
+    ending = two_sources(inputs, text_ratio=Fraction(0), text_ratio_at=("7:1",), mix=mix)
+    rows = make_plan(ending, open_sources(ending)).rows_per_source()
+    assert rows == [7 * ending.batch, (STEPS - 7) * ending.batch]
+
+
 def test_sources_with_the_same_name_are_numbered(inputs: dict[str, str]) -> None:
     same = (inputs["shards"] + "[30:40]",)
     config = two_sources(inputs, text=same, val_text=same, text_ratio=Fraction(1, 3))

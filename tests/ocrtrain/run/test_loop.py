@@ -2,6 +2,7 @@
 
 import json
 import signal
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,20 @@ def test_sources_can_be_mixed_within_batches(inputs: dict[str, str], tmp_path: P
     shares = [m["mix/sums_share"] for m in run_log.read(tmp_path / "run") if "mix/sums_share" in m]
     assert sum(shares) * 7 == pytest.approx(10)
     assert all(0 < share < 1 for share in shares)
+
+
+def test_text_alone_trains_the_decoder(inputs: dict[str, str], tmp_path: Path) -> None:
+    config = small_config(
+        inputs, tmp_path / "run", shards=(), val=(), text=(inputs["text"] + "[:30]",),
+        val_text=(inputs["text"] + "[30:]",), text_ratio=Fraction(1),
+    )  # fmt: skip
+    assert train(config) == 0
+    steps = [m for m in run_log.read(tmp_path / "run") if "train/loss" in m]
+    assert {m["mix/sums_share"] for m in steps} == {1} and {m["train/images"] for m in steps} == {0}
+    first, *_, last = validations(tmp_path / "run")
+    assert (
+        set(last) == {"step", "val/loss", "val/sums_loss"} and last["val/loss"] < first["val/loss"]
+    )
 
 
 def test_ctrl_c_saves_and_says_how_to_resume(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,9 @@ from tests.support.data import small_config
 @pytest.mark.parametrize(
     ("values", "flag"),
     [
-        ({"shards": ()}, "--shards"),
+        ({"shards": ()}, "--shards is missing: .*--text-ratio 1"),
+        ({"shards": (), "text": ("x.tar",)}, "--shards is missing: .*--text-ratio 1"),
+        ({"shards": (), "text": ("x.tar",), "text_ratio": Fraction(1)}, "--val needs --shards"),
         ({"freeze": ("clip", "sam")}, "--freeze sam .*--deepencoder FILE"),
         ({"deepencoder": "nowhere"}, "--deepencoder nowhere: "),
         ({"tokenizer": "nowhere"}, "--tokenizer nowhere: "),
@@ -32,6 +35,15 @@ def test_missing_inputs_are_refused(
     with pytest.raises(UsageError, match=f"^{flag}"):
         for check in (check_data, check_weights):
             check(replace(config, **values))
+
+
+def test_text_alone_needs_no_images(inputs: dict[str, str]) -> None:
+    config = small_config(
+        inputs, Path("unused"), shards=(), val=(), text=("x.tar",), text_ratio=Fraction(1)
+    )
+    check_data(config)
+    with pytest.raises(UsageError, match="--shards is missing"):
+        check_data(replace(config, text_ratio_at=("5:1/2",)))
 
 
 def test_the_folder_of_a_run_is_no_encoder(inputs: dict[str, str], tmp_path: Path) -> None:
