@@ -46,7 +46,7 @@ TRAIN_ROOMS = {
         {"state", "settings"},
     ),
     "cost": ({"planning", "runtime"}, {"model", "data", "settings"}),
-    "evaluation": ({"sample", "reading", "tokens"}, {"model", "data", "settings"}),
+    "evaluation": ({"sample", "reading", "tokens", "storage"}, {"model", "data", "settings"}),
     "run": (
         {"reading", "tokens", "storage", "runtime"},
         {"evaluation", "cost", "data", "model", "state", "settings"},

@@ -3,8 +3,10 @@
     python -m ocrtrain.ask --checkpoint runs/stage1-full --image chart.png "What is the title?"
 
 `--checkpoint` is a run folder, for its newest complete checkpoint, or one of its checkpoints/step_N
-folders. Only the answer is printed to standard output; with --json, a document with the answer, its
-number of tokens and whether it was finished.
+folders. Images come before the question, as in most data sets; `<image>` in the question is the
+place of the next one, as in JSON Lines: "Before: <image> After: <image> What changed?". Only the
+answer is printed to standard output; with --json, a document with the answer, its number of tokens
+and whether it was finished.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from ocrdata.errors import ImageError, TransportError, UsageError
 from ocrdata.images.decode import RGB, decode_rgb
 from ocrdata.images.letterbox import shrink_to_fit
 from ocrdata.runtime.cli import Parser, add_json_flag, print_json, run
-from ocrdata.sample import IMAGE_PART, Message, text_part
+from ocrdata.sample import IMAGE_PART, Message, split_placeholders, text_part
+from ocrdata.sources.conversations import PLACEHOLDER
 from ocrdata.storage.files import read_file
 
 
@@ -34,10 +37,13 @@ def main(arguments: Sequence[str]) -> int:
 
     if args.question is not None and not args.question.strip():
         problems.add("the question is empty")
+    messages: list[Message] = []
+    with problems:
+        messages = conversation(args.question or "", len(args.image), args.system)
     with problems:
         device = resolve_device(args.device)
     with problems:
-        decoding = Decoding(max_new_tokens=args.max_new_tokens)
+        decoding = Decoding(args.max_new_tokens, stop_repeats=args.stop_repeats)
     pictures = []
     for name in args.image:
         with problems:
@@ -52,17 +58,22 @@ def main(arguments: Sequence[str]) -> int:
     (found,) = answer(
         loaded.model,
         loaded.tokenizer,
-        [Question([user_message(args.question, len(images))], images)],
+        [Question(messages, images)],
         replace(decoding, precision=autocast_type(loaded.config.precision, device)),
     )
     if args.json:
         print_json({
             "question": args.question, "answer": found.text, "tokens": found.tokens,
-            "finished": found.finished, "checkpoint": loaded.checkpoint,
+            "finished": found.finished, "repeats": found.repeats, "checkpoint": loaded.checkpoint,
         })  # fmt: skip
         return 0
     print(found.text)
-    if not found.finished:
+    if found.repeats:
+        print(
+            "the answer was stopped: from there on it repeats its end (--stop-repeats)",
+            file=sys.stderr,
+        )
+    elif not found.finished:
         print(
             f"the answer was cut off after {found.tokens} tokens (--max-new-tokens)",
             file=sys.stderr,
@@ -78,17 +89,37 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--image", action="append", default=[], help="image file; repeat for several images"
     )
+    parser.add_argument("--system", default="", help="system message, put before the question")
     parser.add_argument(
         "--max-new-tokens", type=int, default=1024, help="longest answer, in tokens"
     )
+    parser.add_argument(
+        "--stop-repeats", type=int, default=256, metavar="N",
+        help="stop an answer whose last N tokens are one sequence over and over, and keep that "
+        "sequence once (0: never)",
+    )  # fmt: skip
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     add_json_flag(parser)
     return parser
 
 
-def user_message(question: str, images: int) -> Message:
-    """A user message: the images first, as in the data sets, then the question."""
-    return {"role": "user", "content": [*([IMAGE_PART] * images), text_part(question)]}
+def conversation(question: str, images: int, system: str = "") -> list[Message]:
+    """The messages to answer, as a record with this text has them: the images where `<image>` is in
+    the question, or before it. Raises UsageError if it places another number of images."""
+    placed = question.count(PLACEHOLDER)
+    if placed and placed != images:
+        raise UsageError(
+            f"the question places {placed} {PLACEHOLDER}, but there are {images} --image; give as "
+            f"many, or leave {PLACEHOLDER} out to have the images before the question"
+        )
+    if placed:
+        content = split_placeholders(question, PLACEHOLDER)
+    else:
+        content = [*(dict(IMAGE_PART) for _ in range(images)), text_part(question)]
+    messages: list[Message] = [{"role": "user", "content": content}]
+    if system:
+        messages.insert(0, {"role": "system", "content": [text_part(system)]})
+    return messages
 
 
 def read_image(path: Path) -> RGB:

@@ -6,38 +6,91 @@
 Without --shards: on what the run validates on. Several specs, or sources of the run, are evaluated
 one by one and together. Prints the validation loss, the image gain and a table of scores by kind of
 question. Writes every answer as a line of JSON, with a summary file beside it. Each turn is asked
-alone, as the first question about the images of its sample, so other turns cannot help. With
---exchange every question is asked again about the images of another sample that has a question of
-the same kind: an answer that is still correct was not read from the image. Of samples with
-identical images only the first is swapped. With --json the summary, the contents of its file, is
-the document.
+alone, about the images it shows (or, if it shows none, all that its sample showed before), so other
+turns cannot help; with --history, after the turns before it and their answers. With --exchange
+every question is asked again about the images of another sample that has a question of the same
+kind: an answer that is still correct was not read from the image. Of samples with identical images
+only the first is swapped. What counts as right: docs/evaluation.md.
+
+Ctrl-C or SIGTERM stops it, and the answers so far are kept in OUT.partial.jsonl: the same command
+goes on from there. With --json the summary, the contents of its file, is the document.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+import signal
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from ocrdata.errors import UsageError
 from ocrdata.reading.view import Shards
 from ocrdata.runtime.cli import Parser, add_json_flag, print_json, run, text_aside
-from ocrdata.storage.files import atomic_file, make_folder, write_json
+from ocrdata.runtime.progress import progress_bar
+from ocrdata.storage.files import make_folder, write_json
 from ocrdata.storage.locks import Lock
+from ocrdata.storage.sealed import canonical, digest_of
 
 # What imports torch is imported where it is used, so that --help answers at once.
 if TYPE_CHECKING:
     from ocrtrain.evaluation.answers import Partners, QuestionRunner, ScoreTable
+    from ocrtrain.evaluation.answers_file import AnswersFile
     from ocrtrain.evaluation.generation import Decoding
     from ocrtrain.evaluation.validation import Validation
     from ocrtrain.run.trained import TrainedModel
 
 
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C or a signal that asks to stop; `kept` says what is kept of the work."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number, self.kept = number, "no answer had been given"
+
+    @property
+    def cause(self) -> str:
+        """What to call it."""
+        return "Ctrl-C" if self.number == signal.SIGINT else signal.Signals(self.number).name
+
+
+@contextmanager
+def stops() -> Iterator[None]:
+    """In this context Ctrl-C, SIGTERM and SIGUSR1 (Slurm's warning) raise Stopped, once; after
+    that they do what they did before."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        restore()
+        raise Stopped(number)
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    before = {number: signal.signal(number, stop) for number in numbers}
+    try:
+        yield
+    finally:
+        restore()
+
+
 def main(arguments: Sequence[str]) -> int:
-    """Evaluate, print, write; returns the exit status."""
+    """Evaluate, print, write; returns the exit status: of a stop, 128 and the signal's number."""
+    try:
+        with stops():
+            return _main(arguments)
+    except Stopped as exc:
+        print(f"stopped by {exc.cause}: {exc.kept}", file=sys.stderr)
+        return 128 + exc.number
+
+
+def _main(arguments: Sequence[str]) -> int:
     args, problems = build_parser().parse_with_problems(list(arguments))
     from ocrtrain.data.sources import open_each, open_sources
     from ocrtrain.evaluation.generation import Decoding
@@ -45,7 +98,7 @@ def main(arguments: Sequence[str]) -> int:
     from ocrtrain.run.trained import check_path, load_for_inference
 
     with problems:
-        decoding = Decoding(args.max_new_tokens, args.batch)
+        decoding = Decoding(args.max_new_tokens, args.batch, stop_repeats=args.stop_repeats)
     with problems:
         device = resolve_device(args.device)
     for check in (_check_numbers, _check_out_name):
@@ -68,9 +121,8 @@ def main(arguments: Sequence[str]) -> int:
     decoding = replace(decoding, precision=autocast_type(loaded.config.precision, device))
     with Lock(out.with_name(f".{out.name}.lock"), f"--out {out}"), text_aside(args.json):
         check_out(out, _spec(sources))
-        summary = evaluate(
-            loaded, sources, out, decoding=decoding, workers=args.workers, swap=args.exchange
-        )
+        options = EvaluationOptions(decoding, args.workers, args.exchange, args.history)
+        summary = evaluate(loaded, sources, out, options)
     if args.json:
         print_json(summary)
     return 0
@@ -84,52 +136,109 @@ def _check_numbers(args: argparse.Namespace) -> None:
 def _check_out_name(args: argparse.Namespace) -> None:
     if args.out and Path(args.out).is_dir():
         raise UsageError(f"--out {args.out} is a folder; name a file in it")
+    if args.out.endswith(".partial.jsonl"):
+        raise UsageError(f"--out {args.out}: .partial.jsonl is the name of unfinished answers")
     if args.out and Path(args.out).suffix != ".jsonl":
         raise UsageError(f"--out {args.out}: the name must end in .jsonl, such as answers.jsonl")
 
 
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """How to answer, threads that prepare batches, whether to ask again with swapped images, and
+    whether turns are asked with their history."""
+
+    decoding: Decoding
+    workers: int
+    swap: bool
+    history: bool
+
+
 def evaluate(
-    loaded: TrainedModel,
-    sources: Mapping[str, Shards],
-    out: Path,
-    *,
-    decoding: Decoding,
-    workers: int,
-    swap: bool,
+    loaded: TrainedModel, sources: Mapping[str, Shards], out: Path, options: EvaluationOptions
 ) -> dict[str, Any]:
     """Validate, ask, print, and write answers and summary; returns the summary.
 
-    Raises UsageError, before anything is computed, if images are to be swapped and cannot be.
+    Goes on from the answers that a stopped evaluation left. Raises UsageError, before anything is
+    computed, if these are of another one, or if images are to be swapped and cannot be.
     """
-    from ocrtrain.evaluation.answers import QuestionRunner
+    from ocrtrain.evaluation.answers import QuestionRunner, turns_of, turns_with_history
+    from ocrtrain.evaluation.answers_file import AnswersFile
 
+    decoding = options.decoding
+    turns = turns_with_history if options.history else turns_of
     runners = {
-        name: QuestionRunner(loaded.model, loaded.tokenizer, shards, decoding)
+        name: QuestionRunner(loaded.model, loaded.tokenizer, shards, decoding, turns=turns)
         for name, shards in sources.items()
     }
-    partners = {name: runner.partners() if swap else {} for name, runner in runners.items()}
-    if swap and not any(partners.values()):
+    partners = {name: runner.partners() if options.swap else {} for name, runner in runners.items()}
+    if options.swap and not any(partners.values()):
         raise UsageError(f"--exchange: no two samples of {_spec(sources)} have images to swap")
-    validation = validate_loaded(loaded, sources, decoding, workers=workers)
-    print(validation_lines(validation))
-    scores, by_source = write_answers(runners, partners, out)
-    summary = {
-        "checkpoint": str(loaded.checkpoint),
-        "shards": _spec(sources),
-        "samples": sum(map(len, sources.values())),
-        "validation": validation.numbers(),
-        "scores": scores.summary(),
-        "sources": {name: table.summary() for name, table in by_source.items()},
-    }
-    file = out.with_suffix(".summary.json")
-    write_json(file, summary)
+    identity = what_answers_depend_on(loaded, sources, options)
+    with AnswersFile(out, identity) as file:
+        if file.done:
+            print(f"going on from {_done(file, sources)}, which are in {file.path}")
+        if file.validation is None:
+            found = validate_loaded(loaded, sources, decoding, workers=options.workers)
+            lines = validation_lines(found)
+            file.keep_validation({"numbers": found.numbers(), "lines": lines})
+        validation = file.validation or {}
+        print(validation["lines"], flush=True)
+        try:
+            ask_all(runners, partners, file)
+        except Stopped as exc:
+            if file.done:
+                exc.kept = (
+                    f"{_done(file, sources)} are kept in {file.path}; the same command goes on"
+                )
+            raise
+        file.finish()
+        scores, by_source = score_tables(file, sources)
+        summary = {
+            "checkpoint": str(loaded.checkpoint),
+            "shards": _spec(sources),
+            "samples": sum(map(len, sources.values())),
+            "validation": validation["numbers"],
+            "scores": scores.summary(),
+            "sources": {name: table.summary() for name, table in by_source.items()},
+        }
+        summary_file = out.with_suffix(".summary.json")
+        write_json(summary_file, summary)
+        file.remove()
     if len(sources) > 1:
         for name, table in by_source.items():
             print(f"{name}\n{table.table()}")
         print("all sources")
     print(scores.table())
-    print(f"answers: {out}\nsummary: {file}")
+    print(f"answers: {out}\nsummary: {summary_file}")
     return summary
+
+
+def what_answers_depend_on(
+    loaded: TrainedModel, sources: Mapping[str, Shards], options: EvaluationOptions
+) -> dict[str, Any]:
+    """By name: the weights, the samples, and how answers are decoded. Batch sizes and devices are
+    left out, which change no more than the last bits of sums."""
+    from ocrtrain.state.checkpoint import COMPLETE
+
+    samples = [[name, shards.digest] for name, shards in sources.items()]
+    decoding = options.decoding
+    return {
+        "checkpoint": loaded.checkpoint.name,
+        "weights": digest_of((loaded.checkpoint / COMPLETE).read_bytes()),
+        "shards": _spec(sources),
+        "samples": digest_of(canonical(samples)),
+        "--max-new-tokens": decoding.max_new_tokens,
+        "--stop-repeats": decoding.stop_repeats,
+        "precision": str(decoding.precision or "fp32").removeprefix("torch."),
+        "--exchange": options.swap,
+        "--history": options.history,
+    }
+
+
+def _done(file: AnswersFile, sources: Mapping[str, Shards]) -> str:
+    """How much has been asked."""
+    total = sum(map(len, sources.values()))
+    return f"the answers for {sum(file.done.values()):,} of {total:,} samples"
 
 
 def _spec(sources: Mapping[str, Shards]) -> str:
@@ -156,6 +265,15 @@ def build_parser() -> Parser:
     parser.add_argument("--workers", type=int, default=2, help="threads that prepare batches")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
     parser.add_argument("--max-new-tokens", type=int, default=256, help="longest answer, in tokens")
+    parser.add_argument(
+        "--stop-repeats", type=int, default=256, metavar="N",
+        help="stop an answer whose last N tokens are one sequence over and over, and keep that "
+        "sequence once (0: never)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--history", action="store_true",
+        help="ask every turn after the turns before it, with their images and gold answers",
+    )  # fmt: skip
     parser.add_argument(
         "--exchange", action="store_true",
         help="ask every question again with the images of another sample (swapped)",
@@ -202,21 +320,32 @@ def check_out(out: Path, asked: str) -> None:
         raise UsageError(f"{out} contains the answers to {spec}; name another file with --out")
 
 
-def write_answers(
-    runners: Mapping[str, QuestionRunner], partners: Mapping[str, Partners], out: Path
+def ask_all(
+    runners: Mapping[str, QuestionRunner], partners: Mapping[str, Partners], file: AnswersFile
+) -> None:
+    """Ask all questions that have no answer in `file` yet, and keep the answers there."""
+    total = sum(len(runner.shards) for runner in runners.values())
+    done = sum(file.done.values())
+    with progress_bar(total, " samples", description="asking", done=done, delay=1) as bar:
+        for name, runner in runners.items():
+            start = file.done.get(name, 0)
+            for stop, records in runner.groups(partners[name], start):
+                lines = ({"source": name, **record.to_json()} for record in records)
+                file.keep(name, stop, lines)
+                bar.update(stop - start)
+                start = stop
+
+
+def score_tables(
+    file: AnswersFile, sources: Mapping[str, Shards]
 ) -> tuple[ScoreTable, dict[str, ScoreTable]]:
-    """Ask all questions, write a line for each answer to `out`, and return the scores: of all
-    sources, and of each."""
+    """The scores of the answers in `file`: of all sources, and of each."""
     from ocrtrain.evaluation.answers import ScoreTable
 
-    scores, by_source = ScoreTable(), {name: ScoreTable() for name in runners}
-    with atomic_file(out) as file:
-        for name, questions in runners.items():
-            for record in questions.records(partners[name]):
-                scores.add(record)
-                by_source[name].add(record)
-                line = {"source": name, **record.to_json()}
-                file.write(json.dumps(line, ensure_ascii=False).encode() + b"\n")
+    scores, by_source = ScoreTable(), {name: ScoreTable() for name in sources}
+    for line in file.answers():
+        scores.add(line)
+        by_source[line["source"]].add(line)
     return scores, by_source
 
 

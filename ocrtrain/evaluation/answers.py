@@ -1,19 +1,23 @@
-"""Asks every question of a slice by itself, scores the answers, and asks again with swapped images.
+"""Asks every question of a slice, scores the answers, and asks again with swapped images.
 
-Scores are grouped by kind of question. Kinds come from a sample's `meta["kinds"]`, one for each
-turn; without it all questions are of the kind "all".
+In: the samples of a slice. Out: a record for each question. `turns_of` makes a question of each
+turn alone, `turns_with_history` one that comes after the turns before it, as in the record. Scores
+are grouped by kind of question. Kinds come from a sample's `meta["kinds"]`, one for each turn;
+without it all questions are of the kind "all".
 """
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from ocrdata.errors import RejectedRow, ShardError
 from ocrdata.reading.samples import DecodedSample, load_sample
 from ocrdata.reading.view import SampleRef, Shards
 from ocrdata.sample import IMAGE_PART, Message, Sample, image_parts, is_trained, text_of
@@ -28,47 +32,105 @@ SAMPLES_AT_ONCE = 32
 """Samples whose images are in memory together; with more, more prompts of equal length share a
 batch."""
 
-Partners = Mapping[str, Mapping[int, int]]
-"""kind -> position -> position of the sample whose images are shown instead."""
+ANSWER_LISTS = ("answers", "answer")
+"""Fields of the meta in which conversion keeps a list of answers, whose first is the gold answer of
+the only turn (docs/formats.md)."""
 
 
 class Turn(NamedTuple):
-    """One question of a sample: its number there, the messages to ask, and the gold answer."""
+    """One question of a sample: its number there, the messages to ask, the gold answers, of which
+    the first is the record's, and which images of the sample the messages place."""
 
     number: int
     kind: str
     messages: list[Message]
-    gold: str
+    golds: tuple[str, ...]
+    images: range
+
+
+Group = tuple[str, range]
+"""What questions have in common that may be asked about each other's images: kind, and images."""
+
+Partners = Mapping[Group, Mapping[int, int]]
+"""Group -> position -> position of the sample whose images are shown instead."""
 
 
 def turns_of(sample: Sample) -> list[Turn]:
-    """The turns of a sample as separate questions, each about all of its images.
+    """The turns of a sample as separate questions: other turns cannot help, nor mislead.
 
-    A turn that places all images itself stays as it is; for any other the images come first. System
-    messages are kept; other turns are left out, with their images and answers. An answer of weight
-    0 is not taken for right, so it is no question.
+    A turn that shows images is asked about these, where it places them. One that shows none is
+    asked about all images shown before it, which come first. System messages are kept; other turns
+    are left out, with their answers. An answer of weight 0 is not taken for right, so it is no
+    question. Raises RejectedRow for gold answers in a wrong form.
     """
     system = [message for message in sample.messages if message["role"] == "system"]
-    spoken = [message for message in sample.messages if message["role"] != "system"]
+    found = []
+    for turn in turns_with_history(sample):
+        user = turn.messages[-1]
+        images = turn.images
+        if own := image_parts([user]):
+            images = images[-own:]
+        else:
+            user = {**user, "content": [*(dict(IMAGE_PART) for _ in images), *user["content"]]}
+        found.append(turn._replace(messages=[*system, user], images=images))
+    return found
+
+
+def turns_with_history(sample: Sample) -> list[Turn]:
+    """The turns of a sample as questions that come after all before them, with their images and
+    gold answers: what the model reads in training. Otherwise as `turns_of`."""
     kinds = sample.meta.get("kinds")
-    turns = []
-    for number, (user, assistant) in enumerate(zip(spoken[::2], spoken[1::2], strict=True)):
-        if not is_trained(assistant):
+    golds = _golds(sample)
+    found, images, number = [], 0, 0
+    for at, message in enumerate(sample.messages):
+        if message["role"] == "user":
+            images += image_parts([message])
+        if message["role"] != "assistant":
             continue
-        content = user["content"]
-        if image_parts([user]) != len(sample.images):
-            texts = [part for part in content if part["type"] == "text"]
-            content = [*(dict(IMAGE_PART) for _ in sample.images), *texts]
-        known = isinstance(kinds, list) and number < len(kinds)
-        turns.append(
-            Turn(
-                number=number,
-                kind=str(kinds[number]) if known and kinds else NO_KIND,
-                messages=[*system, {"role": "user", "content": content}],
-                gold=text_of(assistant),
+        if is_trained(message):
+            known = isinstance(kinds, list) and number < len(kinds)
+            found.append(
+                Turn(
+                    number=number,
+                    kind=str(kinds[number]) if known and kinds else NO_KIND,
+                    messages=sample.messages[:at],
+                    golds=golds[number],
+                    images=range(images),
+                )
             )
+        number += 1
+    return found
+
+
+def _golds(sample: Sample) -> list[tuple[str, ...]]:
+    """The gold answers of each turn: the record's own, then those in `meta["golds"]`, a list for
+    each turn. Without it, a single turn has those in a list of answers that begins with its own.
+
+    Raises RejectedRow if `meta["golds"]` has another form.
+    """
+    own = [text_of(message) for message in sample.messages if message["role"] == "assistant"]
+    more: Any = sample.meta.get("golds")
+    if more is None:
+        lists = [sample.meta.get(name) for name in ANSWER_LISTS] if len(own) == 1 else []
+        texts = [list(map(_as_text, one)) for one in lists if isinstance(one, list)]
+        more = next(([one] for one in texts if one[:1] == own), [[]] * len(own))
+    elif not (
+        isinstance(more, list)
+        and len(more) == len(own)
+        and all(isinstance(one, list) and all(isinstance(t, str) for t in one) for one in more)
+    ):
+        raise RejectedRow(
+            f"meta.golds must be a list with a list of texts for each of {len(own)} turns"
         )
-    return turns
+    return [
+        tuple(dict.fromkeys([gold, *(text for text in others if text.strip())]))
+        for gold, others in zip(own, more, strict=True)
+    ]
+
+
+def _as_text(value: Any) -> str:
+    """A JSON value as conversion writes it when it is an answer."""
+    return value if isinstance(value, str) else json.dumps(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +151,7 @@ class AnswerRecord:
     turn: int
     kind: str
     question: str
-    gold: str
+    golds: tuple[str, ...]
     answer: Answer
     score: Score
     swapped: SwappedAnswer | None
@@ -102,12 +164,15 @@ class AnswerRecord:
             "turn": self.turn,
             "kind": self.kind,
             "question": self.question,
-            "gold": self.gold,
+            "gold": self.golds[0],
             "answer": self.answer.text,
             "tokens": self.answer.tokens,
             "finished": self.answer.finished,
+            "repeats": self.answer.repeats,
             "scores": asdict(self.score),
         }
+        if len(self.golds) > 1:
+            line["golds"] = list(self.golds)
         if self.swapped is not None:
             line["exchanged"] = {
                 "shard": self.swapped.ref.shard,
@@ -119,39 +184,70 @@ class AnswerRecord:
 
 
 class QuestionRunner:
-    """Asks the questions of a slice, a few samples at a time."""
+    """Asks the questions of a slice, a few samples at a time; `turns` makes them of a sample."""
 
     def __init__(
-        self, model: OcrModel, tokenizer: Tokenizer, shards: Shards, decoding: Decoding
+        self,
+        model: OcrModel,
+        tokenizer: Tokenizer,
+        shards: Shards,
+        decoding: Decoding,
+        *,
+        turns: Callable[[Sample], list[Turn]] = turns_of,
     ) -> None:
         self.model, self.tokenizer = model, tokenizer
         self.shards, self.decoding = shards, decoding
+        self._turns = turns
 
     def partners(self) -> Partners:
-        """Whose images each sample is shown instead, for each kind of question: `swap_partners` of
-        the samples that have a question of the kind. Kinds with the same samples share partners, so
-        each image is encoded once. Reads every sample."""
-        having: dict[str, list[int]] = defaultdict(list)
+        """Whose images are shown instead, for each kind of question and each of the images that it
+        shows: `swap_partners` of the samples that have such a question. Where these are the same
+        samples, they share partners, so each image is encoded once. Reads every sample."""
+        having: dict[Group, list[int]] = defaultdict(list)
         for position in range(len(self.shards)):
-            for kind in sorted({turn.kind for turn in turns_of(self.shards[position])}):
-                having[kind].append(position)
-        partners = {kind: swap_partners(self.shards, found) for kind, found in having.items()}
-        return {kind: found for kind, found in partners.items() if found}
+            turns = self._turns_at(position, self.shards[position])
+            for group in {(turn.kind, turn.images): None for turn in turns}:
+                having[group].append(position)
+        partners = {
+            (kind, images): swap_partners(self.shards, found, images)
+            for (kind, images), found in sorted(having.items(), key=lambda item: item[0][0])
+        }
+        return {group: found for group, found in partners.items() if found}
+
+    def groups(
+        self, partners: Partners, start: int = 0
+    ) -> Iterator[tuple[int, list[AnswerRecord]]]:
+        """The answers of a few samples at a time, from position `start` on: the position after
+        them, and their records, by sample and turn, each with the swapped one if it has a partner.
+        Raises ShardError for a sample that cannot be asked about."""
+        for first in range(start, len(self.shards), SAMPLES_AT_ONCE):
+            stop = min(first + SAMPLES_AT_ONCE, len(self.shards))
+            yield stop, self._records(range(first, stop), partners)
 
     def records(self, partners: Partners) -> Iterator[AnswerRecord]:
-        """The answers, by sample and turn, each with the swapped one if it has a partner."""
-        for start in range(0, len(self.shards), SAMPLES_AT_ONCE):
-            stop = min(start + SAMPLES_AT_ONCE, len(self.shards))
-            yield from self._records(range(start, stop), partners)
+        """All answers, as `groups` gives them."""
+        for _, records in self.groups(partners):
+            yield from records
+
+    def _turns_at(self, position: int, sample: Sample) -> list[Turn]:
+        try:
+            return self._turns(sample)
+        except RejectedRow as exc:
+            ref = self.shards.ref(position)
+            raise ShardError(ref.shard, str(exc), key=ref.key) from exc
 
     def _records(self, positions: Sequence[int], partners: Partners) -> list[AnswerRecord]:
         """The answers for a few samples; each image is decoded and encoded once for all of them."""
         loaded = _LoadedSamples(self.shards, self.model.image_size)
-        asked = [(p, turn) for p in positions for turn in turns_of(loaded.item(p).sample)]
-        others = [partners.get(turn.kind, {}).get(position) for position, turn in asked]
-        questions = [Question(turn.messages, loaded.images(p)) for p, turn in asked]
+        asked = [
+            (position, turn)
+            for position in positions
+            for turn in self._turns_at(position, loaded.item(position).sample)
+        ]
+        others = [partners.get((turn.kind, turn.images), {}).get(p) for p, turn in asked]
+        questions = [Question(turn.messages, loaded.images(p, turn.images)) for p, turn in asked]
         questions += [
-            Question(turn.messages, loaded.images(other))
+            Question(turn.messages, loaded.images(other, turn.images))
             for (_, turn), other in zip(asked, others, strict=True)
             if other is not None
         ]
@@ -163,16 +259,16 @@ class QuestionRunner:
             if other is not None:
                 second = next(swapped_answers)
                 ref = self.shards.ref(other)
-                swapped = SwappedAnswer(ref, second, score(second.text, turn.gold))
+                swapped = SwappedAnswer(ref, second, score(second.text, *turn.golds))
             records.append(
                 AnswerRecord(
                     ref=self.shards.ref(position),
                     turn=turn.number,
                     kind=turn.kind,
                     question=text_of(turn.messages[-1]),
-                    gold=turn.gold,
+                    golds=turn.golds,
                     answer=found,
-                    score=score(found.text, turn.gold),
+                    score=score(found.text, *turn.golds),
                     swapped=swapped,
                 )
             )
@@ -196,12 +292,12 @@ class _LoadedSamples:
             )
         return self._items[position]
 
-    def images(self, position: int) -> tuple[Tensor, ...]:
-        """Its images, uint8 [H, W, 3]: the same tensors at every call."""
+    def images(self, position: int, numbers: range) -> tuple[Tensor, ...]:
+        """Some of its images, uint8 [H, W, 3]: the same tensors at every call."""
         if position not in self._tensors:
             images = self.item(position).images
             self._tensors[position] = tuple(torch.from_numpy(image) for image in images)
-        return self._tensors[position]
+        return self._tensors[position][numbers.start : numbers.stop]
 
 
 class ScoreTable:
@@ -210,14 +306,15 @@ class ScoreTable:
     def __init__(self) -> None:
         self._matched: dict[str, list[Score]] = defaultdict(list)
         self._swapped: dict[str, list[Score]] = defaultdict(list)
-        self._cut_off = 0
+        self._cut_off = self._repeating = 0
 
-    def add(self, record: AnswerRecord) -> None:
-        """Add an answer."""
-        self._cut_off += not record.answer.finished
-        self._matched[record.kind].append(record.score)
-        if record.swapped is not None:
-            self._swapped[record.kind].append(record.swapped.score)
+    def add(self, line: Mapping[str, Any]) -> None:
+        """Add a line of the answers file, as `AnswerRecord.to_json` gives it."""
+        self._repeating += line["repeats"]
+        self._cut_off += not (line["finished"] or line["repeats"])
+        self._matched[line["kind"]].append(Score(**line["scores"]))
+        if "exchanged" in line:
+            self._swapped[line["kind"]].append(Score(**line["exchanged"]["scores"]))
 
     def summary(self) -> dict[str, Any]:
         """Means over all answers and by kind; with swapped images if there were any."""
@@ -227,30 +324,43 @@ class ScoreTable:
                 kind: _means(scores, self._swapped.get(kind, []))
                 for kind, scores in sorted(self._matched.items())
             }
-        return found | {"cut_off": self._cut_off}
+        return found | {"cut_off": self._cut_off, "repeating": self._repeating}
 
     def table(self) -> str:
-        """The summary as a table for the console. Lengths are in characters."""
+        """The summary as a table for the console, with what its numbers count as right. Lengths are
+        in characters."""
         summary = self.summary()
         rows = {**summary.get("kinds", {}), "all": summary["all"]}
         width = max(len("kind of question"), *map(len, rows))
-        head = f"{'kind of question':<{width}}  answers  relaxed  exact    NED  length   gold"
+        head = (
+            f"{'kind of question':<{width}}  answers  relaxed  exact   ANLS    NED  length   gold"
+        )
         with_swapped = "exchanged" in summary["all"]
         lines = [head + ("  relaxed with swapped images" if with_swapped else "")]
         for name, row in rows.items():
             line = (
                 f"{name:<{width}}  {row['answers']:>7}  {row['relaxed']:>7.1%}"
-                f"  {row['exact']:>5.1%}  {row['ned']:>5.3f}"
+                f"  {row['exact']:>5.1%}  {row['anls']:>5.3f}  {row['ned']:>5.3f}"
                 f"  {row['length']:>6.1f}  {row['gold_length']:>5.1f}"
             )
             if "exchanged" in row:
                 swapped = row["exchanged"]
                 line += f"  {swapped['relaxed']:.1%} of {swapped['answers']}"
             lines.append(line)
+        years = sum(one.other_year for one in _all(self._matched))
+        lines.append(
+            "relaxed: a number within 5 % of the gold answer is right, and so is a year; "
+            f"{_answers(years)} right only as another year"
+        )
         if self._cut_off:
-            answers = "1 answer was" if self._cut_off == 1 else f"{self._cut_off} answers were"
-            lines.append(f"{answers} cut off (--max-new-tokens)")
+            lines.append(f"{_answers(self._cut_off)} cut off (--max-new-tokens)")
+        if self._repeating:
+            lines.append(f"{_answers(self._repeating)} stopped in a loop (--stop-repeats)")
         return "\n".join(lines)
+
+
+def _answers(count: int) -> str:
+    return "1 answer was" if count == 1 else f"{count:,} answers were"
 
 
 def _all(scores: Mapping[str, list[Score]]) -> list[Score]:

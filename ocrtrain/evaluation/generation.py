@@ -26,16 +26,33 @@ IMAGES_AT_ONCE = 16
 """Images encoded together; SAM at 1024 px needs about 0.4 GB each for its bias in bf16."""
 
 
+STOP_REPEATS = 256
+"""Tokens of a loop after which an answer is stopped by default. Greedy decoding seldom leaves a
+loop, and no shorter one is cut: a row of a table may well have 30 equal cells."""
+
+REPETITIONS = 4
+"""How often a sequence of tokens must follow itself to be a loop."""
+
+
 @dataclass(frozen=True)
 class Decoding:
     """How to decode: at most `max_new_tokens` an answer, `batch` answers at a time, and autocast to
-    `precision` if one is given (as in training)."""
+    `precision` if one is given (as in training).
+
+    An answer whose last `stop_repeats` tokens are one sequence over and over, at least four times,
+    is stopped, and only the first of these sequences is kept; 0: never.
+    """
 
     max_new_tokens: int = 256
     batch: int = 64
     precision: torch.dtype | None = None
+    stop_repeats: int = STOP_REPEATS
 
     def __post_init__(self) -> None:
+        if self.stop_repeats != 0 and self.stop_repeats < REPETITIONS:
+            raise UsageError(
+                f"stop_repeats ({self.stop_repeats}) must be at least {REPETITIONS}, or 0: never"
+            )
         if self.max_new_tokens < 1 or self.batch < 1:
             raise UsageError(
                 f"max_new_tokens ({self.max_new_tokens}) and batch ({self.batch}) "
@@ -52,11 +69,12 @@ class Question(NamedTuple):
 
 class Answer(NamedTuple):
     """`text` without special tokens; `tokens`, their number before the end; `finished` if the model
-    ended the answer itself rather than being cut off at the limit."""
+    ended the answer itself; else it was cut off at the limit or, if it `repeats`, in a loop."""
 
     text: str
     tokens: int
     finished: bool
+    repeats: bool = False
 
 
 @contextmanager
@@ -102,10 +120,9 @@ def answer(
             ids = torch.stack([prompts[number] for number in group]).to(model.device)
             images = [vectors[id(image)] for number in group for image in questions[number].images]
             embeds = _embed(model, ids, images)
-            for number, (tokens, finished) in zip(
-                group, greedy(model, embeds, stops, decoding.max_new_tokens), strict=True
-            ):
-                answers[number] = Answer(plain_text(tokenizer, tokens), len(tokens), finished)
+            for number, found in zip(group, greedy(model, embeds, stops, decoding), strict=True):
+                text = plain_text(tokenizer, found.tokens)
+                answers[number] = Answer(text, len(found.tokens), found.finished, found.repeats)
     return [answers[number] for number in range(len(questions))]
 
 
@@ -159,29 +176,67 @@ def _embed(model: OcrModel, ids: Tensor, images: Sequence[Tensor]) -> Tensor:
     return embeds.masked_scatter(slots, torch.cat(list(images)).to(embeds.dtype))
 
 
+class Continuation(NamedTuple):
+    """The tokens of an answer without the one that ended it, and how it ended, as in `Answer`."""
+
+    tokens: list[int]
+    finished: bool
+    repeats: bool
+
+
 def greedy(
-    model: OcrModel, embeds: Tensor, stops: frozenset[int], limit: int
-) -> list[tuple[list[int], bool]]:
-    """The greedy continuation of each row of [B, T, D]: its tokens before a stop token, and whether
-    one came within `limit` tokens. Rows that have ended are removed from the cache."""
+    model: OcrModel, embeds: Tensor, stops: frozenset[int], decoding: Decoding
+) -> list[Continuation]:
+    """The greedy continuation of each row of [B, T, D], up to a token of `stops`, a loop or the
+    limit. Rows that have ended are removed from the cache."""
     rows, length, _ = embeds.shape
     tokens: list[list[int]] = [[] for _ in range(rows)]
+    looping: set[int] = set()
     alive = list(range(rows))
     cache = model.new_cache()
     positions = torch.arange(length, device=embeds.device).expand(rows, -1)
-    for _ in range(limit):
+    for _ in range(decoding.max_new_tokens):
         newest = model.step(embeds, cache, positions).argmax(dim=-1)
-        going_on = [(at, token) for at, token in enumerate(newest.tolist()) if token not in stops]
-        for at, token in going_on:
-            tokens[alive[at]].append(token)
+        going_on = []
+        for at, token in enumerate(newest.tolist()):
+            if token in stops:
+                continue
+            row = alive[at]
+            tokens[row].append(token)
+            if kept := without_loop(tokens[row], decoding.stop_repeats):
+                tokens[row] = tokens[row][:kept]
+                looping.add(row)
+            else:
+                going_on.append(at)
         if len(going_on) < len(alive):
-            alive = [alive[at] for at, _ in going_on]
+            alive = [alive[at] for at in going_on]
             if not alive:
                 break
-            kept = torch.tensor([at for at, _ in going_on], device=newest.device)
-            cache.batch_select_indices(kept)
-            newest, positions = newest[kept], positions[kept]
+            kept_rows = torch.tensor(going_on, device=newest.device)
+            cache.batch_select_indices(kept_rows)
+            newest, positions = newest[kept_rows], positions[kept_rows]
         embeds = model.gpt.model.embed_tokens(newest.unsqueeze(1))
         positions = positions[:, -1:] + 1
-    cut_off = set(alive)
-    return [(found, row not in cut_off) for row, found in enumerate(tokens)]
+    unfinished = looping | set(alive)
+    return [
+        Continuation(found, row not in unfinished, row in looping)
+        for row, found in enumerate(tokens)
+    ]
+
+
+def without_loop(tokens: Sequence[int], span: int) -> int:
+    """How many of `tokens` to keep if the last `span` of them are one sequence over and over, at
+    least `REPETITIONS` times: those up to the end of the first such sequence. 0 if they are not.
+
+    It is looked for only at every (span / 16)-th token, which costs nothing beside the model.
+    """
+    if not span or len(tokens) < span or len(tokens) % max(1, span // 16):
+        return 0
+    last = tokens[-span:]
+    for period in range(1, span // REPETITIONS + 1):
+        if last[period:] == last[:-period]:
+            first = len(tokens) - span
+            while first and tokens[first - 1] == tokens[first - 1 + period]:
+                first -= 1
+            return first + period
+    return 0

@@ -15,14 +15,18 @@ SWAP_SEED = 20_251_020
 """Seed of the derangement: independent of the run's seed, so that runs can be compared."""
 
 
-def swap_partners(shards: Shards, positions: Iterable[int]) -> dict[int, int]:
+def swap_partners(
+    shards: Shards, positions: Iterable[int], numbers: range | None = None
+) -> dict[int, int]:
     """position -> position of the sample whose images it gets: a fixed derangement of the samples
     at `positions`, among those with the same number of images (all images of a run take equal
     slots). Of samples with identical images only the first takes part: a sample that got identical
-    images would show no gain."""
+    images would show no gain. With `numbers`, only these images of each sample count."""
     groups: dict[int, dict[tuple[bytes, ...], int]] = defaultdict(dict)
     for position in positions:
         images = shards.image_digests(position)
+        if numbers is not None:
+            images = images[numbers.start : numbers.stop]
         if images:
             groups[len(images)].setdefault(images, position)
     partners: dict[int, int] = {}

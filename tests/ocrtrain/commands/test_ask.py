@@ -6,12 +6,15 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from ocrdata.errors import ImageError, OcrError, TrainError, UsageError, UsageErrors
+from ocrdata.sources.jsonl import RecordFormat
 from ocrtrain.commands import ask
+from ocrtrain.evaluation.generation import STOP_REPEATS, Answer, Question
 from tests.support import small
 
 
@@ -48,6 +51,73 @@ def test_text_only_several_images_and_a_checkpoint_folder(
         for argument in ("--image", str(run_folder.parent / f"{name}.png"))
     ]
     assert ask.main([*step, *images, "--max-new-tokens", "5", "Which?"]) == 0
+
+
+def test_a_question_is_what_a_record_with_its_text_is(tmp_path: Path) -> None:
+    cases = [
+        ("What?", 2),
+        ("Before: <image> After: <image>\nWhat changed?", 2),
+        ("What is it?\n<image>", 1),
+        ("<image>\nWhat?", 1),
+        ("What?", 0),
+    ]
+    rows = [
+        {"images": [f"{number}.png" for number in range(images)],
+         "messages": [{"role": "system", "content": "Be brief."},
+                      {"role": "user", "content": question},
+                      {"role": "assistant", "content": "It."}]}
+        for question, images in cases
+    ]  # fmt: skip
+    for number in range(2):
+        (tmp_path / f"{number}.png").write_bytes(small.png((1, 2, number)))
+    record_of = RecordFormat(tmp_path, "asked")
+    records = [record_of(json.dumps(row).encode()) for row in rows]
+    for (question, images), record in zip(cases, records, strict=True):
+        asked = ask.conversation(question, images, "Be brief.")
+        assert asked == record.messages[:-1]
+        assert ask.conversation(question, images) == asked[1:]
+
+
+def test_the_place_of_the_images_and_the_system_message_are_asked(
+    run_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from ocrtrain.evaluation import generation
+
+    asked: list[Question] = []
+
+    def answer(model: object, tokenizer: object, questions: list[Question], _: object) -> list[Any]:
+        asked.extend(questions)
+        return [Answer("Nothing.", 3, True)]
+
+    monkeypatch.setattr(generation, "answer", answer)
+    folder = run_folder.parent
+    arguments = ["--image", str(folder / "red.png"), "--image", str(folder / "blue.png")]
+    question = "Before: <image>, after: <image>"
+    words = ["--checkpoint", str(run_folder), *arguments, "--system", "Be brief.", question]
+    assert ask.main(words) == 0
+    assert capsys.readouterr().out == "Nothing.\n"
+    (one,) = asked
+    assert one.messages == ask.conversation(question, 2, "Be brief.")
+    assert [tuple(image[0, 0].tolist()) for image in one.images] == [
+        small.COLOURS["red"], small.COLOURS["blue"],
+    ]  # fmt: skip
+
+
+def test_an_endless_answer_is_stopped(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = str(run_folder.parent / "red.png")
+    # Asked what it has never read, the model says one thing for ever.
+    words = ["--checkpoint", str(run_folder), "--image", image, "--json"]
+    parser = ask.build_parser()
+    assert parser.parse_args([*words, "?"]).stop_repeats == STOP_REPEATS
+    with torch.no_grad():
+        loop = small.trained(run_folder.parent).model()
+        loop.gpt.lm_head.weight.zero_()
+    small.Trained(loop.state_dict(), 0.0).save(run_folder)
+    assert ask.main([*words, "--stop-repeats", "16", "Which colour?"]) == 0
+    document = json.loads(capsys.readouterr().out)
+    assert (document["tokens"], document["finished"], document["repeats"]) == (1, False, True)
+    assert ask.main([*words[:-1], "--stop-repeats", "16", "Which colour?"]) == 0
+    assert "--stop-repeats" in capsys.readouterr().err
 
 
 def test_a_cut_off_answer_is_reported_on_standard_error(
@@ -87,6 +157,9 @@ def test_all_mistakes_are_told(run_folder: Path) -> None:
     ("arguments", "error", "message"),
     [
         (["  "], UsageError, "question is empty"),
+        (["<image> Which?"], UsageError, "1 <image>, .* 0 --image"),
+        (["<image> <image>?", "--image", "red.png"], UsageError, "2 <image>, .* 1 --image"),
+        (["Which?", "--stop-repeats", "1"], UsageError, "stop_repeats"),
         (["Which?", "--image", "absent.png"], UsageError, "absent.png: No such file"),
         (
             ["Which?", "--image", "run"],

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +15,8 @@ import torch
 from ocrdata.errors import OcrError, SpecError, TrainError, UsageError, UsageErrors
 from ocrdata.storage.locks import Lock
 from ocrtrain.commands import evaluate
+from ocrtrain.evaluation import answers as answers_module
+from ocrtrain.evaluation.generation import STOP_REPEATS, Answer, Decoding
 from tests.support import small
 
 
@@ -22,6 +26,12 @@ def run_folder(tmp_path: Path) -> Path:
     trained = small.trained(tmp_path)
     small.squares(tmp_path)
     return trained.save(tmp_path / "run")
+
+
+def test_the_default_of_stop_repeats_is_that_of_decoding() -> None:
+    words = ["--checkpoint", "run"]
+    assert evaluate.build_parser().parse_args(words).stop_repeats == STOP_REPEATS
+    assert Decoding().stop_repeats == STOP_REPEATS
 
 
 def lines(path: Path) -> list[dict[str, object]]:
@@ -173,6 +183,122 @@ def test_evaluating_twice_gives_the_same_bytes(run_folder: Path) -> None:
     assert written[0] == written[1]
 
 
+@pytest.fixture
+def two_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two samples are asked about at a time."""
+    monkeypatch.setattr(answers_module, "SAMPLES_AT_ONCE", 2)
+
+
+def stop_at(monkeypatch: pytest.MonkeyPatch, call: int, number: signal.Signals) -> list[int]:
+    """Send this process a signal at the `call`-th group of questions; returns the calls."""
+    calls: list[int] = []
+
+    def answer(*arguments: Any) -> list[Answer]:
+        calls.append(len(calls))
+        if len(calls) - 1 == call:
+            signal.raise_signal(number)
+        return original(*arguments)
+
+    original = answers_module.answer
+    monkeypatch.setattr(answers_module, "answer", answer)
+    return calls
+
+
+@pytest.mark.usefixtures("two_at_once")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_a_stopped_evaluation_is_gone_on_with(
+    run_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    number: signal.Signals,
+) -> None:
+    handlers = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)]
+    spec = str(run_folder.parent / "squares-000.tar")
+    specs = ["--shards", spec + "[:5]", spec + "[5:10]"]
+    arguments = ["--checkpoint", str(run_folder), *specs, "--exchange", "--out"]
+    assert evaluate.main([*arguments, str(run_folder / "whole.jsonl")]) == 0
+    whole = capsys.readouterr().out
+    out, partial = run_folder / "out.jsonl", run_folder / "out.partial.jsonl"
+    with monkeypatch.context() as patch:
+        stop_at(patch, 4, number)
+        assert evaluate.main([*arguments, str(out)]) == 128 + number
+    stopped = capsys.readouterr()
+    cause = "Ctrl-C" if number == signal.SIGINT else number.name
+    assert stopped.err == (
+        f"stopped by {cause}: the answers for 7 of 10 samples are kept in {partial}; the same "
+        "command goes on\n"
+    )
+    assert not out.exists()
+    now = [signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)]
+    assert now == handlers
+
+    with partial.open("ab") as file:
+        file.write(b'{"source": "squares-2", "ke')  # what a kill leaves
+    calls = stop_at(monkeypatch, -1, number)
+    monkeypatch.setattr(evaluate, "validate_loaded", None)  # what was validated is kept, too
+    assert evaluate.main([*arguments, str(out)]) == 0
+    assert len(calls) == 2, "samples 7 to 9"
+    assert out.read_bytes() == (run_folder / "whole.jsonl").read_bytes()
+    summaries = [(run_folder / f"{name}.summary.json").read_bytes() for name in ("whole", "out")]
+    assert summaries[0] == summaries[1]
+    assert not partial.exists()
+    told, rest = capsys.readouterr().out.split("\n", 1)
+    assert "7 of 10 samples" in told
+    assert rest.replace("/out.", "/whole.") == whole
+
+
+@pytest.mark.usefixtures("two_at_once")
+def test_other_options_and_another_checkpoint_are_not_mixed(
+    run_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = run_folder / "out.jsonl"
+    shards = ["--shards", str(run_folder.parent / "squares-000.tar")]
+    fixed = ["--checkpoint", str(run_folder), "--out", str(out)]
+    arguments = [*fixed, *shards, "--max-new-tokens", "3"]
+    stop_at(monkeypatch, 1, signal.SIGTERM)
+    assert evaluate.main(arguments) == 143
+    partial = run_folder / "out.partial.jsonl"
+    before = partial.read_bytes()
+    weights = small.trained(run_folder.parent).model()
+    with torch.no_grad():
+        weights.gpt.lm_head.weight[0] += 1
+    other = small.Trained(weights.state_dict(), 0.0).save(run_folder.parent / "other")
+    for changed, fact in (
+        ([*arguments, "--max-new-tokens", "4"], "--max-new-tokens 3, not 4"),
+        ([*arguments, "--exchange"], "--exchange False, not True"),
+        ([*arguments, "--history"], "--history False, not True"),
+        ([*arguments, "--stop-repeats", "0"], "--stop-repeats 256, not 0"),
+        ([*arguments, "--limit", "3"], "samples "),
+        ([*arguments, "--checkpoint", str(other)], "weights "),
+    ):
+        with pytest.raises(UsageError, match=rf"out\.partial\.jsonl .*{fact}"):
+            evaluate.main(changed)
+        assert partial.read_bytes() == before
+    capsys.readouterr()
+    # How much is done at a time is no part of an answer.
+    assert evaluate.main([*arguments, "--batch", "1", "--workers", "0"]) == 0
+    assert len(lines(out)) == 24
+
+
+def test_a_stop_before_the_first_answer_says_so(
+    run_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["--checkpoint", str(run_folder), "--shards"]
+    stop_at(monkeypatch, 0, signal.SIGTERM)
+    assert evaluate.main([*arguments, str(run_folder.parent / "squares-000.tar")]) == 143
+    assert capsys.readouterr().err == "stopped by SIGTERM: no answer had been given\n"
+
+
+def test_with_history_turns_are_asked_as_in_training(run_folder: Path) -> None:
+    spec = str(run_folder.parent / "squares-000.tar")
+    arguments = ["--checkpoint", str(run_folder), "--shards", spec, "--history", "--exchange"]
+    assert evaluate.main(arguments) == 0
+    answers = lines(run_folder / "answers-step_000150.jsonl")
+    assert [a["turn"] for a in answers] == [0, 1] * 12
+    # The model was trained on both questions of a sample in one conversation, too.
+    assert all(a["answer"] == a["gold"] for a in answers)
+
+
 @pytest.mark.parametrize(
     ("extra", "error", "message"),
     [
@@ -185,6 +311,8 @@ def test_evaluating_twice_gives_the_same_bytes(run_folder: Path) -> None:
         (["--shards", "nothing-<000..003>.tar"], SpecError, "nothing"),
         (["--shards", "squares-000.tar[5:5]"], UsageError, "holds no samples"),
         (["--out", "run"], UsageError, "--out run "),
+        (["--out", "x.partial.jsonl"], UsageError, r"--out x\.partial\.jsonl: "),
+        (["--stop-repeats", "2"], UsageError, "stop_repeats"),
         (["--out", "squares-000.tar/answers.jsonl"], OcrError, "squares-000.tar"),
     ],
 )

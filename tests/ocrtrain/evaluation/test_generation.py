@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from ocrdata.errors import UsageError
 from ocrdata.sample import IMAGE_PART, text_part
@@ -18,6 +20,7 @@ from ocrtrain.evaluation.generation import (
     equal_lengths,
     inference,
     plain_text,
+    without_loop,
 )
 from ocrtrain.model.ocr_model import OcrModel
 from tests.support import small
@@ -167,7 +170,73 @@ def test_a_question_must_place_as_many_images_as_it_has() -> None:
         answer(small.untrained(), small.tokenizer(), [question], Decoding())
 
 
+def alternating(model: OcrModel, *tokens: int) -> OcrModel:
+    """A model that goes on with the token that follows the last one in `tokens`, and at the end
+    with the first one again."""
+    step = model.step
+    following = dict(zip(tokens, [*tokens[1:], tokens[0]], strict=True))
+    table = model.gpt.model.embed_tokens.weight
+
+    def looping(embeds: torch.Tensor, cache: object, positions: torch.Tensor) -> torch.Tensor:
+        logits = step(embeds, cache, positions)
+        for row, embedding in enumerate(embeds[:, -1]):
+            last = next((t for t in tokens if torch.equal(table[t], embedding)), tokens[-1])
+            logits[row, following[last]] = 100.0
+        return logits
+
+    model.step = looping  # type: ignore[method-assign]
+    return model
+
+
+def test_an_endless_answer_is_stopped_and_its_loop_kept_once() -> None:
+    tokenizer = small.tokenizer()
+    model = alternating(small.untrained(), *tokenizer.encode("ab "))
+    for limit, span, wanted in (
+        (400, 256, Answer("ab ", 3, finished=False, repeats=True)),
+        (400, 0, Answer(("ab " * 134)[:400], 400, finished=False)),
+        (255, 256, Answer("ab " * 85, 255, finished=False)),
+        (40, 16, Answer("ab ", 3, finished=False, repeats=True)),
+    ):
+        found = answer(model, tokenizer, [ask("Go on")], Decoding(limit, stop_repeats=span))
+        assert found == [wanted], (limit, span)
+
+
+def test_a_row_in_a_loop_does_not_disturb_the_others(tmp_path: Path) -> None:
+    model, tokenizer = small.trained(tmp_path).model(), small.tokenizer()
+    expected = answer(model, tokenizer, QUESTIONS, Decoding(30, stop_repeats=0))
+    for batch in (1, 64):
+        found = answer(model, tokenizer, QUESTIONS, Decoding(30, batch, stop_repeats=8))
+        for one, other in zip(found, expected, strict=True):
+            assert other.text.startswith(one.text) if one.repeats else one == other
+
+
+@given(
+    start=st.lists(st.integers(0, 3), max_size=12),
+    loop=st.lists(st.integers(0, 3), min_size=1, max_size=4),
+)
+def test_what_repeats_is_kept_once(start: list[int], loop: list[int]) -> None:
+    whole = start + loop * 20
+    for length in range(len(start) + 16, len(whole)):
+        tokens = whole[:length]
+        kept = without_loop(tokens, 16)
+        assert kept, tokens  # the last 16 are at least 4 times the loop
+        period = next(p for p in range(1, 5) if tokens[-16:][p:] == tokens[-16:][:-p])
+        assert kept <= len(start) + len(loop)
+        again = tokens[kept - period : kept]
+        assert tokens == (tokens[: kept - period] + again * 100)[:length]
+
+
+@given(tokens=st.lists(st.integers(0, 1), max_size=40))
+def test_only_a_loop_is_one(tokens: list[int]) -> None:
+    last = tokens[-16:]
+    loops = len(tokens) >= 16 and any(last == (last[:p] * 16)[:16] for p in range(1, 5))
+    assert bool(without_loop(tokens, 16)) == loops
+    assert without_loop(tokens, 0) == 0
+
+
 def test_limits_below_one_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"stop_repeats \(3\)"):
+        Decoding(1, stop_repeats=3)
     with pytest.raises(UsageError, match="max_new_tokens"):
         Decoding(0)
     with pytest.raises(UsageError, match="batch"):

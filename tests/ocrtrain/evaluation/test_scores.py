@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from fractions import Fraction
 
 import pytest
@@ -138,6 +139,86 @@ def test_the_edit_distance_of_long_texts() -> None:
     text = "the quick brown fox jumps over 1,234 lazy dogs " * 200
     assert len(text) > 9000
     assert scores.edit_distance(text, text[500:]) == pytest.approx(500 / len(text))
+
+
+def forms(text: str) -> list[str]:
+    return [unicodedata.normalize(form, text) for form in ("NFC", "NFD")]
+
+
+@given(st.text(alphabet="aé ñÅ가12", max_size=8), st.text(alphabet="aé ñÅ가12", max_size=8))
+def test_composed_and_decomposed_letters_are_the_same(a: str, b: str) -> None:
+    first, *others = [scores.score(x, y) for x in forms(a) for y in forms(b)]
+    assert all(other == first for other in others)
+    for function in (scores.relaxed_match, scores.exact_match, scores.edit_distance):
+        assert len({function(x, y) for x in forms(a) for y in forms(b)}) == 1
+    assert len({scores.word_overlap(x, y) for x in forms(a) for y in forms(b)}) == 1
+
+
+@given(SHORT, st.lists(SHORT, min_size=1, max_size=4))
+def test_anls_is_the_similarity_to_the_nearest_gold_answer_from_a_half_on(
+    answer: str, golds: list[str]
+) -> None:
+    def similarity(gold: str) -> float:
+        a, b = (" ".join(text.lower().split()) for text in (answer, gold))
+        return 1 - plain_edit_distance(a, b) / max(len(a), len(b), 1)
+
+    best = max(map(similarity, golds))
+    assert scores.anls(answer, golds) == pytest.approx(best if best >= 0.5 else 0.0)
+
+
+@pytest.mark.parametrize(
+    ("answer", "golds", "expected"),
+    [
+        ("the Times", ["The  Times"], 1.0),
+        ("3.4", ["34", "3.5"], 2 / 3),
+        ("abcd", ["abxy"], 0.5),
+        ("abc", ["axy"], 0.0),
+        ("", ["Yes"], 0.0),
+        ("", [""], 1.0),
+    ],
+)
+def test_anls_of_examples(answer: str, golds: list[str], expected: float) -> None:
+    assert scores.anls(answer, golds) == pytest.approx(expected)
+
+
+@given(SHORT, st.lists(SHORT, min_size=1, max_size=4))
+def test_of_several_gold_answers_the_best_counts(answer: str, golds: list[str]) -> None:
+    found, alone = scores.score(answer, *golds), [scores.score(answer, gold) for gold in golds]
+    assert found.relaxed == any(one.relaxed for one in alone)
+    assert found.exact == any(one.exact for one in alone)
+    assert found.anls == max(one.anls for one in alone)
+    nearest = min(alone, key=lambda one: one.ned)
+    for name in ("ned", "word_precision", "word_recall", "length", "gold_length"):
+        assert getattr(found, name) == getattr(nearest, name)
+    assert scores.score(answer, *golds, answer).exact
+
+
+def test_without_a_gold_answer_there_is_no_score() -> None:
+    for call in (lambda: scores.score("a"), lambda: scores.anls("a", [])):
+        with pytest.raises(ValueError, match="gold"):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("answer", "golds", "relaxed", "other"),
+    [
+        ("2008", ["2010"], True, True),
+        ("1910", ["2010"], True, True),
+        ("1909", ["2010"], False, False),
+        ("2010", ["2010"], True, False),
+        (" 2010\n", ["2010"], True, False),
+        ("2008", ["2010", "2008"], True, False),
+        ("2008", ["2010", "2011"], True, True),
+        ("2,008", ["2010"], True, False),
+        ("2000", ["2010.5"], True, False),
+        ("950", ["980"], True, False),
+    ],
+)
+def test_relaxed_answers_that_are_another_year(
+    answer: str, golds: list[str], relaxed: bool, other: bool
+) -> None:
+    found = scores.score(answer, *golds)
+    assert (found.relaxed, found.other_year) == (relaxed, other)
 
 
 def test_mean_scores_average_every_field() -> None:
