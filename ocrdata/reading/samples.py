@@ -1,17 +1,20 @@
-"""Reads, verifies and decodes one sample, for training and evaluation."""
+"""Reads, verifies, decodes and tokenizes one sample, for training and evaluation."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from ocrdata.errors import ImageError, ShardError, TransportError
+from ocrdata.errors import ImageError, RejectedRow, ShardError, TransportError, UsageError
 from ocrdata.images.decode import decode_rgb
 from ocrdata.images.letterbox import shrink_to_fit
 from ocrdata.reading.view import SampleRef, Shards
 from ocrdata.sample import Sample
+from ocrdata.tokens.rendering import TokenizedConversation, render, truncate
+from ocrdata.tokens.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -30,18 +33,39 @@ def skippable(error: ShardError) -> bool:
     return bool(error.key) and not isinstance(error, TransportError)
 
 
-def load_sample(shards: Shards, position: int, *, source: str, image_size: int) -> DecodedSample:
+def load_sample(
+    shards: Shards, position: int, *, source: str, image_size: int | None
+) -> DecodedSample:
     """Read, verify and decode the sample at `position`.
 
     Images far larger than `image_size` are shrunk here, so that memory depends only on the
-    settings. Raises ShardError naming shard and sample, also for an image that cannot be decoded.
+    settings; with None they keep their size. Raises ShardError naming shard and sample, also for an
+    image that cannot be decoded.
     """
     sample = shards[position]
     ref = shards.ref(position)
     images = []
     for number, data in enumerate(sample.images):
         try:
-            images.append(shrink_to_fit(decode_rgb(data), image_size))
+            image = decode_rgb(data)
+            images.append(image if image_size is None else shrink_to_fit(image, image_size))
         except ImageError as exc:
             raise ShardError(ref.shard, f"image {number}: {exc}", key=ref.key) from exc
     return DecodedSample(ref=ref, source=source, sample=sample, images=tuple(images))
+
+
+def tokenize_sample(
+    sample: Sample, ref: SampleRef, tokenizer: Tokenizer, *, slots: Sequence[int], seq_len: int
+) -> TokenizedConversation:
+    """A sample's ids, truncated to `seq_len`; its n-th image takes `slots[n]` positions.
+
+    Raises UsageError if `seq_len` is too short for anything, and ShardError if the messages are not
+    a conversation or do not match the images; both name the sample.
+    """
+    try:
+        whole = render(sample.messages, tokenizer, slots)
+        return truncate(whole, seq_len)
+    except UsageError as exc:
+        raise UsageError(f"{ref.shard}: sample {ref.key}: {exc}") from exc
+    except (RejectedRow, ValueError) as exc:
+        raise ShardError(ref.shard, str(exc), key=ref.key) from exc

@@ -1,14 +1,10 @@
 """Builds the batch of a step: from decoded samples to padded tensors, and the batch's identity.
 
 Each sample is rendered to token ids, truncated to seq_len, and placed in a row, alone or packed
-with others; targets are the ids shifted by one. Images stay uint8 at their own size until they are
-on the device (`ocrtrain.model.pixels`). Choosing and reading the samples is done elsewhere.
-
-Positions restart at 0 with every sample of a row: that is how the model tells packed samples apart
-and keeps one from attending to another (`OcrModel.hidden`). Rows are padded on the right with
-<|bos|> to the longest row of the batch, and positions count on through the padding. Attention is
-causal, so no real token sees the padding, and its targets are ignored. (nanochat pads with
+with others (`ocrdata.tokens.padding`). Rows are padded with <|bos|>. (nanochat pads with
 <|assistant_end|>, which would work too but reads like the end of an answer that is not there.)
+Images stay uint8 at their own size until they are on the device (`ocrtrain.model.pixels`). Choosing
+and reading the samples is done elsewhere.
 """
 
 from __future__ import annotations
@@ -23,11 +19,11 @@ import torch
 import xxhash
 from torch import Tensor
 
-from ocrdata.errors import RejectedRow, ShardError, UsageError
 from ocrdata.images.letterbox import letterbox_geometry
-from ocrdata.reading.samples import DecodedSample
+from ocrdata.reading.samples import DecodedSample, tokenize_sample
 from ocrdata.reading.view import SampleRef
-from ocrdata.tokens.rendering import IGNORE, TokenizedConversation, render, truncate
+from ocrdata.tokens.padding import pad_rows, with_targets
+from ocrdata.tokens.rendering import IGNORE, TokenizedConversation
 from ocrdata.tokens.tokenizer import Tokenizer
 from ocrtrain.data.batch_rows import BatchSummary, HasRows, Row, Segment, identity_of
 from ocrtrain.settings.image_slots import image_slots
@@ -152,22 +148,12 @@ class PreparedSample:
 def prepare_sample(
     item: DecodedSample, *, tokenizer: Tokenizer, image_size: int, seq_len: int
 ) -> PreparedSample:
-    """Render a decoded sample to token ids and truncate it to `seq_len`.
-
-    Raises UsageError if `seq_len` is too short for anything, and ShardError if the messages are not
-    a conversation or do not match the images; both name the sample.
-    """
-    ref = item.ref
-    try:
-        whole = render(
-            item.sample.messages, tokenizer, [image_slots(image_size)] * len(item.images)
-        )
-        rendered = truncate(whole, seq_len)
-    except UsageError as exc:
-        raise UsageError(f"{ref.shard}: sample {ref.key}: {exc}") from exc
-    except (RejectedRow, ValueError) as exc:
-        raise ShardError(ref.shard, str(exc), key=ref.key) from exc
-    return PreparedSample(ref, item.source, rendered, item.images[: len(rendered.image_starts)])
+    """Render a decoded sample to token ids and truncate it to `seq_len`. Raises like
+    `tokenize_sample`."""
+    slots = [image_slots(image_size)] * len(item.images)
+    rendered = tokenize_sample(item.sample, item.ref, tokenizer, slots=slots, seq_len=seq_len)
+    images = item.images[: len(rendered.image_starts)]
+    return PreparedSample(item.ref, item.source, rendered, images)
 
 
 def masked_sample(
@@ -186,27 +172,16 @@ def collate(
     """The batch of a step: one row for each group of samples, one after the other."""
     if not rows or not all(rows):
         raise ValueError(f"step {step}: the batch or one of its rows has no samples")
-    filled = [_row(samples) for samples in rows]
-    shape = len(filled), max(row.length for row in filled)
-    input_ids = np.full(shape, tokenizer.bos, np.int64)
-    targets = np.full(shape, IGNORE, np.int64)
-    positions = np.empty(shape, np.int64)
-    for number, (row, samples) in enumerate(zip(filled, rows, strict=True)):
-        for segment, sample in zip(row.segments, samples, strict=True):
-            first, last = segment.start, segment.start + segment.length
-            r = sample.rendered
-            input_ids[number, first:last] = r.ids
-            # The last id of a sample predicts nothing, but stays: a row has as many positions as
-            # `ocrdata.tokens.rendering` counts.
-            targets[number, first : last - 1] = np.where(r.loss_mask[1:], r.ids[1:], IGNORE)
-            # The last sample's positions count on through the padding.
-            positions[number, first:] = np.arange(shape[1] - first)
+    padded = pad_rows(
+        [[with_targets(sample.rendered) for sample in samples] for samples in rows],
+        pad=tokenizer.bos,
+    )
     return Batch(
         step=step,
-        rows=tuple(filled),
-        input_ids=torch.from_numpy(input_ids),
-        targets=torch.from_numpy(targets),
-        position_ids=torch.from_numpy(positions),
+        rows=tuple(_row(samples) for samples in rows),
+        input_ids=torch.from_numpy(padded.input_ids),
+        targets=torch.from_numpy(padded.targets),
+        position_ids=torch.from_numpy(padded.position_ids),
         images=tuple(
             torch.from_numpy(image)
             for samples in rows

@@ -14,15 +14,20 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ocrdata.errors import TrainError, UsageError
-from ocrdata.planning.blocks import BlockSize, blocks_of, stored_size
-from ocrdata.planning.counting import count_shards, why_unfit
+from ocrdata.planning.blocks import BlockSize, stored_size
 from ocrdata.planning.fetch_ahead import FetchCost, fetch_costs
-from ocrdata.planning.lengths import SampleLengths, join, sample_lengths
+from ocrdata.planning.lengths import SampleLengths
 from ocrdata.planning.order import BlockShuffle
-from ocrdata.planning.plan import Plan, PlanSettings, PlanSource
+from ocrdata.planning.plan import Plan, PlanSettings
 from ocrdata.planning.totals import PlanTotals, compute
+from ocrdata.planning.views import (
+    lengths_of_view,
+    plan_views,
+    refuse_too_long,
+    refuse_unfit,
+)
 from ocrdata.reading.view import Shards
-from ocrdata.runtime.progress import progress_bar, to_terminal
+from ocrdata.runtime.progress import progress_bar
 from ocrdata.tokens.tokenizer import Tokenizer
 from ocrtrain.data.sources import Sources
 from ocrtrain.settings.config import Config
@@ -95,8 +100,11 @@ def lengths_of_sources(
     and UsageError naming a sample that the config's policies forbid."""
     lengths = []
     for name, shards in sources.train.items():
-        found = lengths_of_view(shards, tokenizer, config)
-        _check_samples(name, shards, found, config, tokenizer)
+        found = _lengths_of(shards, tokenizer, config)
+        if config.bad_samples == "raise":
+            refuse_unfit(name, shards, found, tokenizer)
+        if config.too_long == "error":
+            refuse_too_long(name, shards, found, config.seq_len)
         lengths.append(found)
     return tuple(lengths)
 
@@ -147,7 +155,7 @@ def plan_rows(
     them all."""
     needed = plan_settings(config).needs_lengths
     views = sources.train.values() if needed else ()
-    lengths = [lengths_of_view(shards, tokenizer, config) for shards in views]
+    lengths = [_lengths_of(shards, tokenizer, config) for shards in views]
     return _plan(config, sources, lengths, recorded_blocks(started))
 
 
@@ -164,20 +172,8 @@ def _plan(
     lengths: Sequence[SampleLengths],
     recorded: Mapping[str, BlockSize],
 ) -> Plan:
-    return Plan(
-        [
-            PlanSource(
-                name,
-                len(shards),
-                sources.weights[name],
-                shards.spec,
-                shards.digest,
-                None if config.shuffle == "full" else blocks_of(shards, recorded.get(name)),
-            )
-            for name, shards in sources.train.items()
-        ],
-        plan_settings(config),
-        lengths,
+    return plan_views(
+        sources.train, sources.weights, plan_settings(config), lengths=lengths, recorded=recorded
     )
 
 
@@ -265,55 +261,16 @@ def plan_settings(config: Config) -> PlanSettings:
     )
 
 
-def lengths_of_view(shards: Shards, tokenizer: Tokenizer, config: Config) -> SampleLengths:
-    """The lengths of a view's samples, in its order; missing token counts are computed first.
-
-    Holds the counts of one shard at a time.
-    """
-    counts = count_shards(
+def _lengths_of(shards: Shards, tokenizer: Tokenizer, config: Config) -> SampleLengths:
+    """The lengths of a source's samples; missing token counts are computed first."""
+    return lengths_of_view(
         shards,
         tokenizer,
+        slots=image_slots(config.image_size),
+        seq_len=config.seq_len,
         workers=max(1, config.workers),
-        progress=to_terminal(),
         skip_damaged=config.bad_samples == "skip",
     )
-    shards.shard_set.load_indexes([number for _, number, _ in shards.stretches()])
-    slots, parts = image_slots(config.image_size), []
-    for _, number, locals_ in shards.stretches():
-        blocks = shards.shard_set.blocks(number)
-        sizes = np.concatenate([block.payload_sizes for block in blocks])[locals_]
-        parts.append(
-            sample_lengths(
-                counts.shard(number).take(locals_),
-                np.minimum(sizes, np.iinfo(np.uint32).max).astype(np.uint32),
-                slots=slots,
-                seq_len=config.seq_len,
-            )
-        )
-    return join(parts)
-
-
-def _check_samples(
-    name: str, shards: Shards, found: SampleLengths, config: Config, tokenizer: Tokenizer
-) -> None:
-    """Refuse samples that the config's policies forbid. Raises UsageError."""
-    if len(found.unfit) and config.bad_samples == "raise":
-        first = int(found.unfit[0])
-        ref = shards.ref(first)
-        raise UsageError(
-            f"{name}: {len(found.unfit):,} samples are not conversations that can be trained on; "
-            f"the first is {ref.shard}: sample {ref.key}: {why_unfit(shards, first, tokenizer)}; "
-            "exclude them with a slice, or mask them with --bad-samples skip"
-        )
-    if len(found.truncated) and config.too_long == "error":
-        longest = int(found.truncated[np.argmax(found.truncated_tokens)])
-        ref = shards.ref(longest)
-        raise UsageError(
-            f"{name}: {len(found.truncated):,} samples are longer than --seq-len "
-            f"{config.seq_len}; the longest, {ref.shard}: sample {ref.key}, has "
-            f"{int(found.untruncated[longest]):,} tokens; "
-            "give a larger --seq-len, or use --too-long truncate or --too-long drop"
-        )
 
 
 def _longest(sources: Sources, lengths: Sequence[SampleLengths]) -> tuple[LongSample, ...]:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from ocrdata.errors import OcrError, SpecError, TrainError, UsageError
 from ocrdata.planning.plan import Plan, SampleIndex
+from ocrdata.planning.ranks import rank_rows
 from ocrdata.reading.slices import split_slice
 from ocrdata.reading.view import Shards
 from ocrdata.tokens.tokenizer import Tokenizer, load_tokenizer
@@ -27,7 +28,6 @@ from ocrtrain.data.stream import Stream
 from ocrtrain.run import batch_log
 from ocrtrain.settings.config import Config, differences, from_json
 from ocrtrain.settings.named_sources import parse_specs, with_spec
-from ocrtrain.settings.world import rank_rows
 from ocrtrain.state import checkpoint
 from ocrtrain.state.checkpoint import Checkpoint
 from ocrtrain.state.run_files import read_sealed

@@ -13,12 +13,12 @@ import pytest
 
 from ocrdata.planning import blocks
 from ocrdata.planning.choices import SHUFFLES
+from ocrdata.planning.ranks import rank_rows
 from ocrdata.reading.prefetch import Prefetcher
 from ocrtrain.data.batch_rows import identity_of
 from ocrtrain.inspection.rebuild import RebuildRequest, rebuild
 from ocrtrain.run.launch import train
 from ocrtrain.settings.config import from_json
-from ocrtrain.settings.world import rank_rows
 from ocrtrain.state import checkpoint
 from ocrtrain.state.run_files import read_sealed, write_sealed
 from tests.support.data import losses

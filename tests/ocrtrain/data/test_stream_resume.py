@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from ocrdata.errors import ShardError, TransportError, UsageError
+from ocrdata.errors import ShardError, TransportError
+from ocrdata.planning.ranks import rank_rows
 from ocrdata.reading import index_cache
 from ocrdata.reading.prefetch import Prefetcher
 from ocrdata.storage.cache import CACHE_VARIABLE
@@ -25,7 +26,6 @@ from ocrtrain.data.stream import Stream
 from ocrtrain.inspection.rebuild import RebuildRequest, rebuild
 from ocrtrain.run.launch import train
 from ocrtrain.settings.config import Config
-from ocrtrain.settings.world import rank_rows
 from ocrtrain.state import checkpoint
 from tests.support.data import small_config
 from tests.support.showing import break_images, config_of, trained_run
@@ -104,14 +104,6 @@ def test_an_epoch_loses_and_repeats_no_sample(inputs: dict[str, str], kind: str)
     assert set(drawn.values()) == {1}
     ended = stream.plan.sources[stream.plan.ended_by]
     assert sum(source == ended.name for source, _ in drawn) > ended.size - 3 * config.batch
-
-
-def test_a_batch_that_does_not_divide_among_ranks_is_refused() -> None:
-    with pytest.raises(UsageError, match=r"\b4 rows.*\b3 ranks"):
-        rank_rows(4, 0, 3)
-    for rank, world in ((2, 2), (-1, 2), (0, 0)):
-        with pytest.raises(UsageError, match=f"rank {rank} of {world}"):
-            rank_rows(4, rank, world)
 
 
 @pytest.mark.parametrize("pack", [False, True])

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from ocrdata.errors import OcrError, ShardError, TrainError, UsageError
+from ocrdata.planning.ranks import rank_rows
 from ocrdata.storage.locks import Lock
 from ocrdata.tokens.tokenizer import load_tokenizer, train_tokenizer
 from ocrtrain.data.batch_rows import identity_of
@@ -20,7 +21,6 @@ from ocrtrain.data.stream import Stream
 from ocrtrain.inspection.rebuild import RebuildRequest, RebuiltBatch, rebuild
 from ocrtrain.run.launch import train
 from ocrtrain.settings.config import from_json, to_json
-from ocrtrain.settings.world import rank_rows
 from ocrtrain.state import checkpoint
 from ocrtrain.state.run_files import read_sealed, write_sealed
 from tests.support.showing import KINDS, break_images, config_of, trained_run

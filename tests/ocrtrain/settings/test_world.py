@@ -3,7 +3,8 @@
 import pytest
 
 from ocrdata.errors import UsageError
-from ocrtrain.settings.world import World, rank_rows, world_of
+from ocrdata.planning.ranks import rank_rows
+from ocrtrain.settings.world import World, world_of
 
 TORCHRUN = {
     "RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "MASTER_ADDR": "127.0.0.1",
