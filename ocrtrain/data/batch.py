@@ -108,23 +108,6 @@ class Batch(HasRows):
             image += images
         return parts
 
-    def to(self, device: torch.device | str) -> Batch:
-        """The batch on `device`. Copies to CUDA start from pinned memory and do not block."""
-        device = torch.device(device)
-
-        def move(tensor: Tensor) -> Tensor:
-            if device.type == "cuda" and tensor.device.type == "cpu":
-                tensor = tensor.contiguous().pin_memory()
-            return tensor.to(device, non_blocking=True)
-
-        return replace(
-            self,
-            input_ids=move(self.input_ids),
-            targets=move(self.targets),
-            position_ids=move(self.position_ids),
-            images=tuple(move(image) for image in self.images),
-        )
-
 
 def _update(digest: xxhash.xxh3_128, tensor: Tensor) -> None:
     """Hash a tensor: its shape, then its bytes, little-endian."""

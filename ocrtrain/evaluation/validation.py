@@ -270,10 +270,11 @@ class _SourceValidation:
     def _losses(self, batch: Batch) -> tuple[list[LossTotal], list[LossTotal], list[bool]]:
         """For each row: its loss, the loss of the first tokens of its answers, and whether any of
         its images were left by truncation."""
-        batch = batch.to(self.model.device)
-        losses, rows = self.model.token_losses(
+        inputs = self.model.prepare(
             batch.input_ids, batch.position_ids, batch.targets, batch.images
         )
+        losses, rows = self.model.token_losses(inputs.to(self.model.device))
+        losses, rows = losses.cpu(), rows.cpu()
         head = answer_ranks(batch.targets)[batch.targets != IGNORE] < HEAD_TOKENS
         count = batch.targets.shape[0]
         has_images = [row.images > 0 for row in batch.rows]
@@ -292,9 +293,8 @@ def answer_ranks(targets: Tensor) -> Tensor:
 
 
 def row_totals(losses: Tensor, rows: Tensor, count: int) -> list[LossTotal]:
-    """Token losses [K] and their row numbers [K] -> the totals of `count` rows, summed in float64
-    on the CPU, where the order of the sum is fixed."""
-    losses, rows = losses.cpu().double(), rows.cpu()
-    sums = torch.zeros(count, dtype=torch.float64).index_add_(0, rows, losses).tolist()
+    """Token losses [K] and their row numbers [K], on the CPU -> the totals of `count` rows, summed
+    in float64 in a fixed order."""
+    sums = torch.zeros(count, dtype=torch.float64).index_add_(0, rows, losses.double()).tolist()
     tokens = torch.bincount(rows, minlength=count).tolist()
     return [LossTotal(loss, number) for loss, number in zip(sums, tokens, strict=True)]

@@ -18,9 +18,10 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from ocrdata.errors import UsageError
-from ocrdata.tokens.rendering import IGNORE
+from ocrtrain.model import attention
 from ocrtrain.model.encoder import DeepEncoder
 from ocrtrain.model.init import initialise
+from ocrtrain.model.inputs import ModelInputs, model_inputs, sample_lengths
 from ocrtrain.model.pixels import letterbox
 from ocrtrain.settings.config import PARTS, ModelConfig
 from ocrtrain.settings.image_slots import image_slots
@@ -107,33 +108,59 @@ class OcrModel(nn.Module):
         moved = [image.to(self.device) for image in images]
         return letterbox(moved, self.image_size) if moved else None
 
-    def embed(self, input_ids: Tensor, pixels: Tensor | None) -> Tensor:
-        """ids [B, T] and pixels [N, 3, S, S] -> embeddings [B, T, D], images at the image tokens.
+    def prepare(
+        self, input_ids: Tensor, position_ids: Tensor, targets: Tensor, images: Sequence[Tensor]
+    ) -> ModelInputs:
+        """The inputs for rows on the CPU, as `model_inputs` makes and checks them."""
+        return model_inputs(
+            input_ids,
+            position_ids,
+            targets,
+            images,
+            image_token=self.image_token,
+            slots=self.slots,
+        )
 
-        Images are in the order of their slots, row by row. Without images the encoder does not run.
-        Raises ValueError where the number of image tokens in a row does not match the images.
+    def embed(
+        self, input_ids: Tensor, pixels: Tensor | None, slots_at: Tensor | None = None
+    ) -> Tensor:
+        """ids [B, T] and pixels [N, 3, S, S] -> embeddings [B, T, D], images at their slots.
+
+        Images are in the order of their slots, row by row; without images the encoder does not run.
+        `slots_at` are the positions of the slots in the flattened ids; None looks for them, and
+        waits for the device. Raises ValueError where slots and images do not match.
         """
         embeds: Tensor = self.gpt.model.embed_tokens(input_ids)
-        is_slot = input_ids == self.image_token
-        per_row = is_slot.sum(dim=1).tolist()
+        if slots_at is None:
+            slots_at = (input_ids == self.image_token).flatten().nonzero().squeeze(1)
         slots = image_slots(pixels.shape[-1]) if pixels is not None else self.slots
         images = 0 if pixels is None else pixels.shape[0]
-        if sum(per_row) != images * slots or any(count % slots for count in per_row):
+        if images * slots != slots_at.numel():
             raise ValueError(
-                f"{images} images take {slots} slots each, but the rows have {per_row} image tokens"
+                f"{images} images take {slots} slots each, but there are {slots_at.numel()} slots"
             )
         if pixels is None:
             return embeds
         features = self.encoder(pixels).to(embeds.dtype).flatten(0, 1)
-        return embeds.masked_scatter(is_slot.unsqueeze(-1), features)
+        return embeds.flatten(0, 1).index_copy(0, slots_at, features).view_as(embeds)
 
-    def hidden(self, embeds: Tensor, position_ids: Tensor) -> Tensor:
+    def hidden(
+        self,
+        embeds: Tensor,
+        position_ids: Tensor,
+        lengths: tuple[tuple[int, ...], ...] | None = None,
+    ) -> Tensor:
         """Embeddings [B, T, D] and positions [B, T] -> final hidden states [B, T, D].
 
-        A position that is not the previous one plus 1 begins a new sample; attention stays within a
-        sample. `transformers` does so only without a cache, so that none is used here.
+        Attention stays within a sample. `lengths` are those of each row's samples; None takes them
+        from the positions, and waits for the device.
         """
-        output = self.gpt.model(inputs_embeds=embeds, position_ids=position_ids, use_cache=False)
+        output = self.gpt.model(
+            inputs_embeds=embeds,
+            position_ids=position_ids,
+            use_cache=False,
+            lengths=sample_lengths(position_ids.cpu()) if lengths is None else lengths,
+        )
         states: Tensor = output.last_hidden_state
         return states
 
@@ -141,55 +168,51 @@ class OcrModel(nn.Module):
         """Hidden states [..., D] -> soft-capped fp32 logits [..., V]."""
         return soft_cap(self.gpt.lm_head(hidden))
 
-    def head_loss(self, hidden: Tensor, targets: Tensor) -> LossSum:
-        """Summed loss of hidden states [B, T, D] against targets [B, T] (IGNORE: no loss).
+    def head_loss(self, hidden: Tensor, supervised_at: Tensor, targets: Tensor) -> LossSum:
+        """Summed loss of the hidden states [B, T, D] at K positions of the flattened rows, against
+        their targets [K].
 
         Only the logits of `HEAD_CHUNK` supervised positions are in memory at a time, in the forward
         pass and again in the backward pass: all logits (65,537 in fp32 per position) would be by
         far the largest tensor in training.
         """
-        at = (targets != IGNORE).flatten().nonzero().squeeze(1)
-        states, labels = hidden.flatten(0, 1)[at], targets.flatten()[at]
+        states = hidden.flatten(0, 1).index_select(0, supervised_at)
         weight = self.gpt.lm_head.weight
         total = states.float().sum() * 0.0  # has a graph even if no position is supervised
-        for start in range(0, at.numel(), HEAD_CHUNK):
+        for start in range(0, len(targets), HEAD_CHUNK):
             chunk = slice(start, start + HEAD_CHUNK)
             total = total + checkpoint(
                 _chunk_loss,
                 states[chunk],
-                labels[chunk],
+                targets[chunk],
                 weight,
                 use_reentrant=False,
                 preserve_rng_state=False,
             )
-        return LossSum(total, at.numel())
+        return LossSum(total, len(targets))
 
-    def forward(
-        self, input_ids: Tensor, position_ids: Tensor, targets: Tensor, images: Sequence[Tensor]
-    ) -> LossSum:
-        """Summed loss of B rows of T positions.
+    def forward(self, inputs: ModelInputs) -> LossSum:
+        """Summed loss of the supervised positions. Waits for the device nowhere.
 
-        `input_ids`, `position_ids` and `targets` (IGNORE: no loss) are int64 [B, T] on the model's
-        device; `images` are uint8 [H, W, 3] on any device, in the order of their slots, row by row.
-        Raises ValueError where image tokens and images do not match.
+        Raises ValueError where image slots and images do not match.
         """
-        embeds = self.embed(input_ids, self.pixels(images))
-        return self.head_loss(self.hidden(embeds, position_ids), targets)
+        return self.head_loss(self._states(inputs), inputs.supervised_at, inputs.targets)
+
+    def _states(self, inputs: ModelInputs) -> Tensor:
+        """Final hidden states [B, T, D]."""
+        embeds = self.embed(inputs.input_ids, self.pixels(inputs.images), inputs.slots_at)
+        return self.hidden(embeds, inputs.position_ids, inputs.lengths)
 
     @torch.no_grad()
-    def token_losses(
-        self, input_ids: Tensor, position_ids: Tensor, targets: Tensor, images: Sequence[Tensor]
-    ) -> TokenLosses:
-        """Loss of each supervised position, without gradients; arguments, errors as `forward`."""
-        embeds = self.embed(input_ids, self.pixels(images))
-        hidden = self.hidden(embeds, position_ids)
-        rows, columns = (targets != IGNORE).nonzero(as_tuple=True)
-        states, labels = hidden[rows, columns], targets[rows, columns]
+    def token_losses(self, inputs: ModelInputs) -> TokenLosses:
+        """Loss of each supervised position, without gradients; errors as `forward`."""
+        states = self._states(inputs).flatten(0, 1).index_select(0, inputs.supervised_at)
         losses = [torch.zeros(0, device=states.device)]
-        for start in range(0, len(rows), HEAD_CHUNK):
+        for start in range(0, len(states), HEAD_CHUNK):
             chunk = slice(start, start + HEAD_CHUNK)
             logits = self.logits(states[chunk])
-            losses.append(F.cross_entropy(logits, labels[chunk], reduction="none"))
+            losses.append(F.cross_entropy(logits, inputs.targets[chunk], reduction="none"))
+        rows = inputs.supervised_at // inputs.input_ids.shape[1]
         return TokenLosses(torch.cat(losses), rows)
 
     def new_cache(self) -> Any:
@@ -254,7 +277,7 @@ def build_decoder(config: ModelConfig) -> Any:
             pad_token_id=None,
             bos_token_id=None,
             eos_token_id=None,
-            attn_implementation="sdpa",
+            attn_implementation=attention.register(),
         )
     )
 

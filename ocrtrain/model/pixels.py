@@ -44,7 +44,8 @@ def letterbox(images: Sequence[Tensor], size: int) -> Tensor:
         resized = _resize(stacked.permute(0, 3, 1, 2), box.height, box.width)
         rows = slice(box.top, box.top + box.height)
         columns = slice(box.left, box.left + box.width)
-        out[torch.tensor(numbers, device=out.device), :, rows, columns] = resized
+        for number, image in zip(numbers, resized, strict=True):
+            out[number, :, rows, columns] = image
     return normalise(out)
 
 

@@ -20,6 +20,7 @@ from ocrtrain.model.device import autocast_type
 from ocrtrain.model.encoder_file import save_deepencoder
 from ocrtrain.run import run_log
 from ocrtrain.run.job import Job
+from ocrtrain.run.passes import PassMaker
 from ocrtrain.run.step import train_step
 from ocrtrain.run.stop import Interrupt
 from ocrtrain.settings.config import Config
@@ -42,7 +43,10 @@ def run_loop(job: Job, *, fresh: bool) -> bool:
     last = min(config.steps, config.stop_at or config.steps)
     with ExitStack() as stack:
         interrupt = stack.enter_context(Interrupt())
-        batches = Prefetcher(job.stream.assembly, state.step, stop=last, workers=config.workers)
+        passes = PassMaker(
+            job.stream.assembly, job.model, rows=config.rows_per_pass, device=job.device
+        )
+        batches = Prefetcher(passes, state.step, stop=last, workers=config.workers)
         stack.enter_context(batches)
         while True:
             stopping = state.step >= last or interrupt.requested

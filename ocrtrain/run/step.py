@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ocrdata.errors import TrainError
 from ocrdata.reading.prefetch import Prefetcher
@@ -21,6 +22,7 @@ from ocrtrain.model.ocr_model import LossSum
 from ocrtrain.run.console import source_of
 from ocrtrain.run.job import Job
 from ocrtrain.run.optimizer import learning_rate, set_rate
+from ocrtrain.run.passes import Passes
 from ocrtrain.settings.config import Config
 
 
@@ -35,14 +37,15 @@ class StepResult:
     positions: int
 
 
-def train_step(job: Job, batches: Prefetcher[Batch]) -> None:
+def train_step(job: Job, batches: Prefetcher[Passes]) -> None:
     """One optimizer step: get a batch, train on it, log and print the outcome."""
     config, state = job.config, job.state
     started = time.perf_counter()
-    batch = next(batches)
+    passes = next(batches)
+    batch = passes.batch
     if batch.skipped:
         job.skipped.record(job.run, batch.summary)
-    result = _optimise(job, batch)
+    result = _optimise(job, passes)
     seconds = time.perf_counter() - started
 
     flops = gpus.batch_flops(config, batch)
@@ -59,31 +62,16 @@ def train_step(job: Job, batches: Prefetcher[Batch]) -> None:
         _report_spike(job, batch, result.loss)
 
 
-def _optimise(job: Job, batch: Batch) -> StepResult:
+def _optimise(job: Job, passes: Passes) -> StepResult:
     """Forward, backward and update over the batch's micro-batches.
 
-    The loss is the sum over all supervised positions of the batch divided by their number, so it
-    does not depend on how the batch is split. A pass that touches no trained parameter adds its
-    loss and no gradient. Raises TrainError if loss or gradient is not finite, before any weight is
-    updated.
+    The program waits for the device once, for loss and gradient norm together. Raises TrainError if
+    one of them is not finite, before any weight is updated.
     """
-    config, model = job.config, job.model
-    rate = learning_rate(config, job.state.step)
+    batch = passes.batch
+    rate = learning_rate(job.config, job.state.step)
     set_rate(job.optimizer, rate)
-    job.optimizer.zero_grad(set_to_none=True)
-    total, positions = 0.0, 0
-    for micro_batch in batch.split(config.rows_per_pass):
-        with _autocast(config, job.device):
-            part = micro_batch.to(job.device)
-            sums: LossSum = model(part.input_ids, part.position_ids, part.targets, part.images)
-            loss = sums.loss_sum / max(1, batch.supervised)
-        # Without a graph the pass touched no trained parameter: text with the GPT frozen.
-        if loss.requires_grad:
-            loss.backward()  # type: ignore[no-untyped-call]  # torch has no types here
-        total += loss.item()
-        positions += micro_batch.input_ids.numel()
-    trained = [p for p in model.parameters() if p.requires_grad]
-    norm = torch.nn.utils.clip_grad_norm_(trained, config.grad_clip).item()
+    total, norm = _gradients(job, passes).tolist()
     if not (math.isfinite(total) and math.isfinite(norm)):
         raise TrainError(
             f"step {batch.step}: loss {total}, gradient norm {norm}: not finite, so the run stops "
@@ -91,7 +79,31 @@ def _optimise(job: Job, batch: Batch) -> StepResult:
             "  inspect them, or start a new run with a lower --lr; saved checkpoints are kept"
         )
     job.optimizer.step()
-    return StepResult(total if batch.supervised else math.nan, rate, norm, positions)
+    return StepResult(total if batch.supervised else math.nan, rate, norm, passes.positions)
+
+
+def _gradients(job: Job, passes: Passes) -> Tensor:
+    """Compute the gradients of a batch: clipped, in the parameters. Returns loss and gradient norm,
+    float64 [2] on the device; waits for the device nowhere.
+
+    The loss is the sum over all supervised positions of the batch divided by their number, so it
+    does not depend on how the batch is split. A pass that touches no trained parameter adds its
+    loss and no gradient.
+    """
+    config, model = job.config, job.model
+    job.optimizer.zero_grad(set_to_none=True)
+    total = torch.zeros((), dtype=torch.float64, device=job.device)
+    for inputs in passes.arrived():
+        with _autocast(config, job.device):
+            sums: LossSum = model(inputs)
+            loss = sums.loss_sum / max(1, passes.batch.supervised)
+        # Without a graph the pass touched no trained parameter: text with the GPT frozen.
+        if loss.requires_grad:
+            loss.backward()  # type: ignore[no-untyped-call]  # torch has no types here
+        total += loss.detach()
+    trained = [p for p in model.parameters() if p.requires_grad]
+    norm = torch.nn.utils.clip_grad_norm_(trained, config.grad_clip)
+    return torch.stack([total, norm.double()])
 
 
 def _autocast(config: Config, device: torch.device) -> Any:

@@ -16,8 +16,8 @@ from ocrtrain.model import ocr_model as module
 from ocrtrain.model.ocr_model import OcrModel, build_model, part_of, soft_cap
 from ocrtrain.settings.config import ModelConfig
 from tests.support import oracle
-from tests.support.encoders import SMALL, pixels
-from tests.support.losses import loss_of, token_losses
+from tests.support.encoders import SMALL
+from tests.support.losses import inputs_of, loss_of, token_losses
 from tests.support.models import IMAGE, REAL_GPT, close, make_batch, random_model
 from tests.support.pretrained import to_nanochat
 
@@ -86,14 +86,17 @@ def test_a_wrong_number_of_images_is_an_error(drop: int, extra: int) -> None:
     batch = make_batch([20, 30], [2, 1])
     images = [*batch.images[drop:], *batch.images[:extra]]
     with pytest.raises(ValueError, match=rf"^{len(images)} images .*7 slots.* \[14, 7\]"):
+        inputs_of(model, replace(batch, images=tuple(images)))
+    with pytest.raises(ValueError, match=rf"^{len(images)} images .*7 slots.* 21 slots"):
         model.embed(batch.input_ids, model.pixels(images))
 
 
 def test_an_image_split_over_two_rows_is_an_error() -> None:
     model = random_model()
     ids = torch.tensor([[IMAGE] * 6, [IMAGE] + [5] * 5])
+    image = torch.zeros(9, 9, 3, dtype=torch.uint8)
     with pytest.raises(ValueError, match=r"^1 images .*7 slots.* \[6, 1\]"):
-        model.embed(ids, pixels(128, count=1))
+        model.prepare(ids, torch.arange(6).repeat(2, 1), ids, [image])
 
 
 def plain_loss(model: OcrModel, batch: Batch) -> Tensor:
