@@ -8,7 +8,7 @@ model and all random states unchanged. When to validate and where to log is up t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 
@@ -43,12 +43,13 @@ BLIND_GAIN = 0.02
 @dataclass(frozen=True)
 class ValidationOptions:
     """How to validate. `batch` is samples a forward pass; `precision` is as in training, None for
-    fp32."""
+    fp32. What `before_batch` raises breaks the validation off."""
 
     seq_len: int
     batch: int = 8
     workers: int = 0
     precision: torch.dtype | None = None
+    before_batch: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
         if self.batch < 1:
@@ -270,6 +271,7 @@ class _SourceValidation:
     def _losses(self, batch: Batch) -> tuple[list[LossTotal], list[LossTotal], list[bool]]:
         """For each row: its loss, the loss of the first tokens of its answers, and whether any of
         its images were left by truncation."""
+        self.options.before_batch()
         inputs = self.model.prepare(
             batch.input_ids, batch.position_ids, batch.targets, batch.images
         )

@@ -3,12 +3,13 @@ on.
 
 State N is the weights after N optimizer steps. Step N trains on batch N of the plan and leads from
 state N to state N + 1. At each state the run first validates, then saves, if either is due. A
-checkpoint without the validation of its state means that the validation failed; resuming repeats
-it.
+checkpoint without the validation of its state means that the validation failed or was broken off;
+resuming repeats it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from ocrtrain.run import run_log
 from ocrtrain.run.job import Job
 from ocrtrain.run.passes import PassMaker
 from ocrtrain.run.step import train_step
-from ocrtrain.run.stop import Interrupt
+from ocrtrain.run.stop import Interrupt, StopRequested
 from ocrtrain.settings.config import Config
 from ocrtrain.state import checkpoint
 
@@ -37,9 +38,8 @@ def run_loop(job: Job, *, fresh: bool) -> bool:
     validation.
     """
     config, state = job.config, job.state
-    settled = not fresh  # whether the current state is validated and saved
-    if not fresh and _validates(config, state.step) and not _validated(job):
-        _validate(job)
+    saved = not fresh
+    validated = not _validates(config, state.step) or (saved and _validated(job))
     last = min(config.steps, config.stop_at or config.steps)
     with ExitStack() as stack:
         interrupt = stack.enter_context(Interrupt())
@@ -49,17 +49,16 @@ def run_loop(job: Job, *, fresh: bool) -> bool:
         batches = Prefetcher(passes, state.step, stop=last, workers=config.workers)
         stack.enter_context(batches)
         while True:
+            if not validated:
+                validated = _validate_or_save(job, interrupt, saved=saved)
             stopping = state.step >= last or interrupt.requested
-            if not settled:
-                if _validates(config, state.step):
-                    _validate_or_save(job)
-                if state.step and (_due(state.step, config.save_every) or stopping):
-                    _save(job)
+            if state.step and not saved and (_due(state.step, config.save_every) or stopping):
+                _save(job)
             if stopping:
                 break
             train_step(job, batches)
-            settled = False
-    if state.step < config.steps:
+            saved, validated = False, not _validates(config, state.step)
+    if state.step < config.steps or not validated:
         return False
     # A resumed run may lack it too: if it was killed after its last checkpoint.
     if not encoder_path(job).exists():
@@ -72,14 +71,19 @@ def _validates(config: Config, step: int) -> bool:
     return _due(step, config.eval_every) or step == config.steps
 
 
-def _validate_or_save(job: Job) -> None:
-    """Validate; if that fails, save first, so that no training is lost."""
+def _validate_or_save(job: Job, interrupt: Interrupt, *, saved: bool) -> bool:
+    """Validate; False if a request to stop breaks it off, and a resumed run has to repeat it. If it
+    fails, save first, so that no training is lost."""
     try:
-        _validate(job)
+        _validate(job, before_batch=interrupt.check)
+    except StopRequested:
+        job.console.say(f"validation at {job.state.step} broken off")
+        return False
     except OcrError:
-        if job.state.step:
+        if job.state.step and not saved:
             _save(job)
         raise
+    return True
 
 
 def _due(step: int, every: int) -> bool:
@@ -94,7 +98,7 @@ def _validated(job: Job) -> bool:
     )
 
 
-def _validate(job: Job) -> None:
+def _validate(job: Job, *, before_batch: Callable[[], None]) -> None:
     """Validate this state, log the numbers, and print warnings."""
     config, state = job.config, job.state
     result = validate(
@@ -106,6 +110,7 @@ def _validate(job: Job) -> None:
             batch=config.val_batch,
             workers=config.workers,
             precision=autocast_type(config.precision, job.device),
+            before_batch=before_batch,
         ),
     )
     numbers = result.numbers()

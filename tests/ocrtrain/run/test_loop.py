@@ -13,7 +13,7 @@ from ocrtrain.data.run_plan import plan_run
 from ocrtrain.data.sources import open_sources
 from ocrtrain.data.stream import Stream
 from ocrtrain.model.factory import find_tokenizer
-from ocrtrain.run import run_log
+from ocrtrain.run import loop, run_log
 from ocrtrain.run.launch import train
 from ocrtrain.run.trained import load_for_inference
 from ocrtrain.settings.config import Config
@@ -182,6 +182,33 @@ def test_ctrl_c_saves_and_says_how_to_resume(
     monkeypatch.undo()
     assert train(small_config(inputs, run), resume=True) == 0
     assert losses(run) == losses(unbroken)
+
+
+@pytest.mark.parametrize("step", [0, 6, 12])
+def test_a_validation_that_is_broken_off_is_saved_before_and_repeated_when_resumed(
+    step: int, inputs: dict[str, str], unbroken: Path, tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    run, original, begun = tmp_path / "run", loop.validate, []
+
+    def stopped(*arguments: Any) -> Any:
+        begun.append(arguments)
+        if len(begun) == 1 + step // 6:
+            signal.raise_signal(signal.SIGTERM)
+        return original(*arguments)
+
+    monkeypatch.setattr(loop, "validate", stopped)
+    config = small_config(inputs, run, save_every=0)
+    assert train(config) == 130
+    assert [line["step"] for line in validations(run)] == list(range(0, step, 6))
+    assert [at for at, _ in losses(run)] == list(range(step))
+    saved = [Checkpoint.open(folder).state for folder in checkpoint.complete_checkpoints(run)]
+    assert [state.step for state in saved] == ([step] if step else [])
+    assert f"stopped at step {step} of 12" in capsys.readouterr().out
+    monkeypatch.undo()
+    assert train(config, resume=True) == 0
+    assert losses(run) == losses(unbroken)
+    assert validations(run) == validations(unbroken)
 
 
 def test_the_last_checkpoint_has_the_state_of_the_run(unbroken: Path) -> None:
