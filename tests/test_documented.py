@@ -17,7 +17,8 @@ from ocrtrain.settings import presets
 from ocrtrain.settings.flags import parse
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "shards" / "README.md", ROOT / "benchmarks" / "README.md"]
+PAGES = [ROOT / "README.md", ROOT / "shards" / "README.md", ROOT / "benchmarks" / "README.md",
+         ROOT / "docs" / "evaluation.md", *sorted((ROOT / "recipes").glob("*.md"))]  # fmt: skip
 SOURCES = [*sorted((ROOT / "tools").glob("*.py")), *sorted((ROOT / "ocrtrain").rglob("*.py")),
            *sorted((ROOT / "benchmarks").glob("*.py"))]  # fmt: skip
 
