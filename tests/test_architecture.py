@@ -40,7 +40,7 @@ DATA_ROOMS = {
 TRAIN_ROOMS = {
     "settings": ({"planning", "reading/slices", "runtime"}, set()),
     "state": ({"storage", "tokens", "images"}, {"settings"}),
-    "model": ({"images", "tokens", "storage"}, {"settings"}),
+    "model": ({"images", "tokens", "storage"}, {"state", "settings"}),
     "data": (
         set(DATA_ROOMS) - {"sources", "conversion", "transfer"},
         {"state", "settings"},
@@ -67,7 +67,7 @@ ROOT_FILES = {
 }
 """The files in the two packages' roots: what every room shares, and what people type."""
 
-PICKLE_READERS = {"ocrdata/tokens/nanochat_pickle", "ocrtrain/model/encoder_file"}
+PICKLE_READERS = {"ocrdata/tokens/nanochat_pickle", "ocrtrain/model/weight_file"}
 """The one unpickler, and who catches what torch raises when it refuses a pickle."""
 
 WRAPPED = {
@@ -206,8 +206,8 @@ def test_files_are_known_by_location(path: Path) -> None:
     assert not {"stat", "lstat", "fstat", "scandir", "listdir", "getsize"} & asked
 
 
-def test_torch_refusing_a_pickle_is_all_that_the_encoder_file_knows_of_pickles() -> None:
-    found = imports(ROOT / "ocrtrain" / "model" / "encoder_file.py")
+def test_torch_refusing_a_pickle_is_all_that_weight_files_know_of_pickles() -> None:
+    found = imports(ROOT / "ocrtrain" / "model" / "weight_file.py")
     assert {name for name in found if name.startswith("pickle")} == {
         "pickle",
         "pickle.UnpicklingError",

@@ -2,27 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 
 from ocrdata.errors import UsageError
 from ocrdata.tokens.tokenizer import Tokenizer, load_tokenizer
-from ocrtrain.model.encoder_file import load_deepencoder
 from ocrtrain.model.hub_files import fetch
 from ocrtrain.model.ocr_model import OcrModel, build_model
-from ocrtrain.model.pretrained import Pretrained, load_pretrained
-from ocrtrain.settings.config import Config
+from ocrtrain.model.start import load_start, tokenizer_of_gpt
+from ocrtrain.settings.config import BYTES, Config
+from ocrtrain.settings.presets import init_word
 
 
 def find_tokenizer(config: Config) -> Tokenizer:
-    """The tokenizer that the config names: a file, the built-in one (the default for random
-    weights), or nanochat's from `gpt_repo`.
+    """The tokenizer of a config: that of --init PATH if the GPT is taken from there, else the one
+    that --tokenizer names, else the built-in one for random weights or nanochat's from `gpt_repo`.
 
     None is trained implicitly, because token counts and checkpoints depend on it. Raises UsageError
-    for a file that is no tokenizer, SourceError where nanochat's cannot be fetched.
+    for a file that is no tokenizer, or another one than that of the GPT's source, whose rows of the
+    vocabulary belong to it; SourceError where nanochat's cannot be fetched.
     """
-    if config.tokenizer_name:
-        return load_tokenizer(config.tokenizer_name)
+    of_gpt = tokenizer_of_gpt(config)
+    if config.tokenizer:
+        named = load_tokenizer(config.tokenizer)
+        if of_gpt and named.fingerprint != of_gpt.fingerprint:
+            raise UsageError(
+                f"--tokenizer {config.tokenizer} is another one than that of --init {config.init} "
+                f"(fingerprints {named.fingerprint} and {of_gpt.fingerprint}): the rows of the "
+                "GPT's vocabulary belong to its own; leave --tokenizer out, or leave the GPT there "
+                "with --init-parts sam,clip,projector"
+            )
+        return named
+    if of_gpt:
+        return of_gpt
+    if init_word(config) == "random":
+        return load_tokenizer(BYTES)
     wanted = "tokenizer.pkl"
     (path,) = fetch(config.gpt_repo, lambda names: [n for n in names if n == wanted], needed=wanted)
     return load_tokenizer(path)
@@ -41,26 +55,18 @@ def with_vocabulary(config: Config, tokenizer: Tokenizer) -> Config:
     )
 
 
-def new_model(config: Config, tokenizer: Tokenizer) -> OcrModel:
-    """A model with the config's initial weights and frozen parts, on the CPU.
+def new_model(
+    config: Config, tokenizer: Tokenizer, *, say: Callable[[str], None] = lambda line: None
+) -> OcrModel:
+    """A model with the config's initial weights and frozen parts, on the CPU. `say` gets lines that
+    tell where each part comes from, and what starts from random values.
 
     Raises UsageError or SourceError where weights cannot be found, WeightsError where they do not
-    fit.
+    fit, TrainError for a damaged checkpoint.
     """
     model = bare_model(config, tokenizer)
-    hub = config.init == "pretrained"
-    encoder = hub and not config.deepencoder
-    load_pretrained(
-        model,
-        config.model,
-        sources=Pretrained(
-            sam=config.sam_repo if encoder else "",
-            clip=config.clip_repo if encoder else "",
-            gpt=config.gpt_repo if hub and not config.fresh_gpt else "",
-        ),
-    )
-    if config.deepencoder:
-        load_deepencoder(model, Path(config.deepencoder))
+    for line in load_start(model, config):
+        say(line)
     return ready_to_train(model, config)
 
 

@@ -1,17 +1,19 @@
-"""Tensor names of other projects' checkpoints, converted to and from the model's own.
+"""Names of tensors in other projects' files, converted to and from those of an `OcrModel`.
 
-Four naming schemes are read. *DeepEncoder* is the one of DeepSeek-OCR (`sam_model.blocks...`,
-`vision_model...` with fused `qkv_proj`, `projector.layers`); our files use it too, because it does
-not change when `transformers` renames its modules. *SAM* and *CLIP* are those of the hub's
-checkpoints, *nanochat* that of its `model_*.pt` before the value embeddings.
+`LAYOUTS` is the table of what is read, a layout for each naming scheme: which of its names are
+ours, and which are known and not used, with the reason. A layout is recognised by names that no
+other has (`read_names`). Our own encoder files have DeepSeek-OCR's names (`to_deepencoder`),
+because they do not change when `transformers` renames its modules.
 
-A missing or unknown tensor is an error (`assign`), so that no parameter silently stays random.
+Names alone are handled here; `ocrtrain.model.pretrained` compares shapes and copies values.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
+from functools import cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,118 +22,203 @@ from ocrdata.errors import WeightsError
 
 Tensors = dict[str, Tensor]
 
-# (our prefix, the original's); the first match counts; {i} is a layer number.
 _SAM = (
-    ("patch_embed.projection.", "patch_embed.proj."),
-    ("neck.conv1.", "neck.0."),
-    ("neck.layer_norm1.", "neck.1."),
-    ("neck.conv2.", "neck.2."),
-    ("neck.layer_norm2.", "neck.3."),
-    ("proj.conv1.", "net_2."),
-    ("proj.conv2.", "net_3."),
-    ("layers.{i}.layer_norm1.", "blocks.{i}.norm1."),
-    ("layers.{i}.layer_norm2.", "blocks.{i}.norm2."),
-    ("layers.{i}.", "blocks.{i}."),
+    ("patch_embed.proj.", "patch_embed.projection."),
+    ("neck.0.", "neck.conv1."),
+    ("neck.1.", "neck.layer_norm1."),
+    ("neck.2.", "neck.conv2."),
+    ("neck.3.", "neck.layer_norm2."),
+    ("net_2.", "proj.conv1."),
+    ("net_3.", "proj.conv2."),
+    ("blocks.{i}.norm1.", "layers.{i}.layer_norm1."),
+    ("blocks.{i}.norm2.", "layers.{i}.layer_norm2."),
+    ("blocks.{i}.", "layers.{i}."),
+    ("", ""),
 )
-_CLIP = (("encoder.layers.{i}.", "transformer.layers.{i}."),)
-_GPT = (
-    ("model.embed_tokens.", "transformer.wte."),
-    ("model.layers.{i}.self_attn.q_proj.", "transformer.h.{i}.attn.c_q."),
-    ("model.layers.{i}.self_attn.k_proj.", "transformer.h.{i}.attn.c_k."),
-    ("model.layers.{i}.self_attn.v_proj.", "transformer.h.{i}.attn.c_v."),
-    ("model.layers.{i}.self_attn.o_proj.", "transformer.h.{i}.attn.c_proj."),
-    ("model.layers.{i}.mlp.fc1.", "transformer.h.{i}.mlp.c_fc."),
-    ("model.layers.{i}.mlp.fc2.", "transformer.h.{i}.mlp.c_proj."),
+_ENCODER = (
+    *((f"sam_model.{theirs}", f"encoder.sam.{ours}") for theirs, ours in _SAM),
+    ("vision_model.transformer.layers.{i}.", "encoder.clip.encoder.layers.{i}."),
+    ("vision_model.", "encoder.clip."),
+    ("projector.layers.", "encoder.projector."),
+    ("image_newline", "encoder.image_newline"),
+    ("view_separator", "encoder.view_separator"),
 )
+_NANOCHAT = (
+    ("transformer.wte.", "gpt.model.embed_tokens."),
+    ("transformer.h.{i}.attn.c_q.", "gpt.model.layers.{i}.self_attn.q_proj."),
+    ("transformer.h.{i}.attn.c_k.", "gpt.model.layers.{i}.self_attn.k_proj."),
+    ("transformer.h.{i}.attn.c_v.", "gpt.model.layers.{i}.self_attn.v_proj."),
+    ("transformer.h.{i}.attn.c_proj.", "gpt.model.layers.{i}.self_attn.o_proj."),
+    ("transformer.h.{i}.mlp.c_fc.", "gpt.model.layers.{i}.mlp.fc1."),
+    ("transformer.h.{i}.mlp.c_proj.", "gpt.model.layers.{i}.mlp.fc2."),
+    ("lm_head.", "gpt.lm_head."),
+)
+_PATCHES = "CLIP's own patch embedding, in whose place SAM's feature map comes"
+_MIXTURE = "its decoder, a mixture of experts: another architecture than the GPT here"
+
+
+class Layout(NamedTuple):
+    """A naming scheme.
+
+    `mark` is a regular expression of names that only this layout has. `rules` are pairs of their
+    and our beginning of a name, the first that fits counts, {i} is a number. `unused` are pairs of
+    a regular expression and the reason why such a tensor is not taken. `prefix` may precede a name.
+    `lacks` are the beginnings of our names that such a file never has.
+    """
+
+    name: str
+    mark: str
+    rules: tuple[tuple[str, str], ...]
+    unused: tuple[tuple[str, str], ...] = ()
+    prefix: str = ""
+    lacks: tuple[str, ...] = ()
+
+
+OURS = Layout(
+    name="a model of this project",
+    mark=r"encoder\.(sam|clip|projector)\..*|gpt\.(model|lm_head)\..*",
+    rules=(("encoder.", "encoder."), ("gpt.", "gpt.")),
+)
+DEEPSEEK = Layout(  # the release, the original of this project, and our encoder files
+    name="DeepSeek-OCR",
+    mark=r"(model\.)?(sam_model\..*|vision_model\.transformer\..*|projector\.layers\..*"
+    r"|gpt\.transformer\..*|vision_tower\.sam_encoder\..*)",
+    prefix="model.",
+    rules=(
+        *_ENCODER,
+        ("view_seperator", "encoder.view_separator"),  # spelled like this in the release
+        *((f"gpt.{theirs}", ours) for theirs, ours in _NANOCHAT),
+        # In memory, transformers calls them otherwise than in its files.
+        ("vision_tower.sam_encoder.", "encoder.sam."),
+        ("vision_tower.vision_encoder.", "encoder.clip."),
+        ("multi_modal_projector.", "encoder.projector."),
+    ),
+    unused=(
+        (r"(vision_model|vision_tower\.vision_encoder)\.embeddings\.patch_embedding\..*", _PATCHES),
+        (r"vision_model\.embeddings\.position_ids", "CLIP's numbering of positions"),
+        (r"(language_model\.)?(embed_tokens|layers\.\d+|norm)\..*|lm_head\..*", _MIXTURE),
+    ),
+)
+NANOCHAT = Layout(name="nanochat", mark=r"transformer\.h\.\d+\..*", rules=_NANOCHAT)
+NANOCHAT_HF = Layout(
+    name="nanochat of transformers",
+    mark=r"model\.layers\.\d+\.mlp\.fc1\.weight",
+    rules=(("model.", "gpt.model."), ("lm_head.", "gpt.lm_head.")),
+)
+SAM = Layout(
+    name="SAM",
+    mark=r"(vision_encoder\.)?layers\.\d+\.attn\.rel_pos_h",
+    prefix="vision_encoder.",
+    rules=(("", "encoder.sam."),),
+    unused=(
+        (r"(shared_image_embedding|prompt_encoder|mask_decoder)\..*", "SAM's prompts and masks"),
+    ),
+    lacks=("encoder.sam.proj.",),
+)
+CLIP = Layout(
+    name="CLIP",
+    mark=r"(vision_model\.)?encoder\.layers\.\d+\.self_attn\.q_proj\.weight",
+    prefix="vision_model.",
+    rules=(("", "encoder.clip."),),
+    unused=(
+        (r"(text_model|text_projection|visual_projection)\..*|logit_scale", "CLIP's text tower"),
+        (r"post_layernorm\..*", "CLIP's last norm, which DeepSeek-OCR leaves out"),
+        (r"embeddings\.patch_embedding\..*", _PATCHES),
+        (r"embeddings\.position_ids", "CLIP's numbering of positions"),
+    ),
+)
+LAYOUTS = (DEEPSEEK, OURS, NANOCHAT, NANOCHAT_HF, SAM, CLIP)
+"""In the order in which they are tried."""
+
+WRAPPERS = frozenset(("module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"))
+"""What torch's wrappers (DDP, compile, FSDP, checkpointing) put between the parts of a name."""
+
 _QKV = re.compile(r"(.*\.self_attn\.)([qkv])_proj\.(weight|bias)")
 _FUSED = re.compile(r"(.*\.self_attn\.)qkv_proj\.(weight|bias)")
-_COMPILED = "_orig_mod."  # prefix that torch.compile adds to every name
 
 
-def _rename(name: str, rules: Iterable[tuple[str, str]], *, to_original: bool) -> str:
-    for ours, original in rules:
-        old, new = (ours, original) if to_original else (original, ours)
-        pattern = re.escape(old).replace(r"\{i\}", r"(\d+)")
-        match = re.match(pattern, name)
+class Piece(NamedTuple):
+    """A tensor of a file, or one of the equal thirds of it: query, key and value are one there."""
+
+    name: str
+    third: int | None = None
+
+
+class Names(NamedTuple):
+    """The names of a file: its layout, our name -> where it is there, reason -> unused names."""
+
+    layout: Layout
+    taken: dict[str, Piece]
+    unused: dict[str, list[str]]
+
+
+def read_names(names: Iterable[str], *, what: str) -> Names:
+    """Recognise the layout of a file by the names of its tensors, and convert them.
+
+    A name that no rule knows is kept, and so found to be unknown when it is compared with the
+    model. Raises WeightsError, with `what` as the file's name, where no layout fits, or two tensors
+    have one name of ours.
+    """
+    bare = {name: _unwrap(name) for name in names}
+    layout = next(
+        (x for x in LAYOUTS if any(map(re.compile(x.mark).fullmatch, bare.values()))), None
+    )
+    if layout is None:
+        first = next(iter(bare), "missing: the file has none")
+        raise WeightsError(
+            f"{what}: not the weights of a known model ({', '.join(x.name for x in LAYOUTS)}); its "
+            f"first tensor is {first}"
+        )
+    found = Names(layout, {}, {})
+    for name, unwrapped in bare.items():
+        short = unwrapped.removeprefix(layout.prefix)
+        reason = next((why for like, why in layout.unused if re.fullmatch(like, short)), None)
+        if reason:
+            found.unused.setdefault(reason, []).append(name)
+            continue
+        for ours, piece in _pieces(name, rename(short, layout.rules)):
+            if ours in found.taken:
+                other = found.taken[ours].name
+                raise WeightsError(f"{what}: {other} and {name} are the same tensor of the model")
+            found.taken[ours] = piece
+    return found
+
+
+def _unwrap(name: str) -> str:
+    return ".".join(part for part in name.split(".") if part not in WRAPPERS)
+
+
+def _pieces(name: str, ours: str) -> list[tuple[str, Piece]]:
+    match = _FUSED.fullmatch(ours)
+    if not match:
+        return [(ours, Piece(name))]
+    stem, kind = match.groups()
+    return [(f"{stem}{which}_proj.{kind}", Piece(name, at)) for at, which in enumerate("qkv")]
+
+
+def rename(name: str, rules: tuple[tuple[str, str], ...]) -> str:
+    """`name` with its beginning changed by the first of `rules` that fits; else unchanged."""
+    for old, new in rules:
+        match = _pattern(old).match(name)
         if match:
             layer = match.group(1) if match.groups() else ""
             return new.replace("{i}", layer) + name[match.end() :]
     return name
 
 
+@cache
+def _pattern(beginning: str) -> re.Pattern[str]:
+    return re.compile(re.escape(beginning).replace(r"\{i\}", r"(\d+)"))
+
+
 def to_deepencoder(encoder: nn.Module) -> Tensors:
     """Parameters of a `DeepEncoder` under DeepSeek-OCR's names."""
-    tensors: Tensors = {}
-    for name, parameter in encoder.named_parameters():
-        value = parameter.detach()
-        part, _, rest = name.partition(".")
-        if part == "sam":
-            tensors["sam_model." + _rename(rest, _SAM, to_original=True)] = value
-        elif part == "clip":
-            tensors["vision_model." + _rename(rest, _CLIP, to_original=True)] = value
-        elif part == "projector":
-            tensors[f"projector.layers.{rest}"] = value
-        else:
-            tensors[name] = value
+    back = tuple((ours, theirs) for theirs, ours in _ENCODER)
+    tensors = {
+        rename(f"encoder.{name}", back): parameter.detach()
+        for name, parameter in encoder.named_parameters()
+    }
     return _fuse(tensors)
-
-
-def from_deepencoder(tensors: Mapping[str, Tensor]) -> Tensors:
-    """DeepSeek-OCR's names -> a `DeepEncoder`'s. Unknown tensors keep their names.
-
-    CLIP's patch embedding and position ids are left out: SAM's feature map replaces the patches.
-    """
-    ours: Tensors = {}
-    for full, value in tensors.items():
-        name = full.removeprefix(_COMPILED)
-        part, _, rest = name.partition(".")
-        if rest in ("embeddings.patch_embedding.weight", "embeddings.position_ids"):
-            continue
-        if part == "sam_model":
-            ours["sam." + _rename(rest, _SAM, to_original=False)] = value
-        elif part == "vision_model":
-            ours.update(_split("clip." + _rename(rest, _CLIP, to_original=False), value))
-        elif name.startswith("projector.layers."):
-            ours[name.replace("projector.layers.", "projector.")] = value
-        elif name == "view_seperator":  # spelled like this in DeepSeek's release
-            ours["view_separator"] = value
-        else:
-            ours[name] = value
-    return ours
-
-
-def from_sam(tensors: Mapping[str, Tensor]) -> Tensors:
-    """Names in `facebook/sam-vit-base` -> names in `DeepEncoder.sam`; decoders are left out."""
-    others = ("shared_image_embedding.", "prompt_encoder.", "mask_decoder.")
-    return {
-        name.removeprefix("vision_encoder."): value
-        for name, value in tensors.items()
-        if not name.startswith(others)
-    }
-
-
-def from_clip(tensors: Mapping[str, Tensor]) -> Tensors:
-    """Names in `openai/clip-vit-large-patch14` -> names in `DeepEncoder.clip`.
-
-    Left out are the text tower, the projections, the norm after the last layer (DeepSeek-OCR has
-    none), the patch embedding (SAM's feature map replaces the patches) and the position ids.
-    """
-    others = ("text_model.", "text_projection.", "visual_projection.", "logit_scale")
-    unused = ("post_layernorm.", "embeddings.patch_embedding.", "embeddings.position_ids")
-    vision = {
-        name.removeprefix("vision_model."): value
-        for name, value in tensors.items()
-        if not name.startswith(others)
-    }
-    return {name: value for name, value in vision.items() if not name.startswith(unused)}
-
-
-def from_nanochat(tensors: Mapping[str, Tensor]) -> Tensors:
-    """nanochat's names -> those of `NanoChatForCausalLM`; the latter are kept as they are."""
-    return {
-        _rename(name.removeprefix(_COMPILED), _GPT, to_original=False): value
-        for name, value in tensors.items()
-    }
 
 
 def _fuse(tensors: Tensors) -> Tensors:
@@ -146,47 +233,3 @@ def _fuse(tensors: Tensors) -> Tensors:
             three = [tensors[f"{stem}{which}_proj.{kind}"] for which in "qkv"]
             fused[f"{stem}qkv_proj.{kind}"] = torch.cat(three)
     return fused
-
-
-def _split(name: str, value: Tensor) -> Tensors:
-    """qkv_proj -> q_proj, k_proj, v_proj; any other tensor unchanged."""
-    match = _FUSED.fullmatch(name)
-    if not match or value.dim() == 0 or len(value) % 3:
-        return {name: value}
-    stem, kind = match.groups()
-    three = zip("qkv", value.chunk(3), strict=True)
-    return {f"{stem}{which}_proj.{kind}": piece for which, piece in three}
-
-
-def assign(module: nn.Module, tensors: Mapping[str, Tensor], *, what: str) -> None:
-    """Copy `tensors` into the parameters of `module`, one tensor for each parameter.
-
-    Raises WeightsError, before anything is copied, that names the first three tensors that are
-    missing, unknown or of wrong shape; `what` names the checkpoint in the message.
-    """
-    parameters = dict(module.named_parameters())
-    missing = [name for name in parameters if name not in tensors]
-    unknown = [name for name in tensors if name not in parameters]
-    shapes = [
-        f"{name} is {list(tensors[name].shape)}, the model's {list(parameter.shape)}"
-        for name, parameter in parameters.items()
-        if name in tensors and tensors[name].shape != parameter.shape
-    ]
-    for wrong, problem in (
-        (missing, "missing"),
-        (unknown, "unknown"),
-        (shapes, "of wrong shape"),
-    ):
-        if wrong:
-            raise WeightsError(
-                f"{what}: {len(wrong)} tensors {problem}: {_abbreviate(wrong)}\n"
-                "  The checkpoint is of another model, or the model config has other sizes"
-            )
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(tensors[name])
-
-
-def _abbreviate(names: list[str]) -> str:
-    shown = ", ".join(names[:3])
-    return shown if len(names) <= 3 else f"{shown}, ..."

@@ -48,6 +48,7 @@ from ocrtrain.model.factory import (
     with_vocabulary,
 )
 from ocrtrain.model.ocr_model import OcrModel
+from ocrtrain.model.start import check_start
 from ocrtrain.run import batch_log, run_log, summary
 from ocrtrain.run.batch_log import BatchLog
 from ocrtrain.run.console import Console
@@ -98,6 +99,7 @@ def _train(config: Config, resume: bool, flags: ParsedFlags | None) -> tuple[int
         if found is None:  # a checkpoint contains all that a new run loads from these files
             with problems:
                 check_inputs(config)
+                check_start(config)
         with problems:
             device = resolve_device(config.device)
         if not problems:
@@ -224,7 +226,7 @@ def _model_and_optimizer(
 ) -> tuple[OcrModel, torch.optim.AdamW]:
     """New ones, or those of the checkpoint with its random state."""
     if found is None:
-        model = new_model(config, tokenizer).to(device).train()
+        model = new_model(config, tokenizer, say=print).to(device).train()
         return model, build_optimizer(model, config)
     # All weights are in the checkpoint: nothing is loaded from the hub.
     model = ready_to_train(bare_model(config, tokenizer), config).to(device).train()

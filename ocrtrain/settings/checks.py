@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from difflib import get_close_matches
 from pathlib import Path
 
 from ocrdata.errors import UsageError
-from ocrtrain.settings.config import BYTES, TEXT_RATIO, Config
+from ocrtrain.settings.config import BYTES, INIT_WORDS, TEXT_RATIO, Config
+
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w./-]+)?")
+WEIGHT_FILES = (".pt", ".pth", ".bin", ".safetensors")
+"""Endings of weight files, which no repository has."""
 
 
 def check_data(config: Config) -> None:
@@ -33,27 +39,41 @@ def check_data(config: Config) -> None:
         _check_exists("--tokenizer", config.tokenizer)
 
 
+def init_is_path(config: Config) -> bool:
+    """Whether --init names a path or a repository, and is no word."""
+    return config.init not in INIT_WORDS
+
+
 def lacks_encoder(config: Config) -> bool:
-    """Whether `--deepencoder` is required but not given, as for stage 2 before stage 1 has run."""
-    return "sam" in config.freeze and not config.deepencoder
+    """Whether the frozen encoder must come from somewhere and no flag says from where, as for stage
+    2 before stage 1 has run."""
+    given = init_is_path(config) and (not config.init_parts or "sam" in config.init_parts)
+    return "sam" in config.freeze and not config.deepencoder and not given
 
 
 def check_weights(config: Config) -> None:
-    """Check that `--deepencoder` is given where it is required, and that the file exists.
+    """Check that the encoder's weights are named where they are required, and that what
+    `--deepencoder` and `--init` name exists or may be a repository.
 
     Raises UsageError naming the flag.
     """
     if lacks_encoder(config):
         raise UsageError(
-            "--freeze sam needs --deepencoder FILE: the two convolutions after SAM are trained "
-            "in stage 1; no hub checkpoint has them"
+            "--freeze sam needs --deepencoder FILE, or --init with weights of an encoder: the two "
+            "convolutions after SAM are trained in stage 1; no hub checkpoint of SAM has them"
         )
     _check_exists("--deepencoder", config.deepencoder)
-    if config.deepencoder and Path(config.deepencoder).is_dir():
-        raise UsageError(
-            f"--deepencoder {config.deepencoder}: a folder; name the file in it that stage 1 wrote "
-            "when it ended, deepencoder_*.safetensors"
-        )
+    path = Path(config.init).expanduser()
+    if not init_is_path(config) or path.exists():
+        return
+    if _REPOSITORY.fullmatch(config.init) and path.suffix not in WEIGHT_FILES:
+        return
+    near = get_close_matches(config.init, INIT_WORDS, n=1)
+    hint = f" (did you mean {near[0]}?)" if near else ""
+    raise UsageError(
+        f"--init {config.init}: no such file or folder{hint}; give pretrained, random, a path of "
+        "weights, or a hub repository as owner/name or owner/name@revision"
+    )
 
 
 def _check_exists(flag: str, name: str) -> None:

@@ -35,6 +35,9 @@ BYTES = "bytes"
 PARTS = ("sam", "clip", "projector", "gpt")
 """Parts of the model, in the order in which data passes through them."""
 
+INIT_WORDS = ("pretrained", "random")
+"""Values of --init that are no path."""
+
 TEXT_RATIO = Fraction(10, 28)
 """The original experiment drew from 18,000 charts and 10,000 chats."""
 
@@ -129,7 +132,18 @@ class Config:
 
     name: str = _flag("stage1", "name of the run at Weights & Biases and of its default folder")
     preset: str = _flag("full", "preset that sets the default of every other flag")
-    init: str = _flag("pretrained", "initial weights: pretrained (from the hub) or random")
+    init: str = _flag(
+        "pretrained",
+        "initial weights: pretrained (SAM, CLIP and nanochat from the hub), random, or a path or "
+        "hub repository of weights: a run or checkpoint, a file, nanochat, a released encoder such "
+        "as deepseek-ai/DeepSeek-OCR; ./random is a path",
+    )
+    init_parts: tuple[str, ...] = _flag(
+        (),
+        "parts to take from the path of --init: sam, clip, projector, gpt (default: all that are "
+        "there); the others start as without it",
+        older=(),
+    )
     out: str = _flag("", "run folder (default: runs/NAME-PRESET)")
     seed: int = _flag(0, "seed of random initial weights and of the sample order")
 
@@ -270,7 +284,9 @@ class Config:
         (), "parts of the model not to train: sam, clip, projector, gpt"
     )
     deepencoder: str = _flag(
-        "", "file with the encoder's initial weights: deepencoder_*.safetensors or .pt"
+        "",
+        "initial weights of the encoder (SAM, CLIP, projector): deepencoder_*.safetensors or .pt, "
+        "or a folder or run that holds one",
     )
     fresh_gpt: bool = _flag(False, "start the GPT from random weights, whatever --init says")
     checkpointing: bool = _flag(
@@ -312,6 +328,9 @@ class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
 
     def __post_init__(self) -> None:
+        # "sam,clip" and "sam clip" are the same.
+        parts = tuple(part for word in self.init_parts for part in word.split(",") if part)
+        object.__setattr__(self, "init_parts", parts)
         _raise_all(self._faults())
 
     def _faults(self) -> Iterator[str]:
@@ -322,6 +341,7 @@ class Config:
                 if one not in choices:
                     yield f"{flag_name(name)} {one!r}: choose from {', '.join(choices)}"
         yield from self._wrong_numbers()
+        yield from self._wrong_init()
         if set(self.freeze) == set(CHOICES["freeze"]):
             yield "--freeze leaves nothing to train; freeze fewer than all four parts"
         for name in ("train_slice", "val_slice", "text_train_slice", "text_val_slice"):
@@ -345,6 +365,26 @@ class Config:
                     "hf:// with credentials from the environment"
                 )
         yield from cache_faults(self.cache, self.cache_limit)
+
+    def _wrong_init(self) -> Iterator[str]:
+        """What is wrong with the flags of initial weights."""
+        if not self.init:
+            yield f"--init is empty: give {' or '.join(INIT_WORDS)}, or a path of weights"
+        if not self.init_parts:
+            return
+        if self.init in INIT_WORDS:
+            yield f"--init-parts needs --init PATH: {self.init} is no path to take parts from"
+        if "gpt" in self.init_parts and self.fresh_gpt:
+            yield (
+                "--init-parts gpt contradicts --fresh-gpt, which stage 2 sets: add --no-fresh-gpt, "
+                "or leave gpt out"
+            )
+        twice = sorted({"sam", "clip", "projector"} & set(self.init_parts))
+        if twice and self.deepencoder:
+            yield (
+                f"--init-parts {' '.join(twice)} contradicts --deepencoder, which gives these "
+                "parts: leave one of the two out"
+            )
 
     def _wrong_sources(self) -> Iterator[str]:
         """What is wrong with the flags of named sources, or with mixing in the short form."""
@@ -438,13 +478,13 @@ class Config:
 
     @property
     def tokenizer_name(self) -> str:
-        """The tokenizer to load: --tokenizer, or `bytes` for random weights; "" is nanochat's."""
+        """The tokenizer to load: --tokenizer, or `bytes` for random weights; "" is the one beside
+        the weights, or nanochat's."""
         return self.tokenizer or (BYTES if self.init == "random" else "")
 
 
 CHOICES = {
     "preset": ("full", "tiny"),
-    "init": ("pretrained", "random"),
     "mix": MIXES,
     "weigh_by": WEIGHTS,
     "at_end": AT_END,
@@ -454,6 +494,7 @@ CHOICES = {
     "schedule": ("cosine", "step", "constant"),
     "precision": ("auto", "fp32", "bf16"),
     "freeze": PARTS,
+    "init_parts": PARTS,
     "wandb": ("auto", "online", "offline", "off"),
 }
 

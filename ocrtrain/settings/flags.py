@@ -34,8 +34,8 @@ GROUPS = {
         "image_size",
     ),
     "model": (
-        "init", "deepencoder", "fresh_gpt", "freeze", "checkpointing", "precision", "sam_repo",
-        "clip_repo", "gpt_repo",
+        "init", "init_parts", "deepencoder", "fresh_gpt", "freeze", "checkpointing", "precision",
+        "sam_repo", "clip_repo", "gpt_repo",
     ),
     "optimizer": (
         "steps", "lr", "warmup", "schedule", "step_every", "step_factor", "sam_lr_scale",
@@ -88,7 +88,7 @@ def parse(
     given = {n: v for n, v in vars(typed).items() if n in names and v is not None}
     resume = bool(others.pop("resume"))
     base = preset(given.get("preset", "full"))
-    if {"init": base.init, **given}["init"] == "random":
+    if {"init": base.init, **given}["init"] != "pretrained":
         base = override(base, {"vocab_size": 0})  # no file decides it but the tokenizer's
     config = base
     with problems:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ocrdata.errors import UsageError
-from ocrtrain.settings.config import Config, ModelConfig
+from ocrtrain.settings.config import INIT_WORDS, Config, ModelConfig
 
 
 def stage1(preset: str = "full") -> Config:
@@ -42,6 +42,12 @@ def stage2(preset: str = "full") -> Config:
 
 STAGES = {"stage1": stage1, "stage2": stage2}
 """The presets of each stage, by its name."""
+
+
+def init_word(config: Config) -> str:
+    """`--init` as a word, `pretrained` or `random`: the preset's, where it is a path. It says how
+    parts start that are not taken from there."""
+    return config.init if config.init in INIT_WORDS else stage1(config.preset).init
 
 
 def _tiny(full: Config, preset: str) -> Config:

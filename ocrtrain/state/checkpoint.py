@@ -264,10 +264,14 @@ class Checkpoint:
         self.read("tokenizer.json")
         return load_tokenizer(self.folder / "tokenizer.json")
 
+    def weights(self) -> dict[str, torch.Tensor]:
+        """The weights by name, verified. Raises TrainError where the file is corrupted."""
+        return self._tensors("model.safetensors")
+
     def load_weights(self, model: nn.Module) -> None:
         """Copy the weights into `model`. Raises TrainError where names or shapes differ."""
         try:
-            model.load_state_dict(self._tensors("model.safetensors"), strict=True)
+            model.load_state_dict(self.weights(), strict=True)
         except RuntimeError as exc:
             raise TrainError(
                 f"{self.folder / 'model.safetensors'}: does not fit the model: {exc}"

@@ -30,12 +30,11 @@ from ocrdata.sources.parquet import ParquetRows
 from ocrdata.sources.shapes import ANYTHING
 from ocrdata.tokens.counts import read_counts
 from ocrdata.tokens.tokenizer import load_tokenizer
-from ocrtrain.model.encoder_file import load_deepencoder
-from ocrtrain.model.pretrained import Pretrained, load_pretrained
 from ocrtrain.state.checkpoint import COMPLETE, write_completion_marker
 from ocrtrain.state.run_files import read_lines, read_sealed
 from tests.support import small
 from tests.support.faulttargets import RUN_FILES, STEP, make_run, read_run
+from tests.support.pretrained import take
 from tests.support.rows import write_tar
 
 
@@ -151,8 +150,7 @@ def _repository(name: str, beside: str, make: Callable[[Path], bytes]) -> Callab
 
 
 def _load(part: str, folder: Path) -> None:
-    sources = Pretrained(**{"sam": "", "clip": "", "gpt": "", part: str(folder)})
-    load_pretrained(small.untrained(), small.MODEL, sources=sources)
+    take(small.untrained(), folder, part)
 
 
 def _checkpoint(name: str, sealed: bool, folder: Path, mark: Path) -> None:
@@ -231,7 +229,7 @@ ENTRIES = (
     *(Entry(f"sample of .{ending}", partial(_member, make, ending), _as_sample)
       for ending, make in MEMBERS),
     *(Entry(f"--deepencoder {name}, {kind.__name__}", partial(_file, name, kind),
-            lambda folder, name=name: load_deepencoder(small.untrained(), folder / name))
+            lambda folder, name=name: take(small.untrained(), folder / name))
       for name in ("x.pt", "x.safetensors") for kind in (plain, zipped, old)),
     *(Entry(f"{part} from {name}, {kind.__name__}", _repository(name, beside, kind),
             partial(_load, part)) for part, name, beside in PARTS for kind in (plain, zipped, old)),

@@ -240,10 +240,12 @@ def read_run(folder: Path) -> Reading:
 
 def read_encoder(folder: Path) -> Reading:
     """The encoder that stage 2 starts from."""
-    from ocrtrain.model.encoder_file import load_deepencoder
+    from ocrtrain.model.encoder_file import read_deepencoder
+    from tests.support.pretrained import take
 
-    model = _zeroed_model()
-    meta = load_deepencoder(model, folder / "deepencoder_000001.safetensors")
+    model, path = _zeroed_model(), folder / "deepencoder_000001.safetensors"
+    take(model, path)
+    meta = read_deepencoder(path)[1]["meta"]
     found: Reading = {name: _digest(tensor) for name, tensor in model.encoder.state_dict().items()}
     return found | {"meta": meta}
 

@@ -510,6 +510,8 @@ GETS = (
     (f"/api/resolve-cache/datasets/{_NAME}/{_REVISION}/(.+)", _Handler.cached),
     (f"/api/datasets/{_NAME}(?:/revision/{_REVISION})?", _Handler.info),
     (f"/api/datasets/{_NAME}/tree/{_REVISION}(?:/(.*))?", _Handler.tree),
+    (f"/{_NAME}/resolve/{_REVISION}/(.+)", _Handler.resolve),  # of a model
+    (f"/api/models/{_NAME}(?:/revision/{_REVISION})?", _Handler.info),
     ("/api/whoami-v2", _Handler.whoami),
 )
 

@@ -11,7 +11,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ocrtrain.model.ocr_model import OcrModel, build_model
-from ocrtrain.model.tensor_names import _GPT, _rename
+from ocrtrain.model.pretrained import Fitting, check_weights, copy_weights, find_weights, shapes_of
+from ocrtrain.model.tensor_names import _NANOCHAT, rename
 from tests.support.encoders import SMALL, randomise
 
 Tensors = dict[str, Tensor]
@@ -65,10 +66,26 @@ def clip_checkpoint(source: OcrModel) -> Tensors:
 
 def to_nanochat(gpt: nn.Module) -> Tensors:
     """Parameters of the decoder under nanochat's names."""
+    back = tuple((ours, theirs) for theirs, ours in _NANOCHAT)
     return {
-        _rename(name, _GPT, to_original=True): value.detach()
+        rename(f"gpt.{name}", back): value.detach().clone()
         for name, value in gpt.named_parameters()
     }
+
+
+def take(target: OcrModel, source: str | Path, *parts: str) -> Fitting:
+    """Copy parts of a source into a model, as a flag that names them does."""
+    found = find_weights(str(source))
+    fitting = check_weights(
+        found, target.config, shapes_of(target), parts=parts or found.parts, optional=()
+    )
+    copy_weights(target, fitting)
+    return fitting
+
+
+def parameters(model: OcrModel) -> Tensors:
+    """Copies of a model's parameters."""
+    return {name: value.detach().clone() for name, value in model.named_parameters()}
 
 
 def nanochat_checkpoint(source: OcrModel) -> Tensors:

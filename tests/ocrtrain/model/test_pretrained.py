@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ocrdata.errors import SourceError, UsageError, WeightsError
-from ocrtrain.model.pretrained import Pretrained, _choose_nanochat, load_pretrained
+from ocrtrain.model.pretrained import choose_files
 from ocrtrain.model.tensor_names import to_deepencoder
 from tests.support import oracle
 from tests.support.encoders import pixels
@@ -27,6 +26,7 @@ from tests.support.pretrained import (
     nanochat_checkpoint,
     random_model,
     sam_checkpoint,
+    take,
     to_nanochat,
     write_nanochat,
     write_safetensors,
@@ -34,23 +34,25 @@ from tests.support.pretrained import (
 
 
 @pytest.fixture
-def sources(tmp_path: Path) -> Pretrained:
+def sources(tmp_path: Path) -> dict[str, str]:
+    """A source of each part."""
     source = random_model(seed=5)
-    return Pretrained(
-        sam=write_safetensors(tmp_path / "sam", sam_checkpoint(source)),
-        clip=write_safetensors(tmp_path / "clip", clip_checkpoint(source)),
-        gpt=write_nanochat(tmp_path / "gpt", nanochat_checkpoint(source)),
-    )
+    return {
+        "sam": write_safetensors(tmp_path / "sam", sam_checkpoint(source)),
+        "clip": write_safetensors(tmp_path / "clip", clip_checkpoint(source)),
+        "gpt": write_nanochat(tmp_path / "gpt", nanochat_checkpoint(source)),
+    }
 
 
 def same(ours: Tensor, wanted: Tensor) -> None:
     torch.testing.assert_close(ours, wanted, rtol=0, atol=1e-5 * float(wanted.abs().max()))
 
 
-def test_pretrained_parts_equal_the_oracle_on_the_checkpoints(sources: Pretrained) -> None:
+def test_pretrained_parts_equal_the_oracle_on_the_checkpoints(sources: dict[str, str]) -> None:
     target = model(seed=1)
     before = {n: v.detach().clone() for n, v in target.encoder.named_parameters()}
-    load_pretrained(target, CONFIG, sources=sources)
+    for part, source in sources.items():
+        take(target, source, part)
 
     original = random_model(seed=5)
     weights = to_deepencoder(original.encoder)
@@ -70,17 +72,17 @@ def test_pretrained_parts_equal_the_oracle_on_the_checkpoints(sources: Pretraine
         same(logits[0, :, :-1], oracle.gpt(to_nanochat(original.gpt), embeds[0], heads=4)[:, :-1])
 
 
-def test_the_image_tokens_row_is_the_mean_of_the_others(sources: Pretrained) -> None:
+def test_the_image_tokens_row_is_the_mean_of_the_others(sources: dict[str, str]) -> None:
     target = model(seed=1)
-    load_pretrained(target, CONFIG, sources=sources)
+    take(target, sources["gpt"])
     for table in (target.gpt.model.embed_tokens.weight, target.gpt.lm_head.weight):
         torch.testing.assert_close(table[-1], table[:-1].mean(dim=0), rtol=0.01, atol=1e-3)
 
 
-def test_parts_without_a_source_are_unchanged(sources: Pretrained) -> None:
+def test_parts_without_a_source_are_unchanged(sources: dict[str, str]) -> None:
     target = model(seed=1)
     before = {n: v.detach().clone() for n, v in target.named_parameters()}
-    load_pretrained(target, CONFIG, sources=replace(sources, sam="", gpt=""))
+    take(target, sources["clip"])
     changed = {n for n, v in target.named_parameters() if not torch.equal(v, before[n])}
     assert changed and all(name.startswith("encoder.clip.") for name in changed)
 
@@ -94,7 +96,7 @@ def test_nanochat_as_pytorch_model_bin_with_a_config_of_transformers(tmp_path: P
              "n_layer": "num_hidden_layers", "n_embd": "hidden_size"}  # fmt: skip
     sizes = {other: GPT_SIZES[name] for name, other in names.items()}
     (folder / "config.json").write_text(json.dumps(sizes))
-    load_pretrained(target, CONFIG, sources=Pretrained(sam="", clip="", gpt=str(folder)))
+    take(target, str(folder))
     for name, value in source.gpt.named_parameters():
         assert torch.equal(value, target.gpt.get_parameter(name))
 
@@ -117,7 +119,7 @@ def test_a_nanochat_of_other_sizes_is_refused(
         tmp_path / "gpt", nanochat_checkpoint(random_model(5)), GPT_SIZES | change
     )
     with pytest.raises(WeightsError, match=message):
-        load_pretrained(model(), CONFIG, sources=Pretrained(sam="", clip="", gpt=folder))
+        take(model(), folder)
 
 
 def test_the_latest_nanochat_is_chosen_by_number(tmp_path: Path) -> None:
@@ -129,14 +131,14 @@ def test_the_latest_nanochat_is_chosen_by_number(tmp_path: Path) -> None:
     torch.save(nanochat_checkpoint(older), folder / "model_999.pt")
     (folder / "meta_999.json").write_text((folder / "meta_1000.json").read_text())
     target = model(seed=1)
-    load_pretrained(target, CONFIG, sources=Pretrained(sam="", clip="", gpt=str(folder)))
+    take(target, str(folder))
     wanted = latest.gpt.get_parameter("model.layers.0.mlp.fc1.weight")
     assert torch.equal(target.gpt.get_parameter("model.layers.0.mlp.fc1.weight"), wanted)
 
 
 def test_the_config_beside_pytorch_model_bin_is_chosen_by_number() -> None:
     names = ["pytorch_model.bin", "meta_999.json", "meta_1000.json", "config.json"]
-    assert _choose_nanochat(names) == ["pytorch_model.bin", "meta_1000.json"]
+    assert choose_files(names) == ["pytorch_model.bin", "meta_1000.json"]
 
 
 @pytest.mark.parametrize("name", ["value_embeds.0.weight", "resid_lambdas", "smear_gate.weight"])
@@ -144,7 +146,7 @@ def test_a_newer_nanochat_is_refused_by_its_tensors(tmp_path: Path, name: str) -
     tensors = nanochat_checkpoint(random_model(5)) | {name: torch.ones(3)}
     folder = write_nanochat(tmp_path / "gpt", tensors)
     with pytest.raises(WeightsError, match=re.escape(name)):
-        load_pretrained(model(), CONFIG, sources=Pretrained(sam="", clip="", gpt=folder))
+        take(model(), folder)
 
 
 def drop(tensors: Tensors) -> Tensors:
@@ -163,8 +165,8 @@ def reshape(tensors: Tensors) -> Tensors:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (drop, r"4 .*missing: layers.1.mlp.lin1.weight, .*, \.\.\."),
-        (add, "1 .*unknown: something.new"),
+        (drop, r"4 .*missing: encoder.sam.layers.1.mlp.lin1.weight, .*, \.\.\."),
+        (add, "1 .*unknown: vision_encoder.something.new"),
         (reshape, r"layers.0.layer_norm1.weight .*\[7\].*\[48\]"),
     ],
 )
@@ -175,24 +177,18 @@ def test_missing_unknown_and_misshapen_tensors_are_refused(
     before = {n: v.detach().clone() for n, v in target.named_parameters()}
     folder = write_safetensors(tmp_path / "sam", change(sam_checkpoint(random_model(5))))
     with pytest.raises(WeightsError, match=message):
-        load_pretrained(target, CONFIG, sources=Pretrained(sam=folder, clip="", gpt=""))
+        take(target, folder)
     assert all(torch.equal(v, before[n]) for n, v in target.named_parameters())
-
-
-def only_sam(source: str) -> Pretrained:
-    return Pretrained(sam=source, clip="", gpt="")
 
 
 def test_folders_without_weights_are_refused(tmp_path: Path) -> None:
     (tmp_path / "model_000001.pt").write_bytes(b"")  # without its meta
-    for part in ("sam", "clip", "gpt"):
-        chosen = Pretrained(**dict.fromkeys(("sam", "clip", "gpt"), "") | {part: str(tmp_path)})
-        with pytest.raises(SourceError, match=str(tmp_path)):
-            load_pretrained(model(), CONFIG, sources=chosen)
+    with pytest.raises(SourceError, match=f"{tmp_path}: missing weights: model_"):
+        take(model(), tmp_path)
     with pytest.raises(UsageError, match="nowhere"):
-        load_pretrained(model(), CONFIG, sources=only_sam(str(tmp_path / "nowhere")))
+        take(model(), str(tmp_path / "nowhere"))
     with pytest.raises(UsageError, match="three/part/name"):
-        load_pretrained(model(), CONFIG, sources=only_sam("three/part/name"))
+        take(model(), "three/part/name")
 
 
 @pytest.mark.parametrize(
@@ -203,9 +199,9 @@ def test_corrupted_files_of_a_source_are_named(tmp_path: Path, name: str, conten
     folder = write_nanochat(tmp_path / "gpt", nanochat_checkpoint(random_model(5)))
     (Path(folder) / name).write_text(content)
     with pytest.raises(WeightsError, match=name):
-        load_pretrained(model(), CONFIG, sources=Pretrained(sam="", clip="", gpt=folder))
+        take(model(), folder)
     shutil.rmtree(folder)
     Path(folder).mkdir()
     (Path(folder) / "model.safetensors").write_text("corrupted")
     with pytest.raises(WeightsError, match=r"model\.safetensors: "):
-        load_pretrained(model(), CONFIG, sources=Pretrained(sam=folder, clip="", gpt=""))
+        take(model(), folder)

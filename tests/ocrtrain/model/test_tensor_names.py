@@ -8,19 +8,12 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
 
 from ocrdata.errors import WeightsError
-from ocrtrain.model.tensor_names import (
-    assign,
-    from_clip,
-    from_deepencoder,
-    from_nanochat,
-    from_sam,
-    to_deepencoder,
-)
+from ocrtrain.model.tensor_names import WRAPPERS, read_names, to_deepencoder
 from tests.support.pretrained import (
     CONFIG,
+    Tensors,
     clip_checkpoint,
     model,
     random_model,
@@ -28,9 +21,6 @@ from tests.support.pretrained import (
     to_nanochat,
 )
 
-Tensors = dict[str, Tensor]
-
-# Names read from the original files, with any layer number; WB is a weight and a bias.
 WB = r"\.(weight|bias)"
 DEEPENCODER = [
     r"sam_model\.pos_embed",
@@ -57,22 +47,70 @@ NANOCHAT = [
 ]
 
 
+def own(source: torch.nn.Module, prefix: str = "") -> Tensors:
+    return {n: v.detach() for n, v in source.named_parameters() if n.startswith(prefix)}
+
+
+def converted(tensors: Tensors) -> Tensors:
+    """Tensors by our names, as `read_names` says."""
+    found = read_names(tensors, what="x")
+    return {
+        ours: tensors[piece.name]
+        if piece.third is None
+        else tensors[piece.name].chunk(3)[piece.third]
+        for ours, piece in found.taken.items()
+    }
+
+
 def same(one: Tensors, other: Tensors) -> bool:
     return one.keys() == other.keys() and all(torch.equal(one[n], other[n]) for n in one)
 
 
-def own(module: torch.nn.Module) -> Tensors:
-    return {name: value.detach() for name, value in module.named_parameters()}
+def released(source: torch.nn.Module) -> Tensors:
+    """DeepSeek-OCR's release: its prefix and spelling, and its decoder beside the encoder."""
+    encoder = {
+        "model." + name.replace("separator", "seperator"): value
+        for name, value in to_deepencoder(source.encoder).items()
+    }
+    return encoder | {
+        "model.vision_model.embeddings.patch_embedding.weight": torch.ones(2, 3, 14, 14),
+        "model.vision_model.embeddings.position_ids": torch.arange(17)[None],
+        "model.embed_tokens.weight": torch.ones(9, 4),
+        "model.layers.0.self_attn.q_proj.weight": torch.ones(4, 4),
+        "model.layers.1.mlp.experts.63.gate_proj.weight": torch.ones(4, 4),
+        "model.norm.weight": torch.ones(4),
+        "lm_head.weight": torch.ones(9, 4),
+    }
 
 
-@pytest.mark.parametrize("prefix", ["", "_orig_mod."])
+def wrapped(tensors: Tensors, prefix: str) -> Tensors:
+    return {prefix + name: value for name, value in tensors.items()}
+
+
+@pytest.mark.parametrize(
+    "prefix", ["", "_orig_mod.", "module.", "module._orig_mod.", "_orig_mod.module."]
+)
 def test_round_trip(prefix: str) -> None:
     source = random_model(seed=5)
-    encoder = {prefix + n: v for n, v in to_deepencoder(source.encoder).items()}
-    assert same(from_deepencoder(encoder), own(source.encoder))
-    gpt = {prefix + n: v for n, v in to_nanochat(source.gpt).items()}
-    assert same(from_nanochat(gpt), own(source.gpt))
-    assert same(from_nanochat(own(source.gpt)), own(source.gpt))  # transformers' names are kept
+    encoder, gpt = own(source, "encoder."), own(source, "gpt.")
+    assert same(converted(wrapped(to_deepencoder(source.encoder), prefix)), encoder)
+    assert same(converted(wrapped(released(source), prefix)), encoder)
+    assert same(converted(wrapped(to_nanochat(source.gpt), prefix)), gpt)
+    of_transformers = {n.removeprefix("gpt."): v for n, v in gpt.items()}
+    assert same(converted(wrapped(of_transformers, prefix)), gpt)
+    assert same(converted(wrapped(own(source), prefix)), own(source))
+    whole = to_deepencoder(source.encoder) | wrapped(to_nanochat(source.gpt), "gpt.")
+    assert same(converted(wrapped(whole, prefix)), own(source))  # the original's step_*.pt
+
+
+@given(st.data())
+def test_wrappers_may_stand_anywhere_in_a_name(data: st.DataObject) -> None:
+    name = "sam_model.blocks.3.attn.qkv.weight"
+    parts = name.split(".")
+    for wrapper in data.draw(st.lists(st.sampled_from(sorted(WRAPPERS)), max_size=4)):
+        parts.insert(data.draw(st.integers(0, len(parts) - 1)), wrapper)
+    found = read_names([".".join(parts)], what="x")
+    assert list(found.taken) == ["encoder.sam.layers.3.attn.qkv.weight"]
 
 
 @pytest.mark.parametrize("layout", ["deepencoder", "nanochat"])
@@ -100,90 +138,47 @@ def test_fused_tensors_are_query_then_key_then_value() -> None:
 
 @given(layer=st.integers(0, 999))
 def test_any_layer_number_is_converted(layer: int) -> None:
-    one = torch.zeros(1)
-    h, block = f"transformer.h.{layer}", f"model.layers.{layer}"
-    assert set(from_nanochat({f"{h}.attn.c_proj.weight": one, f"{h}.mlp.c_proj.weight": one})) == {
-        f"{block}.self_attn.o_proj.weight", f"{block}.mlp.fc2.weight",
+    pairs = {
+        f"transformer.h.{layer}.attn.c_proj.weight":
+            f"gpt.model.layers.{layer}.self_attn.o_proj.weight",
+        f"transformer.h.{layer}.mlp.c_proj.weight": f"gpt.model.layers.{layer}.mlp.fc2.weight",
+        f"sam_model.blocks.{layer}.norm2.bias": f"encoder.sam.layers.{layer}.layer_norm2.bias",
+        f"sam_model.blocks.{layer}.attn.rel_pos_h": f"encoder.sam.layers.{layer}.attn.rel_pos_h",
+        f"vision_model.transformer.layers.{layer}.mlp.fc1.bias":
+            f"encoder.clip.encoder.layers.{layer}.mlp.fc1.bias",
     }  # fmt: skip
-    assert set(
-        from_deepencoder(
-            {
-                f"sam_model.blocks.{layer}.norm2.bias": one,
-                f"sam_model.blocks.{layer}.attn.rel_pos_h": one,
-                f"vision_model.transformer.layers.{layer}.mlp.fc1.bias": one,
-            }
-        )
-    ) == {
-        f"sam.layers.{layer}.layer_norm2.bias", f"sam.layers.{layer}.attn.rel_pos_h",
-        f"clip.encoder.layers.{layer}.mlp.fc1.bias",
-    }  # fmt: skip
+    for theirs, ours in pairs.items():
+        assert list(read_names([theirs], what="x").taken) == [ours]
 
 
-def test_unused_parts_are_left_out() -> None:
+def test_every_tensor_of_other_models_is_taken_or_has_its_reason() -> None:
     source = random_model(seed=5)
-    sam = {n: v for n, v in own(source.encoder.sam).items() if not n.startswith("proj.")}
-    assert same(from_sam(sam_checkpoint(source)), sam)
-    assert same(from_clip(clip_checkpoint(source)), own(source.encoder.clip))
-    encoder = to_deepencoder(source.encoder) | {
-        "vision_model.embeddings.patch_embedding.weight": torch.ones(2, 3, 14, 14),
-        "vision_model.embeddings.position_ids": torch.arange(17)[None],
-    }
-    assert same(from_deepencoder(encoder), own(source.encoder))
+    for tensors, wanted in (
+        (sam_checkpoint(source),
+         {n: v for n, v in own(source, "encoder.sam.").items() if ".proj.conv" not in n}),
+        (clip_checkpoint(source), own(source, "encoder.clip.")),
+        (released(source), own(source, "encoder.")),
+    ):  # fmt: skip
+        assert same(converted(tensors), wanted)
+        found = read_names(tensors, what="x")
+        told = {piece.name for piece in found.taken.values()}
+        told |= {name for names in found.unused.values() for name in names}
+        assert told == set(tensors)
+    reasons = read_names(released(source), what="x").unused
+    (mixture,) = [names for reason, names in reasons.items() if "mixture of experts" in reason]
+    assert len(mixture) == 5
 
 
-@pytest.mark.parametrize("name", ["sam_model.new.weight", "vision_model.new", "text", "gpt.x"])
-def test_unknown_tensors_are_kept_and_so_refused(name: str) -> None:
-    source = random_model(seed=5)
-    tensors = from_deepencoder(to_deepencoder(source.encoder) | {name: torch.ones(2)})
-    with pytest.raises(WeightsError, match=r"^x: 1 .*unknown: \S+\n  \S"):
-        assign(source.encoder, tensors, what="x")
+def test_two_names_of_one_tensor_are_refused() -> None:
+    names = ["module.sam_model.pos_embed", "sam_model.pos_embed"]
+    with pytest.raises(WeightsError, match=rf"x: {names[0]} and {names[1]}"):
+        read_names(names, what="x")
 
 
-@pytest.mark.parametrize("value", [torch.ones(()), torch.ones(4), torch.ones(0)])
-def test_a_fused_tensor_that_cannot_be_split_is_refused(value: Tensor) -> None:
-    name = "vision_model.transformer.layers.0.self_attn.qkv_proj.bias"
-    source = random_model(seed=5)
-    tensors = from_deepencoder(to_deepencoder(source.encoder) | {name: value})
-    with pytest.raises(WeightsError, match=r"^x: 3 .*(missing|shape)"):
-        assign(source.encoder, tensors, what="x")
-
-
-def test_assign_copies_tensors_of_any_dtype() -> None:
-    source, target = random_model(seed=5), model(seed=1)
-    before = {name: value.data_ptr() for name, value in target.named_parameters()}
-    assign(target, {n: v.double() for n, v in own(source).items()}, what="x")
-    assert same(own(target), own(source))
-    assert {name: value.data_ptr() for name, value in target.named_parameters()} == before
-    assert all(p.requires_grad and p.dtype == torch.float32 for p in target.parameters())
-
-
-@pytest.mark.parametrize("count", [1, 3, 4])
-@pytest.mark.parametrize("problem", ["missing", "unknown", "of wrong shape"])
-def test_assign_names_the_first_few_and_copies_nothing(problem: str, count: int) -> None:
-    target = model(seed=1)
-    before = {n: v.clone() for n, v in own(target).items()}
-    tensors = {n: v + 1 for n, v in before.items()}
-    names = sorted(tensors)[:count]
-    if problem == "missing":
-        names = [name for name in tensors if name in names]
-        tensors = {n: v for n, v in tensors.items() if n not in names}
-    elif problem == "unknown":
-        names = [f"new.{number}" for number in range(count)]
-        tensors |= dict.fromkeys(names, torch.ones(1))
-    else:
-        names = [name for name in tensors if name in names]
-        tensors |= {name: torch.ones(7, 7, 7) for name in names}
-    with pytest.raises(WeightsError) as caught:
-        assign(target, tensors, what="a.safetensors")
-    first, remedy = str(caught.value).split("\n")
-    assert first.startswith(f"a.safetensors: {count} tensors {problem}: {names[0]}")
-    assert [name in first for name in names] == [True] * min(count, 3) + [False] * (count - 3)
-    assert first.endswith(", ...") == (count > 3)
-    assert remedy.startswith("  ") and "\n" not in remedy
-    if problem == "of wrong shape":
-        wanted = re.escape(str(list(before[names[0]].shape)))
-        assert re.search(rf"{re.escape(names[0])} .*\[7, 7, 7\].*{wanted}", first)
-    assert same(own(target), before)
+@pytest.mark.parametrize(("names", "first"), [(["text", "b"], "text"), ([], "missing")])
+def test_names_of_no_known_model_are_refused(names: list[str], first: str) -> None:
+    with pytest.raises(WeightsError, match=f"^x: .*DeepSeek-OCR.*{first}"):
+        read_names(names, what="x")
 
 
 def test_the_parts_have_different_sizes() -> None:

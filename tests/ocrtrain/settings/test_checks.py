@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -46,7 +47,29 @@ def test_text_alone_needs_no_images(inputs: dict[str, str]) -> None:
         check_data(replace(config, text_ratio_at=("5:1/2",)))
 
 
-def test_the_folder_of_a_run_is_no_encoder(inputs: dict[str, str], tmp_path: Path) -> None:
-    config = replace(small_config(inputs, Path("unused")), deepencoder=str(tmp_path))
-    with pytest.raises(UsageError, match=rf"^--deepencoder {tmp_path}: a folder"):
-        check_weights(config)
+@pytest.mark.parametrize("init", ["owner/name", "owner/name@v1.0", "pretrained", "random", "."])
+def test_words_paths_and_repositories_may_be_the_start(init: str, inputs: dict[str, str]) -> None:
+    check_weights(small_config(inputs, Path("unused"), init=init))
+
+
+@pytest.mark.parametrize(
+    ("init", "hint"),
+    [
+        ("randon", "did you mean random"),
+        ("pretraned", "did you mean pretrained"),
+        ("./random", "owner/name"),
+        ("runs/a/step_5.pt", "no such file"),
+        ("a/b/c", "no such file"),
+        ("https://host/x.pt", "owner/name"),
+    ],
+)
+def test_what_cannot_be_the_start_is_refused(init: str, hint: str, inputs: dict[str, str]) -> None:
+    with pytest.raises(UsageError, match=rf"^--init {re.escape(init)}: .*{hint}"):
+        check_weights(small_config(inputs, Path("unused"), init=init))
+
+
+def test_a_frozen_encoder_may_come_from_the_path_of_init(inputs: dict[str, str]) -> None:
+    config = small_config(inputs, Path("unused"), freeze=("sam",), init="owner/name")
+    check_weights(config)
+    with pytest.raises(UsageError, match=r"^--freeze sam .*--init"):
+        check_weights(replace(config, init_parts=("gpt",)))
