@@ -15,6 +15,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,7 @@ def stages(gpus: int, rows1: int, rows2: int) -> tuple[Config, Config]:
     return replace(one, shuffle="full"), replace(two, shuffle="full")
 
 
+@cache
 def cost(config: Config) -> Forecast:
     """The forecast of a stage; its memory is that of one GPU."""
     names = ["charts", *(["chats"] if config.text else [])]
