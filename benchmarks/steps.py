@@ -66,7 +66,8 @@ def one_head(kind: str) -> dict[str, float]:
     targets[0, chosen] = torch.randint(VOCABULARY, (SUPERVISED,))
     before, began = peak_rss(), time.perf_counter()
     if kind == "ours":
-        loss = model.head_loss(hidden, targets).loss_sum
+        at = chosen.sort().values
+        loss = model.head_loss(hidden, at, targets[0, at]).loss_sum
     else:
         logits = 15 * torch.tanh(model.gpt.lm_head(hidden).float() / 15)
         loss = F.cross_entropy(logits[0], targets[0], ignore_index=IGNORE, reduction="sum")

@@ -18,7 +18,7 @@ import torch
 
 from ocrdata.errors import TrainError
 from ocrtrain.cost.flops import embedding, parameters, step_flops
-from ocrtrain.model.ocr_model import HEAD_CHUNK
+from ocrtrain.model.head import HEAD_CHUNK
 from ocrtrain.settings.config import Config, ModelConfig
 from ocrtrain.settings.image_slots import PATCH, SHRINK, image_slots
 
@@ -70,8 +70,10 @@ def estimate_memory(
     trained = sum(count for part, count in counts.items() if part not in frozen)
     saved, block = _activations(config, batch, frozen)
     logits = min(HEAD_CHUNK, batch.rows * batch.row_length) * config.vocab_size
-    # The two operations of the soft cap, the softmax, and their gradients; the head's gradient.
-    head = logits * (16.0 + 2 * (2 if batch.bf16 else 4)) + embedding(config) * 4.0
+    # tanh and softmax in fp32, beside the bf16 logits; the head's gradient, its bf16 weight and the
+    # bf16 gradient of one chunk.
+    head = logits * (10.0 if batch.bf16 else 8.0)
+    head += embedding(config) * (8.0 if batch.bf16 else 4.0)
     return Memory(
         weights=4.0 * total,
         gradients=4.0 * trained,

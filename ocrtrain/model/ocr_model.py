@@ -20,14 +20,13 @@ from torch.utils.checkpoint import checkpoint
 from ocrdata.errors import UsageError
 from ocrtrain.model import attention
 from ocrtrain.model.encoder import DeepEncoder
+from ocrtrain.model.head import HEAD_CHUNK, SOFTCAP, soft_cap, summed_loss
 from ocrtrain.model.init import initialise
 from ocrtrain.model.inputs import ModelInputs, model_inputs, sample_lengths
 from ocrtrain.model.pixels import letterbox
 from ocrtrain.settings.config import PARTS, ModelConfig
 from ocrtrain.settings.image_slots import image_slots
 
-SOFTCAP = 15.0  # nanochat: logits = 15 * tanh(logits / 15)
-HEAD_CHUNK = 1024  # positions whose logits are in memory at a time: x 65,537 x 4 B = 0.27 GB
 MAX_POSITIONS = 65_536  # required by the decoder's config; default rotary embeddings ignore it
 
 
@@ -43,11 +42,6 @@ class TokenLosses(NamedTuple):
 
     losses: Tensor
     rows: Tensor
-
-
-def soft_cap(logits: Tensor) -> Tensor:
-    """nanochat's soft cap: logits of any shape -> fp32 logits within (-15, 15)."""
-    return SOFTCAP * torch.tanh(logits.float() / SOFTCAP)
 
 
 class OcrModel(nn.Module):
@@ -172,24 +166,11 @@ class OcrModel(nn.Module):
         """Summed loss of the hidden states [B, T, D] at K positions of the flattened rows, against
         their targets [K].
 
-        Only the logits of `HEAD_CHUNK` supervised positions are in memory at a time, in the forward
-        pass and again in the backward pass: all logits (65,537 in fp32 per position) would be by
-        far the largest tensor in training.
+        Its gradients are computed with it (`ocrtrain.model.head`): called within `forward`, where
+        DDP and FSDP have the whole weight at hand.
         """
         states = hidden.flatten(0, 1).index_select(0, supervised_at)
-        weight = self.gpt.lm_head.weight
-        total = states.float().sum() * 0.0  # has a graph even if no position is supervised
-        for start in range(0, len(targets), HEAD_CHUNK):
-            chunk = slice(start, start + HEAD_CHUNK)
-            total = total + checkpoint(
-                _chunk_loss,
-                states[chunk],
-                targets[chunk],
-                weight,
-                use_reentrant=False,
-                preserve_rng_state=False,
-            )
-        return LossSum(total, len(targets))
+        return LossSum(summed_loss(states, targets, self.gpt.lm_head.weight), len(targets))
 
     def forward(self, inputs: ModelInputs) -> LossSum:
         """Summed loss of the supervised positions. Waits for the device nowhere.
@@ -240,11 +221,6 @@ class OcrModel(nn.Module):
         logits = self.logits(output.last_hidden_state[:, -1])
         logits[:, self.image_token] = -torch.inf
         return logits
-
-
-def _chunk_loss(states: Tensor, targets: Tensor, weight: Tensor) -> Tensor:
-    """Summed fp32 cross-entropy of states [K, D] against targets [K]."""
-    return F.cross_entropy(soft_cap(F.linear(states, weight)), targets, reduction="sum")
 
 
 def part_of(name: str) -> str:

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from ocrdata.errors import UsageError
 from ocrdata.tokens.rendering import IGNORE
 from ocrtrain.data.batch import Batch
-from ocrtrain.model import ocr_model as module
-from ocrtrain.model.ocr_model import OcrModel, build_model, part_of, soft_cap
+from ocrtrain.model import head as module
+from ocrtrain.model.ocr_model import OcrModel, build_model, part_of
 from ocrtrain.settings.config import ModelConfig
 from tests.support import oracle
 from tests.support.encoders import SMALL
@@ -238,9 +238,3 @@ def test_freezing_by_parts() -> None:
 def test_an_image_token_outside_the_vocabulary_is_refused() -> None:
     with pytest.raises(UsageError, match=r"300 .*300 tokens"):
         OcrModel(SMALL, image_size=128, image_token=300)
-
-
-def test_soft_cap() -> None:
-    logits = torch.tensor([-1e4, -15.0, 0.0, 1.0, 1e4])
-    assert soft_cap(logits.bfloat16()).dtype == torch.float32
-    close(soft_cap(logits), 15 * torch.tanh(logits / 15))
