@@ -134,6 +134,19 @@ def head_flops(config: ModelConfig, positions: int) -> float:
     return 2.0 * positions * config.gpt_width * config.vocab_size
 
 
+ADAMW_FLOPS = 14
+"""Operations of AdamW a parameter (Loshchilov and Hutter 2019, algorithm 2): decay 1, first moment
+3, second moment 4, denominator (root, correction of its bias, epsilon) 3, step (quotient, rate,
+difference) 3."""
+
+
+def optimizer_flops(config: ModelConfig, *, frozen: Collection[str] = ()) -> float:
+    """FLOPs of an update of the trained parts. Element-wise, and bound by memory: in no other
+    number here, nor in MFU."""
+    counts = parameters(config)
+    return float(ADAMW_FLOPS * sum(counts[part] for part in PARTS if part not in frozen))
+
+
 class Workload(NamedTuple):
     """What a step or a run trains on, as far as FLOPs depend on it."""
 

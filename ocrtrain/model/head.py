@@ -23,8 +23,9 @@ def soft_cap(logits: Tensor) -> Tensor:
     return SOFTCAP * torch.tanh(logits.float() / SOFTCAP)
 
 
-def summed_loss(states: Tensor, targets: Tensor, weight: Tensor) -> Tensor:
-    """Cross-entropy of states [K, D] against targets [K], summed: an fp32 scalar, in nats.
+def summed_loss(states: Tensor, targets: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Cross-entropy of states [K, D] against targets [K]: summed, an fp32 scalar in nats, and of
+    each, fp32 [K] without a graph.
 
     `weight` [V, D] is the head's. Products are in autocast's type where it is on, else in that of
     the weight; soft cap, softmax and sums are in fp32. K may be 0. The scalar has a graph where
@@ -33,8 +34,8 @@ def summed_loss(states: Tensor, targets: Tensor, weight: Tensor) -> Tensor:
     kind = states.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else weight.dtype
     needed = torch.is_grad_enabled() and (states.requires_grad or weight.requires_grad)
-    total: Tensor = _SummedLoss.apply(states, targets, weight, dtype, needed)  # type: ignore[no-untyped-call]
-    return total
+    found: tuple[Tensor, Tensor] = _SummedLoss.apply(states, targets, weight, dtype, needed)  # type: ignore[no-untyped-call]
+    return found
 
 
 class _SummedLoss(torch.autograd.Function):
@@ -48,8 +49,9 @@ class _SummedLoss(torch.autograd.Function):
         weight: Tensor,
         dtype: torch.dtype,
         needed: bool,
-    ) -> Tensor:
+    ) -> tuple[Tensor, Tensor]:
         with torch.autocast(states.device.type, enabled=False):
+            losses = torch.empty(len(targets), dtype=torch.float32, device=states.device)
             total = torch.zeros((), dtype=torch.float32, device=states.device)
             of_states = torch.empty_like(states) if needed and states.requires_grad else None
             of_weight = (
@@ -67,7 +69,8 @@ class _SummedLoss(torch.autograd.Function):
                 # |15 tanh| <= 15: no exponential overflows, and no maximum need be subtracted.
                 weights = (tangents * SOFTCAP).exp_()
                 sums = weights.sum(dim=1, keepdim=True)
-                total += (sums.log() - SOFTCAP * tangents.gather(1, labels)).sum()
+                losses[chunk] = (sums.log() - SOFTCAP * tangents.gather(1, labels)).squeeze(1)
+                total += losses[chunk].sum()
                 if not needed:
                     continue
                 # d loss / d capped = softmax - one-hot; d capped / d logits = 1 - tanh^2.
@@ -84,11 +87,12 @@ class _SummedLoss(torch.autograd.Function):
                         of_weight += slopes.t() @ inputs
         ctx.save_for_backward(of_states, of_weight)
         ctx.weight_type = weight.dtype
-        return total
+        ctx.mark_non_differentiable(losses)
+        return total, losses
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx: Any, scale: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, scale: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         of_states, of_weight = ctx.saved_tensors
         # In place: a second backward pass is an error of torch's.
         of_states = None if of_states is None else of_states.mul_(scale)

@@ -31,10 +31,12 @@ MAX_POSITIONS = 65_536  # required by the decoder's config; default rotary embed
 
 
 class LossSum(NamedTuple):
-    """Cross-entropy summed over supervised positions (fp32 scalar, in nats), and their number."""
+    """Cross-entropy summed over the K supervised positions (fp32 scalar, in nats), their number,
+    and the loss of each (fp32 [K], row by row, without a graph)."""
 
     loss_sum: Tensor
     supervised: int
+    losses: Tensor
 
 
 class TokenLosses(NamedTuple):
@@ -170,7 +172,8 @@ class OcrModel(nn.Module):
         DDP and FSDP have the whole weight at hand.
         """
         states = hidden.flatten(0, 1).index_select(0, supervised_at)
-        return LossSum(summed_loss(states, targets, self.gpt.lm_head.weight), len(targets))
+        total, losses = summed_loss(states, targets, self.gpt.lm_head.weight)
+        return LossSum(total, len(targets), losses)
 
     def forward(self, inputs: ModelInputs) -> LossSum:
         """Summed loss of the supervised positions. Waits for the device nowhere.

@@ -8,6 +8,7 @@ one.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from ocrdata.runtime.progress import progress_bar
@@ -29,20 +30,21 @@ class _Sums:
     mfu_seconds: float | None = None
     losses: dict[str, tuple[float, float]] = field(default_factory=dict)
 
-    def add(self, source: str, values: Values) -> None:
-        """Add a step whose batch is of `source`."""
-        seconds, loss = values["train/dt"], values["train/loss"]
+    def add(self, sources: Sequence[str], values: Values) -> None:
+        """Add a step whose batch has rows of `sources`."""
+        seconds = values["train/dt"]
         self.steps += 1
         self.seconds += seconds
         self.wait += values["train/wait"]
         self.tokens += values["train/tokens"]
         if "train/mfu" in values:
             self.mfu_seconds = (self.mfu_seconds or 0.0) + values["train/mfu"] * seconds
-        total, count = self.losses.get(source, (0.0, 0.0))
-        if not math.isnan(loss):
-            total += loss * values["train/supervised"]
-            count += values["train/supervised"]
-        self.losses[source] = (total, count)
+        for source in sources:
+            total, count = self.losses.get(source, (0.0, 0.0))
+            more = values[f"train/{source}_supervised"]
+            if more:
+                total += values[f"train/{source}_loss"] * more
+            self.losses[source] = (total, count + more)
 
     def losses_text(self) -> str:
         """'charts 1.9321, sums 0.8000': nats per supervised token, by source."""
@@ -72,11 +74,12 @@ class Console:
         self._bar.clear()
         print(text, flush=True)
 
-    def step(self, number: int, source: str, values: Values, *, eta: float) -> None:
-        """Count a step: print a line if one is due (step 0, every --log-every steps, the last)."""
-        self._sums.add(source, values)
+    def step(self, number: int, sources: Sequence[str], values: Values, *, eta: float) -> None:
+        """Count a step, whose batch has rows of `sources`: print a line if one is due (step 0,
+        every --log-every steps, the last)."""
+        self._sums.add(sources, values)
         self._last = (number, values["train/lr"], eta)
-        self._bar.set_postfix_str(_one(source, values), refresh=False)
+        self._bar.set_postfix_str(_one("+".join(sources), values), refresh=False)
         self._bar.update(1)
         if number % self._every == 0 or number == self._steps - 1:
             self.flush()
@@ -113,8 +116,3 @@ def line(step: int, rate: float, eta: float, *, sums: _Sums, steps: int) -> str:
         f"eta {human_time(eta)}",
     ]
     return " | ".join(parts)
-
-
-def source_of(sources: tuple[str, ...]) -> str:
-    """The source of a batch, from that of each row: 'charts'; 'charts+sums' if it has both."""
-    return "+".join(dict.fromkeys(sources))

@@ -18,13 +18,15 @@ from ocrtrain.run.batch_log import BatchLog
 from ocrtrain.run.console import Console
 from ocrtrain.run.run_log import RunLog
 from ocrtrain.run.spikes import Spikes
+from ocrtrain.run.timer import StepTimer
 from ocrtrain.settings.config import Config
 from ocrtrain.state.checkpoint import State
 
 
 @dataclass
 class Job:
-    """Everything the loop works on. `state` counts what is done."""
+    """Everything the loop works on. `state` counts what is done; `is_intact` is False while the
+    weights are updated, when they are those of no state."""
 
     config: Config
     run: Path
@@ -41,6 +43,8 @@ class Job:
     spikes: Spikes
     console: Console
     planned_tokens: int
+    timer: StepTimer
+    is_intact: bool = True
 
     def close(self, *, failed: bool = False) -> None:
         """Close the console and the run's log files; W&B is told whether the run failed."""

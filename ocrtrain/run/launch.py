@@ -58,6 +58,7 @@ from ocrtrain.run.optimizer import build_optimizer
 from ocrtrain.run.resume import check_checkpoint, newest, resumed_config
 from ocrtrain.run.run_log import RunLog
 from ocrtrain.run.spikes import Spikes
+from ocrtrain.run.timer import StepTimer
 from ocrtrain.settings.config import Config, to_json
 from ocrtrain.settings.flags import ParsedFlags, typed
 from ocrtrain.state import checkpoint
@@ -207,6 +208,7 @@ def _prepare(
         spikes=spikes,
         console=Console(effective, done=state.step),
         planned_tokens=planned.totals.sums.tokens,
+        timer=StepTimer(device),
     )
 
 

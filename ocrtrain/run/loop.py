@@ -9,19 +9,28 @@ resuming repeats it.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import ExitStack
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from ocrdata.errors import OcrError
+import torch
+
+from ocrdata.errors import OcrError, first_line
 from ocrdata.reading.prefetch import Prefetcher
 from ocrtrain.evaluation.validation import ValidationOptions, validate
 from ocrtrain.model.device import autocast_type
 from ocrtrain.model.encoder_file import save_deepencoder
 from ocrtrain.run import run_log
 from ocrtrain.run.job import Job
-from ocrtrain.run.passes import PassMaker
+from ocrtrain.run.out_of_memory import (
+    is_out_of_memory,
+    out_of_memory,
+    step_remedies,
+    validation_remedies,
+)
+from ocrtrain.run.passes import Passes, PassMaker
 from ocrtrain.run.step import train_step
 from ocrtrain.run.stop import Interrupt, StopRequested
 from ocrtrain.settings.config import Config
@@ -56,7 +65,7 @@ def run_loop(job: Job, *, fresh: bool) -> bool:
                 _save(job)
             if stopping:
                 break
-            train_step(job, batches)
+            _train_or_save(job, batches, saved=saved)
             saved, validated = False, not _validates(config, state.step)
     if state.step < config.steps or not validated:
         return False
@@ -74,16 +83,71 @@ def _validates(config: Config, step: int) -> bool:
 def _validate_or_save(job: Job, interrupt: Interrupt, *, saved: bool) -> bool:
     """Validate; False if a request to stop breaks it off, and a resumed run has to repeat it. If it
     fails, save first, so that no training is lost."""
+    remedies = validation_remedies(job.config, is_fp32=_is_fp32(job))
     try:
-        _validate(job, before_batch=interrupt.check)
+        with _saving_first(job, saved=saved):
+            _without_memory_faults(
+                f"validation at {job.state.step}",
+                lambda: _validate(job, before_batch=interrupt.check),
+                remedies,
+            )
     except StopRequested:
         job.console.say(f"validation at {job.state.step} broken off")
         return False
-    except OcrError:
-        if job.state.step and not saved:
-            _save(job)
-        raise
     return True
+
+
+def _train_or_save(job: Job, batches: Prefetcher[Passes], *, saved: bool) -> None:
+    """Train a step. If it fails, save the state before it, so that no training is lost."""
+    remedies = step_remedies(job.config, is_fp32=_is_fp32(job))
+    with _saving_first(job, saved=saved):
+        _without_memory_faults(f"step {job.state.step}", lambda: train_step(job, batches), remedies)
+
+
+def _is_fp32(job: Job) -> bool:
+    return autocast_type(job.config.precision, job.device) is None
+
+
+def _without_memory_faults(what: str, work: Callable[[], None], remedies: list[str]) -> None:
+    """Do `work`. Raises TrainError where memory runs out."""
+    try:
+        return work()
+    except Exception as exc:
+        if not is_out_of_memory(exc):
+            raise
+        reason = first_line(exc)
+    # Outside of `except`: the exception kept the tensors of the failed step in memory, and saving
+    # may need it.
+    raise out_of_memory(what, reason, remedies)
+
+
+@contextmanager
+def _saving_first(job: Job, *, saved: bool) -> Iterator[None]:
+    """If the work in this context fails, save the state before it, unless it is `saved`."""
+    try:
+        yield
+    except StopRequested:
+        raise
+    except Exception:
+        if job.state.step and not saved:
+            _save_last_state(job)
+        raise
+
+
+def _save_last_state(job: Job) -> None:
+    """Save the state that a failed step began with. What keeps it from being saved is a warning:
+    the error that ends the run is told after it. No older checkpoint is removed."""
+    step = job.state.step
+    job.optimizer.zero_grad(set_to_none=True)
+    if not job.is_intact:
+        job.console.say(f"WARNING: the update of step {step} failed: state {step} is lost")
+    elif not all(bool(torch.isfinite(tensor).all()) for tensor in job.model.parameters()):
+        job.console.say(f"WARNING: state {step} has weights that are not finite: not saved")
+    else:
+        try:
+            _save(job, prune=False)
+        except (OcrError, OSError, RuntimeError) as exc:
+            job.console.say(f"WARNING: state {step} could not be saved: {first_line(exc)}")
 
 
 def _due(step: int, every: int) -> bool:
@@ -101,6 +165,7 @@ def _validated(job: Job) -> bool:
 def _validate(job: Job, *, before_batch: Callable[[], None]) -> None:
     """Validate this state, log the numbers, and print warnings."""
     config, state = job.config, job.state
+    began = time.perf_counter()
     result = validate(
         job.model,
         job.sources.validation,
@@ -114,7 +179,7 @@ def _validate(job: Job, *, before_batch: Callable[[], None]) -> None:
         ),
     )
     numbers = result.numbers()
-    job.log.write(state.step, numbers)
+    job.log.write(state.step, numbers | {"time/validation": time.perf_counter() - began})
     text = " | ".join(f"{name.removeprefix('val/')} {value:.4f}" for name, value in numbers.items())
     job.console.flush()
     job.console.say(f"validation at {state.step}: {text}")
@@ -123,9 +188,10 @@ def _validate(job: Job, *, before_batch: Callable[[], None]) -> None:
         job.console.say(f"WARNING at step {state.step}: {warning}")
 
 
-def _save(job: Job) -> None:
-    """Write the checkpoint of this state, after making its logs durable."""
+def _save(job: Job, *, prune: bool = True) -> None:
+    """Write the checkpoint of this state, after making its logs durable, and remove old ones."""
     config, state = job.config, job.state
+    began = time.perf_counter()
     job.log.sync()
     job.batch_log.sync()
     state.wandb_id, state.skipped = job.log.wandb_id, job.skipped.before(state.step)
@@ -137,7 +203,9 @@ def _save(job: Job) -> None:
         optimizer=job.optimizer,
         tokenizer=job.tokenizer,
     )
-    checkpoint.prune(job.run, config.keep)
+    if prune:
+        checkpoint.prune(job.run, config.keep)
+    job.log.write(state.step, {"time/saving": time.perf_counter() - began})
     job.console.flush()
     job.console.say(f"saved {folder}")
 

@@ -62,13 +62,13 @@ def _finite(value: float) -> float | None:
 def cut_back(run: Path, step: int) -> None:
     """Drop the lines that a run resumed at `step` will write again.
 
-    These are training lines from `step` on, validation lines after it, and an incomplete last line.
-    At step 0 there is no checkpoint, so everything is dropped.
+    These are training lines from `step` on, lines about states (validated, saved) after it, and an
+    incomplete last line. At step 0 there is no checkpoint, so everything is dropped.
     """
 
     def keep(line: Line) -> bool:
-        is_validation = any(name.startswith("val/") for name in line)
-        return bool(line["step"] < step or (is_validation and line["step"] == step > 0))
+        is_of_step = any(name.startswith("train/") for name in line)
+        return bool(line["step"] < step or (not is_of_step and line["step"] == step > 0))
 
     cut_lines(run / FILE, keep)
 

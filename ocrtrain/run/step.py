@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -16,10 +17,11 @@ from torch import Tensor
 from ocrdata.errors import TrainError
 from ocrdata.reading.prefetch import Prefetcher
 from ocrtrain.cost import gpus
+from ocrtrain.cost.flops import optimizer_flops
 from ocrtrain.data.batch import Batch
+from ocrtrain.data.batch_rows import BatchSummary
 from ocrtrain.model.device import autocast_type
 from ocrtrain.model.ocr_model import LossSum
-from ocrtrain.run.console import source_of
 from ocrtrain.run.job import Job
 from ocrtrain.run.optimizer import learning_rate, set_rate
 from ocrtrain.run.passes import Passes
@@ -29,81 +31,113 @@ from ocrtrain.settings.config import Config
 @dataclass
 class StepResult:
     """The outcome of one optimizer step. `loss` is in nats per supervised token over the whole
-    batch, NaN if it has none; `positions` counts those of all passes, padding included."""
+    batch, NaN if it has none; `row_losses` are the sums over the supervised tokens of each row;
+    `positions` counts those of all passes, padding included."""
 
     loss: float
+    row_losses: list[float]
     learning_rate: float
     grad_norm: float
     positions: int
 
 
 def train_step(job: Job, batches: Prefetcher[Passes]) -> None:
-    """One optimizer step: get a batch, train on it, log and print the outcome."""
+    """One optimizer step: get a batch, train on it, log and print the outcome.
+
+    If it fails, `job.state` and the weights are those before the step, unless the update itself
+    failed (`job.is_intact`).
+    """
     config, state = job.config, job.state
     started = time.perf_counter()
+    job.timer.begin()
     passes = next(batches)
     batch = passes.batch
     if batch.skipped:
         job.skipped.record(job.run, batch.summary)
-    result = _optimise(job, passes)
+    job.timer.end("data")
+    result = _compute(job, passes)
+    # Before the update: a checkpoint must not be ahead of its log.
+    identity = job.batch_log.write(batch.summary)
+    _update(job)
     seconds = time.perf_counter() - started
 
     flops = gpus.batch_flops(config, batch)
     state.total_flops += flops
     state.total_tokens += batch.tokens
     state.seconds += seconds
-    metrics = _metrics(job, batch, result, seconds=seconds, wait=batches.waited, flops=flops)
-    job.log.write(state.step, metrics)
-    state.identity = job.batch_log.write(batch.summary)
+    state.identity = identity
     state.step += 1
+    of_sources = by_source(batch.summary, result.row_losses)
+    for name, found in of_sources.items():
+        _add(state.source_tokens, name, found.tokens)
+        _add(state.source_supervised, name, found.supervised)
+    metrics = _metrics(job, batch, result, seconds=seconds, wait=batches.waited, flops=flops)
+    metrics |= _source_metrics(job, of_sources)
+    job.log.write(batch.step, metrics)
     eta = state.seconds / state.step * (config.steps - state.step)
-    job.console.step(batch.step, source_of(batch.sources), metrics, eta=eta)
+    job.console.step(batch.step, list(of_sources), metrics, eta=eta)
     if batch.supervised:
         _report_spike(job, batch, result.loss)
 
 
-def _optimise(job: Job, passes: Passes) -> StepResult:
-    """Forward, backward and update over the batch's micro-batches.
+def _compute(job: Job, passes: Passes) -> StepResult:
+    """Forward and backward over the batch's micro-batches.
 
-    The program waits for the device once, for loss and gradient norm together. Raises TrainError if
-    one of them is not finite, before any weight is updated.
+    The program waits for the device once, for losses and gradient norm together. Raises TrainError
+    if one of them is not finite, before any weight is updated.
     """
     batch = passes.batch
     rate = learning_rate(job.config, job.state.step)
     set_rate(job.optimizer, rate)
-    total, norm = _gradients(job, passes).tolist()
+    total, norm, *row_losses = _gradients(job, passes).tolist()
     if not (math.isfinite(total) and math.isfinite(norm)):
         raise TrainError(
             f"step {batch.step}: loss {total}, gradient norm {norm}: not finite, so the run stops "
             f"before the weights are updated\n  samples of the batch: {_sample_names(batch)}\n"
             "  inspect them, or start a new run with a lower --lr; saved checkpoints are kept"
         )
+    loss = total if batch.supervised else math.nan
+    return StepResult(loss, row_losses, rate, norm, passes.positions)
+
+
+def _update(job: Job) -> None:
+    """Update the weights."""
+    job.is_intact = False
     job.optimizer.step()
-    return StepResult(total if batch.supervised else math.nan, rate, norm, passes.positions)
+    job.is_intact = True
+    job.timer.end("optimizer")
 
 
 def _gradients(job: Job, passes: Passes) -> Tensor:
-    """Compute the gradients of a batch: clipped, in the parameters. Returns loss and gradient norm,
-    float64 [2] on the device; waits for the device nowhere.
+    """Compute the gradients of a batch: clipped, in the parameters. Returns loss, gradient norm and
+    the summed loss of each row, float64 [2 + rows] on the device; waits for the device nowhere.
 
     The loss is the sum over all supervised positions of the batch divided by their number, so it
     does not depend on how the batch is split. A pass that touches no trained parameter adds its
     loss and no gradient.
     """
-    config, model = job.config, job.model
+    config, model, timer = job.config, job.model, job.timer
     job.optimizer.zero_grad(set_to_none=True)
     total = torch.zeros((), dtype=torch.float64, device=job.device)
+    losses = []
     for inputs in passes.arrived():
+        timer.end("copy")
         with _autocast(config, job.device):
             sums: LossSum = model(inputs)
             loss = sums.loss_sum / max(1, passes.batch.supervised)
+        timer.end("forward")
         # Without a graph the pass touched no trained parameter: text with the GPT frozen.
         if loss.requires_grad:
             loss.backward()  # type: ignore[no-untyped-call]  # torch has no types here
+        timer.end("backward")
         total += loss.detach()
+        losses.append(sums.losses)
     trained = [p for p in model.parameters() if p.requires_grad]
     norm = torch.nn.utils.clip_grad_norm_(trained, config.grad_clip)
-    return torch.stack([total, norm.double()])
+    rows = torch.split(torch.cat(losses).double(), list(passes.batch.row_supervised))
+    found = torch.stack([total, norm.double(), *(row.sum() for row in rows)])
+    timer.end("optimizer")
+    return found
 
 
 def _autocast(config: Config, device: torch.device) -> Any:
@@ -133,7 +167,12 @@ def _metrics(
         "train/cut_turns": batch.truncated_turns,
         "train/images": len(batch.images),
         "train/bad": len(batch.skipped),
+        "train/total_tokens": job.state.total_tokens,
+        "train/optimizer_flops": optimizer_flops(job.config.model, frozen=job.config.freeze),
     }
+    parts = job.timer.seconds()
+    metrics |= {f"train/time_{part}": took for part, took in parts.items()}
+    metrics["train/time_other"] = seconds - sum(parts.values())
     for name in job.sources.train:
         metrics[f"mix/{name}_share"] = batch.sources.count(name) / rows
     peak = gpus.peak_flops(job.device)
@@ -141,6 +180,43 @@ def _metrics(
     if peak and autocast_type(job.config.precision, job.device) is not None:
         metrics["train/mfu"] = flops / seconds / peak
     return metrics
+
+
+@dataclass
+class SourceSums:
+    """Of one source in a batch: tokens, those that carry loss, and their summed loss in nats."""
+
+    tokens: int = 0
+    supervised: int = 0
+    loss: float = 0.0
+
+
+def by_source(batch: BatchSummary, row_losses: Sequence[float]) -> dict[str, SourceSums]:
+    """The sums of the sources of a batch, from the summed loss of each row."""
+    found: dict[str, SourceSums] = {}
+    for row, supervised, loss in zip(batch.rows, batch.row_supervised, row_losses, strict=True):
+        sums = found.setdefault(row.source, SourceSums())
+        sums.tokens += row.length
+        sums.supervised += supervised
+        sums.loss += loss
+    return found
+
+
+def _source_metrics(job: Job, found: dict[str, SourceSums]) -> dict[str, float]:
+    """What is logged by source. A source without a supervised token in the batch has no loss."""
+    metrics: dict[str, float] = {}
+    for name in job.sources.train:
+        sums = found.get(name, SourceSums())
+        if sums.supervised:
+            metrics[f"train/{name}_loss"] = sums.loss / sums.supervised
+        metrics[f"train/{name}_tokens"] = sums.tokens
+        metrics[f"train/{name}_supervised"] = sums.supervised
+        metrics[f"train/{name}_total_tokens"] = job.state.source_tokens.get(name, 0)
+    return metrics
+
+
+def _add(counts: dict[str, int], name: str, more: int) -> None:
+    counts[name] = counts.get(name, 0) + more
 
 
 def _report_spike(job: Job, batch: Batch, loss: float) -> None:

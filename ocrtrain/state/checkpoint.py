@@ -21,7 +21,7 @@ import os
 import platform
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,7 +49,8 @@ class State:
     the plan.
 
     `identity` is the digest of the last batch, `skipped` the number of samples skipped so far,
-    `seconds` the training time so far.
+    `seconds` the training time so far. Tokens, and those that carry loss, are also counted by
+    source; in a run that an older version began, from its first resume with this one.
     """
 
     step: int = 0
@@ -59,6 +60,8 @@ class State:
     total_tokens: int = 0
     seconds: float = 0.0
     wandb_id: str = ""
+    source_tokens: dict[str, int] = field(default_factory=dict)
+    source_supervised: dict[str, int] = field(default_factory=dict)
 
 
 def step_folder(run: Path, step: int) -> Path:

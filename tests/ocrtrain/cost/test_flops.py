@@ -10,10 +10,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from ocrtrain.cost.flops import (
+    ADAMW_FLOPS,
     decoder_flops,
     embedding,
     head_flops,
     image_flops,
+    optimizer_flops,
     parameters,
     step_flops,
 )
@@ -112,3 +114,52 @@ def test_flops_of_text_rows_and_of_the_head() -> None:
     six_n = 6 * (parameters(FULL)["gpt"] - embedding(FULL))
     one = step_flops(FULL, images=0, image_size=1024, row_lengths=[1])
     assert one == pytest.approx(six_n, rel=2e-4)
+
+
+class Counted:
+    """A number that counts the operations it takes part in."""
+
+    operations = 0
+
+    def __init__(self, value: float) -> None:
+        self.value = value
+
+    def _made(self, value: float) -> Counted:
+        Counted.operations += 1
+        return Counted(value)
+
+    def __mul__(self, factor: float | Counted) -> Counted:
+        return self._made(self.value * (factor.value if isinstance(factor, Counted) else factor))
+
+    def __add__(self, other: float | Counted) -> Counted:
+        return self._made(self.value + (other.value if isinstance(other, Counted) else other))
+
+    def __sub__(self, other: Counted) -> Counted:
+        return self._made(self.value - other.value)
+
+    def __truediv__(self, other: float | Counted) -> Counted:
+        return self._made(self.value / (other.value if isinstance(other, Counted) else other))
+
+    def root(self) -> Counted:
+        return self._made(self.value**0.5)
+
+
+def test_the_optimizer_is_counted_as_the_algorithm_says() -> None:
+    parameter = torch.nn.Parameter(torch.tensor([0.7], dtype=torch.float64))
+    rate, decay, beta1, beta2, epsilon = 0.1, 0.2, 0.9, 0.99, 1e-8
+    optimizer = torch.optim.AdamW(
+        [parameter], lr=rate, betas=(beta1, beta2), eps=epsilon, weight_decay=decay
+    )
+    weight, first, second = Counted(0.7), Counted(0.0), Counted(0.0)
+    for step, slope in enumerate((0.3, -0.5), start=1):
+        parameter.grad = torch.full_like(parameter, slope)
+        optimizer.step()
+        Counted.operations, gradient = 0, Counted(slope)
+        weight = weight * (1 - rate * decay)
+        first = first * beta1 + gradient * (1 - beta1)
+        second = second * beta2 + gradient * gradient * (1 - beta2)
+        denominator = second.root() / (1 - beta2**step) ** 0.5 + epsilon
+        weight = weight - first / denominator * (rate / (1 - beta1**step))
+        assert Counted.operations == ADAMW_FLOPS
+        assert weight.value == pytest.approx(parameter.item(), rel=1e-12)
+    assert optimizer_flops(FULL, frozen=("sam",)) == ADAMW_FLOPS * (961_760_768 - 95_569_152)

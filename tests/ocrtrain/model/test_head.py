@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from ocrtrain.model import head
-from ocrtrain.model.head import soft_cap, summed_loss
+from ocrtrain.model.head import soft_cap
 from tests.support.models import close
 
 WIDTH, VOCABULARY, CHUNK = 24, 97, 8
@@ -21,6 +21,14 @@ WIDTH, VOCABULARY, CHUNK = 24, 97, 8
 def plain(states: Tensor, targets: Tensor, weight: Tensor) -> Tensor:
     capped = 15 * torch.tanh(F.linear(states, weight).float() / 15)
     return F.cross_entropy(capped, targets, reduction="sum")
+
+
+def summed_loss(states: Tensor, targets: Tensor, weight: Tensor) -> Tensor:
+    """The sum, after a look at the loss of each."""
+    total, losses = head.summed_loss(states, targets, weight)
+    assert losses.shape == targets.shape and not losses.requires_grad
+    assert losses.sum().item() == pytest.approx(total.item(), rel=1e-5)
+    return total
 
 
 def tensors(count: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -134,3 +142,13 @@ def test_soft_cap() -> None:
     logits = torch.tensor([-1e4, -15.0, 0.0, 1.0, 1e4])
     assert soft_cap(logits.bfloat16()).dtype == torch.float32
     close(soft_cap(logits), 15 * torch.tanh(logits / 15))
+
+
+def test_the_loss_of_each_position_equals_that_of_all_logits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(head, "HEAD_CHUNK", CHUNK)
+    states, targets, weight = tensors(2 * CHUNK + 3)
+    capped = 15 * torch.tanh(F.linear(states, weight) / 15)
+    wanted = F.cross_entropy(capped, targets, reduction="none")
+    torch.testing.assert_close(head.summed_loss(states, targets, weight)[1], wanted)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ocrtrain.run.console import Console, source_of
+from ocrtrain.run.console import Console
 from ocrtrain.settings.config import Config
 from tests.support.terminal import Terminal
 
@@ -24,7 +24,16 @@ def values(**changed: float) -> dict[str, float]:
 def run(config: Config, steps: list[tuple[str, dict[str, float]]], *, done: int = 0) -> None:
     with Console(config, done=done) as console:
         for number, (source, found) in enumerate(steps, start=done):
-            console.step(number, source, found, eta=3725)
+            for name in ("loss", "supervised"):
+                found[f"train/{source}_{name}"] = found[f"train/{name}"]
+            console.step(number, [source], found, eta=3725)
+
+
+def test_a_batch_of_two_sources_has_the_loss_of_each(capsys: pytest.CaptureFixture[str]) -> None:
+    mixed = values() | {"train/a_loss": 2.0, "train/a_supervised": 4, "train/b_supervised": 0}
+    with Console(Config(), done=0) as console:
+        console.step(0, ["a", "b"], mixed, eta=0)
+    assert "| loss a 2.0000, b - |" in capsys.readouterr().out
 
 
 def test_a_line_of_one_step(capsys: pytest.CaptureFixture[str]) -> None:
@@ -63,17 +72,12 @@ def test_every_step_is_in_one_line(done: int, count: int, every: int) -> None:
     console = Console(config, done=done)
     console.say = said.append  # type: ignore[method-assign]
     for number in range(done, done + count):
-        console.step(number, "x", values(tokens=1, dt=1.0, wait=0.0), eta=1.0)
+        console.step(number, [], values(tokens=1, dt=1.0, wait=0.0), eta=1.0)
     console.close()
     console.close()
     shown = [int(found[1]) for line in said if (found := re.match(r"step +(\d+)/60 ", line))]
     due = [n for n in range(done, done + count) if n % every == 0]
     assert len(shown) == len(said) and shown == sorted({*due, done + count - 1})
-
-
-def test_the_source_of_a_batch() -> None:
-    assert source_of(("charts",) * 3) == "charts"
-    assert source_of(("charts", "sums", "charts")) == "charts+sums"
 
 
 def test_a_terminal_has_a_bar_and_lines_make_room_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -82,7 +86,7 @@ def test_a_terminal_has_a_bar_and_lines_make_room_for_it(monkeypatch: pytest.Mon
     monkeypatch.setattr(sys, "stdout", terminal)
     with Console(Config(steps=30), done=0) as console:
         for number in range(12):
-            console.step(number, "charts", values(), eta=1.0)
+            console.step(number, [], values(), eta=1.0)
         console.say("saved it")
     written = terminal.getvalue()
     assert "/30" in written

@@ -1,6 +1,8 @@
 """Whole runs of a small model, in this process."""
 
+import itertools
 import json
+import math
 import signal
 from fractions import Fraction
 from pathlib import Path
@@ -9,11 +11,13 @@ from typing import Any
 import pytest
 import torch
 
+from ocrdata.errors import DiskError, TrainError
 from ocrtrain.data.run_plan import plan_run
 from ocrtrain.data.sources import open_sources
 from ocrtrain.data.stream import Stream
 from ocrtrain.model.factory import find_tokenizer
-from ocrtrain.run import loop, run_log
+from ocrtrain.model.ocr_model import OcrModel
+from ocrtrain.run import batch_log, loop, run_log
 from ocrtrain.run.launch import train
 from ocrtrain.run.trained import load_for_inference
 from ocrtrain.settings.config import Config
@@ -25,7 +29,10 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def validations(run: Path) -> list[dict[str, Any]]:
-    return [m for m in run_log.read(run) if "val/loss" in m]
+    """The validations of a run, without how long they took."""
+    lines = [m for m in run_log.read(run) if "val/loss" in m]
+    assert all(m.pop("time/validation") > 0 for m in lines)
+    return lines
 
 
 @pytest.fixture(scope="module")
@@ -209,6 +216,118 @@ def test_a_validation_that_is_broken_off_is_saved_before_and_repeated_when_resum
     assert train(config, resume=True) == 0
     assert losses(run) == losses(unbroken)
     assert validations(run) == validations(unbroken)
+
+
+def fail_at(step: int, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The loss of a step raises."""
+    original = OcrModel.head_loss
+    made = itertools.count()
+
+    def failing(*arguments: Any) -> Any:
+        if next(made) == step:
+            raise error
+        return original(*arguments)
+
+    monkeypatch.setattr(OcrModel, "head_loss", failing)
+
+
+CPU_FULL = RuntimeError("[enforce fail at alloc_cpu.cpp:127] data. DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")  # noqa: E501  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("error", "raised", "told"),
+    [
+        (CPU_FULL, TrainError, r"step 5: out of memory .*--micro-batch 2.*--checkpointing"),
+        (torch.OutOfMemoryError("CUDA out of memory."), TrainError, r"step 5: out of memory"),
+        (ZeroDivisionError("a bug"), ZeroDivisionError, "a bug"),
+    ],
+)
+def test_a_step_that_fails_leaves_the_state_before_it(
+    error: Exception, raised: type[Exception], told: str, inputs: dict[str, str], unbroken: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    run = tmp_path / "run"
+    config = small_config(inputs, run, save_every=2, keep=1)
+    fail_at(5, error, monkeypatch)
+    with pytest.raises(raised, match=told) as caught:
+        train(config)
+    if raised is TrainError:
+        assert "\n" not in str(caught.value)
+        assert caught.value.__context__ is None, "the error would keep the tensors of the step"
+    found = [folder.name for folder in checkpoint.complete_checkpoints(run)]
+    assert found == ["step_000004", "step_000005"]
+    monkeypatch.undo()
+    assert train(config, resume=True) == 0
+    assert losses(run) == losses(unbroken)
+
+
+def test_a_validation_that_runs_out_of_memory_says_so_and_loses_nothing(
+    inputs: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = OcrModel.token_losses
+    made = itertools.count()
+
+    def failing(*arguments: Any) -> Any:
+        if next(made) == 3:  # the validation of step 0 has two passes and one with swapped images
+            raise CPU_FULL
+        return original(*arguments)
+
+    monkeypatch.setattr(OcrModel, "token_losses", failing)
+    run = tmp_path / "run"
+    with pytest.raises(TrainError, match=r"validation at 6: out of memory .*--val-batch 3"):
+        train(small_config(inputs, run, save_every=0))
+    assert [folder.name for folder in checkpoint.complete_checkpoints(run)] == ["step_000006"]
+
+
+def test_a_loss_that_is_not_finite_leaves_the_state_before_it(
+    inputs: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    original, made = OcrModel.head_loss, itertools.count()
+
+    def infinite(*arguments: Any) -> Any:
+        found = original(*arguments)
+        return found._replace(loss_sum=found.loss_sum * (math.inf if next(made) == 5 else 1))
+
+    monkeypatch.setattr(OcrModel, "head_loss", infinite)
+    run = tmp_path / "run"
+    with pytest.raises(TrainError, match=r"step 5: loss inf"):
+        train(small_config(inputs, run, save_every=0))
+    state = Checkpoint.open(checkpoint.complete_checkpoints(run)[-1]).state
+    assert state.step == 5 and state.identity == batch_log.identity_at(run, 4)
+
+
+def test_weights_that_are_not_finite_are_not_saved(
+    inputs: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    original, made = OcrModel.head_loss, itertools.count()
+
+    def spoiled(self: OcrModel, *arguments: Any) -> Any:
+        if next(made) == 3:
+            self.gpt.lm_head.weight.data[0, 0] = math.inf
+        return original(self, *arguments)
+
+    monkeypatch.setattr(OcrModel, "head_loss", spoiled)
+    with pytest.raises(TrainError, match=r"step 3: loss"):
+        train(small_config(inputs, tmp_path / "run", save_every=2))
+    found = [one.name for one in checkpoint.complete_checkpoints(tmp_path / "run")]
+    assert found == ["step_000002"]
+    assert "not finite: not saved" in capsys.readouterr().out
+
+
+def test_a_state_that_cannot_be_saved_does_not_hide_why_the_run_ended(
+    inputs: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    def full(*_: Any, **__: Any) -> Any:
+        raise DiskError("no space left")
+
+    monkeypatch.setattr(checkpoint, "save", full)
+    fail_at(2, ZeroDivisionError("a bug"), monkeypatch)
+    with pytest.raises(ZeroDivisionError):
+        train(small_config(inputs, tmp_path / "run", save_every=0))
+    assert "WARNING: state 2 could not be saved: no space left" in capsys.readouterr().out
 
 
 def test_the_last_checkpoint_has_the_state_of_the_run(unbroken: Path) -> None:
