@@ -136,7 +136,8 @@ def check_fit(
                 faults += _unrecorded(layout, part, model, unknown)
     faults = faults or list(_differing_sizes(shapes, model, parts))
     if faults:
-        more = f" (and {len(faults) - 3} more)" if len(faults) > 3 else ""
+        preset = f": made with --preset {record['preset']}" if record.get("preset") else ""
+        more = f" (and {len(faults) - 3} more{preset})" if len(faults) > 3 else ""
         raise WeightsError(f"{what}: {'; '.join(faults[:3])}{more}")
     return unknown
 

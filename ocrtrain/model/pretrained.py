@@ -111,7 +111,7 @@ def _of_checkpoint(folder: Path) -> Weights:
     return Weights(
         what=str(folder),
         names=read_names(shapes, what=str(file)),
-        record=dataclasses.asdict(config.model),
+        record=dataclasses.asdict(config.model) | {"preset": config.preset},
         open=lambda _: _verified(shapes, found.weights),
         tokenizer=found.tokenizer,
         verified=True,

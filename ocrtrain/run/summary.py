@@ -7,6 +7,7 @@ right as they are printed.
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from ocrtrain.run import run_log
 from ocrtrain.run.job import Job
 from ocrtrain.run.loop import encoder_path
 from ocrtrain.settings import presets
+from ocrtrain.settings.checks import init_is_path
 from ocrtrain.settings.flags import GROUPS, override, typed
 from ocrtrain.state import checkpoint
 from ocrtrain.state.run_files import Line
@@ -165,7 +167,10 @@ def _next_stage(job: Job) -> list[str]:
         *GROUPS["data"], *GROUPS["model"], *GROUPS["sizes of the model"], "source", "val_source",
         "source_at", "image_size", "device", "workers", "wandb",
     } - set(_OF_A_STAGE)  # fmt: skip
-    if config.init == "random":
+    if init_is_path(config):  # the encoder has what was taken from there, the GPT starts anew
+        carried -= {"init", "init_parts"}
+        config = replace(config, tokenizer=config.tokenizer or str(job.run / "tokenizer.json"))
+    if presets.init_word(config) == "random":
         target = override(target, {"vocab_size": config.model.vocab_size})
     words = ["python", "-m", "ocrtrain.stage2"]
     words += ["--preset", config.preset] if config.preset != "full" else []

@@ -218,6 +218,14 @@ def test_files_of_ours_for_another_model_are_refused_by_field(
     assert "\n" not in str(caught.value) and str(path) in str(caught.value)
 
 
+def test_a_run_of_another_preset_is_refused_with_its_name(
+    config: Config, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    run = write_run(tmp_path, random_model(5), tokenizer)
+    with pytest.raises(WeightsError, match=r"sam_width is 48.* 16 more: made with --preset full"):
+        check_start(replace(config, init=str(run), model=Config().model))
+
+
 def test_the_gpt_of_a_run_needs_its_tokenizer(
     config: Config, tokenizer: Tokenizer, tmp_path: Path
 ) -> None:

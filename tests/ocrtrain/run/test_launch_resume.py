@@ -125,7 +125,8 @@ RUNTIME = {item.name for item in fields(Config) if item.metadata.get("runtime")}
 FIXED = [
     item.name
     for item in fields(Config)
-    if item.name not in RUNTIME | {"model", "out", "name", "source_at"}  # it needs --source
+    # The last two need a --source and a path of --init.
+    if item.name not in RUNTIME | {"model", "out", "name", "source_at", "init_parts"}
 ]
 
 

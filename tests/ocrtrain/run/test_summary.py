@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ocrdata.tokens.tokenizer import load_tokenizer
 from ocrtrain import stage1, stage2
 from ocrtrain.commands import ask, evaluate
 from ocrtrain.run import run_log
@@ -102,3 +104,25 @@ def check_commands(document: dict[str, Any], tmp_path: Path, run: Path) -> None:
     asked = commands["ocrtrain.ask"]
     assert asked.count("FILE") == 1 and str(run) in asked
     ask.build_parser().parse_args(shlex.split(asked)[3:])
+
+
+def test_the_second_stage_of_a_run_from_a_path_needs_that_path_no_more(
+    inputs: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its GPT is fresh, its encoder and tokenizer are this run's."""
+    first = small_config(inputs, tmp_path / "first", steps=1, eval_every=0)
+    assert stage1.main(flags(first)) == 0
+    second = small_config(
+        inputs, tmp_path / "run", steps=1, eval_every=0, init=first.out, tokenizer=""
+    )
+    assert stage1.main(flags(second)) == 0
+    shown = capsys.readouterr().out
+    (command,) = [line.strip() for line in shown.splitlines()
+                  if "ocrtrain.stage2" in line and str(second.out) in line]  # fmt: skip
+    shutil.rmtree(first.out)
+    small = ["--steps", "1", "--batch", "2", "--seq-len", "128", "--val-batch", "6"]
+    assert type_command(command, *small) == 0
+    last = checkpoint.Checkpoint.open(checkpoint.newest(tmp_path / "run-stage2"))
+    assert last.config.init == "random"
+    tokenizer = load_tokenizer(inputs["tokenizer"])
+    assert last.tokenizer().fingerprint == tokenizer.fingerprint
