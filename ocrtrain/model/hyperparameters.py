@@ -17,7 +17,7 @@ from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from ocrdata.errors import WeightsError
-from ocrtrain.model.ocr_model import SOFTCAP
+from ocrtrain.model.head import SOFTCAP
 from ocrtrain.model.tensor_names import CLIP, DEEPSEEK, NANOCHAT, NANOCHAT_HF, OURS, SAM, Layout
 from ocrtrain.model.weight_file import Shape
 from ocrtrain.settings.config import PARTS, ModelConfig, flag_name
