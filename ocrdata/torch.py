@@ -23,6 +23,7 @@ from typing import Any, Generic, Literal, TypeVar
 
 import torch
 from PIL import Image
+from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ocrdata.errors import OcrError, ShardError, UsageError
@@ -534,11 +535,13 @@ class PadRows:
     "targets" holds at t the supervised id at t + 1, "labels" at t that at t itself (transformers'
     models shift them), else -100. There is no attention mask: padding comes last, and transformers
     keeps packed samples apart by their positions only without one. `images` are uint8 tensors
-    [H, W, 3] in the order of their slots, row by row; none if all rows are text.
+    [H, W, 3] in the order of their slots, row by row; none if all rows are text. With `letterbox`
+    there is `pixel_values` in their place, what it makes of this list.
     """
 
     pad: int
     labels: Literal["targets", "labels"] = "targets"
+    letterbox: Callable[[list[Tensor]], Tensor] | None = None
 
     def __call__(self, rows: Sequence[Item | list[Item]]) -> dict[str, Any]:
         """The batch. Raises UsageError for items without token ids."""
@@ -553,13 +556,15 @@ class PadRows:
         predicted = torch.from_numpy(padded.targets)
         if self.labels == "labels":
             predicted = predicted.roll(1, dims=1)  # the last target of a row is none
+        images = [
+            torch.from_numpy(image) for row in samples for one in row for image in one["images"]
+        ]
+        seen = {"pixel_values": self.letterbox(images)} if self.letterbox else {"images": images}
         return {
             "input_ids": torch.from_numpy(padded.input_ids),
             self.labels: predicted,
             "position_ids": torch.from_numpy(padded.position_ids),
-            "images": [
-                torch.from_numpy(image) for row in samples for one in row for image in one["images"]
-            ],
+            **seen,
         }
 
 

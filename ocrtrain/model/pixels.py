@@ -22,7 +22,8 @@ FILL = 127
 
 
 def letterbox(images: Sequence[Tensor], size: int) -> Tensor:
-    """One or more images, uint8 [H, W, 3] on one device -> float32 [N, 3, size, size] in [-1, 1].
+    """N images, uint8 [H, W, 3] on one device -> float32 [N, 3, size, size] in [-1, 1]; of none,
+    on the CPU.
 
     Deterministic. Images of equal size are resized together. Values are rounded to integers before
     they are normalised, as Pillow's are. The result differs from `PIL.ImageOps.pad` by one or two
@@ -37,7 +38,8 @@ def letterbox(images: Sequence[Tensor], size: int) -> Tensor:
                 f"image {number} is {image.dtype} {tuple(image.shape)}, not uint8 [H, W, 3]"
             )
         groups[image.shape[0], image.shape[1]].append(number)
-    out = torch.full((len(images), 3, size, size), FILL, dtype=torch.uint8, device=images[0].device)
+    device = images[0].device if images else "cpu"
+    out = torch.full((len(images), 3, size, size), FILL, dtype=torch.uint8, device=device)
     for (height, width), numbers in groups.items():
         box = letterbox_geometry(width, height, size)
         stacked = torch.stack([images[number] for number in numbers])

@@ -20,7 +20,9 @@ from ocrdata.errors import ShardError, UsageError
 from ocrdata.planning.plan import Plan, PlanSettings
 from ocrdata.tokens.tokenizer import load_tokenizer
 from ocrdata.torch import PlanBatchSampler, PlanLoader, ShardDataset, TokenOptions
+from tests.support.far import FarFolder
 from tests.support.rowkeys import Keys, keys
+from tests.support.rows import write_set
 from tests.support.streams import damaged
 
 STEPS, BATCH = 12, 4
@@ -188,6 +190,28 @@ def test_ranks_that_do_not_fit_are_refused(job: Job, values: dict[str, int], fac
         job.loader().seek(13)
     with pytest.raises(UsageError, match=r"threads \(-1\)"):
         job.loader(threads=-1)
+
+
+def test_shards_at_urls_give_the_batches_of_local_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OCR_SHARDS_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    write_set(folder, "n", [40, 17, 9], ("PNG", "JPEG"))
+    settings = PlanSettings(batch=4, steps=STEPS, seed=1, shuffle="blocks")
+    near = ShardDataset(str(folder / "n.json"))
+    wanted = list(PlanLoader(PlanBatchSampler(near, near.plan(settings)), keys))
+    with FarFolder(folder) as server:
+        far = ShardDataset(f"{server.url}/n.json")
+        sampler = PlanBatchSampler(far, far.plan(settings))
+        assert far.plan(settings).digest == near.plan(settings).digest
+        assert list(PlanLoader(sampler, keys)) == wanted
+        assert list(DataLoader(far, batch_sampler=sampler, collate_fn=keys)) == wanted
+        forked = DataLoader(far, batch_sampler=sampler, collate_fn=keys, num_workers=1,
+                            multiprocessing_context="fork")  # fmt: skip
+        with pytest.raises(UsageError, match=r"forked process .*context='forkserver'"):
+            next(iter(forked))
 
 
 @pytest.fixture

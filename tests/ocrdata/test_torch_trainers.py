@@ -150,6 +150,10 @@ def test_what_the_page_shows(page: dict[str, Any]) -> None:
     assert len(page["charts"]) == 40
     assert {row["key"] for row in page["charts"][(17, 3)]} == {"000000017", "000000003"}
     assert page["step"] == page["plan"].steps == STEPS
+    text = page["in_squares"]([page["dataset"][len(page["dataset"]) - 1]])
+    mixed = page["in_squares"]([page["dataset"][(0, 3)], page["dataset"][61]])
+    assert text["pixel_values"].shape == (0, 3, 64, 64)
+    assert mixed["pixel_values"].shape == (2, 3, 64, 64) and "images" not in mixed
     first = next(iter(page["by_processor"]))
     assert len(first["keys"]) == len(first["images"]) == 4
     assert all(images[0].mode == "RGB" for images in first["images"])
