@@ -57,6 +57,7 @@ from ocrtrain.run.loop import run_loop
 from ocrtrain.run.optimizer import build_optimizer
 from ocrtrain.run.resume import check_checkpoint, newest, resumed_config
 from ocrtrain.run.run_log import RunLog
+from ocrtrain.run.sinks import check_sinks
 from ocrtrain.run.spikes import Spikes
 from ocrtrain.run.timer import StepTimer
 from ocrtrain.settings.config import Config, to_json
@@ -101,6 +102,8 @@ def _train(config: Config, resume: bool, flags: ParsedFlags | None) -> tuple[int
             with problems:
                 check_inputs(config)
                 check_start(config)
+        with problems:
+            check_sinks(config.log_to)
         with problems:
             device = resolve_device(config.device)
         if not problems:
@@ -246,8 +249,8 @@ def _open_log(run: Path, config: Config, state: State, *, fresh: bool) -> RunLog
     """Cut the run's files back to the state it continues from, and open its log."""
     run_log.cut_back(run, state.step)
     batch_log.cut_back(run, state.step)
-    # Before config.json is written: if Weights & Biases fails to start, the folder has no run yet.
-    log = RunLog(run, config, wandb_id=state.wandb_id)
+    # Before config.json is written: if a sink fails to start, the folder has no run yet.
+    log = RunLog(run, config, step=state.step, wandb_id=state.wandb_id)
     if fresh:
         with explain_disk(run):
             (run / SKIPPED_FILE).unlink(missing_ok=True)

@@ -32,6 +32,9 @@ LARGEST_MODEL = 10**7
 BYTES = "bytes"
 """The name of the built-in tokenizer (`ocrdata/tokens/tokenizer.py`)."""
 
+PROJECT = "nano-deepseek-ocr"
+"""The default of --wandb-project."""
+
 PARTS = ("sam", "clip", "projector", "gpt")
 """Parts of the model, in the order in which data passes through them."""
 
@@ -315,7 +318,17 @@ class Config:
         "Weights & Biases: online, offline, off, or auto (online with an API key, else offline)",
         runtime=True,
     )
-    wandb_project: str = _flag("nano-deepseek-ocr", "Weights & Biases project", runtime=True)
+    wandb_project: str = _flag(
+        "",
+        "project at Weights & Biases and trackio (default: WANDB_PROJECT, or nano-deepseek-ocr)",
+        runtime=True,
+    )
+    log_to: tuple[str, ...] = _flag(
+        ("wandb",),
+        "where numbers go beside metrics.jsonl: wandb, tensorboard, trackio",
+        runtime=True,
+        older=("wandb",),
+    )
 
     sam_repo: str = _flag("facebook/sam-vit-base", "SAM weights: hub repository or folder")
     clip_repo: str = _flag(
@@ -496,6 +509,7 @@ CHOICES = {
     "freeze": PARTS,
     "init_parts": PARTS,
     "wandb": ("auto", "online", "offline", "off"),
+    "log_to": ("wandb", "tensorboard", "trackio"),
 }
 
 

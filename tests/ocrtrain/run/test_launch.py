@@ -13,7 +13,7 @@ import torch
 
 from ocrdata.errors import TrainError, UsageError, UsageErrors
 from ocrdata.reading.view import open_shards
-from ocrtrain.run import run_log
+from ocrtrain.run import sinks
 from ocrtrain.run.launch import settings, train
 from ocrtrain.settings.config import Config, from_json
 from ocrtrain.settings.flags import override, parse
@@ -72,34 +72,32 @@ def test_a_damaged_checkpoint_is_refused(inputs: dict[str, str], tmp_path: Path)
         train(small_config(inputs, run), resume=True)
 
 
-class FakeWandb:
-    """Records what a run tells W&B when it ends."""
-
-    id = "abc"
+class FakeSink:
+    """Records what a run tells it when it ends."""
 
     def __init__(self) -> None:
-        self.ended: list[int] = []
+        self.ended: list[bool] = []
 
-    def log(self, values: dict[str, float], *, step: int) -> None:
+    def write(self, step: int, values: dict[str, float]) -> None:
         pass
 
-    def finish(self, *, exit_code: int) -> None:
-        self.ended.append(exit_code)
+    def close(self, *, failed: bool) -> None:
+        self.ended.append(failed)
 
 
 @pytest.mark.parametrize("failed", [False, True])
-def test_wandb_is_told_whether_the_run_failed(
+def test_a_sink_is_told_whether_the_run_failed(
     inputs: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, failed: bool
 ) -> None:
-    fake = FakeWandb()
-    monkeypatch.setattr(run_log, "_start_wandb", lambda *_: fake)
-    config = small_config(inputs, tmp_path / "run", stop_at=2, warmup=0)
+    fake = FakeSink()
+    monkeypatch.setattr(sinks, "TensorBoardSink", lambda *_, **__: fake)
+    config = small_config(inputs, tmp_path / "run", stop_at=2, warmup=0, log_to=("tensorboard",))
     if failed:
         with pytest.raises(TrainError, match="not finite"):
             train(replace(config, lr=1e30, grad_clip=1e30))
     else:
         assert train(config) == 0
-    assert fake.ended == [int(failed)]
+    assert fake.ended == [failed]
 
 
 def test_resume_without_a_checkpoint_starts_at_step_0(

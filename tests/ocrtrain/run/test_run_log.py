@@ -1,11 +1,11 @@
-import json
 from pathlib import Path
 
 import pytest
 
-from ocrdata.errors import DiskError, TrainError, UsageError
+from ocrdata.errors import DiskError, TrainError
 from ocrtrain.run import run_log
 from ocrtrain.run.run_log import RunLog
+from ocrtrain.run.sinks import Sinks
 from ocrtrain.settings.config import Config
 
 
@@ -76,30 +76,12 @@ def test_a_run_folder_that_is_a_file_is_an_error(tmp_path: Path) -> None:
         RunLog(tmp_path / "file", Config(wandb="off"))
 
 
-def test_wandb_online_without_a_key_is_an_error(
+def test_what_is_not_finite_is_left_out_elsewhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
-    with pytest.raises(UsageError, match=r"--wandb online.*WANDB_API_KEY"):
-        RunLog(tmp_path, Config(wandb="online"))
-
-
-def test_wandb_without_a_key_is_offline_and_never_prompts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
-    log = RunLog(tmp_path, Config(wandb="auto"))
-    log.write(0, {"train/loss": 1.0})
+    found: list[tuple[int, dict[str, float]]] = []
+    monkeypatch.setattr(Sinks, "write", lambda self, step, values: found.append((step, values)))
+    log = RunLog(tmp_path, Config(log_to=()))
+    log.write(3, {"train/loss": float("nan"), "train/lr": 0.5})
     log.close()
-    assert log.wandb_id
-    runs = list((tmp_path / "wandb").glob("offline-run-*"))
-    assert len(runs) == 1
-    assert runs[0].name.endswith(log.wandb_id)
-    again = RunLog(tmp_path, Config(wandb="auto"), wandb_id=log.wandb_id)
-    again.close()
-    assert again.wandb_id == log.wandb_id
-    assert json.loads((tmp_path / run_log.FILE).read_text())["train/loss"] == 1.0
+    assert found == [(3, {"train/lr": 0.5})]
