@@ -56,7 +56,8 @@ def test_every_way_trains_on_the_same_samples_in_every_round(tmp_path: Path) -> 
         assert first["samples"] == second["samples"] == 12
         assert first["tokens"] == second["tokens"] == 12 * (1 + 8 + 3 + TURNS) + letters
         assert first["answers"] == second["answers"] == letters + 2 * 12
-    assert ours[0]["positions"] == ours[0]["tokens"]  # a row a pass
+    # Two rows a pass: here a colour beside itself or another, of up to two letters more a turn.
+    assert ours[0]["tokens"] <= ours[0]["positions"] < 1.05 * ours[0]["tokens"]
     assert packed[0]["positions"] >= packed[0]["tokens"]
     assert packed[0]["flops"] == ours[0]["flops"] < nanovlm[0]["flops"]
     assert nanovlm[0]["positions"] % chosen.seq_len == 0
