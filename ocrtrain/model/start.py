@@ -103,7 +103,8 @@ def _of_init(config: Config, left: tuple[str, ...]) -> Start:
 def tokenizer_of_gpt(config: Config) -> Tokenizer | None:
     """The tokenizer of the source that --init PATH takes the GPT from; None where the GPT is not
     from there, or nothing there is a tokenizer. Raises UsageError as `starts` does."""
-    if not init_is_path(config):
+    elsewhere = config.fresh_gpt or (config.init_parts and "gpt" not in config.init_parts)
+    if not init_is_path(config) or elsewhere:
         return None
     left = tuple(part for part in PARTS if not (config.deepencoder and part in ENCODER))
     start = _of_init(config, left)

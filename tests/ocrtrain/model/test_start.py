@@ -598,6 +598,16 @@ def test_tensors_that_do_not_fit_are_named(
         check_start(replace(config, init=str(tmp_path / "x.pt")))
 
 
+def test_a_tensor_of_no_part_is_unknown_whatever_part_is_taken(
+    config: Config, tmp_path: Path
+) -> None:
+    torch.save(
+        to_deepencoder(random_model(5).encoder) | {"eye.x": torch.ones(2)}, tmp_path / "x.pt"
+    )
+    with pytest.raises(WeightsError, match=r"1 tensors unknown: eye\.x"):
+        check_start(replace(config, init=str(tmp_path / "x.pt"), init_parts=("sam",)))
+
+
 def test_a_text_where_weights_belong_is_refused_before_anything_is_written(
     inputs: dict[str, str], tmp_path: Path
 ) -> None:
