@@ -110,10 +110,8 @@ def by_lightning(
 
 
 @pytest.mark.parametrize(
-    ("train", "accumulate"),
-    [(in_a_loop, 1), (by_hugging_face, 1), (by_hugging_face, 2), (by_lightning, 1),
-     (by_lightning, 2)],
-)  # fmt: skip
+    ("train", "accumulate"), [(in_a_loop, 1), (by_hugging_face, 2), (by_lightning, 2)]
+)
 def test_a_trainer_resumes_exactly(
     page: dict[str, Any], tmp_path: Path, train: Callable[..., Any], accumulate: int
 ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocrdata.tokens.padding import TokenPair, pad_rows, with_targets
@@ -28,6 +28,7 @@ def test_a_target_is_the_next_id_where_that_is_supervised(tokens: list[tuple[int
     assert pair.targets.tolist() == [*wanted, IGNORE]
 
 
+@settings(max_examples=40)
 @given(st.lists(st.lists(samples, min_size=1, max_size=3), min_size=1, max_size=4))
 def test_rows_are_their_samples_one_after_the_other(
     rows: list[list[list[tuple[int, bool]]]],
