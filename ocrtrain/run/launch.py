@@ -55,6 +55,7 @@ from ocrtrain.run.console import Console
 from ocrtrain.run.job import Job
 from ocrtrain.run.loop import run_loop
 from ocrtrain.run.optimizer import build_optimizer
+from ocrtrain.run.profiling import profiled_steps
 from ocrtrain.run.resume import check_checkpoint, newest, resumed_config
 from ocrtrain.run.run_log import RunLog
 from ocrtrain.run.sinks import check_sinks
@@ -104,6 +105,8 @@ def _train(config: Config, resume: bool, flags: ParsedFlags | None) -> tuple[int
                 check_start(config)
         with problems:
             check_sinks(config.log_to)
+        with problems:
+            profiled_steps(config.profile, 0)
         with problems:
             device = resolve_device(config.device)
         if not problems:

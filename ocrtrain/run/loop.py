@@ -31,6 +31,7 @@ from ocrtrain.run.out_of_memory import (
     validation_remedies,
 )
 from ocrtrain.run.passes import Passes, PassMaker
+from ocrtrain.run.profiling import Profiler, profiled_steps
 from ocrtrain.run.step import train_step
 from ocrtrain.run.stop import Interrupt, StopRequested
 from ocrtrain.settings.config import Config
@@ -57,6 +58,7 @@ def run_loop(job: Job, *, fresh: bool) -> bool:
         )
         batches = Prefetcher(passes, state.step, stop=last, workers=config.workers)
         stack.enter_context(batches)
+        profiler = Profiler(job.run, profiled_steps(config.profile, state.step))
         while True:
             if not validated:
                 validated = _validate_or_save(job, interrupt, saved=saved)
@@ -65,7 +67,12 @@ def run_loop(job: Job, *, fresh: bool) -> bool:
                 _save(job)
             if stopping:
                 break
+            step = state.step
+            profiler.begin(step)
             _train_or_save(job, batches, saved=saved)
+            trace = profiler.end(step, is_last=state.step >= last or interrupt.requested)
+            if trace is not None:
+                job.console.say(f"profile of steps up to {step}: {trace}")
             saved, validated = False, not _validates(config, state.step)
     if state.step < config.steps or not validated:
         return False

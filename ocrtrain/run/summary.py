@@ -14,7 +14,7 @@ from typing import Any
 from ocrdata.runtime.units import human_bytes, human_time
 from ocrdata.storage.fetching import fetcher
 from ocrtrain.data.skipped import FILE as SKIPPED_FILE
-from ocrtrain.run import run_log
+from ocrtrain.run import run_log, timer
 from ocrtrain.run.job import Job
 from ocrtrain.run.loop import encoder_path
 from ocrtrain.settings import presets
@@ -22,6 +22,8 @@ from ocrtrain.settings.checks import init_is_path
 from ocrtrain.settings.flags import GROUPS, override, typed
 from ocrtrain.state import checkpoint
 from ocrtrain.state.run_files import Line
+
+_PARTS = (*timer.PARTS, "other")
 
 _OF_A_STAGE = ("freeze", "fresh_gpt", "deepencoder")
 """Settings of the model in which stages differ."""
@@ -42,6 +44,11 @@ def figures(job: Job, *, ended: bool) -> dict[str, Any]:
         "steps": job.config.steps,
         "seconds": seconds,
         "wait_seconds": sum(line["train/wait"] for line in steps),
+        "parts_seconds": {
+            part: sum(line.get(f"train/time_{part}", 0.0) for line in steps) for part in _PARTS
+        },
+        "validation_seconds": sum(line.get("time/validation", 0.0) for line in lines),
+        "saving_seconds": sum(line.get("time/saving", 0.0) for line in lines),
         "tokens": state.total_tokens,
         "planned_tokens": job.planned_tokens,
         "tokens_per_second": state.total_tokens / seconds if seconds else None,
@@ -70,7 +77,11 @@ def _loss(lines: list[Line]) -> float | None:
 
 
 def _validation(line: Line) -> dict[str, Any]:
-    return {name.removeprefix("val/"): value for name, value in line.items()}
+    return {
+        name.removeprefix("val/"): value
+        for name, value in line.items()
+        if name == "step" or name.startswith("val/")
+    }
 
 
 def describe(found: dict[str, Any], commands: dict[str, str]) -> str:
@@ -89,6 +100,7 @@ def describe(found: dict[str, Any], commands: dict[str, str]) -> str:
             f"of it waiting for data; {found['tokens']:,} tokens, "
             f"{found['tokens_per_second']:,.0f} a second"
         )
+        lines.append(f"  of it       {_parts(found)}")
     if any((afar := found["afar"]).values()):
         lines.append(
             f"  from afar   {human_bytes(afar['bytes'])} in {afar['requests']:,} requests, "
@@ -131,6 +143,19 @@ def _validations(found: dict[str, dict[str, Any] | None]) -> list[str]:
             f"  image gain  {last['image_gain']:.4f} nats a token: what the right image is worth"
         )
     return lines
+
+
+def _parts(found: dict[str, Any]) -> str:
+    """Where the time of the steps went, and what came on top."""
+    parts = [
+        f"{part} {took / found['seconds']:.0%}" for part, took in found["parts_seconds"].items()
+    ]
+    on_top = [
+        f"{human_time(found[f'{what}_seconds'])} {what}"
+        for what in ("validation", "saving")
+        if found[f"{what}_seconds"]
+    ]
+    return ", ".join(parts) + (f"; besides {', '.join(on_top)}" if on_top else "")
 
 
 def _steps(count: int) -> str:

@@ -311,6 +311,12 @@ class Config:
         older=10,
     )  # fmt: skip
     log_samples: bool = _flag(False, "log the samples of every step in batches.jsonl", runtime=True)
+    profile: str = _flag(
+        "",
+        "trace steps with torch's profiler: a number of steps, or A:B for steps A to B - 1",
+        runtime=True,
+        older="",
+    )
     workers: int = _flag(2, "threads that prefetch batches (0: none)", runtime=True)
     device: str = _flag("auto", "auto (CUDA if available), cpu, cuda or cuda:N", runtime=True)
     wandb: str = _flag(

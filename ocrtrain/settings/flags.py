@@ -44,7 +44,7 @@ GROUPS = {
     "run": ("name", "preset", "out", "seed", "stop_at", "save_every", "keep", "workers", "device"),
     "logging": (
         "log_every", "eval_every", "val_batch", "log_samples", "log_to", "wandb",
-        "wandb_project",
+        "wandb_project", "profile",
     ),
     "sizes of the model": tuple(item.name for item in dataclasses.fields(ModelConfig)),
 }  # fmt: skip

@@ -154,7 +154,7 @@ def another(config: Config, name: str) -> Any:
 def test_exactly_these_settings_may_change() -> None:
     assert {
         "eval_every", "save_every", "keep", "stop_at", "workers", "device", "wandb",
-        "wandb_project", "log_to", "shards", "text", "val", "val_text", "log_samples",
+        "wandb_project", "log_to", "profile", "shards", "text", "val", "val_text", "log_samples",
         "bad_samples", "max_bad", "source", "val_source", "allow_leak", "log_every", "cache",
         "cache_limit",
     } == RUNTIME  # fmt: skip

@@ -78,7 +78,14 @@ def test_the_figures_and_the_commands_of_a_run_that_ended(
     validations = [line for line in lines if "val/loss" in line]
     for at, place in ((0, "first"), (-1, "last")):
         found = document["validation"][place]
-        assert found == {k.removeprefix("val/"): v for k, v in validations[at].items()}
+        wanted = {k.removeprefix("val/"): v for k, v in validations[at].items()}
+        assert found == {k: v for k, v in wanted.items() if k != "time/validation"}
+    assert sum(document["parts_seconds"].values()) == pytest.approx(document["seconds"])
+    for kind in ("validation", "saving"):
+        took = [line[f"time/{kind}"] for line in lines if f"time/{kind}" in line]
+        assert took and document[f"{kind}_seconds"] == pytest.approx(sum(took))
+    backward = document["parts_seconds"]["backward"] / document["seconds"]
+    assert f"backward {backward:.0%}," in text
     gain = document["validation"]["last"]["image_gain"]
     for fact in ("squares", "sums", f"{gain:.4f}", document["checkpoint"],
                  document["deepencoder"], f"{document['tokens']:,} tokens"):  # fmt: skip
