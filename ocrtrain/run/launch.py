@@ -58,7 +58,7 @@ from ocrtrain.run.optimizer import build_optimizer
 from ocrtrain.run.profiling import profiled_steps
 from ocrtrain.run.resume import check_checkpoint, newest, resumed_config
 from ocrtrain.run.run_log import RunLog
-from ocrtrain.run.sinks import check_sinks
+from ocrtrain.run.sinks import check_sinks, chosen_sinks
 from ocrtrain.run.spikes import Spikes
 from ocrtrain.run.timer import StepTimer
 from ocrtrain.settings.config import Config, to_json
@@ -104,7 +104,7 @@ def _train(config: Config, resume: bool, flags: ParsedFlags | None) -> tuple[int
                 check_inputs(config)
                 check_start(config)
         with problems:
-            check_sinks(config.log_to)
+            check_sinks(chosen_sinks(config))
         with problems:
             profiled_steps(config.profile, 0)
         with problems:

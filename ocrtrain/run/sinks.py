@@ -33,6 +33,12 @@ class Sink(Protocol):
 _MODULES = {"wandb": "wandb", "tensorboard": "tensorboard", "trackio": "trackio"}
 
 
+def chosen_sinks(config: Config) -> list[str]:
+    """The names of --log-to, each once; not wandb with --wandb off, which needs no such package."""
+    off = {"wandb"} if config.wandb == "off" else set()
+    return [name for name in dict.fromkeys(config.log_to) if name not in off]
+
+
 def check_sinks(names: Iterable[str]) -> None:
     """Raise UsageError for each sink whose package is not installed, before anything is done."""
     problems = Problems()
@@ -53,7 +59,7 @@ class Sinks:
         self.wandb_id = wandb_id
         self._open: dict[str, Sink] = {}
         try:
-            for name in dict.fromkeys(config.log_to):
+            for name in chosen_sinks(config):
                 sink = self._start(name, run, config, step)
                 if sink is not None:
                     self._open[name] = sink

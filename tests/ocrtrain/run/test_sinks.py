@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 
 from ocrdata.errors import UsageError, UsageErrors
 from ocrtrain.run import sinks as module
-from ocrtrain.run.sinks import Sinks, check_sinks
+from ocrtrain.run.sinks import Sinks, check_sinks, chosen_sinks
 from ocrtrain.settings.config import Config
 
 
@@ -55,6 +56,12 @@ def test_a_missing_package_is_told_with_the_command_that_installs_it(
         check_sinks(["tensorboard", "trackio"])
     assert len(caught.value.messages) == 2
     check_sinks([])
+
+
+def test_wandb_is_not_chosen_where_it_is_off() -> None:
+    config = Config(wandb="off", log_to=("wandb", "tensorboard", "wandb"))
+    assert chosen_sinks(config) == ["tensorboard"]
+    assert chosen_sinks(replace(config, wandb="offline")) == ["wandb", "tensorboard"]
 
 
 def test_a_sink_that_does_not_start_closes_those_that_did(
