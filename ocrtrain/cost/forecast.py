@@ -74,6 +74,7 @@ def forecast(config: Config, planned: RunPlan) -> Forecast:
         image_size=config.image_size,
         bf16=config.precision != "fp32",
         checkpointing=config.checkpointing,
+        packed=config.pack,
     )
     memory = estimate_memory(config.model, largest, frozen=config.freeze).total + OVERHEAD
     return Forecast(config, totals, planned.longest, flops, memory, planned.orders)

@@ -2,7 +2,8 @@
 
 The bytes saved for the backward pass were measured with torch's saved-tensor hooks (sdpa attention,
 fp32 parameters, with and without bf16 autocast) and are linear in the widths;
-`tests/ocrtrain/cost/test_memory.py` compares them with torch. The overhead of allocator and
+`tests/ocrtrain/cost/test_memory.py` compares them with torch, for CUDA's attention on tensors
+without data. The overhead of allocator and
 libraries is a constant.
 """
 
@@ -41,6 +42,8 @@ class MicroBatch:
     image_size: int  # px
     bf16: bool = False
     checkpointing: bool = False
+    cuda: bool = True  # attention by CUDA's fused kernels
+    packed: bool = False  # several samples a row
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,7 @@ def estimate_memory(
     counts = parameters(config)
     total = sum(counts.values())
     trained = sum(count for part, count in counts.items() if part not in frozen)
-    saved, block = _activations(config, batch, frozen)
+    saved, block, in_graph = _activations(config, batch, frozen)
     logits = min(HEAD_CHUNK, batch.rows * batch.row_length) * config.vocab_size
     # tanh and softmax in fp32, beside the bf16 logits; the head's gradient, its bf16 weight and the
     # bf16 gradient of one chunk.
@@ -78,7 +81,7 @@ def estimate_memory(
         weights=4.0 * total,
         gradients=4.0 * trained,
         adam=8.0 * trained,
-        copies=2.0 * (total - embedding(config)) if batch.bf16 else 0.0,
+        copies=2.0 * in_graph if batch.bf16 else 0.0,
         activations=saved,
         working=max(block, head),
     )
@@ -86,9 +89,13 @@ def estimate_memory(
 
 def _activations(
     config: ModelConfig, batch: MicroBatch, frozen: Collection[str]
-) -> tuple[float, float]:
-    """Bytes saved for the backward pass, and bytes of the largest block while it runs."""
-    saved, largest = 0.0, 0.0
+) -> tuple[float, float, int]:
+    """Bytes saved for the backward pass, bytes of the largest block while it runs, and parameters
+    that autocast copies for the backward pass."""
+    saved, largest, copied = 0.0, _sam_bias(config, batch), 0
+    counts = parameters(config)
+    counts["clip"] += counts["projector"]
+    counts["gpt"] -= 2 * embedding(config)  # a lookup, and the head, whose copy is not kept
     upstream = False  # whether this part or one before it is trained
     for part, layers in (("sam", _sam_layers), ("clip", _clip_layers), ("gpt", _gpt_layers)):
         if part == "gpt" and batch.images:
@@ -97,9 +104,10 @@ def _activations(
         blocks, block_input, outside = layers(config, batch)
         largest = max(largest, *blocks)
         if upstream:
+            copied += counts[part]
             saved += outside + (len(blocks) * block_input if batch.checkpointing else sum(blocks))
         upstream = upstream and batch.images > 0
-    return saved, largest
+    return saved, largest, copied
 
 
 class _SavedBytes(NamedTuple):
@@ -110,24 +118,45 @@ class _SavedBytes(NamedTuple):
     outside: float  # outside the blocks
 
 
+def _sam_bias(config: ModelConfig, batch: MicroBatch) -> float:
+    """Bytes of the bias of a global layer of SAM, made again in the backward pass, with its
+    gradient and one sum of it."""
+    patches = (batch.image_size // PATCH) ** 2
+    number = 2.0 if batch.bf16 else 4.0
+    return 3 * number * batch.images * config.sam_heads * patches**2
+
+
 def _sam_layers(config: ModelConfig, batch: MicroBatch) -> _SavedBytes:
-    side, window, width = batch.image_size // PATCH, config.sam_window, config.sam_width
-    padded = (-(-side // window) * window) ** 2
-    plain = (34 if batch.bf16 else 44) * width + (4 if batch.bf16 else 8) * config.sam_mlp
-    bias = (2 if batch.bf16 else 4) * config.sam_heads  # relative positions, one per query and key
+    number = 2 if batch.bf16 else 4
+    side, window, width, heads = (
+        batch.image_size // PATCH, config.sam_window, config.sam_width, config.sam_heads,
+    )  # fmt: skip
+    patches, padded = side * side, (-(-side // window) * window) ** 2
+    # In windows: input, qkv, a copy of the queries, output twice. Outside: the inputs of both norms
+    # and of the MLP, and the MLP's two.
+    inside, outer = 7 * number * width, (8 + number) * width + 2 * number * config.sam_mlp + 16
     layers = []
     for layer in range(config.sam_layers):
         full = layer in config.sam_global_layers
-        positions, keys = (side * side, side * side) if full else (padded, window * window)
-        layers.append(float(batch.images * positions * (plain + bias * keys)))
-    patches = batch.images * side * side
-    outside = 4.0 * patches * (3 * PATCH * PATCH + width + 5 * config.sam_neck)
-    return _SavedBytes(layers, 4.0 * patches * width, outside)
+        queries, reach = (patches, side) if full else (padded, window)
+        keys = reach * reach
+        # The bias: its two terms in a global layer, itself in windows, padded to 16 keys; the sum
+        # of exponentials.
+        pairs = 2 * number * reach if full else number * -(-keys // 16) * 16
+        if not batch.cuda:  # torch's plain kernel saves the weights, queries, keys, values in fp32
+            pairs = 4 * keys + 12 * width // heads + (2 * number * reach if full else 0)
+        tables = 2 * number * keys * width // heads  # relative positions
+        layers.append(
+            float(batch.images * (queries * (inside + heads * (pairs + 4)) + patches * outer))
+            + bool(batch.images) * tables
+        )
+    outside = float(number * patches * (3 * PATCH * PATCH + width + 5 * config.sam_neck))
+    return _SavedBytes(layers, 4.0 * batch.images * patches * width, batch.images * outside)
 
 
 def _clip_layers(config: ModelConfig, batch: MicroBatch) -> _SavedBytes:
     positions = batch.images * ((batch.image_size // PATCH // SHRINK) ** 2 + 1)
-    each = (24 if batch.bf16 else 32) * config.clip_width
+    each = (24 if batch.bf16 else 32) * config.clip_width + 4 * config.clip_heads + 16
     each += (6 if batch.bf16 else 12) * config.clip_mlp
     block_input = 4.0 * positions * config.clip_width
     blocks = [float(positions * each)] * config.clip_layers
@@ -136,18 +165,23 @@ def _clip_layers(config: ModelConfig, batch: MicroBatch) -> _SavedBytes:
 
 def _gpt_layers(config: ModelConfig, batch: MicroBatch) -> _SavedBytes:
     positions = batch.rows * batch.row_length
-    each = (32 if batch.bf16 else 40) * config.gpt_width
+    # Per head: the sum of exponentials, and the norms of query and key.
+    each = (32 if batch.bf16 else 40) * config.gpt_width + 12 * config.gpt_heads + 8
     each += (4 if batch.bf16 else 8) * config.gpt_mlp
+    if batch.packed:  # the outputs of the samples, and joined
+        each += (2 if batch.bf16 else 4) * config.gpt_width
     block_input = 4.0 * positions * config.gpt_width
     blocks = [float(positions * each)] * config.gpt_layers
     return _SavedBytes(blocks, block_input, 2 * block_input)
 
 
-def run_memory(config: Config, *, short: bool, bf16: bool | None = None) -> Memory:
+def run_memory(
+    config: Config, *, short: bool, bf16: bool | None = None, cuda: bool = True
+) -> Memory:
     """Peak memory of a run before its plan is known, each row with one image.
 
     `short`: rows have `SHORT_TEXT` tokens of text; otherwise they fill --seq-len. `bf16`: whether
-    autocast is on; None as --precision has it on CUDA.
+    autocast is on; None as --precision has it on CUDA. `cuda`: on a GPU.
     """
     slots = image_slots(config.image_size)
     length = min(config.seq_len, slots + SHORT_TEXT) if short else config.seq_len
@@ -158,6 +192,8 @@ def run_memory(config: Config, *, short: bool, bf16: bool | None = None) -> Memo
         image_size=config.image_size,
         bf16=config.precision != "fp32" if bf16 is None else bf16,
         checkpointing=config.checkpointing,
+        cuda=cuda,
+        packed=config.pack,
     )
     model = config.model
     if not model.vocab_size:  # the tokenizer is not loaded yet; assume nanochat's, the largest
@@ -221,7 +257,9 @@ def refusal(config: Config, machine: Machine, *, done: int = 0) -> str:
     """
     cuda = machine.kind == "cuda"
     bf16 = config.precision == "bf16" or (config.precision == "auto" and cuda)
-    needs = run_memory(config, short=True, bf16=bf16).total + (OVERHEAD if cuda else CPU_OVERHEAD)
+    needs = run_memory(config, short=True, bf16=bf16, cuda=cuda).total + (
+        OVERHEAD if cuda else CPU_OVERHEAD
+    )
     fits = needs <= machine.memory * (USABLE if cuda else 1.0)
     steps = max(0, min(config.steps, config.stop_at or config.steps) - done)
     hours = 0.0 if cuda else steps * _cpu_seconds(config, machine.cores) / 3600

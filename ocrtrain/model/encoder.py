@@ -9,12 +9,13 @@ It turns one image into `image_slots(size)` vectors. The layers come from `trans
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ocrdata.errors import TrainError, UsageError
+from ocrtrain.model.sam_attention import SamAttention
 from ocrtrain.settings.config import ModelConfig
 from ocrtrain.settings.image_slots import PATCH, SHRINK, image_slots
 
@@ -79,6 +80,9 @@ class DeepEncoder(nn.Module):
                 attn_implementation="sdpa",
             )
         )
+        layers: Any = self.sam.layers
+        for layer in layers:
+            layer.attn = SamAttention(layer.attn)
         self.clip = classes.clip(
             classes.clip_config(
                 hidden_size=config.clip_width,
@@ -114,7 +118,9 @@ class DeepEncoder(nn.Module):
         Raises UsageError as `sam_map` does.
         """
         sam = self.sam_map(pixels)
-        clip = self.clip(sam).last_hidden_state[:, 1:]  # without the class token
+        trained = sam.requires_grad or any(p.requires_grad for p in self.clip.parameters())
+        with nullcontext() if trained else torch.no_grad():
+            clip = self.clip(sam).last_hidden_state[:, 1:]  # without the class token
         return torch.cat([clip, sam.flatten(2).transpose(1, 2)], dim=-1)
 
     def forward(self, pixels: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ from ocrtrain.model.head import HEAD_CHUNK, SOFTCAP, soft_cap, summed_loss
 from ocrtrain.model.init import initialise
 from ocrtrain.model.inputs import ModelInputs, model_inputs, sample_lengths
 from ocrtrain.model.pixels import letterbox
+from ocrtrain.model.sam_attention import SamAttention
 from ocrtrain.settings.config import PARTS, ModelConfig
 from ocrtrain.settings.image_slots import image_slots
 
@@ -98,6 +99,8 @@ class OcrModel(nn.Module):
             if isinstance(module, GradientCheckpointingLayer):
                 module._gradient_checkpointing_func = function
                 module.gradient_checkpointing = enabled
+            elif isinstance(module, SamAttention):
+                module.spare = not enabled
 
     def pixels(self, images: Iterable[Tensor]) -> Tensor | None:
         """N uint8 [H, W, 3] images -> float32 [N, 3, S, S] on the model's device; None for none."""

@@ -170,7 +170,7 @@ def _train(shards: Shards) -> Trained:
     model.train()
     for _ in range(CONFIG.steps):
         optimizer.zero_grad()
-        total, supervised = loss_of(model, batch)
+        total, supervised, _ = loss_of(model, batch)
         loss = total / supervised
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -131,7 +131,7 @@ def test_chunked_loss_and_gradients_equal_the_plain_ones(
 def test_only_supervised_positions_count() -> None:
     model = random_model()
     batch = make_batch([40, 25], [1, 1])
-    total, count = loss_of(model, batch)
+    total, count, _ = loss_of(model, batch)
     assert count == batch.supervised > 0
     assert total.dtype == torch.float32
     losses, rows = token_losses(model, batch)
@@ -148,7 +148,7 @@ def test_without_supervised_positions_the_loss_is_zero_and_has_gradients() -> No
     model = random_model()
     batch = make_batch([12], [0])
     batch = replace(batch, targets=torch.full_like(batch.targets, IGNORE))
-    total, count = loss_of(model, batch)
+    total, count, _ = loss_of(model, batch)
     total.backward()
     assert (total.item(), count) == (0.0, 0)
     assert token_losses(model, batch).losses.numel() == 0

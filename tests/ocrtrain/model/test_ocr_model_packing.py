@@ -55,7 +55,7 @@ def test_packed_rows_have_the_loss_and_gradients_of_unpacked_ones(
     for one in (batch, packed):
         model = random_model().train()
         model.checkpoint_blocks(checkpointing)
-        total, supervised = loss_of(model, one)
+        total, supervised, _ = loss_of(model, one)
         assert supervised == batch.supervised
         (total / supervised).backward()
         found.append((total / supervised, {n: p.grad for n, p in model.named_parameters()}))
