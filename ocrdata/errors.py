@@ -31,9 +31,11 @@ def first_line(exc: BaseException) -> str:
 
 
 class OcrError(Exception):
-    """Base of all errors here. `exit_status` is that of a command that fails with it."""
+    """Base of all errors here. `exit_status` is that of a command that fails with it; `is_agreed`
+    says that all ranks of a run fail with it at the same point."""
 
     exit_status = 1
+    is_agreed = False
 
     @property
     def messages(self) -> tuple[str, ...]:

@@ -11,14 +11,15 @@ import torch
 
 from ocrtrain.cost.flops import parameters, step_flops
 from ocrtrain.data.batch import Batch
+from ocrtrain.data.batch_rows import BatchSummary
 from ocrtrain.settings.config import Config
 
 
-def batch_flops(config: Config, batch: Batch) -> float:
+def batch_flops(config: Config, batch: Batch | BatchSummary) -> float:
     """FLOPs to train on a batch; padding is not counted."""
     return step_flops(
         config.model,
-        images=len(batch.images),
+        images=batch.image_count,
         image_size=config.image_size,
         row_lengths=[segment.length for segment in batch.segments],
         supervised=batch.supervised,

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 from ocrdata.errors import TrainError
@@ -88,8 +89,9 @@ class SkippedSamples:
                 self._known[at] = reason
         return lines, unterminated
 
-    def record(self, run: Path, batch: BatchSummary) -> None:
-        """Append the samples that a batch newly skipped, durably, before its step is trained.
+    def record(self, run: Path, batch: BatchSummary, *, write: bool = True) -> None:
+        """Append the samples that a batch newly skipped, durably, before its step is trained; of
+        several ranks one writes, all remember.
 
         Raises TrainError if that makes more than `limit`.
         """
@@ -112,14 +114,8 @@ class SkippedSamples:
             lines.append({**line, "check": _check(line)})
         if not lines:
             return
-        path = run / FILE
-        fresh = not path.exists()
-        with explain_disk(path), path.open("a", encoding="utf-8") as file:
-            file.write("".join(json.dumps(line, sort_keys=True) + "\n" for line in lines))
-            file.flush()
-            os.fsync(file.fileno())
-        if fresh:
-            fsync_folder(run)
+        if write:
+            _append(run / FILE, lines)
         if len(self) > self.limit:
             last = lines[-1]
             raise TrainError(
@@ -132,6 +128,17 @@ class SkippedSamples:
             f"{run / FILE}: samples were skipped {len(self)} times, but --max-bad is {self.limit}; "
             "repair the shards, or resume with a larger --max-bad"
         )
+
+
+def _append(path: Path, lines: Sequence[Line]) -> None:
+    """Append lines to a file, durably."""
+    fresh = not path.exists()
+    with explain_disk(path), path.open("a", encoding="utf-8") as file:
+        file.write("".join(json.dumps(line, sort_keys=True) + "\n" for line in lines))
+        file.flush()
+        os.fsync(file.fileno())
+    if fresh:
+        fsync_folder(path.parent)
 
 
 def _check(line: Line) -> str:

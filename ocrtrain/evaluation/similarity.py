@@ -35,17 +35,21 @@ class Similarity:
         self._count = 0
         self._units = self._sum = self._squares = torch.zeros(1, dtype=torch.float64)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether further images are left out."""
+        return len(self._seen) >= self._limit
+
     def add(self, model: OcrModel, images: Sequence[Tensor]) -> None:
         """Add those of the uint8 [H, W, 3] images that were not seen before."""
         fresh = []
         for image in images:
-            identity = _identity(image) if len(self._seen) < self._limit else None
+            identity = None if self.is_full else _identity(image)
             if identity is not None and identity not in self._seen:
                 self._seen.add(identity)
                 fresh.append(image)
-        pixels = model.pixels(fresh)
-        if pixels is not None:
-            self.add_vectors(model.encoder.features(pixels).flatten(1))
+        if fresh:
+            self.add_vectors(model.features(fresh).flatten(1))
 
     def add_vectors(self, vectors: Tensor) -> None:
         """Add image vectors [N, D]."""

@@ -8,9 +8,11 @@ model and all random states unchanged. When to validate and where to log is up t
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,6 +28,7 @@ from ocrtrain.evaluation.generation import inference
 from ocrtrain.evaluation.similarity import Similarity
 from ocrtrain.evaluation.swapped import SWAP_EVERY, swap_partners
 from ocrtrain.model.ocr_model import OcrModel
+from ocrtrain.settings.world import World
 
 HEAD_TOKENS = 8
 """`image_gain_head` is measured on this many tokens at the start of each answer, because long
@@ -159,8 +162,11 @@ def validate(
     sources: Mapping[str, Shards],
     tokenizer: Tokenizer,
     options: ValidationOptions,
+    world: World | None = None,
 ) -> Validation:
-    """Validate on all samples of each source, in the order given.
+    """Validate on all samples of each source, in the order given. The batches are shared among the
+    ranks of `world`, all of which must call this; all get the result, the same for any number of
+    them.
 
     Loss: the sum over supervised tokens divided by their number. Image gain: over every third
     sample that has images, which are swapped by a fixed derangement among those of its source with
@@ -174,7 +180,7 @@ def validate(
             if not len(shards):
                 raise UsageError(f"validation source {name} ({shards.spec}) holds no samples")
             partners = swap_partners(shards, range(0, len(shards), SWAP_EVERY))
-            source = _SourceValidation(model, name, shards, tokenizer, options)
+            source = _SourceValidation(model, name, shards, tokenizer, options, world or World())
             losses[name] = source.matched(partners, gain, features)
             source.swapped(partners, gain)
     return Validation(
@@ -196,41 +202,58 @@ class _SourceValidation:
         shards: Shards,
         tokenizer: Tokenizer,
         options: ValidationOptions,
+        world: World,
     ) -> None:
-        self.model, self.name, self.shards = model, name, shards
+        self.model, self.name, self.shards, self.world = model, name, shards, world
         self.tokenizer, self.options = tokenizer, options
 
     def matched(self, partners: Mapping[int, int], gain: Gain, features: Similarity) -> LossTotal:
         """Loss of all samples; those with a partner also enter `gain`."""
         total = LossTotal()
-        with self._batches(range(len(self.shards)), {}) as batches:
-            for part, batch in batches:
-                features.add(self.model, batch.images)
-                whole, head, has_images = self._losses(batch)
-                for row, position in enumerate(part):
-                    total += whole[row]
-                    if position in partners and has_images[row]:
-                        gain.samples += 1
-                        gain.matched += whole[row]
-                        gain.matched_head += head[row]
+        positions = range(len(self.shards))
+        for position, row in zip(positions, self._rows(positions, {}, features), strict=True):
+            total += row.whole
+            if position in partners and row.has_images:
+                gain.samples += 1
+                gain.matched += row.whole
+                gain.matched_head += row.head
         return total
 
     def swapped(self, partners: Mapping[int, int], gain: Gain) -> None:
         """Loss of the samples with swapped images, into `gain`."""
-        with self._batches(list(partners), partners) as batches:
-            for part, batch in batches:
-                whole, head, has_images = self._losses(batch)
-                for row in range(len(part)):
-                    if has_images[row]:
-                        gain.swapped += whole[row]
-                        gain.swapped_head += head[row]
+        for row in self._rows(list(partners), partners, None):
+            if row.has_images:
+                gain.swapped += row.whole
+                gain.swapped_head += row.head
+
+    def _rows(
+        self, positions: Sequence[int], partners: Mapping[int, int], features: Similarity | None
+    ) -> list[_RowLoss]:
+        """The losses of all `positions`, in order. Rank R of N computes every Nth batch, from the
+        Rth on; rank 0 adds the first images to `features`, whoever computes their losses."""
+        size, world = self.options.batch, self.world
+        parts = [positions[start : start + size] for start in range(0, len(positions), size)]
+        mine = range(world.rank, len(parts), world.size)
+        found = []
+        with self._batches(parts, mine, partners) as batches:
+            for start in range(0, len(parts), world.size):
+                self.options.before_batch()  # as often on every rank
+                if start + world.rank in mine:
+                    batch = next(batches)
+                    if features is not None and world.size == 1:
+                        features.add(self.model, batch.images)
+                    found.append((start + world.rank, self._losses(batch)))
+        if features is not None and world.size > 1 and world.is_first:
+            with self._batches(parts, range(len(parts)), partners) as batches:
+                for batch in itertools.takewhile(lambda _: not features.is_full, batches):
+                    features.add(self.model, batch.images)
+        by_number = {number: rows for rank in world.exchange_json(found) for number, rows in rank}
+        return [_RowLoss.of(*row) for number in range(len(parts)) for row in by_number[number]]
 
     def _batches(
-        self, positions: Sequence[int], partners: Mapping[int, int]
-    ) -> Prefetcher[tuple[Sequence[int], Batch]]:
-        """Batches of `positions` in order; samples with a partner get the partner's images."""
-        size = self.options.batch
-        parts = [positions[start : start + size] for start in range(0, len(positions), size)]
+        self, parts: Sequence[Sequence[int]], numbers: range, partners: Mapping[int, int]
+    ) -> Prefetcher[Batch]:
+        """Batches of the `parts` of these numbers; samples with a partner get its images."""
 
         def prepare(position: int) -> PreparedSample:
             return prepare_sample(
@@ -240,22 +263,22 @@ class _SourceValidation:
                 seq_len=self.options.seq_len,
             )
 
-        def join(number: int, samples: list[PreparedSample]) -> tuple[Sequence[int], Batch]:
-            batch = collate(
+        def join(number: int, samples: list[PreparedSample]) -> Batch:
+            return collate(
                 number,
                 [[sample] for sample in samples],
                 tokenizer=self.tokenizer,
                 image_size=self.model.image_size,
             )
-            return parts[number], batch
 
-        def split(number: int) -> Assembly[PreparedSample, tuple[Sequence[int], Batch]]:
-            self.shards.announce(parts[number])
+        def split(at: int) -> Assembly[PreparedSample, Batch]:
+            part = parts[numbers[at]]
+            self.shards.announce(part)
             return Assembly(
-                [partial(prepare, position) for position in parts[number]], partial(join, number)
+                [partial(prepare, position) for position in part], partial(join, numbers[at])
             )
 
-        return Prefetcher(split, 0, stop=len(parts), workers=self.options.workers)
+        return Prefetcher(split, 0, stop=len(numbers), workers=self.options.workers)
 
     def _item(self, position: int, partners: Mapping[int, int]) -> DecodedSample:
         """A sample, with its partner's images if it has a partner."""
@@ -268,10 +291,8 @@ class _SourceValidation:
         size = self.model.image_size
         return load_sample(self.shards, position, source=self.name, image_size=size)
 
-    def _losses(self, batch: Batch) -> tuple[list[LossTotal], list[LossTotal], list[bool]]:
-        """For each row: its loss, the loss of the first tokens of its answers, and whether any of
-        its images were left by truncation."""
-        self.options.before_batch()
+    def _losses(self, batch: Batch) -> list[tuple[float, int, float, int, bool]]:
+        """What `_RowLoss.of` takes for each row."""
         inputs = self.model.prepare(
             batch.input_ids, batch.position_ids, batch.targets, batch.images
         )
@@ -279,9 +300,28 @@ class _SourceValidation:
         losses, rows = losses.cpu(), rows.cpu()
         head = answer_ranks(batch.targets)[batch.targets != IGNORE] < HEAD_TOKENS
         count = batch.targets.shape[0]
-        has_images = [row.images > 0 for row in batch.rows]
+        wholes = row_totals(losses, rows, count)
         heads = row_totals(losses[head], rows[head], count)
-        return row_totals(losses, rows, count), heads, has_images
+        return [
+            (whole.loss, whole.tokens, first.loss, first.tokens, row.images > 0)
+            for whole, first, row in zip(wholes, heads, batch.rows, strict=True)
+        ]
+
+
+class _RowLoss(NamedTuple):
+    """The loss of a row, that of the first tokens of its answers, and whether any of its images
+    were left by truncation."""
+
+    whole: LossTotal
+    head: LossTotal
+    has_images: bool
+
+    @staticmethod
+    def of(
+        loss: float, tokens: int, head_loss: float, head_tokens: int, has_images: bool
+    ) -> _RowLoss:
+        """From plain values, which ranks exchange."""
+        return _RowLoss(LossTotal(loss, tokens), LossTotal(head_loss, head_tokens), has_images)
 
 
 def answer_ranks(targets: Tensor) -> Tensor:

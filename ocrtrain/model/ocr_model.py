@@ -28,6 +28,7 @@ from ocrtrain.model.sam_attention import SamAttention
 from ocrtrain.settings.config import PARTS, ModelConfig
 from ocrtrain.settings.image_slots import image_slots
 
+BLANK_SIDE = 64  # px of the image that is encoded to take part: the smallest
 MAX_POSITIONS = 65_536  # required by the decoder's config; default rotary embeddings ignore it
 
 
@@ -120,27 +121,48 @@ class OcrModel(nn.Module):
             slots=self.slots,
         )
 
-    def embed(
-        self, input_ids: Tensor, pixels: Tensor | None, slots_at: Tensor | None = None
-    ) -> Tensor:
-        """ids [B, T] and pixels [N, 3, S, S] -> embeddings [B, T, D], images at their slots.
+    def see(self, images: Sequence[Tensor], *, take_part: bool = False) -> Tensor | None:
+        """N uint8 [H, W, 3] images -> features [N, slots, D]; None for none.
 
-        Images are in the order of their slots, row by row; without images the encoder does not run.
-        `slots_at` are the positions of the slots in the flattened ids; None looks for them, and
-        waits for the device. Raises ValueError where slots and images do not match.
+        With `take_part` a blank image is encoded if there are none, and the features are [0, slots,
+        D]: the encoder's parameters then have gradients of 0, and not none (`run/parallel.py`).
+        """
+        pixels = self.pixels(images)
+        if pixels is None and take_part:
+            blank = torch.zeros(1, 3, BLANK_SIDE, BLANK_SIDE, device=self.device)
+            none: Tensor = self.encoder(blank)[:0]
+            return none
+        return None if pixels is None else self.encoder(pixels)
+
+    def features(self, images: Sequence[Tensor]) -> Tensor:
+        """N >= 1 uint8 [H, W, 3] images -> the encoder's features before the projector, as
+        `DeepEncoder.features`."""
+        pixels = self.pixels(images)
+        if pixels is None:
+            raise ValueError("no images, so no features")
+        found: Tensor = self.encoder.features(pixels)
+        return found
+
+    def embed(
+        self, input_ids: Tensor, features: Tensor | None, slots_at: Tensor | None = None
+    ) -> Tensor:
+        """ids [B, T] and features [N, slots, D] -> embeddings [B, T, D], features at their slots.
+
+        Features are in the order of their slots, row by row. `slots_at` are the positions of the
+        slots in the flattened ids; None looks for them, and waits for the device. Raises ValueError
+        where slots and images do not match.
         """
         embeds: Tensor = self.gpt.model.embed_tokens(input_ids)
         if slots_at is None:
             slots_at = (input_ids == self.image_token).flatten().nonzero().squeeze(1)
-        slots = image_slots(pixels.shape[-1]) if pixels is not None else self.slots
-        images = 0 if pixels is None else pixels.shape[0]
+        images, slots = (0, self.slots) if features is None else features.shape[:2]
         if images * slots != slots_at.numel():
             raise ValueError(
                 f"{images} images take {slots} slots each, but there are {slots_at.numel()} slots"
             )
-        if pixels is None:
+        if features is None:
             return embeds
-        features = self.encoder(pixels).to(embeds.dtype).flatten(0, 1)
+        features = features.to(embeds.dtype).flatten(0, 1)
         return embeds.flatten(0, 1).index_copy(0, slots_at, features).view_as(embeds)
 
     def hidden(
@@ -178,22 +200,29 @@ class OcrModel(nn.Module):
         total, losses = summed_loss(states, targets, self.gpt.lm_head.weight)
         return LossSum(total, len(targets), losses)
 
-    def forward(self, inputs: ModelInputs) -> LossSum:
-        """Summed loss of the supervised positions. Waits for the device nowhere.
+    def forward(self, inputs: ModelInputs, *, take_part: bool = False) -> LossSum:
+        """Summed loss of the supervised positions; `take_part` is that of `see`. Waits for the
+        device nowhere.
 
         Raises ValueError where image slots and images do not match.
         """
-        return self.head_loss(self._states(inputs), inputs.supervised_at, inputs.targets)
+        return self.read(inputs, self.see(inputs.images, take_part=take_part))
 
-    def _states(self, inputs: ModelInputs) -> Tensor:
+    def read(self, inputs: ModelInputs, features: Tensor | None) -> LossSum:
+        """`forward`, from the features of the images."""
+        states = self._states(inputs, features)
+        return self.head_loss(states, inputs.supervised_at, inputs.targets)
+
+    def _states(self, inputs: ModelInputs, features: Tensor | None) -> Tensor:
         """Final hidden states [B, T, D]."""
-        embeds = self.embed(inputs.input_ids, self.pixels(inputs.images), inputs.slots_at)
+        embeds = self.embed(inputs.input_ids, features, inputs.slots_at)
         return self.hidden(embeds, inputs.position_ids, inputs.lengths)
 
     @torch.no_grad()
     def token_losses(self, inputs: ModelInputs) -> TokenLosses:
         """Loss of each supervised position, without gradients; errors as `forward`."""
-        states = self._states(inputs).flatten(0, 1).index_select(0, inputs.supervised_at)
+        states = self._states(inputs, self.see(inputs.images)).flatten(0, 1)
+        states = states.index_select(0, inputs.supervised_at)
         losses = [torch.zeros(0, device=states.device)]
         for start in range(0, len(states), HEAD_CHUNK):
             chunk = slice(start, start + HEAD_CHUNK)

@@ -15,6 +15,7 @@ Whatever can fail cheaply fails before a weight is loaded.
 
 from __future__ import annotations
 
+import os
 import shlex
 import textwrap
 from contextlib import ExitStack
@@ -34,12 +35,11 @@ from ocrtrain.cost.forecast import Forecast, describe, figures, forecast
 from ocrtrain.cost.memory import preflight, this_machine
 from ocrtrain.data.inputs import check_inputs
 from ocrtrain.data.leaks import check_leaks
-from ocrtrain.data.run_plan import check_same, plan_run
+from ocrtrain.data.run_plan import RunPlan, check_same, plan_run
 from ocrtrain.data.skipped import FILE as SKIPPED_FILE
 from ocrtrain.data.skipped import SkippedSamples
 from ocrtrain.data.sources import Sources, check_validation, open_sources
 from ocrtrain.data.stream import Stream
-from ocrtrain.model.device import resolve_device
 from ocrtrain.model.factory import (
     bare_model,
     find_tokenizer,
@@ -52,10 +52,12 @@ from ocrtrain.model.start import check_start
 from ocrtrain.run import batch_log, run_log, summary
 from ocrtrain.run.batch_log import BatchLog
 from ocrtrain.run.console import Console
-from ocrtrain.run.job import Job
+from ocrtrain.run.job import Job, Logs
 from ocrtrain.run.loop import run_loop
 from ocrtrain.run.optimizer import build_optimizer
+from ocrtrain.run.parallel import ModelOfRanks, for_ranks
 from ocrtrain.run.profiling import profiled_steps
+from ocrtrain.run.ranks import device_of_rank, open_world, silent_unless_first
 from ocrtrain.run.resume import check_checkpoint, newest, resumed_config
 from ocrtrain.run.run_log import RunLog
 from ocrtrain.run.sinks import check_sinks, chosen_sinks
@@ -63,6 +65,7 @@ from ocrtrain.run.spikes import Spikes
 from ocrtrain.run.timer import StepTimer
 from ocrtrain.settings.config import Config, to_json
 from ocrtrain.settings.flags import ParsedFlags, typed
+from ocrtrain.settings.world import PeerError, World, world_of
 from ocrtrain.state import checkpoint
 from ocrtrain.state.checkpoint import Checkpoint, State
 from ocrtrain.state.run_files import write_sealed
@@ -71,11 +74,13 @@ from ocrtrain.state.run_files import write_sealed
 def start(flags: ParsedFlags) -> int:
     """Start or resume the run that a stage's command line describes; returns the exit status. With
     --json the summary at the end is a document, and all else is on standard error."""
+    # A run that torchrun starts again goes on from its newest checkpoint.
+    resume = flags.resume or world_of(os.environ).restarts > 0
     as_json = bool(flags.others.get("json"))
     with text_aside(as_json):
-        config = resumed_config(flags) if flags.resume else flags.config
-        status, document = _train(config, flags.resume, flags)
-    if as_json:
+        config = resumed_config(flags) if resume else flags.config
+        status, document = _start(config, resume, flags)
+    if as_json and document is not None:
         print_json(document)
     return status
 
@@ -84,57 +89,119 @@ def train(config: Config, *, resume: bool = False) -> int:
     """Train one run. Returns 0 if it ended or reached --stop-at, 130 if it was interrupted.
 
     Raises UsageError for an invalid config or a run folder in use, TrainError if the run cannot be
-    resumed or must stop, and whatever reading the shards raises.
+    resumed or must stop, and whatever reading the shards raises; PeerError if that happened to
+    another rank.
     """
-    return _train(config, resume, None)[0]
+    return _start(config, resume, None)[0]
 
 
-def _train(config: Config, resume: bool, flags: ParsedFlags | None) -> tuple[int, dict[str, Any]]:
-    """`train`, with the command line the config came from; returns the summary's document too."""
+def _start(
+    config: Config, resume: bool, flags: ParsedFlags | None
+) -> tuple[int, dict[str, Any] | None]:
+    """`train`, with the command line the config came from; returns the summary's document too, on
+    the rank that prints."""
+    described = world_of(os.environ)
+    try:
+        device = _check_request(config, resume, described)
+    except UsageError as exc:
+        if described.local_rank:  # one process of each machine says it
+            raise PeerError from exc
+        raise
+    with open_world(described, device) as world, silent_unless_first(world):
+        status, document = _train(config, resume, flags, world)
+    # torchrun takes any other status for a failure, and would start a run again that was stopped.
+    return (0 if world.is_distributed else status), (document if world.is_first else None)
+
+
+def _check_request(config: Config, resume: bool, world: World) -> torch.device:
+    """The device of this rank. Raises UsageError for all that is wrong with the command line and
+    can be seen without opening a file or touching a device."""
+    run, problems = Path(config.run_folder), Problems()
+    with problems:
+        _check_is_free(run, resume=resume)
+    with problems:
+        world.rows_per_pass(config)
+    if not (resume and checkpoint.complete_checkpoints(run)):
+        # A checkpoint contains all that a new run loads from these files.
+        with problems:
+            check_inputs(config)
+            check_start(config)
+    with problems:
+        check_sinks(chosen_sinks(config))
+    with problems:
+        profiled_steps(config.profile, 0)
+    with problems:
+        device = device_of_rank(config.device, world)
+    problems.raise_all()
+    return device
+
+
+def _train(
+    config: Config, resume: bool, flags: ParsedFlags | None, world: World
+) -> tuple[int, dict[str, Any]]:
     run = Path(config.run_folder)
     program = flags.prog if flags else f"python -m ocrtrain.{config.name}"
     base = flags.preset(config.preset) if flags else Config()
     with ExitStack() as stack:
-        found = newest(run) if resume else None
-        problems = Problems()
-        with problems:
-            _check_is_free(run, resume=resume)
-        if found is None:  # a checkpoint contains all that a new run loads from these files
-            with problems:
-                check_inputs(config)
-                check_start(config)
-        with problems:
-            check_sinks(chosen_sinks(config))
-        with problems:
-            profiled_steps(config.profile, 0)
-        with problems:
-            device = resolve_device(config.device)
-        if not problems:
-            with problems:
-                sources = open_sources(config)
-        problems.raise_all()
-        sources = sources.with_notes(check_leaks(sources, allow=config.allow_leak))
-        preflight(config, device, done=found.state.step if found else 0)
-        make_folder(run)
-        stack.enter_context(Lock(run / ".lock", f"the run {run}"))
-        # Checked again under the lock: another process may have trained here in the meantime.
-        _check_is_free(run, resume=resume)
-        if resume and checkpoint.complete_checkpoints(run)[-1:] != (
-            [found.folder] if found else []
-        ):
-            raise UsageError(
-                f"{run}: another process saved a newer checkpoint; inspect it, then rerun with "
-                "--resume"
+        found, sources = world.one_first(lambda: _open(config, resume))
+        _check_same_checkpoint(found, world)
+        world.together(
+            lambda: preflight(
+                world.config(config),
+                torch.device(world.device),
+                done=found.state.step if found else 0,
             )
-        job = _prepare(config, base, sources, device=device, found=found)
+        )
+        world.on_first(lambda: _take_folder(run, found, resume, stack))
+        job = _prepare(config, base, sources, world=world, found=found)
         stack.push(lambda kind, *_: job.close(failed=kind is not None))
         ended = run_loop(job, fresh=found is None)
         job.console.close()
-        document = summary.figures(job, ended=ended)
-        commands = summary.next_commands(job, document, program=program)
-        print(summary.describe(document, commands), flush=True)
-    reached = ended or (config.stop_at and document["step"] >= config.stop_at)
+        # The files of the run are read: they are rank 0's.
+        document, commands = world.on_first(lambda: _summarise(job, ended, program)) or ({}, {})
+    reached = ended or (config.stop_at and job.state.step >= config.stop_at)
     return (0 if reached else 130), {**document, "next": commands}
+
+
+def _summarise(job: Job, ended: bool, program: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """Print what came of the run; returns its figures and the next commands."""
+    document = summary.figures(job, ended=ended)
+    commands = summary.next_commands(job, document, program=program)
+    print(summary.describe(document, commands), flush=True)
+    return document, commands
+
+
+def _open(config: Config, resume: bool) -> tuple[Checkpoint | None, Sources]:
+    """The newest checkpoint of a run to resume, and the sources."""
+    found = newest(Path(config.run_folder)) if resume else None
+    sources = open_sources(config)
+    return found, sources.with_notes(check_leaks(sources, allow=config.allow_leak))
+
+
+def _check_same_checkpoint(found: Checkpoint | None, world: World) -> None:
+    """Check that all ranks resume from the same checkpoint. Raises UsageError."""
+    steps = world.exchange_json(found.state.step if found else None)
+    for rank, step in enumerate(steps):
+        if step != steps[0]:
+            raise UsageError(
+                f"rank {rank} finds "
+                + ("no checkpoint" if step is None else f"a checkpoint of step {step}")
+                + f", rank 0 {'none' if steps[0] is None else f'one of step {steps[0]}'}; "
+                "the folder of --out must be on a disk that all machines share"
+            )
+
+
+def _take_folder(run: Path, found: Checkpoint | None, resume: bool, stack: ExitStack) -> None:
+    """Make and lock the run's folder. Raises UsageError if another process has it, or trained here
+    in the meantime."""
+    make_folder(run)
+    stack.enter_context(Lock(run / ".lock", f"the run {run}"))
+    _check_is_free(run, resume=resume)
+    if resume and checkpoint.complete_checkpoints(run)[-1:] != ([found.folder] if found else []):
+        raise UsageError(
+            f"{run}: another process saved a newer checkpoint; inspect it, then rerun with --resume"
+        )
+    checkpoint.clean(run)
 
 
 def _check_is_free(run: Path, *, resume: bool) -> None:
@@ -153,69 +220,97 @@ def _check_is_free(run: Path, *, resume: bool) -> None:
 
 
 def _prepare(
-    config: Config,
-    base: Config,
-    sources: Sources,
-    *,
-    device: torch.device,
-    found: Checkpoint | None,
+    config: Config, base: Config, sources: Sources, *, world: World, found: Checkpoint | None
 ) -> Job:
     """Everything the loop needs, new or from the checkpoint `found`. `base` is the config that the
     flags of this run changed."""
-    run = Path(config.run_folder)
-    checkpoint.clean(run)
+    run, device = Path(config.run_folder), torch.device(world.device)
     torch.manual_seed(config.seed)
-    tokenizer = found.tokenizer() if found else find_tokenizer(config)
+    tokenizer = world.one_first(lambda: found.tokenizer() if found else find_tokenizer(config))
     requested = with_vocabulary(config, tokenizer)
     # A resumed run must train on the rows it started with.
     started = run / "plan.json" if found else None
-    planned = plan_run(requested, sources, tokenizer, started=started)
+    planned = world.one_first(
+        lambda: plan_run(world.config(requested), sources, tokenizer, started=started)
+    )
+    _check_same_plan(planned, world)
     # If a source ends the run early, the learning-rate schedule ends with it.
-    effective = replace(requested, steps=min(requested.steps, planned.plan.steps))
-    if started:
-        remedy = "restore them to resume, or start a new run"
-        check_same(started, planned.recipe(), remedy=remedy)
+    effective = world.config(replace(requested, steps=min(requested.steps, planned.plan.steps)))
     skipped = SkippedSamples(skip=config.bad_samples == "skip", limit=config.max_bad)
-    if found:
-        skipped.load(run)
-        check_checkpoint(run, found, effective, skipped)
+    world.together(lambda: _check_resumed(effective, planned, skipped, found, world))
     expected = forecast(effective, planned)
     print(settings(config, base))
     _print_overview(effective, sources, run, expected, requested.steps)
+    if world.size > 1:
+        print(f"{world.size} ranks, {effective.batch // world.size} rows a step each")
     if not found:
-        check_validation(sources, effective, tokenizer)
+        world.on_first(lambda: check_validation(sources, effective, tokenizer))
     _warn_of_memory(expected, device)
-    model, optimizer = _model_and_optimizer(effective, tokenizer, device, found)
-    # A process killed after its last save leaves one too many. Only now is the newest one verified;
-    # until then an older one may be the only one left to resume from.
-    checkpoint.prune(run, config.keep)
+    model, trainer, optimizer = world.together(
+        lambda: _model_and_optimizer(effective, tokenizer, world, found)
+    )
+    logs = world.on_first(
+        lambda: _open_logs(
+            requested,
+            effective,
+            tokenizer=tokenizer,
+            plan={**planned.recipe(), "figures": figures(expected)},
+            found=found,
+        )
+    )
     state = found.state if found else State()
-    log = _open_log(run, effective, state, fresh=found is None)
-    write_sealed(run / "config.json", to_json(requested))
-    write_sealed(run / "plan.json", {**planned.recipe(), "figures": figures(expected)})
-    tokenizer.save(run / "tokenizer.json")
-    spikes = Spikes()
-    spikes.remember(run_log.read(run))
-    stream = Stream(planned.plan, sources, effective, tokenizer=tokenizer, skipped=skipped)
+    stream = Stream(
+        planned.plan, sources, effective, tokenizer=tokenizer, skipped=skipped, world=world
+    )
     stream.fetch_ahead(state.step)
     return Job(
         config=effective,
         run=run,
-        device=device,
+        world=world,
         tokenizer=tokenizer,
         sources=sources,
         stream=stream,
         skipped=skipped,
         model=model,
+        trainer=trainer,
         optimizer=optimizer,
         state=state,
-        log=log,
-        batch_log=BatchLog(run, samples=config.log_samples),
-        spikes=spikes,
+        logs=logs,
         console=Console(effective, done=state.step),
         planned_tokens=planned.totals.sums.tokens,
         timer=StepTimer(device),
     )
+
+
+def _check_same_plan(planned: RunPlan, world: World) -> None:
+    """Check that every rank planned the same batches. Raises UsageError."""
+    digests = world.exchange_json(planned.plan.digest)
+    for rank, digest in enumerate(digests):
+        if digest != digests[0]:
+            raise UsageError(
+                f"rank {rank} plans other batches than rank 0: its shards or libraries differ; all "
+                "machines need the same shards and the same versions"
+            )
+
+
+def _check_resumed(
+    config: Config,
+    planned: RunPlan,
+    skipped: SkippedSamples,
+    found: Checkpoint | None,
+    world: World,
+) -> None:
+    """Check that the files of a resumed run belong together, and read its skipped samples."""
+    if found is None:
+        return
+    run = Path(config.run_folder)
+    remedy = "restore them to resume, or start a new run"
+    check_same(run / "plan.json", planned.recipe(), remedy=remedy)
+    if world.is_first:
+        skipped.load(run)
+    else:
+        skipped.replay(run)
+    check_checkpoint(run, found, config, skipped)
 
 
 def _warn_of_memory(expected: Forecast, device: torch.device) -> None:
@@ -230,34 +325,54 @@ def _warn_of_memory(expected: Forecast, device: torch.device) -> None:
 
 
 def _model_and_optimizer(
-    config: Config, tokenizer: Tokenizer, device: torch.device, found: Checkpoint | None
-) -> tuple[OcrModel, torch.optim.AdamW]:
+    config: Config, tokenizer: Tokenizer, world: World, found: Checkpoint | None
+) -> tuple[OcrModel, ModelOfRanks, torch.optim.AdamW]:
     """New ones, or those of the checkpoint with its random state."""
+    device = torch.device(world.device)
     if found is None:
         model = new_model(config, tokenizer, say=print).to(device).train()
-        return model, build_optimizer(model, config)
+        trainer = for_ranks(model, world, config.parallel)
+        return model, trainer, build_optimizer(model, config)
     # All weights are in the checkpoint: nothing is loaded from the hub.
     model = ready_to_train(bare_model(config, tokenizer), config).to(device).train()
-    optimizer = build_optimizer(model, config)
     found.load_weights(model)
-    found.load_optimizer(model, optimizer)
+    trainer = for_ranks(model, world, config.parallel)
+    optimizer = build_optimizer(model, config)
+    found.load_optimizer(model, optimizer, trainer.place)
     found.load_random_state()
     for change in found.changed_versions():
         print(f"losses may differ in the last bits from those of an uninterrupted run: {change}")
     print(f"resuming at step {found.state.step} from {found.folder}")
-    return model, optimizer
+    return model, trainer, optimizer
 
 
-def _open_log(run: Path, config: Config, state: State, *, fresh: bool) -> RunLog:
-    """Cut the run's files back to the state it continues from, and open its log."""
+def _open_logs(
+    requested: Config,
+    effective: Config,
+    *,
+    tokenizer: Tokenizer,
+    plan: dict[str, Any],
+    found: Checkpoint | None,
+) -> Logs:
+    """Write what describes the run into its folder, cut its logs back to the state it continues
+    from, and open them."""
+    run, state = Path(requested.run_folder), found.state if found else State()
+    # A process killed after its last save leaves one too many. Only now is the newest one verified;
+    # until then an older one may be the only one left to resume from.
+    checkpoint.prune(run, requested.keep)
     run_log.cut_back(run, state.step)
     batch_log.cut_back(run, state.step)
     # Before config.json is written: if a sink fails to start, the folder has no run yet.
-    log = RunLog(run, config, step=state.step, wandb_id=state.wandb_id)
-    if fresh:
+    metrics = RunLog(run, effective, step=state.step, wandb_id=state.wandb_id)
+    if found is None:
         with explain_disk(run):
             (run / SKIPPED_FILE).unlink(missing_ok=True)
-    return log
+    write_sealed(run / "config.json", to_json(requested))
+    write_sealed(run / "plan.json", plan)
+    tokenizer.save(run / "tokenizer.json")
+    spikes = Spikes()
+    spikes.remember(run_log.read(run))
+    return Logs(metrics, BatchLog(run, samples=requested.log_samples), spikes)
 
 
 def _print_overview(

@@ -22,6 +22,7 @@ from ocrdata.reading.prefetch import Prefetcher
 from ocrtrain.evaluation.validation import ValidationOptions, validate
 from ocrtrain.model.device import autocast_type
 from ocrtrain.model.encoder_file import save_deepencoder
+from ocrtrain.model.factory import bare_model
 from ocrtrain.run import run_log
 from ocrtrain.run.job import Job
 from ocrtrain.run.out_of_memory import (
@@ -35,6 +36,7 @@ from ocrtrain.run.profiling import Profiler, profiled_steps
 from ocrtrain.run.step import train_step
 from ocrtrain.run.stop import Interrupt, StopRequested
 from ocrtrain.settings.config import Config
+from ocrtrain.settings.world import World
 from ocrtrain.state import checkpoint
 
 BLIND_AFTER = 0.5
@@ -49,12 +51,14 @@ def run_loop(job: Job, *, fresh: bool) -> bool:
     """
     config, state = job.config, job.state
     saved = not fresh
-    validated = not _validates(config, state.step) or (saved and _validated(job))
+    validated = not _validates(config, state.step) or (
+        saved and job.world.on_first_json(lambda: _validated(job))
+    )
     last = min(config.steps, config.stop_at or config.steps)
     with ExitStack() as stack:
         interrupt = stack.enter_context(Interrupt())
         passes = PassMaker(
-            job.stream.assembly, job.model, rows=config.rows_per_pass, device=job.device
+            job.stream.assembly, job.model, rows=job.world.rows_per_pass(config), device=job.device
         )
         batches = Prefetcher(passes, state.step, stop=last, workers=config.workers)
         stack.enter_context(batches)
@@ -62,7 +66,7 @@ def run_loop(job: Job, *, fresh: bool) -> bool:
         while True:
             if not validated:
                 validated = _validate_or_save(job, interrupt, saved=saved)
-            stopping = state.step >= last or interrupt.requested
+            stopping = state.step >= last or job.world.any(interrupt.requested)
             if state.step and not saved and (_due(state.step, config.save_every) or stopping):
                 _save(job)
             if stopping:
@@ -77,7 +81,7 @@ def run_loop(job: Job, *, fresh: bool) -> bool:
     if state.step < config.steps or not validated:
         return False
     # A resumed run may lack it too: if it was killed after its last checkpoint.
-    if not encoder_path(job).exists():
+    if not job.world.on_first_json(encoder_path(job).exists):
         _save_deepencoder(job)
     return True
 
@@ -91,11 +95,16 @@ def _validate_or_save(job: Job, interrupt: Interrupt, *, saved: bool) -> bool:
     """Validate; False if a request to stop breaks it off, and a resumed run has to repeat it. If it
     fails, save first, so that no training is lost."""
     remedies = validation_remedies(job.config, is_fp32=_is_fp32(job))
+
+    def check() -> None:
+        if job.world.any(interrupt.requested):
+            raise StopRequested
+
     try:
         with _saving_first(job, saved=saved):
             _without_memory_faults(
                 f"validation at {job.state.step}",
-                lambda: _validate(job, before_batch=interrupt.check),
+                lambda: _validate(job, before_batch=check),
                 remedies,
             )
     except StopRequested:
@@ -130,13 +139,15 @@ def _without_memory_faults(what: str, work: Callable[[], None], remedies: list[s
 
 @contextmanager
 def _saving_first(job: Job, *, saved: bool) -> Iterator[None]:
-    """If the work in this context fails, save the state before it, unless it is `saved`."""
+    """If the work in this context fails, save the state before it, unless it is `saved`. Ranks save
+    together: what one of them fails with, and others do not know, is not followed by a save."""
     try:
         yield
     except StopRequested:
         raise
-    except Exception:
-        if job.state.step and not saved:
+    except Exception as exc:
+        is_agreed = job.world.size == 1 or (isinstance(exc, OcrError) and exc.is_agreed)
+        if job.state.step and not saved and is_agreed:
             _save_last_state(job)
         raise
 
@@ -184,9 +195,13 @@ def _validate(job: Job, *, before_batch: Callable[[], None]) -> None:
             precision=autocast_type(config.precision, job.device),
             before_batch=before_batch,
         ),
+        # A model in parts is run by all ranks together, so that each validates on everything.
+        World() if job.trainer.shards else job.world,
     )
     numbers = result.numbers()
-    job.log.write(state.step, numbers | {"time/validation": time.perf_counter() - began})
+    if job.logs is not None:
+        took = {"time/validation": time.perf_counter() - began}
+        job.logs.metrics.write(state.step, numbers | took)
     text = " | ".join(f"{name.removeprefix('val/')} {value:.4f}" for name, value in numbers.items())
     job.console.flush()
     job.console.say(f"validation at {state.step}: {text}")
@@ -197,22 +212,30 @@ def _validate(job: Job, *, before_batch: Callable[[], None]) -> None:
 
 def _save(job: Job, *, prune: bool = True) -> None:
     """Write the checkpoint of this state, after making its logs durable, and remove old ones."""
-    config, state = job.config, job.state
     began = time.perf_counter()
-    job.log.sync()
-    job.batch_log.sync()
-    state.wandb_id, state.skipped = job.log.wandb_id, job.skipped.before(state.step)
+    tensors = _collect(job)
+    job.world.on_first(lambda: _write_checkpoint(job, tensors, prune=prune, began=began))
+
+
+def _collect(job: Job) -> checkpoint.Tensors:
+    """The tensors of a checkpoint, on the rank that writes them."""
+    gather = job.trainer.gather if job.trainer.shards else None
+    return checkpoint.collect(job.model, job.optimizer, gather=gather, keep=job.world.is_first)
+
+
+def _write_checkpoint(job: Job, tensors: checkpoint.Tensors, *, prune: bool, began: float) -> None:
+    config, state = job.config, job.state
+    if job.logs is not None:
+        job.logs.sync()
+        state.wandb_id = job.logs.metrics.wandb_id
+    state.skipped = job.skipped.before(state.step)
     folder = checkpoint.save(
-        job.run,
-        replace(state),
-        config=config,
-        model=job.model,
-        optimizer=job.optimizer,
-        tokenizer=job.tokenizer,
+        job.run, replace(state), config=config, tensors=tensors, tokenizer=job.tokenizer
     )
     if prune:
         checkpoint.prune(job.run, config.keep)
-    job.log.write(state.step, {"time/saving": time.perf_counter() - began})
+    if job.logs is not None:
+        job.logs.metrics.write(state.step, {"time/saving": time.perf_counter() - began})
     job.console.flush()
     job.console.say(f"saved {folder}")
 
@@ -224,6 +247,14 @@ def encoder_path(job: Job) -> Path:
 
 def _save_deepencoder(job: Job) -> None:
     """Write the encoder file of a run that has ended."""
-    path = encoder_path(job)
-    save_deepencoder(job.model, path, {"step": job.state.step, "run": job.config.name})
+    tensors = _collect(job) if job.trainer.shards else None
+    job.world.on_first(lambda: _write_deepencoder(job, tensors))
+
+
+def _write_deepencoder(job: Job, tensors: checkpoint.Tensors | None) -> None:
+    path, model = encoder_path(job), job.model
+    if tensors is not None:  # the model is in parts
+        model = bare_model(job.config, job.tokenizer)
+        model.load_state_dict(tensors.weights)
+    save_deepencoder(model, path, {"step": job.state.step, "run": job.config.name})
     job.console.say(f"saved {path}")

@@ -18,27 +18,37 @@ from ocrdata.errors import TrainError
 from ocrdata.reading.prefetch import Prefetcher
 from ocrtrain.cost import gpus
 from ocrtrain.cost.flops import optimizer_flops
-from ocrtrain.data.batch import Batch
-from ocrtrain.data.batch_rows import BatchSummary
+from ocrtrain.data.batch_rows import BatchSummary, joined_summary
 from ocrtrain.model.device import autocast_type
-from ocrtrain.model.ocr_model import LossSum
 from ocrtrain.run.job import Job
 from ocrtrain.run.optimizer import learning_rate, set_rate
+from ocrtrain.run.parallel import who_encodes
 from ocrtrain.run.passes import Passes
+from ocrtrain.run.spikes import Spikes
 from ocrtrain.settings.config import Config
 
 
 @dataclass
 class StepResult:
     """The outcome of one optimizer step. `loss` is in nats per supervised token over the whole
-    batch, NaN if it has none; `row_losses` are the sums over the supervised tokens of each row;
-    `positions` counts those of all passes, padding included."""
+    batch, NaN if it has none; `row_losses` are the sums over the supervised tokens of each row."""
 
     loss: float
     row_losses: list[float]
     learning_rate: float
     grad_norm: float
+
+
+@dataclass
+class _Agreed:
+    """What all ranks know before a step: this rank's passes, the whole batch, its positions with
+    padding, the longest wait, and `encode` of `who_encodes`."""
+
+    passes: Passes
+    whole: BatchSummary
     positions: int
+    wait: float
+    encode: list[bool]
 
 
 def train_step(job: Job, batches: Prefetcher[Passes]) -> None:
@@ -50,14 +60,12 @@ def train_step(job: Job, batches: Prefetcher[Passes]) -> None:
     config, state = job.config, job.state
     started = time.perf_counter()
     job.timer.begin()
-    passes = next(batches)
-    batch = passes.batch
-    if batch.skipped:
-        job.skipped.record(job.run, batch.summary)
+    agreed = _agree(job, batches)
+    batch = agreed.whole
     job.timer.end("data")
-    result = _compute(job, passes)
-    # Before the update: a checkpoint must not be ahead of its log.
-    identity = job.batch_log.write(batch.summary)
+    result = _compute(job, agreed)
+    if job.logs is not None:  # before the update: a checkpoint must not be ahead of its log
+        job.logs.batches.write(batch)
     _update(job)
     seconds = time.perf_counter() - started
 
@@ -65,39 +73,75 @@ def train_step(job: Job, batches: Prefetcher[Passes]) -> None:
     state.total_flops += flops
     state.total_tokens += batch.tokens
     state.seconds += seconds
-    state.identity = identity
+    state.identity = batch.identity
     state.step += 1
-    of_sources = by_source(batch.summary, result.row_losses)
+    of_sources = by_source(batch, result.row_losses)
     for name, found in of_sources.items():
         _add(state.source_tokens, name, found.tokens)
         _add(state.source_supervised, name, found.supervised)
-    metrics = _metrics(job, batch, result, seconds=seconds, wait=batches.waited, flops=flops)
+    metrics = _metrics(job, agreed, result, seconds=seconds, flops=flops)
     metrics |= _source_metrics(job, of_sources)
-    job.log.write(batch.step, metrics)
+    if job.logs is not None:
+        job.logs.metrics.write(batch.step, metrics)
     eta = state.seconds / state.step * (config.steps - state.step)
     job.console.step(batch.step, list(of_sources), metrics, eta=eta)
-    if batch.supervised:
-        _report_spike(job, batch, result.loss)
+    if batch.supervised and job.logs is not None:
+        _report_spike(job, job.logs.spikes, batch, result.loss)
 
 
-def _compute(job: Job, passes: Passes) -> StepResult:
+def _agree(job: Job, batches: Prefetcher[Passes]) -> _Agreed:
+    """Get the batch. No rank goes on before all have theirs and know what is in it, so that a
+    sample that cannot be used stops all of them, or is masked by all and recorded."""
+    world = job.world
+
+    def told(passes: Passes) -> dict[str, Any]:
+        return {
+            "summary": passes.batch.summary.to_json() if world.size > 1 else None,
+            "images": [len(inputs.images) for inputs in passes.inputs],
+            "positions": passes.positions,
+            "wait": batches.waited,
+        }
+
+    passes, ranks = world.gather(lambda: next(batches), told)
+    summaries = [rank["summary"] for rank in ranks]
+    whole = joined_summary(summaries) if world.size > 1 else passes.batch.summary
+    if whole.skipped:
+        world.together(lambda: job.skipped.record(job.run, whole, write=world.is_first))
+    return _Agreed(
+        passes=passes,
+        whole=whole,
+        positions=sum(rank["positions"] for rank in ranks),
+        wait=max(rank["wait"] for rank in ranks),
+        encode=who_encodes([rank["images"] for rank in ranks]),
+    )
+
+
+def _compute(job: Job, agreed: _Agreed) -> StepResult:
     """Forward and backward over the batch's micro-batches.
 
     The program waits for the device once, for losses and gradient norm together. Raises TrainError
     if one of them is not finite, before any weight is updated.
     """
-    batch = passes.batch
+    batch = agreed.whole
     rate = learning_rate(job.config, job.state.step)
     set_rate(job.optimizer, rate)
-    total, norm, *row_losses = _gradients(job, passes).tolist()
+    total, norm, *row_losses = _gradients(job, agreed).tolist()
+    if job.world.size > 1:  # the gradient is that of all ranks, the losses are of this one's rows
+        ranks = job.world.exchange_json([total, *row_losses])
+        total = sum(rank[0] for rank in ranks)
+        row_losses = [loss for rank in ranks for loss in rank[1:]]
     if not (math.isfinite(total) and math.isfinite(norm)):
-        raise TrainError(
-            f"step {batch.step}: loss {total}, gradient norm {norm}: not finite, so the run stops "
-            f"before the weights are updated\n  samples of the batch: {_sample_names(batch)}\n"
-            "  inspect them, or start a new run with a lower --lr; saved checkpoints are kept"
-        )
+        raise job.world.agreed(TrainError(_not_finite(batch, total, norm)))
     loss = total if batch.supervised else math.nan
-    return StepResult(loss, row_losses, rate, norm, passes.positions)
+    return StepResult(loss, row_losses, rate, norm)
+
+
+def _not_finite(batch: BatchSummary, loss: float, norm: float) -> str:
+    return (
+        f"step {batch.step}: loss {loss}, gradient norm {norm}: not finite, so the run stops "
+        f"before the weights are updated\n  samples of the batch: {_sample_names(batch)}\n"
+        "  inspect them, or start a new run with a lower --lr; saved checkpoints are kept"
+    )
 
 
 def _update(job: Job) -> None:
@@ -108,33 +152,40 @@ def _update(job: Job) -> None:
     job.timer.end("optimizer")
 
 
-def _gradients(job: Job, passes: Passes) -> Tensor:
-    """Compute the gradients of a batch: clipped, in the parameters. Returns loss, gradient norm and
-    the summed loss of each row, float64 [2 + rows] on the device; waits for the device nowhere.
+def _gradients(job: Job, agreed: _Agreed) -> Tensor:
+    """Compute the gradients of a batch: clipped, in the parameters. Returns this rank's loss, the
+    gradient norm and the summed loss of each of its rows, float64 [2 + rows] on the device; waits
+    for the device nowhere.
 
     The loss is the sum over all supervised positions of the batch divided by their number, so it
-    does not depend on how the batch is split. A pass that touches no trained parameter adds its
-    loss and no gradient.
+    does not depend on how the batch is split, into micro-batches or across ranks. A pass that
+    touches no trained parameter adds its loss and no gradient.
     """
-    config, model, timer = job.config, job.model, job.timer
+    world, timer = job.world, job.timer
     job.optimizer.zero_grad(set_to_none=True)
     total = torch.zeros((), dtype=torch.float64, device=job.device)
     losses = []
-    for inputs in passes.arrived():
+    for number, inputs in enumerate(agreed.passes.arrived(), start=1):
         timer.end("copy")
-        with _autocast(config, job.device):
-            sums: LossSum = model(inputs)
-            loss = sums.loss_sum / max(1, passes.batch.supervised)
+        with _autocast(job.config, job.device):
+            sums = job.trainer.loss(
+                inputs,
+                take_part=world.is_distributed and agreed.encode[number - 1],
+                last=number == len(agreed.encode),
+            )
+            loss = sums.loss_sum / max(1, agreed.whole.supervised)
         timer.end("forward")
         # Without a graph the pass touched no trained parameter: text with the GPT frozen.
         if loss.requires_grad:
-            loss.backward()  # type: ignore[no-untyped-call]  # torch has no types here
+            # DDP and FSDP take the mean of the ranks' gradients, and this is to be their sum.
+            scaled = loss * world.size if world.size > 1 else loss
+            scaled.backward()  # type: ignore[no-untyped-call]  # torch has no types here
         timer.end("backward")
         total += loss.detach()
         losses.append(sums.losses)
-    trained = [p for p in model.parameters() if p.requires_grad]
-    norm = torch.nn.utils.clip_grad_norm_(trained, config.grad_clip)
-    rows = torch.split(torch.cat(losses).double(), list(passes.batch.row_supervised))
+    trained = [p for p in job.model.parameters() if p.requires_grad]
+    norm = job.trainer.gather(torch.nn.utils.clip_grad_norm_(trained, job.config.grad_clip))
+    rows = torch.split(torch.cat(losses).double(), list(agreed.passes.batch.row_supervised))
     found = torch.stack([total, norm.double(), *(row.sum() for row in rows)])
     timer.end("optimizer")
     return found
@@ -146,26 +197,27 @@ def _autocast(config: Config, device: torch.device) -> Any:
 
 
 def _metrics(
-    job: Job, batch: Batch, result: StepResult, *, seconds: float, wait: float, flops: float
+    job: Job, agreed: _Agreed, result: StepResult, *, seconds: float, flops: float
 ) -> dict[str, float]:
-    """The numbers of a step under the names they are logged by. `seconds` is the time of the whole
-    step, `wait` the part of it spent waiting for the batch."""
+    """The numbers of a step, over all ranks, under the names they are logged by. `seconds` is the
+    time of the whole step; its parts are those of rank 0."""
+    batch = agreed.whole
     rows = len(batch.sources)
     metrics = {
         "train/loss": result.loss,
         "train/lr": result.learning_rate,
         "train/dt": seconds,
-        "train/wait": wait,
+        "train/wait": agreed.wait,
         "train/tok_per_sec": batch.tokens / seconds,
         "train/total_flops": job.state.total_flops,
         "train/grad_norm": result.grad_norm,
-        "train/padding": 1 - batch.tokens / result.positions,
-        "train/positions": result.positions,
+        "train/padding": 1 - batch.tokens / agreed.positions,
+        "train/positions": agreed.positions,
         "train/tokens": batch.tokens,
         "train/supervised": batch.supervised,
         "train/cut_tokens": batch.truncated_tokens,
         "train/cut_turns": batch.truncated_turns,
-        "train/images": len(batch.images),
+        "train/images": batch.image_count,
         "train/bad": len(batch.skipped),
         "train/total_tokens": job.state.total_tokens,
         "train/optimizer_flops": optimizer_flops(job.config.model, frozen=job.config.freeze),
@@ -178,7 +230,7 @@ def _metrics(
     peak = gpus.peak_flops(job.device)
     # The known peaks are those of bf16.
     if peak and autocast_type(job.config.precision, job.device) is not None:
-        metrics["train/mfu"] = flops / seconds / peak
+        metrics["train/mfu"] = flops / seconds / (peak * job.world.size)
     return metrics
 
 
@@ -219,9 +271,9 @@ def _add(counts: dict[str, int], name: str, more: int) -> None:
     counts[name] = counts.get(name, 0) + more
 
 
-def _report_spike(job: Job, batch: Batch, loss: float) -> None:
+def _report_spike(job: Job, spikes: Spikes, batch: BatchSummary, loss: float) -> None:
     """Print a warning if the loss of a batch is far above earlier ones."""
-    height = job.spikes.height(batch.sources, loss)
+    height = spikes.height(batch.sources, loss)
     if height is not None:
         job.console.say(
             f"WARNING at step {batch.step}: the loss is {loss:.4f}, {height:.0f} robust standard "
@@ -231,6 +283,6 @@ def _report_spike(job: Job, batch: Batch, loss: float) -> None:
         )
 
 
-def _sample_names(batch: Batch) -> str:
+def _sample_names(batch: BatchSummary) -> str:
     """The samples of a batch, by shard and key."""
     return ", ".join(f"{ref.shard}:{ref.key}" for ref in batch.refs)

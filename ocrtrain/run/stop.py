@@ -35,11 +35,6 @@ class Interrupt:
         elif number == signal.SIGINT:
             raise KeyboardInterrupt
 
-    def check(self) -> None:
-        """Raise StopRequested if a stop is requested."""
-        if self.requested:
-            raise StopRequested
-
     def __exit__(self, *_: object) -> None:
         for number, before in self._before.items():
             signal.signal(number, before)

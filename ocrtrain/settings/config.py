@@ -319,6 +319,13 @@ class Config:
     )
     workers: int = _flag(2, "threads that prefetch batches (0: none)", runtime=True)
     device: str = _flag("auto", "auto (CUDA if available), cpu, cuda or cuda:N", runtime=True)
+    parallel: str = _flag(
+        "ddp",
+        "with torchrun: every rank has all weights (ddp), or a part of them, for models that do "
+        "not fit one GPU (fsdp)",
+        runtime=True,
+        older="ddp",
+    )
     wandb: str = _flag(
         "auto",
         "Weights & Biases: online, offline, off, or auto (online with an API key, else offline)",
@@ -516,6 +523,7 @@ CHOICES = {
     "init_parts": PARTS,
     "wandb": ("auto", "online", "offline", "off"),
     "log_to": ("wandb", "tensorboard", "trackio"),
+    "parallel": ("ddp", "fsdp"),
 }
 
 

@@ -41,7 +41,8 @@ GROUPS = {
         "steps", "lr", "warmup", "schedule", "step_every", "step_factor", "sam_lr_scale",
         "clip_lr_scale", "weight_decay", "beta1", "beta2", "grad_clip",
     ),
-    "run": ("name", "preset", "out", "seed", "stop_at", "save_every", "keep", "workers", "device"),
+    "run": ("name", "preset", "out", "seed", "stop_at", "save_every", "keep", "workers", "device",
+            "parallel"),
     "logging": (
         "log_every", "eval_every", "val_batch", "log_samples", "log_to", "wandb",
         "wandb_project", "profile",

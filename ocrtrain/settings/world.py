@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from ocrdata.errors import OcrError, TrainError, UsageError, UsageErrors
 from ocrdata.planning.ranks import rank_rows
+from ocrtrain.settings.config import Config
 
 Result = TypeVar("Result")
 
@@ -24,6 +25,8 @@ VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 class PeerError(OcrError):
     """Another rank failed, and rank 0 says why: this one has nothing to add."""
+
+    is_agreed = True
 
     @property
     def messages(self) -> tuple[str, ...]:
@@ -35,14 +38,15 @@ class PeerError(OcrError):
 class World:
     """This process among the `size` ranks of a run: its number, and its device as torch names it.
 
-    `local_rank` is its number among the ranks of its machine, `restarts` how often torchrun has
-    restarted them all, `is_distributed` whether torchrun started it.
+    `local_rank` is its number among the `local_size` ranks of its machine, `restarts` how often
+    torchrun has restarted them all, `is_distributed` whether torchrun started it.
     """
 
     rank: int = 0
     size: int = 1
     device: str = "cpu"
     local_rank: int = 0
+    local_size: int = 1
     restarts: int = 0
     is_distributed: bool = False
 
@@ -55,6 +59,23 @@ class World:
         """The rows of a global batch that this rank trains on. Raises UsageError if they cannot be
         split evenly."""
         return rank_rows(batch, self.rank, self.size)
+
+    def rows_per_pass(self, config: Config) -> int:
+        """Rows of a forward pass on each rank: --micro-batch, at most all rows of the rank. Raises
+        UsageError if the rows cannot be split evenly, across the ranks and into passes."""
+        rows = len(self.rows(config.batch))
+        most = min(config.micro_batch or rows, rows)
+        if rows % most:
+            raise UsageError(
+                f"--micro-batch {config.micro_batch}: the {rows} rows of a rank must be a multiple"
+            )
+        return most
+
+    def config(self, config: Config) -> Config:
+        """The config as this world trains it: with the rows of a forward pass on each rank."""
+        if self.size == 1:
+            return config
+        return replace(config, micro_batch=self.rows_per_pass(config))
 
     def exchange(self, data: bytes) -> list[bytes]:
         """What every rank passes here, in their order. All ranks must call it."""
@@ -86,15 +107,25 @@ class World:
     def together(self, work: Callable[[], Result]) -> Result:
         """What `work` returns on this rank; if it fails on one, it fails on all, before any goes
         on. Rank 0 raises the reason, the others PeerError. All ranks must call it."""
+        return self.gather(work, lambda _: None)[0]
+
+    def gather(
+        self, work: Callable[[], Result], told: Callable[[Result], Any]
+    ) -> tuple[Result, list[Any]]:
+        """`together`, and what every rank tells of its result, a JSON value each."""
         if self.size == 1:
-            return work()
+            result = work()
+            return result, [told(result)]
+        fault = None
         try:
-            result, fault = work(), None
+            result = work()
+            value = {"told": told(result)}
         except OcrError as exc:
             fault = exc
-        told = None if fault is None else {"status": fault.exit_status, "lines": fault.messages}
-        self._raise_first(self.exchange_json(told), fault)
-        return result
+            value = {"status": exc.exit_status, "lines": list(exc.messages)}
+        values = self.exchange_json(value)
+        self._raise_first(values, fault)
+        return result, [value["told"] for value in values]
 
     def one_first(self, work: Callable[[], Result]) -> Result:
         """`together`, but one rank of each machine is done before the others begin: they find the
@@ -112,20 +143,29 @@ class World:
         fails on all. All ranks must call it."""
         return self.together(lambda: work() if self.is_first else None)
 
-    def _raise_first(self, told: Sequence[Mapping[str, Any] | None], own: OcrError | None) -> None:
-        """Raise what the first rank that failed told; nothing if none did."""
-        failed = next(((rank, one) for rank, one in enumerate(told) if one), None)
+    def on_first_json(self, work: Callable[[], Any]) -> Any:
+        """The JSON value that `work` returns on rank 0, on every rank. All ranks must call it."""
+        return self.gather(lambda: work() if self.is_first else None, lambda value: value)[1][0]
+
+    def agreed(self, fault: OcrError) -> OcrError:
+        """An error that every rank raises at the same point, for a reason that all know."""
+        fault.is_agreed = True
+        return fault
+
+    def _raise_first(self, values: Sequence[Mapping[str, Any]], own: OcrError | None) -> None:
+        """Raise what the first rank that failed says; nothing if none did."""
+        failed = next(((rank, one) for rank, one in enumerate(values) if "lines" in one), None)
         if failed is None:
             return
         rank, one = failed
         if self.is_first and own is not None:
-            raise own
+            raise self.agreed(own)
         if not self.is_first or not one["lines"]:
-            raise PeerError(f"rank {rank} failed") from own
+            raise PeerError from own
         lines = [f"rank {rank} of {self.size}: {line}" for line in one["lines"]]
         if one["status"] == 1:
-            raise TrainError("\n".join(lines))
-        raise UsageErrors(*lines) if len(lines) > 1 else UsageError(lines[0])
+            raise self.agreed(TrainError("\n".join(lines)))
+        raise self.agreed(UsageErrors(*lines) if len(lines) > 1 else UsageError(lines[0]))
 
 
 def world_of(variables: Mapping[str, str]) -> World:
@@ -146,9 +186,19 @@ def world_of(variables: Mapping[str, str]) -> World:
         )
     try:
         rank, size, local_rank = (int(given[name]) for name in VARIABLES[:3])
-        restarts = int(variables.get("TORCHELASTIC_RESTART_COUNT", 0))
+        local_size, restarts = (
+            int(variables.get(name, default))
+            for name, default in (("LOCAL_WORLD_SIZE", 1), ("TORCHELASTIC_RESTART_COUNT", 0))
+        )
     except ValueError as exc:
         raise UsageError(f"environment: RANK, WORLD_SIZE and LOCAL_RANK: {exc}") from exc
     if not 0 <= rank < size or local_rank < 0:
         raise UsageError(f"environment: RANK {rank} must be 0 to WORLD_SIZE {size} - 1")
-    return World(rank, size, local_rank=local_rank, restarts=restarts, is_distributed=True)
+    return World(
+        rank,
+        size,
+        local_rank=local_rank,
+        local_size=local_size,
+        restarts=restarts,
+        is_distributed=True,
+    )

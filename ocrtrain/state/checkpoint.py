@@ -21,9 +21,10 @@ import os
 import platform
 import re
 import shutil
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
@@ -88,10 +89,45 @@ def versions() -> dict[str, Any]:
     }
 
 
+class Tensors(NamedTuple):
+    """The weights of a checkpoint, and the optimizer's moments by "MOMENT/PARAMETER"."""
+
+    weights: dict[str, torch.Tensor]
+    moments: dict[str, torch.Tensor]
+
+
+def collect(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    *,
+    gather: Callable[[torch.Tensor], torch.Tensor] | None = None,
+    keep: bool = True,
+) -> Tensors:
+    """What a checkpoint holds of a model and its optimizer.
+
+    `gather` makes a tensor whole that ranks hold in parts; all of them must call this, and those
+    that do not write `keep` nothing.
+    """
+
+    def whole(tensors: Iterable[tuple[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+        found = {}
+        for name, tensor in tensors:
+            full = tensor if gather is None else gather(tensor).cpu()
+            if keep:
+                found[name] = full.contiguous()
+        return found
+
+    moments = (
+        (f"{kind}/{name}", value)
+        for name, parameter in model.named_parameters()
+        for kind, value in optimizer.state.get(parameter, {}).items()
+    )
+    return Tensors(whole(model.state_dict().items()), whole(moments))
+
+
 def save(
-    run: Path, state: State, *, config: Config, model: nn.Module,
-    optimizer: torch.optim.Optimizer, tokenizer: Tokenizer,
-) -> Path:  # fmt: skip
+    run: Path, state: State, *, config: Config, tensors: Tensors, tokenizer: Tokenizer
+) -> Path:
     """Write the checkpoint of step `state.step` and return its folder.
 
     Raises DiskError where it cannot be written; earlier checkpoints are left unchanged.
@@ -103,9 +139,8 @@ def save(
     try:
         with explain_disk(final):
             temporary.mkdir()
-            weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-            _save_tensors(weights, temporary / "model.safetensors")
-            _save_tensors(_moments(model, optimizer), temporary / "optimizer.safetensors")
+            _save_tensors(tensors.weights, temporary / "model.safetensors")
+            _save_tensors(tensors.moments, temporary / "optimizer.safetensors")
             _save_tensors(_random_state(), temporary / "random.safetensors")
             tokenizer.save(temporary / "tokenizer.json")
             _write_json(temporary / "config.json", to_json(config))
@@ -280,8 +315,14 @@ class Checkpoint:
                 f"{self.folder / 'model.safetensors'}: does not fit the model: {exc}"
             ) from exc
 
-    def load_optimizer(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    def load_optimizer(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        place: Callable[[torch.Tensor, nn.Parameter], torch.Tensor] = lambda tensor, _: tensor,
+    ) -> None:
         """Copy the moments into `optimizer`. A parameter that never had a gradient has none.
+        `place` takes what this rank holds of a moment, if ranks hold them in parts.
 
         Raises TrainError where the file is corrupted or names an unknown parameter.
         """
@@ -296,7 +337,7 @@ class Checkpoint:
                 )
             # AdamW keeps its step count on the CPU, but on the parameter's device if it is fused.
             device = parameter.device if kind != "step" or _fused(optimizer) else "cpu"
-            optimizer.state[parameter][kind] = tensor.to(device)
+            optimizer.state[parameter][kind] = place(tensor.to(device), parameter)
 
     def load_random_state(self) -> None:
         """Restore torch's random state. Raises TrainError where the file is corrupted."""
@@ -308,14 +349,6 @@ class Checkpoint:
 
 def _fused(optimizer: torch.optim.Optimizer) -> bool:
     return any(group.get("fused") for group in optimizer.param_groups)
-
-
-def _moments(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    return {
-        f"{kind}/{name}": value.contiguous()
-        for name, parameter in model.named_parameters()
-        for kind, value in optimizer.state.get(parameter, {}).items()
-    }
 
 
 def _random_state() -> dict[str, torch.Tensor]:

@@ -203,8 +203,8 @@ def make_run(folder: Path) -> None:
         parameter.grad = torch.randn_like(parameter)
     optimizer.step()
     checkpoint.save(
-        folder, checkpoint.State(step=1, total_tokens=77), config=small.CONFIG, model=model,
-        optimizer=optimizer, tokenizer=small.tokenizer(),
+        folder, checkpoint.State(step=1, total_tokens=77), config=small.CONFIG,
+        tensors=checkpoint.collect(model, optimizer), tokenizer=small.tokenizer(),
     )  # fmt: skip
     save_deepencoder(model, folder / "deepencoder_000001.safetensors", {"step": 1})
 

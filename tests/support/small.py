@@ -127,8 +127,7 @@ class Trained:
             run,
             State(step=CONFIG.steps),
             config=replace(CONFIG, out=str(run), **values),
-            model=model,
-            optimizer=build_optimizer(model, CONFIG),
+            tensors=checkpoint.collect(model, build_optimizer(model, CONFIG)),
             tokenizer=tokenizer(),
         )
         return run

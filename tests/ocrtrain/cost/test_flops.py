@@ -92,7 +92,7 @@ def test_training_flops_equal_torchs_counter(frozen: tuple[str, ...]) -> None:
     ids = torch.zeros(1, image_slots(128), dtype=torch.long)
     length = ids.shape[1]
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        embeds = model.embed(ids, pixels(128, count=1))
+        embeds = model.embed(ids, model.encoder(pixels(128, count=1)))
         logits = model.logits(model.hidden(embeds, torch.arange(length)[None]))
         logits.sum().backward()
     # The kernel computes all pairs of positions; ours leaves out the masked ones.

@@ -45,7 +45,7 @@ def recomputed(model: OcrModel, question: Question, limit: int) -> Answer:
     with inference(model, None):
         while len(ids) - start < limit and not finished:
             row = torch.tensor([ids])
-            embeds = model.embed(row, model.pixels(question.images))
+            embeds = model.embed(row, model.see(question.images))
             logits = model.logits(model.hidden(embeds, torch.arange(len(ids))[None])[0, -1])
             logits[tokenizer.image] = -torch.inf
             ids.append(int(logits.argmax()))

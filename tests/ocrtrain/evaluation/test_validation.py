@@ -43,9 +43,7 @@ def plain_losses(model: OcrModel, shards: Shards, position: int, images_of: int)
     ids = torch.from_numpy(rendered.ids).long()[None]
     images = [torch.from_numpy(image) for image in other.images[: len(rendered.image_starts)]]
     with torch.no_grad():
-        hidden = model.hidden(
-            model.embed(ids, model.pixels(images)), torch.arange(ids.shape[1])[None]
-        )
+        hidden = model.hidden(model.embed(ids, model.see(images)), torch.arange(ids.shape[1])[None])
         log_probs = model.logits(hidden[0]).log_softmax(dim=-1)
     return [
         -float(log_probs[at - 1, ids[0, at]])

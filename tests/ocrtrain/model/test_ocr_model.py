@@ -71,8 +71,8 @@ def test_images_fill_their_slots_in_order() -> None:
     batch = make_batch([20, 9, 30], [2, 0, 1])
     images = model.pixels(batch.images)
     with torch.no_grad():
-        embeds = model.embed(batch.input_ids, images)
         features = model.encoder(images)
+        embeds = model.embed(batch.input_ids, features)
     slots = model.slots
     assert torch.equal(embeds[0, : 2 * slots], features[:2].flatten(0, 1))
     assert torch.equal(embeds[2, :slots], features[2])
@@ -88,7 +88,7 @@ def test_a_wrong_number_of_images_is_an_error(drop: int, extra: int) -> None:
     with pytest.raises(ValueError, match=rf"^{len(images)} images .*7 slots.* \[14, 7\]"):
         inputs_of(model, replace(batch, images=tuple(images)))
     with pytest.raises(ValueError, match=rf"^{len(images)} images .*7 slots.* 21 slots"):
-        model.embed(batch.input_ids, model.pixels(images))
+        model.embed(batch.input_ids, model.see(images))
 
 
 def test_an_image_split_over_two_rows_is_an_error() -> None:
@@ -101,9 +101,7 @@ def test_an_image_split_over_two_rows_is_an_error() -> None:
 
 def plain_loss(model: OcrModel, batch: Batch) -> Tensor:
     """Loss with all logits in memory at once."""
-    hidden = model.hidden(
-        model.embed(batch.input_ids, model.pixels(batch.images)), batch.position_ids
-    )
+    hidden = model.hidden(model.embed(batch.input_ids, model.see(batch.images)), batch.position_ids)
     logits = 15 * torch.tanh(model.gpt.lm_head(hidden).float() / 15)
     return F.cross_entropy(
         logits.flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORE, reduction="sum"

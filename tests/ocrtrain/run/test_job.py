@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from ocrtrain.run.batch_log import BatchLog
-from ocrtrain.run.job import Job
+from ocrtrain.run.job import Job, Logs
+from ocrtrain.run.spikes import Spikes
 
 
 @pytest.mark.parametrize("failed", [False, True])
@@ -15,11 +16,21 @@ def test_closing_closes_every_log_and_says_whether_the_run_failed(
     failed: bool, tmp_path: Path
 ) -> None:
     closed: list[Any] = []
+    batches = BatchLog(tmp_path, samples=False)
+    metrics = SimpleNamespace(close=lambda *, failed: closed.append(failed))
     job = object.__new__(Job)
     job.console = SimpleNamespace(close=lambda: closed.append("console"))  # type: ignore[assignment]
-    job.log = SimpleNamespace(close=lambda *, failed: closed.append(failed))  # type: ignore[assignment]
-    job.batch_log = BatchLog(tmp_path, samples=False)
+    job.logs = Logs(metrics, batches, Spikes())  # type: ignore[arg-type]
     job.close(failed=failed)
     assert closed == ["console", failed]
     with pytest.raises(ValueError, match="closed"):
-        job.batch_log.sync()
+        batches.sync()
+
+
+def test_a_rank_without_logs_closes_its_console() -> None:
+    closed: list[str] = []
+    job = object.__new__(Job)
+    job.console = SimpleNamespace(close=lambda: closed.append("console"))  # type: ignore[assignment]
+    job.logs = None
+    job.close(failed=True)
+    assert closed == ["console"]

@@ -156,7 +156,7 @@ def test_exactly_these_settings_may_change() -> None:
         "eval_every", "save_every", "keep", "stop_at", "workers", "device", "wandb",
         "wandb_project", "log_to", "profile", "shards", "text", "val", "val_text", "log_samples",
         "bad_samples", "max_bad", "source", "val_source", "allow_leak", "log_every", "cache",
-        "cache_limit",
+        "cache_limit", "parallel",
     } == RUNTIME  # fmt: skip
 
 
@@ -297,7 +297,7 @@ def test_torchs_random_state_is_restored_from_the_checkpoint(run: Path) -> None:
         torch.rand(7)
         drawn = torch.get_rng_state()
         checkpoint.save(
-            run, found.state, config=found.config, model=model, optimizer=optimizer,
+            run, found.state, config=found.config, tensors=checkpoint.collect(model, optimizer),
             tokenizer=found.tokenizer(),
         )  # fmt: skip
     assert resume(run, "--stop-at", "4") == 0

@@ -37,8 +37,7 @@ def test_a_checkpoint_is_loaded_verified_and_in_eval_mode(tmp_path: Path) -> Non
             run,
             State(step=step),
             config=config,
-            model=model,
-            optimizer=build_optimizer(model, config),
+            tensors=checkpoint.collect(model, build_optimizer(model, config)),
             tokenizer=tokenizer,
         )
     loaded = load_for_inference(run, CPU)

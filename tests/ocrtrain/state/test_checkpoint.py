@@ -15,6 +15,7 @@ from ocrtrain.state.checkpoint import (
     COMPLETE,
     Checkpoint,
     State,
+    collect,
     complete_checkpoints,
     newest,
     prune,
@@ -54,7 +55,7 @@ def saved(run: Path, tokenizer: Tokenizer, step: int = 3) -> Path:
     optimizer = build_optimizer(net, CONFIG)
     advance(net, optimizer, step)
     state = State(step=step, total_tokens=7, wandb_id="abc")
-    return save(run, state, config=CONFIG, model=net, optimizer=optimizer, tokenizer=tokenizer)
+    return save(run, state, config=CONFIG, tensors=collect(net, optimizer), tokenizer=tokenizer)
 
 
 def test_resuming_is_bit_identical(tmp_path: Path, tokenizer: Tokenizer) -> None:
@@ -62,7 +63,7 @@ def test_resuming_is_bit_identical(tmp_path: Path, tokenizer: Tokenizer) -> None
     optimizer = build_optimizer(net, CONFIG)
     advance(net, optimizer, 3)
     folder = save(
-        tmp_path, State(step=3), config=CONFIG, model=net, optimizer=optimizer, tokenizer=tokenizer
+        tmp_path, State(step=3), config=CONFIG, tensors=collect(net, optimizer), tokenizer=tokenizer
     )
     uninterrupted = advance(net, optimizer, 5)
 
