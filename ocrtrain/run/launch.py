@@ -105,7 +105,7 @@ def _start(
         device = _check_request(config, resume, described)
     except UsageError as exc:
         if described.local_rank:  # one process of each machine says it
-            raise PeerError from exc
+            raise PeerError(exc.exit_status) from exc
         raise
     with open_world(described, device) as world, silent_unless_first(world):
         status, document = _train(config, resume, flags, world)
@@ -235,10 +235,10 @@ def _prepare(
     )
     _check_same_plan(planned, world)
     # If a source ends the run early, the learning-rate schedule ends with it.
-    effective = world.config(replace(requested, steps=min(requested.steps, planned.plan.steps)))
+    effective = replace(requested, steps=min(requested.steps, planned.plan.steps))
     skipped = SkippedSamples(skip=config.bad_samples == "skip", limit=config.max_bad)
     world.together(lambda: _check_resumed(effective, planned, skipped, found, world))
-    expected = forecast(effective, planned)
+    expected = forecast(world.config(effective), planned)
     print(settings(config, base))
     _print_overview(effective, sources, run, expected, requested.steps)
     if world.size > 1:

@@ -24,7 +24,12 @@ VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 
 class PeerError(OcrError):
-    """Another rank failed, and rank 0 says why: this one has nothing to add."""
+    """Another rank failed, and rank 0 says why: this one has nothing to add, but ends with the same
+    exit status."""
+
+    def __init__(self, exit_status: int = 1) -> None:
+        super().__init__()
+        self.exit_status = exit_status
 
     is_agreed = True
 
@@ -161,7 +166,7 @@ class World:
         if self.is_first and own is not None:
             raise self.agreed(own)
         if not self.is_first or not one["lines"]:
-            raise PeerError from own
+            raise PeerError(one["status"]) from own
         lines = [f"rank {rank} of {self.size}: {line}" for line in one["lines"]]
         if one["status"] == 1:
             raise self.agreed(TrainError("\n".join(lines)))

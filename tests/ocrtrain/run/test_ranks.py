@@ -16,9 +16,10 @@ from ocrtrain.run.ranks import device_of_rank, open_world
 from ocrtrain.settings.config import Config
 from ocrtrain.settings.world import World
 from ocrtrain.state import checkpoint
-from tests.support.data import small_config
+from tests.support.data import make_inputs, small_config
 from tests.support.ranks import finish, start_ranks
-from tests.support.waiting import wait_until
+from tests.support.showing import break_images
+from tests.support.waiting import until
 
 
 def config(inputs: dict[str, str], run: Path, **values: Any) -> Config:
@@ -34,7 +35,7 @@ def test_a_killed_rank_ends_the_others_with_the_cause(
 ) -> None:
     run = tmp_path / "run"
     ranks = start_ranks(2, [(config(inputs, run), False)], tmp_path)
-    wait_until(lambda: steps(run) >= 3)
+    assert until(lambda: steps(run) >= 3)
     ranks[1].kill()
     began = time.monotonic()
     (first, _, err), (second, _, _) = finish(ranks)
@@ -46,7 +47,7 @@ def test_a_killed_rank_ends_the_others_with_the_cause(
 def test_sigterm_to_one_rank_saves_and_stops_all(inputs: dict[str, str], tmp_path: Path) -> None:
     run = tmp_path / "run"
     ranks = start_ranks(2, [(config(inputs, run), False)], tmp_path)
-    wait_until(lambda: steps(run) >= 3)
+    assert until(lambda: steps(run) >= 3)
     ranks[1].terminate()
     found = finish(ranks)
     assert [status for status, _, _ in found] == [0, 0], found
@@ -55,20 +56,14 @@ def test_sigterm_to_one_rank_saves_and_stops_all(inputs: dict[str, str], tmp_pat
     assert "stopped at step" in found[0][1] and "--resume" in found[0][1]
 
 
-def test_what_one_rank_cannot_read_stops_all_with_one_line(
-    inputs: dict[str, str], tmp_path: Path
-) -> None:
-    """The rows of rank 1 hold a damaged sample: rank 0 says so, naming it."""
-    from tests.support.showing import break_images
-
-    damaged = tmp_path / "damaged"
-    damaged.mkdir()
-    spec = break_images(inputs["shards"], damaged)
-    one = config(inputs | {"shards": spec}, tmp_path / "run")
-    found = finish(start_ranks(2, [(one, False)], tmp_path))
+def test_what_one_rank_cannot_read_stops_all_with_one_line(tmp_path: Path) -> None:
+    """One of the two gets the damaged sample; rank 0 says so, naming it."""
+    own = make_inputs(tmp_path)
+    break_images(own["shards"], [17])
+    found = finish(start_ranks(2, [(config(own, tmp_path / "run"), False)], tmp_path))
     assert [status for status, _, _ in found] == [1, 1], found
     lines = [line for _, _, err in found for line in err.splitlines() if "error:" in line]
-    assert len(lines) == 1 and ".tar: sample 0" in lines[0], found
+    assert len(lines) == 1 and "squares-000.tar" in lines[0] and "000000017" in lines[0], found
 
 
 def test_a_batch_that_the_ranks_cannot_share_is_refused_before_they_meet(
