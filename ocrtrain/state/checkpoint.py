@@ -120,7 +120,8 @@ def collect(
     moments = (
         (f"{kind}/{name}", value)
         for name, parameter in model.named_parameters()
-        for kind, value in optimizer.state.get(parameter, {}).items()
+        # Sorted: the order differs between ranks after a resume, and they gather together.
+        for kind, value in sorted(optimizer.state.get(parameter, {}).items())
     )
     return Tensors(whole(model.state_dict().items()), whole(moments))
 
