@@ -202,7 +202,8 @@ def full_loss(model: OcrModel, batch: PaddedBatch) -> Tensor:
     """The mean loss over the targets of a batch, from the logits of every position. The rows are
     one causal sequence each."""
     positions = torch.arange(batch.ids.shape[1]).expand_as(batch.ids)
-    hidden = model.hidden(model.embed(batch.ids, batch.pixels), positions)
+    features = None if batch.pixels is None else model.encoder(batch.pixels)
+    hidden = model.hidden(model.embed(batch.ids, features), positions)
     logits = model.logits(hidden)
     return F.cross_entropy(logits.flatten(0, 1), batch.targets.flatten(), ignore_index=IGNORE)
 

@@ -62,7 +62,8 @@ def run_loop(job: Job, *, fresh: bool) -> bool:
         )
         batches = Prefetcher(passes, state.step, stop=last, workers=config.workers)
         stack.enter_context(batches)
-        profiler = Profiler(job.run, profiled_steps(config.profile, state.step))
+        profiled = profiled_steps(config.profile, state.step)
+        profiler = Profiler(job.run, profiled if job.world.is_first else range(0))
         while True:
             if not validated:
                 validated = _validate_or_save(job, interrupt, saved=saved)

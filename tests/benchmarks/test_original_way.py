@@ -98,7 +98,7 @@ def test_the_loss_is_the_mean_over_targets_and_a_step_lowers_it() -> None:
     loss = full_loss(model, batch)
     # One position after the other.
     hidden = model.hidden(
-        model.embed(batch.ids, batch.pixels), torch.arange(batch.ids.shape[1])[None]
+        model.embed(batch.ids, model.encoder(batch.pixels)), torch.arange(batch.ids.shape[1])[None]
     )
     logits = model.logits(hidden)[0].log_softmax(-1)
     losses = [-logits[at, target] for at, target in enumerate(batch.targets[0]) if target >= 0]

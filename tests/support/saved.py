@@ -93,7 +93,8 @@ def saved_bytes(
         lengths = (*(length,) * (samples - 1), batch.row_length - (samples - 1) * length)
         autocast = torch.autocast("cpu", torch.bfloat16) if batch.bf16 else nullcontext()
         with autocast, hooks(keep, lambda tensor: tensor):
-            embeds = model.embed(ids, pixels, slots_at)
+            features = None if pixels is None else model.encoder(pixels)
+            embeds = model.embed(ids, features, slots_at)
             states = model.hidden(embeds, ids, (lengths,) * batch.rows)
         assert states.requires_grad
     return sum(storage.nbytes() for at, storage in seen.items() if at not in own)
