@@ -70,7 +70,8 @@ def test_any_number_of_ranks_goes_on(inputs: dict[str, str], alone: Path, tmp_pa
 def torchrun(arguments: list[str], words: list[str], folder: Path) -> subprocess.Popen[str]:
     """torchrun as people type it, with gloo on the loopback interface."""
     return subprocess.Popen(
-        [sys.executable, "-m", "torch.distributed.run", *arguments, "-m", "ocrtrain.stage1", *words],
+        [sys.executable, "-m", "torch.distributed.run", *arguments,
+         "-m", "ocrtrain.stage1", *words],
         env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=folder,
         start_new_session=True,
