@@ -63,8 +63,8 @@ def write_run(folder: Path, source: OcrModel, tokenizer: Tokenizer, step: int = 
     """A checkpoint of a run."""
     config = Config(model=source.config, image_size=source.image_size, out=str(folder))
     checkpoint.save(
-        folder, State(step=step), config=config, model=source,
-        optimizer=build_optimizer(source, config), tokenizer=tokenizer,
+        folder, State(step=step), config=config, tokenizer=tokenizer,
+        tensors=checkpoint.collect(source, build_optimizer(source, config)),
     )  # fmt: skip
     return folder
 
