@@ -15,7 +15,8 @@ from __future__ import annotations
 import bisect
 import itertools
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property, partial
@@ -418,7 +419,7 @@ class PlanLoader(Generic[Batch]):
         """Batches of the whole plan on one rank."""
         return self.batches.plan.steps * self.batches.accumulate
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Generator[Batch, None, None]:
         if self._number >= len(self):
             raise UsageError(
                 f"all {self.batches.plan.steps:,} steps of the plan were given out: a plan is a "
@@ -454,19 +455,20 @@ class PlanLoader(Generic[Batch]):
             "Hugging Face's TrainingArguments(ignore_data_skip=True)"
         )
 
-    def _iterate(self, part: range) -> Iterator[Batch]:
+    def _iterate(self, part: range) -> Generator[Batch, None, None]:
         number = self._number
         making = self._in_processes(part) if self.processes else self._in_threads(part)
-        for batch in making:
-            if self._number != number:
-                raise UsageError(
-                    f"batch {number:,} is not the next one: the loader was moved to batch "
-                    f"{self._number:,} by seek, load_state_dict or another iteration"
-                )
-            number = self._number = number + 1
-            yield batch
+        with closing(making):
+            for batch in making:
+                if self._number != number:
+                    raise UsageError(
+                        f"batch {number:,} is not the next one: the loader was moved to batch "
+                        f"{self._number:,} by seek, load_state_dict or another iteration"
+                    )
+                number = self._number = number + 1
+                yield batch
 
-    def _in_threads(self, part: range) -> Iterator[Batch]:
+    def _in_threads(self, part: range) -> Generator[Batch, None, None]:
         sampler, dataset = self.batches, self.batches.dataset
         views = list(dataset.views.values())
         ahead = FetchAhead(sampler.plan, views, part=part, start=self.step)
@@ -489,10 +491,13 @@ class PlanLoader(Generic[Batch]):
             numbers = [one for row in rows for one in ((row,) if isinstance(row, int) else row)]
             return Assembly([partial(dataset.sample, one) for one in numbers], join)
 
-        with Prefetcher(split, self._number, stop=len(self), workers=self.threads) as made:
+        with (
+            closing(ahead),
+            Prefetcher(split, self._number, stop=len(self), workers=self.threads) as made,
+        ):
             yield from made
 
-    def _in_processes(self, part: range) -> Iterator[Batch]:
+    def _in_processes(self, part: range) -> Generator[Batch, None, None]:
         coming = (self.batches.rows(number, part) for number in range(self._number, len(self)))
         loader = DataLoader(
             _Made(self.batches.dataset, self.collate),

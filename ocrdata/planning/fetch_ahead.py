@@ -114,7 +114,8 @@ class _Held:
 class FetchAhead:
     """Requests what the coming steps of a plan read, of each batch the rows `part`. Thread-safe.
 
-    Call `begin` when a step's batch is being made and `end` when it is made. Without sources at
+    Call `begin` when a step's batch is being made, `end` when it is made, and `close` in the end.
+    Without sources at
     URLs both do nothing. `cache_bytes` is the limit of the process's cache folder, 0 without one.
     """
 
@@ -140,7 +141,7 @@ class FetchAhead:
             fetcher().limit = FETCH_BYTES + windows
         self._cursor, self._wanted = start, list[tuple[int, int, int]]()
         self._making: set[int] = set()
-        self._start = self._floor = start
+        self._start = self._floor = self._begun = start
         self._lock = threading.Lock()
         self._last_begin, self._step_seconds = time.monotonic(), 1.0
 
@@ -153,6 +154,7 @@ class FetchAhead:
             self._step_seconds += 0.1 * (now - self._last_begin - self._step_seconds)
             self._last_begin = now
             self._making.add(step)
+            self._begun = max(self._begun, step + 1)
             self._look_ahead(step)
 
     def end(self, step: int) -> None:
@@ -161,10 +163,19 @@ class FetchAhead:
             return
         with self._lock:
             self._making.discard(step)
-            self._floor = min(self._making, default=step + 1)
+            # Steps end in any order: the last to end need not be the last one.
+            self._floor = min(self._making, default=self._begun)
             for source in self._sources.values():
                 self._release(source)
             self._look_ahead(self._floor)
+
+    def close(self) -> None:
+        """No further batch is made: release all that was requested for later ones. Idempotent."""
+        with self._lock:
+            for source in self._sources.values():
+                for held in source.held.values():
+                    fetcher().release(held.file, held.start, held.stop)
+                source.held.clear()
 
     def _look_ahead(self, step: int) -> None:
         """Request what the steps from the first not looked at on read, while there is room."""

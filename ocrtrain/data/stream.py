@@ -55,6 +55,11 @@ class Stream:
             self.plan, self._shards, part=self._rows, start=step, cache_bytes=self._cache_bytes
         )
 
+    def close(self) -> None:
+        """Release what was fetched ahead for batches that are not made."""
+        if self._ahead is not None:
+            self._ahead.close()
+
     def batch(self, step: int) -> Batch:
         """The batch of a step: the global one, or the rank's part of it."""
         return self.part(step, self._rows)

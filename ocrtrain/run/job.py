@@ -72,7 +72,8 @@ class Job:
         return torch.device(self.world.device)
 
     def close(self, *, failed: bool = False) -> None:
-        """Close the console and the run's log files."""
+        """Close the console and the run's log files, and release what was fetched ahead."""
         self.console.close()
+        self.stream.close()
         if self.logs is not None:
             self.logs.close(failed=failed)

@@ -18,6 +18,7 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 
 from ocrdata.errors import ShardError, UsageError
 from ocrdata.planning.plan import Plan, PlanSettings
+from ocrdata.storage.fetching import fetcher
 from ocrdata.tokens.tokenizer import load_tokenizer
 from ocrdata.torch import PlanBatchSampler, PlanLoader, ShardDataset, TokenOptions
 from tests.support.far import FarFolder
@@ -207,6 +208,11 @@ def test_shards_at_urls_give_the_batches_of_local_ones(
         sampler = PlanBatchSampler(far, far.plan(settings))
         assert far.plan(settings).digest == near.plan(settings).digest
         assert list(PlanLoader(sampler, keys)) == wanted
+        assert fetcher().held == 0
+        stopped = iter(PlanLoader(PlanBatchSampler(far, far.plan(settings)), keys))
+        assert next(stopped) == wanted[0]
+        stopped.close()
+        assert fetcher().held == 0
         assert list(DataLoader(far, batch_sampler=sampler, collate_fn=keys)) == wanted
         forked = DataLoader(far, batch_sampler=sampler, collate_fn=keys, num_workers=1,
                             multiprocessing_context="fork")  # fmt: skip

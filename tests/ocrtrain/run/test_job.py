@@ -20,9 +20,10 @@ def test_closing_closes_every_log_and_says_whether_the_run_failed(
     metrics = SimpleNamespace(close=lambda *, failed: closed.append(failed))
     job = object.__new__(Job)
     job.console = SimpleNamespace(close=lambda: closed.append("console"))  # type: ignore[assignment]
+    job.stream = SimpleNamespace(close=lambda: closed.append("stream"))  # type: ignore[assignment]
     job.logs = Logs(metrics, batches, Spikes())  # type: ignore[arg-type]
     job.close(failed=failed)
-    assert closed == ["console", failed]
+    assert closed == ["console", "stream", failed]
     with pytest.raises(ValueError, match="closed"):
         batches.sync()
 
@@ -31,6 +32,7 @@ def test_a_rank_without_logs_closes_its_console() -> None:
     closed: list[str] = []
     job = object.__new__(Job)
     job.console = SimpleNamespace(close=lambda: closed.append("console"))  # type: ignore[assignment]
+    job.stream = SimpleNamespace(close=lambda: closed.append("stream"))  # type: ignore[assignment]
     job.logs = None
     job.close(failed=True)
-    assert closed == ["console"]
+    assert closed == ["console", "stream"]
