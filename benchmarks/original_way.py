@@ -218,7 +218,7 @@ def train_on(model: OcrModel, optimizer: torch.optim.Optimizer, batch: PaddedBat
     """One optimizer step; returns the loss."""
     optimizer.zero_grad()
     loss = full_loss(model, batch)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()  # type: ignore[no-untyped-call]  # torch has no types here
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     optimizer.step()
     return loss.item()

@@ -246,7 +246,7 @@ def named_files(table: Tables | Captions, start: int, stop: int) -> Iterator[Pat
     """The image files that rows `[start, stop)` name."""
     for _, row in table.rows(start, stop):
         try:
-            found = table.read(row)  # type: ignore[arg-type]  # of its own
+            found = table.read(row)  # type: ignore[arg-type]  # a row of the same table
             for image in found.images:
                 if isinstance(image, str) and not is_data_url(image):
                     yield ImageFolder(found.folder).find(image)

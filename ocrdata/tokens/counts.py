@@ -197,7 +197,7 @@ def encode_counts(counts: Counts, *, rows_digest: str, fingerprint: str) -> byte
     pq.write_table(
         table, output, compression="zstd", use_dictionary=False, write_page_checksum=True
     )
-    return output.getvalue().to_pybytes()  # type: ignore[no-any-return]
+    return output.getvalue().to_pybytes()  # type: ignore[no-any-return]  # pyarrow has no types
 
 
 def check_counts(path: LocationLike, *, rows_digest: str, fingerprint: str) -> CountsHeader:

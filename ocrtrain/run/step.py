@@ -183,8 +183,9 @@ def _gradients(job: Job, agreed: _Agreed) -> Tensor:
         timer.end("backward")
         total += loss.detach()
         losses.append(sums.losses)
+    most = job.config.grad_clip or math.inf
     trained = [p for p in job.model.parameters() if p.requires_grad]
-    norm = job.trainer.gather(torch.nn.utils.clip_grad_norm_(trained, job.config.grad_clip))
+    norm = job.trainer.gather(torch.nn.utils.clip_grad_norm_(trained, most))
     rows = torch.split(torch.cat(losses).double(), list(agreed.passes.batch.row_supervised))
     found = torch.stack([total, norm.double(), *(row.sum() for row in rows)])
     timer.end("optimizer")

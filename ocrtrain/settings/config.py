@@ -282,7 +282,9 @@ class Config:
     weight_decay: float = _flag(0.0, "AdamW weight decay, applied to matrices only")
     beta1: float = _flag(0.9, "AdamW beta 1")
     beta2: float = _flag(0.999, "AdamW beta 2")
-    grad_clip: float = _flag(1.0, "maximum norm of the gradient; larger gradients are scaled down")
+    grad_clip: float = _flag(
+        1.0, "maximum norm of the gradient; larger gradients are scaled down (0 or inf: none are)"
+    )
     freeze: tuple[str, ...] = _flag(
         (), "parts of the model not to train: sam, clip, projector, gpt"
     )
@@ -357,6 +359,8 @@ class Config:
         # "sam,clip" and "sam clip" are the same.
         parts = tuple(part for word in self.init_parts for part in word.split(",") if part)
         object.__setattr__(self, "init_parts", parts)
+        if self.grad_clip == math.inf:  # the same as 0, which JSON has
+            object.__setattr__(self, "grad_clip", 0.0)
         _raise_all(self._faults())
 
     def _faults(self) -> Iterator[str]:
@@ -432,7 +436,7 @@ class Config:
 
     def _wrong_numbers(self) -> Iterator[str]:
         """The numbers that are out of range."""
-        for name in ("steps", "batch", "seq_len", "image_size", "lr", "grad_clip", "val_batch",
+        for name in ("steps", "batch", "seq_len", "image_size", "lr", "val_batch",
                      "pack_window", "row_images", "sam_lr_scale", "clip_lr_scale", "step_every",
                      "step_factor", "log_every"):  # fmt: skip
             if not 0 < (value := getattr(self, name)) < math.inf:
@@ -444,6 +448,8 @@ class Config:
                      "stop_at", "workers", "weight_decay", "max_bad"):  # fmt: skip
             if not 0 <= (value := getattr(self, name)) < math.inf:
                 yield f"{flag_name(name)} must be finite and not negative, not {value}"
+        if not self.grad_clip >= 0:
+            yield f"--grad-clip must be at least 0 (0 and inf: no clipping), not {self.grad_clip}"
         if self.seed >= 1 << 63:
             yield f"--seed {self.seed} must be below 2^63, torch's limit"
         if self.seq_len == 1:

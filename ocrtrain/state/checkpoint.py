@@ -336,9 +336,7 @@ class Checkpoint:
                 raise TrainError(
                     f"{self.folder / 'optimizer.safetensors'}: unknown parameter {name}"
                 )
-            # AdamW keeps its step count on the CPU, but on the parameter's device if it is fused.
-            device = parameter.device if kind != "step" or _fused(optimizer) else "cpu"
-            optimizer.state[parameter][kind] = place(tensor.to(device), parameter)
+            optimizer.state[parameter][kind] = place(tensor.to(parameter.device), parameter)
 
     def load_random_state(self) -> None:
         """Restore torch's random state. Raises TrainError where the file is corrupted."""
@@ -346,10 +344,6 @@ class Checkpoint:
         torch.set_rng_state(tensors["cpu"])
         if "cuda" in tensors and torch.cuda.is_available():
             torch.cuda.set_rng_state(tensors["cuda"])
-
-
-def _fused(optimizer: torch.optim.Optimizer) -> bool:
-    return any(group.get("fused") for group in optimizer.param_groups)
 
 
 def _random_state() -> dict[str, torch.Tensor]:

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load
 
 from ocrtrain.run import batch_log, run_log
+from ocrtrain.run.launch import train
 from ocrtrain.settings.config import Config
 from ocrtrain.state import checkpoint
 from tests.support.data import small_config
@@ -63,3 +64,11 @@ def check_tensors(one: checkpoint.Checkpoint, other: checkpoint.Checkpoint) -> N
 def newest(run: Path) -> checkpoint.Checkpoint:
     """The newest checkpoint of a run."""
     return checkpoint.Checkpoint.open(checkpoint.complete_checkpoints(run)[-1])
+
+
+def train_alone(inputs: dict[str, str], folder: Path) -> Path:
+    """Train every kind in this process, with one thread; returns the folder of the runs."""
+    torch.set_num_threads(1)
+    for kind in KINDS:
+        assert train(kind_config(inputs, folder / kind, kind)) == 0
+    return folder

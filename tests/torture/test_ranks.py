@@ -9,12 +9,18 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 from ocrtrain.run.launch import train
 from ocrtrain.state import checkpoint
 from tests.support.data import flags
-from tests.support.rankruns import KINDS, check_equal, check_tensors, kind_config, newest
+from tests.support.rankruns import (
+    KINDS,
+    check_equal,
+    check_tensors,
+    kind_config,
+    newest,
+    train_alone,
+)
 from tests.support.ranks import ROOT, free_port, train_on_ranks
 from tests.support.results import record
 from tests.support.waiting import until
@@ -25,11 +31,7 @@ pytestmark = [pytest.mark.torture, pytest.mark.usefixtures("one_thread")]
 @pytest.fixture(scope="module")
 def alone(inputs: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The runs of a single process, by kind."""
-    folder = tmp_path_factory.mktemp("alone")
-    torch.set_num_threads(1)
-    for kind in KINDS:
-        assert train(kind_config(inputs, folder / kind, kind)) == 0
-    return folder
+    return train_alone(inputs, tmp_path_factory.mktemp("alone"))
 
 
 @pytest.mark.parametrize("size", [2, 4])

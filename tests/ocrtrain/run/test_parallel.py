@@ -6,11 +6,17 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
 
 from ocrtrain.run.launch import train
 from ocrtrain.run.parallel import who_encodes
-from tests.support.rankruns import KINDS, check_equal, check_tensors, kind_config, newest
+from tests.support.rankruns import (
+    KINDS,
+    check_equal,
+    check_tensors,
+    kind_config,
+    newest,
+    train_alone,
+)
 from tests.support.ranks import train_on_ranks
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -19,11 +25,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture(scope="module")
 def alone(inputs: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The runs of a single process, by kind."""
-    folder = tmp_path_factory.mktemp("alone")
-    torch.set_num_threads(1)
-    for kind in KINDS:
-        assert train(kind_config(inputs, folder / kind, kind)) == 0
-    return folder
+    return train_alone(inputs, tmp_path_factory.mktemp("alone"))
 
 
 def test_two_ranks_train_what_one_process_trains(

@@ -223,3 +223,15 @@ def test_a_checkpoint_of_an_older_version_counts_from_its_resume(
     state = Checkpoint.open(checkpoint.complete_checkpoints(run)[-1]).state
     assert sum(state.source_tokens.values()) == sum(m["train/tokens"] for m in lines[3:])
     assert state.total_tokens == sum(m["train/tokens"] for m in lines)
+
+
+@pytest.mark.parametrize("off", [0.0, math.inf])
+def test_no_clipping_is_clipping_at_a_norm_that_none_has(
+    off: float, inputs: dict[str, str], tmp_path: Path
+) -> None:
+    assert train(small_config(inputs, tmp_path / "off", grad_clip=off, stop_at=5)) == 0
+    assert train(small_config(inputs, tmp_path / "off", grad_clip=off), resume=True) == 0
+    assert train(small_config(inputs, tmp_path / "high", grad_clip=1e9)) == 0
+    assert losses(tmp_path / "off") == losses(tmp_path / "high")
+    with pytest.raises(UsageError, match=r"--grad-clip .*\b0\b.*-1"):
+        small_config(inputs, tmp_path, grad_clip=-1.0)
