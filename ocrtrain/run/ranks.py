@@ -69,11 +69,21 @@ def open_world(world: World, device: torch.device) -> Iterator[World]:
         yield world
         return
     import torch.distributed as dist
+    from torch.distributed.distributed_c10d import PrefixStore
+    from torch.distributed.rendezvous import rendezvous
 
     if device.type == "cuda":
         torch.cuda.set_device(device)
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, timeout=PATIENCE)
+    # torchrun's store outlives a restart, with the addresses of the processes before it.
+    store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
+    dist.init_process_group(
+        backend,
+        store=PrefixStore(f"restart_{world.restarts}", store),
+        rank=rank,
+        world_size=size,
+        timeout=PATIENCE,
+    )
     watch = Watch(world)
     try:
         yield world
