@@ -250,10 +250,11 @@ class FetchAhead:
         one."""
         epoch = max(source.held[unit].epoch for unit in done)
         size, rows = source.order.size, self._rows[source.number]
+        last = self._plan.sources[source.number].first_row + rows
         draws_per_step = rows / self._plan.steps
         again = source.order.needed_again(np.asarray(done, np.int64), epoch)
         for unit, draw in zip(done, again.tolist(), strict=True):
             held = source.held[unit]
-            in_draws = draw - epoch * size if draw < rows else np.inf
+            in_draws = draw - epoch * size if draw < last else np.inf
             seconds = min(NEVER_S, in_draws / draws_per_step * self._step_seconds)
             fetcher().needed(held.file, held.start, seconds)

@@ -7,7 +7,7 @@ depend on workers, ranks or micro-batches: a rank asks for its part of the batch
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -33,7 +33,8 @@ BLOCK = 4096
 @dataclass(frozen=True)
 class PlanSource:
     """What a plan knows of a source. `digest` identifies its samples (`Shards.digest`). Every order
-    but `full` needs its `blocks`."""
+    but `full` needs its `blocks`. `first_row` of its rows were drawn earlier in the run, before
+    this plan: it begins with the next one."""
 
     name: str
     size: int
@@ -41,6 +42,7 @@ class PlanSource:
     spec: str = ""
     digest: str = ""
     blocks: Blocks | None = field(default=None, compare=False)
+    first_row: int = 0
 
     @property
     def weights(self) -> tuple[tuple[int, Fraction], ...]:
@@ -73,6 +75,13 @@ class PlanSettings:
         return bool(self.pack_window) or self.weigh_by == "tokens" or self.too_long == "drop"
 
 
+class Drawn(NamedTuple):
+    """What a run has drawn before its plan begins, at its step `step`: rows by source."""
+
+    step: int = 0
+    rows: Mapping[str, int] = {}
+
+
 class SampleIndex(NamedTuple):
     """Where a sample comes from: source number, position in its view, and epoch."""
 
@@ -90,8 +99,9 @@ class Plan:
 
     `mixture_slots[n]` is the source of mixture slot n: `rows_per_slot` rows, a batch or a single
     row. `steps` is fewer than the settings' if a source ends the run early; `ended_by` is then that
-    source's number, else -1. Memory: two bytes per mixture slot, and what the rows need.
-    Thread-safe. Raises UsageError for settings or sources that cannot be planned.
+    source's number, else -1. `first_step` is the run's step that is step 0 here: a run may go on
+    with another plan. Memory: two bytes per mixture slot, and what the rows need. Thread-safe.
+    Raises UsageError for settings or sources that cannot be planned.
     """
 
     def __init__(
@@ -99,8 +109,11 @@ class Plan:
         sources: Sequence[PlanSource],
         settings: PlanSettings,
         lengths: Sequence[SampleLengths] = (),
+        *,
+        first_step: int = 0,
     ) -> None:
         _check(sources, settings)
+        self.first_step = first_step
         if settings.needs_lengths and not lengths:
             raise ValueError("these plan settings need the lengths of the samples")
         self.sources, self.settings, self.lengths = tuple(sources), settings, tuple(lengths)
@@ -145,15 +158,20 @@ class Plan:
         part = range(self.batch) if part is None else part
         if self.settings.mix_by == "batch":
             source = int(self.mixture_slots[step])
-            first = self._earlier_slots(step) * self.batch
+            first = self.sources[source].first_row + self._earlier_slots(step) * self.batch
             return [(source, first + row) for row in part]
         first = step * self.batch
         slots = [first + row for row in part]
-        return [(int(self.mixture_slots[slot]), self._earlier_slots(slot)) for slot in slots]
+        chosen = [int(self.mixture_slots[slot]) for slot in slots]
+        return [
+            (source, self.sources[source].first_row + self._earlier_slots(slot))
+            for source, slot in zip(chosen, slots, strict=True)
+        ]
 
-    def rows_per_source(self) -> list[int]:
-        """Number of rows the plan takes from each source."""
-        counts = np.bincount(self.mixture_slots, minlength=len(self.sources))
+    def rows_per_source(self, steps: int | None = None) -> list[int]:
+        """Number of rows the plan takes from each source, in all its steps or in the first ones."""
+        slots = None if steps is None else steps * self.batch // self.rows_per_slot
+        counts = np.bincount(self.mixture_slots[:slots], minlength=len(self.sources))
         return [int(count) * self.rows_per_slot for count in counts]
 
     def to_json(self) -> dict[str, Any]:
@@ -177,6 +195,7 @@ class Plan:
                     "digest": source.digest,
                     "lengths": self._length_digests[number],
                     **(source.blocks.recipe._asdict() if by_blocks and source.blocks else {}),
+                    **({"first_row": source.first_row} if source.first_row else {}),
                 }
                 for number, source in enumerate(self.sources)
             ],
@@ -238,7 +257,10 @@ class Plan:
         slots_per_step = settings.batch // self.rows_per_slot
         available = None
         if settings.at_end != "repeat":
-            available = [rows.available() // self.rows_per_slot for rows in self.row_sequences]
+            available = [
+                max(0, rows.available() - source.first_row) // self.rows_per_slot
+                for source, rows in zip(self.sources, self.row_sequences, strict=True)
+            ]
         equal_sizes = settings.weigh_by == "rows" or (
             settings.weigh_by == "samples" and not settings.pack_window
         )
@@ -253,8 +275,10 @@ class Plan:
     def _sizes(self, source: int, start: int, stop: int) -> Int64:
         """Tokens, or samples, in a source's mixture slots [start, stop)."""
         rows, each = self.row_sequences[source], self.rows_per_slot
+        first = self.sources[source].first_row
         column = rows.lengths if self.settings.weigh_by == "tokens" else rows.samples
-        sums: Int64 = column(start * each, stop * each).reshape(stop - start, each).sum(axis=1)
+        counted = column(first + start * each, first + stop * each)
+        sums: Int64 = counted.reshape(stop - start, each).sum(axis=1)
         return sums
 
     def _count_blocks(self) -> Int64:

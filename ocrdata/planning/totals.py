@@ -105,10 +105,14 @@ def compute(
     """The totals of a plan with sample lengths. `progress` is called with each number of steps
     done."""
     rows = plan.rows_per_source()
-    taken = [
-        _taken(own.order, plan.lengths[number], own.consumed(rows[number]))
-        for number, own in enumerate(plan.row_sequences)
-    ]
+    taken = []
+    for number, own in enumerate(plan.row_sequences):
+        first = plan.sources[number].first_row
+        sums = _taken(own.order, plan.lengths[number], own.consumed(first + rows[number]))
+        if first:
+            drawn = _taken(own.order, plan.lengths[number], own.consumed(first))
+            sums = sums.plus(drawn.times(-1))
+        taken.append(sums)
     set_fractions, planned = _weight_fractions(plan), _planned_fractions(plan, rows, taken)
     positions, longest, images = _passes(plan, rows_per_pass, progress)
     return PlanTotals(
@@ -235,8 +239,9 @@ def batches(plan: Plan) -> Iterator[tuple[Int64, Int64]]:
         for source in np.unique(slots).tolist():
             chosen = slots == source
             begin, end = int(given[source]), int(given[source]) + int(np.count_nonzero(chosen))
+            first_row = plan.sources[source].first_row
             ids, shown = plan.row_sequences[source].sizes(
-                begin * rows_per_slot, end * rows_per_slot
+                first_row + begin * rows_per_slot, first_row + end * rows_per_slot
             )
             lengths[chosen] = ids.reshape(-1, rows_per_slot)
             images[chosen] = shown.reshape(-1, rows_per_slot)

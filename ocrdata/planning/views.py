@@ -15,7 +15,7 @@ from ocrdata.planning.blocks import BlockSize, blocks_of
 from ocrdata.planning.choices import Weight
 from ocrdata.planning.counting import count_shards, why_unfit
 from ocrdata.planning.lengths import SampleLengths, join, sample_lengths
-from ocrdata.planning.plan import Plan, PlanSettings, PlanSource
+from ocrdata.planning.plan import Drawn, Plan, PlanSettings, PlanSource
 from ocrdata.reading.view import Shards
 from ocrdata.runtime.progress import to_terminal
 from ocrdata.tokens.tokenizer import Tokenizer
@@ -80,6 +80,9 @@ def refuse_too_long(name: str, shards: Shards, found: SampleLengths, seq_len: in
         )
 
 
+NOTHING_DRAWN = Drawn()
+
+
 def plan_views(
     views: Mapping[str, Shards],
     weights: Mapping[str, Weight],
@@ -87,9 +90,11 @@ def plan_views(
     *,
     lengths: Sequence[SampleLengths] = (),
     recorded: Mapping[str, BlockSize] | None = None,
+    drawn: Drawn = NOTHING_DRAWN,
 ) -> Plan:
     """The plan of a mixture of sources, by their names. `recorded` are the blocks of an earlier
-    plan, which are kept. Raises UsageError if it cannot be planned."""
+    plan, which are kept; it begins after what a run has `drawn` before. Raises UsageError if it
+    cannot be planned."""
     known = recorded or {}
     return Plan(
         [
@@ -100,9 +105,11 @@ def plan_views(
                 shards.spec,
                 shards.digest,
                 None if settings.shuffle == "full" else blocks_of(shards, known.get(name)),
+                drawn.rows.get(name, 0),
             )
             for name, shards in views.items()
         ],
         settings,
         lengths,
+        first_step=drawn.step,
     )

@@ -43,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
     with problems:
         _check(flags.config)
     if flags.resume:
-        problems.add("--resume: a plan cannot be resumed; leave the flag out")
+        problems.add("--resume, --extend: a plan cannot be resumed; leave the flag out")
     if file:
         with problems:
             _check_replaceable(Path(file))

@@ -7,7 +7,7 @@ token counts are computed first, once, and stored beside the shards.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,10 +15,11 @@ import numpy as np
 
 from ocrdata.errors import TrainError, UsageError
 from ocrdata.planning.blocks import BlockSize, stored_size
+from ocrdata.planning.choices import Weight
 from ocrdata.planning.fetch_ahead import FetchCost, fetch_costs
 from ocrdata.planning.lengths import SampleLengths
 from ocrdata.planning.order import BlockShuffle
-from ocrdata.planning.plan import Plan, PlanSettings
+from ocrdata.planning.plan import Drawn, Plan, PlanSettings
 from ocrdata.planning.totals import PlanTotals, compute
 from ocrdata.planning.views import (
     lengths_of_view,
@@ -29,10 +30,10 @@ from ocrdata.planning.views import (
 from ocrdata.reading.view import Shards
 from ocrdata.runtime.progress import progress_bar
 from ocrdata.tokens.tokenizer import Tokenizer
+from ocrtrain.data.plan_file import PlanPart
 from ocrtrain.data.sources import Sources
 from ocrtrain.settings.config import Config
 from ocrtrain.settings.image_slots import image_slots
-from ocrtrain.state.run_files import read_sealed
 
 LONGEST = 5
 """How many of the longest samples are listed."""
@@ -85,10 +86,10 @@ class RunPlan:
 
 
 def plan_run(
-    config: Config, sources: Sources, tokenizer: Tokenizer, *, started: Path | None = None
+    config: Config, sources: Sources, tokenizer: Tokenizer, *, started: PlanPart | None = None
 ) -> RunPlan:
-    """Plan a run; `started` is the `plan.json` of one that is resumed, whose blocks it keeps.
-    Raises like `lengths_of_sources` and `plan_with_lengths`."""
+    """Plan a run; `started` is the part of its plan that a resumed one is in, whose first step,
+    first rows and blocks it keeps. Raises like `lengths_of_sources` and `plan_with_lengths`."""
     lengths = lengths_of_sources(config, sources, tokenizer)
     return plan_with_lengths(config, sources, lengths, started=started)
 
@@ -100,7 +101,7 @@ def lengths_of_sources(
     and UsageError naming a sample that the config's policies forbid."""
     lengths = []
     for name, shards in sources.train.items():
-        found = _lengths_of(shards, tokenizer, config)
+        found = source_lengths(shards, tokenizer, config)
         if config.bad_samples == "raise":
             refuse_unfit(name, shards, found, tokenizer)
         if config.too_long == "error":
@@ -114,10 +115,10 @@ def plan_with_lengths(
     sources: Sources,
     lengths: Sequence[SampleLengths],
     *,
-    started: Path | None = None,
+    started: PlanPart | None = None,
 ) -> RunPlan:
     """Plan a run from the lengths of its samples. Raises UsageError if it cannot be planned."""
-    plan = _plan(config, sources, lengths, recorded_blocks(started))
+    plan = bare_plan(config, sources, lengths, started)
     # Shown on a terminal if planning takes more than a second: a billion rows take minutes.
     with progress_bar(plan.steps, " steps", description="planning", delay=1) as bar:
         totals = compute(plan, rows_per_pass=config.rows_per_pass, progress=bar.update)
@@ -125,7 +126,7 @@ def plan_with_lengths(
     return RunPlan(
         plan,
         totals,
-        _validation(sources),
+        validation_sets(sources),
         _longest(sources, lengths),
         _orders(config, sources, plan, totals),
     )
@@ -148,33 +149,49 @@ def _check_run(config: Config, totals: PlanTotals) -> None:
 
 
 def plan_rows(
-    config: Config, sources: Sources, tokenizer: Tokenizer, *, started: Path | None = None
+    config: Config, sources: Sources, tokenizer: Tokenizer, *, started: PlanPart | None = None
 ) -> Plan:
-    """The plan of a run that has already started, for its rows alone; `started` is its `plan.json`.
-    Lengths are computed only if the rows depend on them, and no sample is refused: the run accepted
-    them all."""
+    """A part of the plan of a run that has already started, for its rows alone. Lengths are
+    computed only if the rows depend on them, and no sample is refused: the run accepted them all.
+    """
     needed = plan_settings(config).needs_lengths
     views = sources.train.values() if needed else ()
-    lengths = [_lengths_of(shards, tokenizer, config) for shards in views]
-    return _plan(config, sources, lengths, recorded_blocks(started))
+    lengths = [source_lengths(shards, tokenizer, config) for shards in views]
+    return bare_plan(config, sources, lengths, started)
 
 
-def recorded_blocks(started: Path | None) -> dict[str, BlockSize]:
-    """The blocks of each source in a run's `plan.json`: its batches depend on them, and the shards
-    may have been compressed since, or their tars written anew. None by `full` and `none`."""
-    found = [] if started is None else read_sealed(started).get("sources", [])
-    return {one["name"]: BlockSize(one["block"], one["window"]) for one in found if "block" in one}
-
-
-def _plan(
+def bare_plan(
     config: Config,
     sources: Sources,
     lengths: Sequence[SampleLengths],
-    recorded: Mapping[str, BlockSize],
+    started: PlanPart | None = None,
 ) -> Plan:
+    """The plan of a run, or the one that goes on with the part `started`, without its totals.
+
+    It keeps the blocks that are recorded for each source: its batches depend on them, and the
+    shards may have been compressed since, or their tars written anew.
+    """
+    started = started or PlanPart()
+    known = started.recipe.get("sources", [])
     return plan_views(
-        sources.train, sources.weights, plan_settings(config), lengths=lengths, recorded=recorded
+        sources.train,
+        {name: weights_from(weight, started.start) for name, weight in sources.weights.items()},
+        replace(plan_settings(config), steps=config.steps - started.start),
+        lengths=lengths,
+        recorded={
+            one["name"]: BlockSize(one["block"], one["window"]) for one in known if "block" in one
+        },
+        drawn=Drawn(started.start, {one["name"]: one.get("first_row", 0) for one in known}),
     )
+
+
+def weights_from(weight: Weight, start: int) -> Weight:
+    """The weights of a source that apply from a step of the run on, counted from that step."""
+    if not start or not isinstance(weight, tuple):
+        return weight
+    begun = [one for one in weight if one[0] <= start][-1]
+    later = [(at - start, value) for at, value in weight if at > start]
+    return ((0, begun[1]), *later)
 
 
 def _orders(
@@ -202,15 +219,21 @@ def _orders(
     return tuple(found)
 
 
-def check_same(path: Path, recipe: dict[str, Any], *, remedy: str) -> None:
-    """Compare a recipe with the one in a run's `plan.json`, key by key; shards may have moved.
-    Raises TrainError that says what differs, with `remedy` if only the shards do."""
-    started = read_sealed(path)
-    changed = [
+def changed_keys(started: Mapping[str, Any], recipe: Mapping[str, Any]) -> list[str]:
+    """The parts of a recipe that differ from those in `plan.json`; shards may have moved."""
+    return [
         key
         for key in recipe
         if _without_location(started.get(key)) != _without_location(recipe[key])
     ]
+
+
+def check_same(
+    path: Path, started: Mapping[str, Any], recipe: Mapping[str, Any], *, remedy: str
+) -> None:
+    """Compare a recipe with the one `started` that a run's `plan.json` has, key by key; shards may
+    have moved. Raises TrainError that says what differs, with `remedy` if only the shards do."""
+    changed = changed_keys(started, recipe)
     if not changed:
         return
     if set(changed) <= {"sources", "validation"}:
@@ -261,7 +284,7 @@ def plan_settings(config: Config) -> PlanSettings:
     )
 
 
-def _lengths_of(shards: Shards, tokenizer: Tokenizer, config: Config) -> SampleLengths:
+def source_lengths(shards: Shards, tokenizer: Tokenizer, config: Config) -> SampleLengths:
     """The lengths of a source's samples; missing token counts are computed first."""
     return lengths_of_view(
         shards,
@@ -284,7 +307,7 @@ def _longest(sources: Sources, lengths: Sequence[SampleLengths]) -> tuple[LongSa
     return tuple(sorted(found, key=lambda one: -one.tokens)[:LONGEST])
 
 
-def _validation(sources: Sources) -> list[dict[str, Any]]:
+def validation_sets(sources: Sources) -> list[dict[str, Any]]:
     """The validation sets: losses before and after a resume must be of the same samples."""
     return [
         {"name": name, "size": len(shards), "spec": shards.spec, "digest": shards.digest}

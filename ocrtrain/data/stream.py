@@ -25,7 +25,7 @@ class Stream:
 
     An unusable sample raises ShardError, or is masked if `skipped` allows that; those already in
     `skipped` are masked without being read. In a `world` of several ranks, the batches are of this
-    rank's rows.
+    rank's rows. Steps are those of the run, in which a plan may begin later (`first_step`).
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Stream:
         skipped: SkippedSamples | None = None,
         world: World | None = None,
     ) -> None:
-        self.plan = plan
+        self.plan, self._start = plan, plan.first_step
         self._rows = (world or World()).rows(plan.batch)
         self._ahead: FetchAhead | None = None
         self._cache_bytes = config.cache_bytes
@@ -52,7 +52,11 @@ class Stream:
         """From now on, fetch ahead what comes from URLs, for batches that are made in the order of
         their steps, from `step` on."""
         self._ahead = FetchAhead(
-            self.plan, self._shards, part=self._rows, start=step, cache_bytes=self._cache_bytes
+            self.plan,
+            self._shards,
+            part=self._rows,
+            start=step - self._start,
+            cache_bytes=self._cache_bytes,
         )
 
     def close(self) -> None:
@@ -72,8 +76,8 @@ class Stream:
         """How the batch of a step is made, or some of its rows: sample by sample, for the
         prefetcher's threads."""
         if self._ahead is not None:
-            self._ahead.begin(step)
-        planned = self.plan.rows(step, self._rows if rows is None else rows)
+            self._ahead.begin(step - self._start)
+        planned = self.plan.rows(step - self._start, self._rows if rows is None else rows)
 
         def join(samples: list[PreparedSample]) -> Batch:
             left = iter(samples)
@@ -85,7 +89,7 @@ class Stream:
             )
             _ = batch.summary  # computed and cached here, in a worker: the trainer will log it
             if self._ahead is not None:
-                self._ahead.end(step)
+                self._ahead.end(step - self._start)
             return batch
 
         return Assembly(

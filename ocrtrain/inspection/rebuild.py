@@ -19,14 +19,16 @@ from ocrdata.planning.ranks import rank_rows
 from ocrdata.reading.slices import split_slice
 from ocrdata.reading.view import Shards
 from ocrdata.tokens.tokenizer import Tokenizer, load_tokenizer
+from ocrtrain.data import plan_file
 from ocrtrain.data.batch import Batch
 from ocrtrain.data.batch_rows import Segment
+from ocrtrain.data.plan_file import part_at, read_parts
 from ocrtrain.data.run_plan import check_same, plan_rows
 from ocrtrain.data.skipped import SkippedSamples
 from ocrtrain.data.sources import Sources, open_training
 from ocrtrain.data.stream import Stream
 from ocrtrain.run import batch_log
-from ocrtrain.settings.config import Config, differences, from_json
+from ocrtrain.settings.config import Config, compare, flag_name, from_json
 from ocrtrain.settings.named_sources import parse_specs, with_spec
 from ocrtrain.state import checkpoint
 from ocrtrain.state.checkpoint import Checkpoint
@@ -145,7 +147,8 @@ def rebuild(request: RebuildRequest) -> RebuiltBatch:
         problem = _compare(run, request.step, whole.identity, recorded)
     elif newest is not None:  # verify the last batch that was recorded instead
         step, identity = newest
-        problem = _compare(run, step, run.batch(step, skip=False).identity, identity)
+        other = run if step >= run.plan.first_step else _open(replace(request, step=step))
+        problem = _compare(other, step, other.batch(step, skip=False).identity, identity)
     else:
         problem = None
     batch = whole.split(len(rows))[rows.start // len(rows)]
@@ -153,7 +156,7 @@ def rebuild(request: RebuildRequest) -> RebuiltBatch:
         request=request,
         config=run.config,
         tokenizer=run.tokenizer,
-        steps=run.plan.steps,
+        steps=run.plan.first_step + run.plan.steps,
         batch=batch,
         rows=rows,
         samples=_samples(run, batch, rows),
@@ -171,17 +174,22 @@ def _open(request: RebuildRequest) -> _OpenedRun:
             f"--run {request.run} is a checkpoint, not a run folder; use --run "
             f"{request.run.parent.parent}"
         )
-    original = _config(request.run)
+    original, path = _config(request.run), request.run / plan_file.FILE
+    part = part_at(read_parts(path), request.step)
+    if part.config is not None:  # a part that is over has the settings of its time
+        original = from_json(dict(part.config))
     config = _with_moved_shards(original, request)
     tokenizer = _tokenizer(request.run)
     sources = _sources(config, original)
-    started = request.run / "plan.json"
-    plan = plan_rows(config, sources, tokenizer, started=started)
+    plan = plan_rows(config, sources, tokenizer, started=part)
     remedy = f"pass the paths of the run's own shards with {_FLAGS[bool(config.source)]}"
-    check_same(started, plan.to_json(), remedy=remedy)
-    if not 0 <= request.step < plan.steps:
+    # The number of steps is that of the config: a run may be made longer.
+    recipe = {key: value for key, value in plan.to_json().items() if key != "steps"}
+    check_same(path, part.recipe, recipe, remedy=remedy)
+    steps = part.start + plan.steps
+    if not 0 <= request.step < steps:
         raise UsageError(
-            f"--step {request.step} is out of range: {request.run} has steps 0 to {plan.steps - 1}"
+            f"--step {request.step} is out of range: {request.run} has steps 0 to {steps - 1}"
         )
     return _OpenedRun(request.run, config, tokenizer, sources, plan)
 
@@ -259,7 +267,7 @@ def _samples(run: _OpenedRun, batch: Batch, rows: range) -> tuple[RebuiltSample,
     """Adds to each segment of the batch what the plan and the shard indexes know about it."""
     views = list(run.sources.train.values())
     found = []
-    planned = run.plan.rows(batch.step, rows)
+    planned = run.plan.rows(batch.step - run.plan.first_step, rows)
     for number, row, places in zip(rows, batch.rows, planned, strict=True):
         for segment, place in zip(row.segments, places, strict=True):
             found.append(RebuiltSample(number, segment, place.epoch, _sizes(views, place, segment)))
@@ -312,7 +320,12 @@ def _reason(run: _OpenedRun) -> str:
     try:
         saved = Checkpoint.open(folder)
         # A checkpoint has the planned number of steps, config.json the requested one.
-        changed = differences(replace(saved.config, steps=run.config.steps), run.config)
+        then = replace(saved.config, steps=run.config.steps)
+        changed = [
+            f"{flag_name(one.name)}: {one.old} then, {one.new} now"
+            for one in compare(then, run.config)
+            if not one.field.metadata["runtime"]
+        ]
         if saved.tokenizer().fingerprint != run.tokenizer.fingerprint:
             changed.append("the tokenizer differs")
         changed += [

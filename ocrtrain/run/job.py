@@ -46,8 +46,9 @@ class Logs:
 
 @dataclass
 class Job:
-    """Everything the loop works on. `state` counts what is done; only rank 0 has `logs`;
-    `is_intact` is False while the weights are updated, when they are those of no state."""
+    """Everything the loop works on. `state` counts what is done; only rank 0 has `logs`.
+    `planned_tokens` are those of the plan, None if it changed on the way. `is_intact` is False
+    while the weights are updated, when they are those of no state."""
 
     config: Config
     run: Path
@@ -62,7 +63,7 @@ class Job:
     state: State
     logs: Logs | None
     console: Console
-    planned_tokens: int
+    planned_tokens: int | None
     timer: StepTimer
     is_intact: bool = True
 

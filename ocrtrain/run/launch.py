@@ -33,9 +33,12 @@ from ocrdata.tokens.tokenizer import Tokenizer
 from ocrtrain.cost import gpus
 from ocrtrain.cost.forecast import Forecast, describe, figures, forecast
 from ocrtrain.cost.memory import preflight, this_machine
+from ocrtrain.data import plan_file
+from ocrtrain.data.continued_plan import ContinuedPlan, continue_plan, new_plan
 from ocrtrain.data.inputs import check_inputs
 from ocrtrain.data.leaks import check_leaks
-from ocrtrain.data.run_plan import RunPlan, check_same, plan_run
+from ocrtrain.data.plan_file import write_parts
+from ocrtrain.data.run_plan import RunPlan, plan_run
 from ocrtrain.data.skipped import FILE as SKIPPED_FILE
 from ocrtrain.data.skipped import SkippedSamples
 from ocrtrain.data.sources import Sources, check_validation, open_sources
@@ -51,6 +54,13 @@ from ocrtrain.model.ocr_model import OcrModel
 from ocrtrain.model.start import check_start
 from ocrtrain.run import batch_log, run_log, summary
 from ocrtrain.run.batch_log import BatchLog
+from ocrtrain.run.changes import (
+    Change,
+    describe_changes,
+    find_changes,
+    read_changes,
+    write_changes,
+)
 from ocrtrain.run.console import Console
 from ocrtrain.run.job import Job, Logs
 from ocrtrain.run.loop import run_loop
@@ -58,7 +68,7 @@ from ocrtrain.run.optimizer import build_optimizer
 from ocrtrain.run.parallel import ModelOfRanks, for_ranks
 from ocrtrain.run.profiling import profiled_steps
 from ocrtrain.run.ranks import device_of_rank, open_world, silent_unless_first
-from ocrtrain.run.resume import check_checkpoint, newest, resumed_config
+from ocrtrain.run.resume import check_checkpoint, check_extension, newest, resumed_config
 from ocrtrain.run.run_log import RunLog
 from ocrtrain.run.sinks import check_sinks, chosen_sinks
 from ocrtrain.run.spikes import Spikes
@@ -79,24 +89,26 @@ def start(flags: ParsedFlags) -> int:
     as_json = bool(flags.others.get("json"))
     with text_aside(as_json):
         config = resumed_config(flags) if resume else flags.config
-        status, document = _start(config, resume, flags)
+        status, document = _start(config, resume, flags, new_data=flags.new_data)
     if as_json and document is not None:
         print_json(document)
     return status
 
 
-def train(config: Config, *, resume: bool = False) -> int:
+def train(config: Config, *, resume: bool = False, new_data: bool = False) -> int:
     """Train one run. Returns 0 if it ended or reached --stop-at, 130 if it was interrupted.
 
+    With `resume`, `config` may differ from the run's where the run may change (docs/training.md);
+    other data need `new_data`.
     Raises UsageError for an invalid config or a run folder in use, TrainError if the run cannot be
     resumed or must stop, and whatever reading the shards raises; PeerError if that happened to
     another rank.
     """
-    return _start(config, resume, None)[0]
+    return _start(config, resume, None, new_data=new_data)[0]
 
 
 def _start(
-    config: Config, resume: bool, flags: ParsedFlags | None
+    config: Config, resume: bool, flags: ParsedFlags | None, *, new_data: bool
 ) -> tuple[int, dict[str, Any] | None]:
     """`train`, with the command line the config came from; returns the summary's document too, on
     the rank that prints."""
@@ -108,7 +120,7 @@ def _start(
             raise PeerError(exc.exit_status) from exc
         raise
     with open_world(described, device) as world, silent_unless_first(world):
-        status, document = _train(config, resume, flags, world)
+        status, document = _train(config, resume, flags, world, new_data=new_data)
     # torchrun takes any other status for a failure, and would start a run again that was stopped.
     return (0 if world.is_distributed else status), (document if world.is_first else None)
 
@@ -137,7 +149,12 @@ def _check_request(config: Config, resume: bool, world: World) -> torch.device:
 
 
 def _train(
-    config: Config, resume: bool, flags: ParsedFlags | None, world: World
+    config: Config,
+    resume: bool,
+    flags: ParsedFlags | None,
+    world: World,
+    *,
+    new_data: bool,
 ) -> tuple[int, dict[str, Any]]:
     run = Path(config.run_folder)
     program = flags.prog if flags else f"python -m ocrtrain.{config.name}"
@@ -153,7 +170,7 @@ def _train(
             )
         )
         world.on_first(lambda: _take_folder(run, found, resume, stack))
-        job = _prepare(config, base, sources, world=world, found=found)
+        job = _prepare(config, base, sources, world=world, found=found, new_data=new_data)
         stack.push(lambda kind, *_: job.close(failed=kind is not None))
         ended = run_loop(job, fresh=found is None)
         job.console.close()
@@ -220,7 +237,13 @@ def _check_is_free(run: Path, *, resume: bool) -> None:
 
 
 def _prepare(
-    config: Config, base: Config, sources: Sources, *, world: World, found: Checkpoint | None
+    config: Config,
+    base: Config,
+    sources: Sources,
+    *,
+    world: World,
+    found: Checkpoint | None,
+    new_data: bool,
 ) -> Job:
     """Everything the loop needs, new or from the checkpoint `found`. `base` is the config that the
     flags of this run changed."""
@@ -228,36 +251,46 @@ def _prepare(
     torch.manual_seed(config.seed)
     tokenizer = world.one_first(lambda: found.tokenizer() if found else find_tokenizer(config))
     requested = with_vocabulary(config, tokenizer)
-    # A resumed run must train on the rows it started with.
-    started = run / "plan.json" if found else None
-    planned = world.one_first(
-        lambda: plan_run(world.config(requested), sources, tokenizer, started=started)
+    continued = world.one_first(
+        lambda: _plan(world.config(requested), sources, tokenizer, found, new_data=new_data)
     )
+    planned = continued.planned
     _check_same_plan(planned, world)
+    last = continued.start + planned.plan.steps
+    if found:
+        world.together(lambda: check_extension(found, requested, planned, last))
     # If a source ends the run early, the learning-rate schedule ends with it.
-    effective = replace(requested, steps=min(requested.steps, planned.plan.steps))
+    effective = replace(requested, steps=min(requested.steps, last))
     skipped = SkippedSamples(skip=config.bad_samples == "skip", limit=config.max_bad)
-    world.together(lambda: _check_resumed(effective, planned, skipped, found, world))
+    changes: list[Change] = []
+    made: list[Change] = []
+    if found:
+        changes, made = world.together(
+            lambda: _check_resumed(effective, continued, skipped, found, world)
+        )
     expected = forecast(world.config(effective), planned)
     print(settings(config, base))
+    print("".join(f"{line}\n" for line in describe_changes(made)), end="")
     _print_overview(effective, sources, run, expected, requested.steps)
     if world.size > 1:
         print(f"{world.size} ranks, {effective.batch // world.size} rows a step each")
-    if not found:
+    if not found or continued.data_changes:
         world.on_first(lambda: check_validation(sources, effective, tokenizer))
     _warn_of_memory(expected, device)
     model, trainer, optimizer = world.together(
         lambda: _model_and_optimizer(effective, tokenizer, world, found)
     )
-    logs = world.on_first(
-        lambda: _open_logs(
-            requested,
-            effective,
-            tokenizer=tokenizer,
-            plan={**planned.recipe(), "figures": figures(expected)},
-            found=found,
-        )
-    )
+
+    def open_folder() -> Logs:
+        logs = _open_logs(effective, found)
+        # The settings last: what a killed process left of changes without them is found again.
+        write_parts(run / plan_file.FILE, continued.parts, figures(expected))
+        write_changes(run, changes)
+        write_sealed(run / "config.json", to_json(requested))
+        tokenizer.save(run / "tokenizer.json")
+        return logs
+
+    logs = world.on_first(open_folder)
     state = found.state if found else State()
     stream = Stream(
         planned.plan, sources, effective, tokenizer=tokenizer, skipped=skipped, world=world
@@ -277,8 +310,30 @@ def _prepare(
         state=state,
         logs=logs,
         console=Console(effective, done=state.step),
-        planned_tokens=planned.totals.sums.tokens,
+        planned_tokens=None if continued.start else planned.totals.sums.tokens,
         timer=StepTimer(device),
+    )
+
+
+def _plan(
+    config: Config,
+    sources: Sources,
+    tokenizer: Tokenizer,
+    found: Checkpoint | None,
+    *,
+    new_data: bool,
+) -> ContinuedPlan:
+    """The plan of a new run, or that of the run of a checkpoint, which must train on the rows that
+    it started with until its data are changed."""
+    if found is None:
+        return new_plan(plan_run(config, sources, tokenizer))
+    return continue_plan(
+        config,
+        sources,
+        tokenizer,
+        path=Path(config.run_folder) / plan_file.FILE,
+        before=(found.state.step, found.config),
+        new_data=new_data,
     )
 
 
@@ -295,22 +350,22 @@ def _check_same_plan(planned: RunPlan, world: World) -> None:
 
 def _check_resumed(
     config: Config,
-    planned: RunPlan,
+    continued: ContinuedPlan,
     skipped: SkippedSamples,
-    found: Checkpoint | None,
+    found: Checkpoint,
     world: World,
-) -> None:
-    """Check that the files of a resumed run belong together, and read its skipped samples."""
-    if found is None:
-        return
+) -> tuple[list[Change], list[Change]]:
+    """Check that a checkpoint belongs to the run, and read the skipped samples. Returns all changes
+    of the run, and those made now."""
     run = Path(config.run_folder)
-    remedy = "restore them to resume, or start a new run"
-    check_same(run / "plan.json", planned.recipe(), remedy=remedy)
     if world.is_first:
         skipped.load(run)
     else:
         skipped.replay(run)
     check_checkpoint(run, found, config, skipped)
+    return find_changes(
+        read_changes(run), found.state.step, found.config, config, continued.data_changes
+    )
 
 
 def _warn_of_memory(expected: Forecast, device: torch.device) -> None:
@@ -346,33 +401,22 @@ def _model_and_optimizer(
     return model, trainer, optimizer
 
 
-def _open_logs(
-    requested: Config,
-    effective: Config,
-    *,
-    tokenizer: Tokenizer,
-    plan: dict[str, Any],
-    found: Checkpoint | None,
-) -> Logs:
-    """Write what describes the run into its folder, cut its logs back to the state it continues
-    from, and open them."""
-    run, state = Path(requested.run_folder), found.state if found else State()
+def _open_logs(config: Config, found: Checkpoint | None) -> Logs:
+    """Cut the logs of a run back to the state it continues from, and open them."""
+    run, state = Path(config.run_folder), found.state if found else State()
     # A process killed after its last save leaves one too many. Only now is the newest one verified;
     # until then an older one may be the only one left to resume from.
-    checkpoint.prune(run, requested.keep)
+    checkpoint.prune(run, config.keep)
     run_log.cut_back(run, state.step)
     batch_log.cut_back(run, state.step)
     # Before config.json is written: if a sink fails to start, the folder has no run yet.
-    metrics = RunLog(run, effective, step=state.step, wandb_id=state.wandb_id)
+    metrics = RunLog(run, config, step=state.step, wandb_id=state.wandb_id)
     if found is None:
         with explain_disk(run):
             (run / SKIPPED_FILE).unlink(missing_ok=True)
-    write_sealed(run / "config.json", to_json(requested))
-    write_sealed(run / "plan.json", plan)
-    tokenizer.save(run / "tokenizer.json")
     spikes = Spikes()
     spikes.remember(run_log.read(run))
-    return Logs(metrics, BatchLog(run, samples=requested.log_samples), spikes)
+    return Logs(metrics, BatchLog(run, samples=config.log_samples), spikes)
 
 
 def _print_overview(

@@ -12,15 +12,16 @@ from ocrtrain.settings.config import Config
 
 
 def learning_rate(config: Config, step: int) -> float:
-    """The learning rate of step `step` (from 0): linear warm-up, then the schedule.
+    """The learning rate of step `step` (from 0): linear warm-up, then the schedule, both counted
+    from `--schedule-from`.
 
     The warm-up reaches the peak at its last step; the cosine reaches 0 after the last step.
     """
-    warmup = config.warmup_steps
+    warmup, step = config.warmup_steps, step - config.schedule_from
     if step < warmup:
         return config.lr * (step + 1) / warmup
     if config.schedule == "cosine":
-        progress = (step - warmup) / (config.steps - warmup)
+        progress = (step - warmup) / (config.steps - config.schedule_from - warmup)
         return config.lr * 0.5 * (1 + math.cos(math.pi * progress))
     if config.schedule == "step":
         return config.lr * config.step_factor ** (step // config.step_every)

@@ -15,6 +15,7 @@ from ocrdata.runtime.units import human_bytes, human_time
 from ocrdata.storage.fetching import fetcher
 from ocrtrain.data.skipped import FILE as SKIPPED_FILE
 from ocrtrain.run import run_log, timer
+from ocrtrain.run.changes import Change, read_changes
 from ocrtrain.run.job import Job
 from ocrtrain.run.loop import encoder_path
 from ocrtrain.settings import presets
@@ -61,6 +62,7 @@ def figures(job: Job, *, ended: bool) -> dict[str, Any]:
             "first": validations[0] if validations else None,
             "last": validations[-1] if validations else None,
         },
+        "changes": [vars(one) for one in read_changes(job.run)],
         "skipped": len(job.skipped),
         "afar": fetcher().figures(),
         "checkpoint": str(saved[-1]) if saved else None,
@@ -106,10 +108,13 @@ def describe(found: dict[str, Any], commands: dict[str, str]) -> str:
             f"  from afar   {human_bytes(afar['bytes'])} in {afar['requests']:,} requests, "
             f"{human_bytes(afar['cached_bytes'])} from the cache"
         )
+    lines += [f"  changed     {Change(**one).describe()}" for one in found["changes"]]
     if found["skipped"]:
+        planned = found["planned_tokens"]
         lines.append(
             f"  skipped     samples were skipped {found['skipped']} times ({SKIPPED_FILE}): "
-            f"{found['tokens']:,} of {found['planned_tokens']:,} planned tokens were trained on"
+            + (f"{found['tokens']:,} of {planned:,} planned" if planned else f"{found['tokens']:,}")
+            + " tokens were trained on"
         )
     loss = found["train_loss"]
     if loss["first"] is not None and loss["last"] is not None:

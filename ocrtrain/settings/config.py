@@ -12,7 +12,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
-from typing import Any
+from typing import Any, NamedTuple
 
 from ocrdata.errors import Problems, UsageError
 from ocrdata.planning.choices import AT_END, MIXES, SHUFFLES, TOO_LONG, WEIGHTS, Weight
@@ -50,16 +50,26 @@ SHORT_FORM = ("shards", "text", "text_ratio", "text_ratio_at", "val", "val_text"
 
 
 def _flag(
-    default: Any, text: str, *, runtime: bool = False, repeat: bool = False, older: Any = None
+    default: Any,
+    text: str,
+    *,
+    runtime: bool = False,
+    change: bool = False,
+    repeat: bool = False,
+    older: Any = None,
 ) -> Any:
     """A field with its default and the help text of its flag.
 
     `runtime` fields may change on resume because no batch depends on them. The paths of shards are
-    runtime fields too: the plan stores the shards' digests. The values of a `repeat` field add up
-    if its flag is given several times. `older` is the value of a run that was saved before the
-    field was introduced; None for the fields that every saved config has.
+    runtime fields too: the plan stores the shards' digests. `change` fields may change on resume as
+    well, and each change is recorded with the step from which it applies (`changes.json`). The
+    values of a `repeat` field add up if its flag is given several times. `older` is the value of a
+    run that was saved before the field was introduced; None for the fields that every saved config
+    has.
     """
-    metadata = {"help": text, "runtime": runtime, "repeat": repeat, "older": older}
+    metadata = {
+        "help": text, "runtime": runtime, "change": change, "repeat": repeat, "older": older
+    }  # fmt: skip
     return field(default=default, metadata=metadata)
 
 
@@ -163,9 +173,12 @@ class Config:
         TEXT_RATIO,
         "fraction of the training data that is text, counted as --weigh-by says; with 1, text "
         "alone, --shards is not needed",
+        change=True,
     )
     text_ratio_at: tuple[str, ...] = _flag(
-        (), "changes of --text-ratio during the run: STEP:RATIO, as in 1000:1/10"
+        (),
+        "changes of --text-ratio during the run: STEP:RATIO, as in 1000:1/10",
+        change=True,
     )
     source: tuple[str, ...] = _flag(
         (),
@@ -180,6 +193,7 @@ class Config:
         "changes of weights during the run: STEP:NAME=WEIGHT,NAME=WEIGHT, as in 1000:charts=1",
         repeat=True,
         older=(),
+        change=True,
     )
     val_source: tuple[str, ...] = _flag(
         (),
@@ -193,6 +207,7 @@ class Config:
         "all sets that one --shards, --text or --val names are one source with one slice, named "
         "after the first, instead of a source each",
         older=True,
+        change=True,
     )
     shuffle: str = _flag(
         "blocks",
@@ -208,11 +223,13 @@ class Config:
         "batch",
         "unit of mixing: a batch is all image or all text samples (batch), or each row is chosen "
         "separately (sample)",
+        change=True,
     )
-    weigh_by: str = _flag("rows", "what --text-ratio is a fraction of")
+    weigh_by: str = _flag("rows", "what --text-ratio is a fraction of", change=True)
     at_end: str = _flag(
         "repeat",
         "when a source runs out: repeat it, stop the run, or move its fraction to the other source",
+        change=True,
     )
     val: tuple[str, ...] = _flag(
         (), "image shards to validate on (default: --val-slice of --shards)", runtime=True
@@ -221,20 +238,26 @@ class Config:
         (), "text-only shards to validate on (default: --text-val-slice of --text)", runtime=True
     )
     train_slice: str = _flag(
-        "[:18000]", "samples of --shards to train on, if its spec has no slice"
+        "[:18000]",
+        "samples of --shards to train on, if its spec has no slice",
+        change=True,
     )
     val_slice: str = _flag(
         "[18000:18100]",
         "samples of --shards to validate on, without --val; if it has none there, its last 1 %, "
         "which are not trained on",
+        change=True,
     )
     text_train_slice: str = _flag(
-        "[:10000]", "samples of --text to train on, if its spec has no slice"
+        "[:10000]",
+        "samples of --text to train on, if its spec has no slice",
+        change=True,
     )
     text_val_slice: str = _flag(
         "[10000:10100]",
         "samples of --text to validate on, without --val-text; if it has none there, its last 1 %, "
         "which are not trained on",
+        change=True,
     )
     tokenizer: str = _flag(
         "",
@@ -245,10 +268,12 @@ class Config:
     cache: str = _flag("", CACHE_HELP, runtime=True, older="")
     cache_limit: str = _flag("", LIMIT_HELP, runtime=True, older="")
 
-    steps: int = _flag(1000, "optimizer steps")
-    batch: int = _flag(10, "rows per optimizer step; unpacked, a row is one sample")
+    steps: int = _flag(1000, "optimizer steps", change=True)
+    batch: int = _flag(10, "rows per optimizer step; unpacked, a row is one sample", change=True)
     micro_batch: int = _flag(
-        0, "maximum rows per forward pass; fewer need less memory (0: the whole --batch)"
+        0,
+        "maximum rows per forward pass; fewer need less memory (0: the whole --batch)",
+        change=True,
     )
     seq_len: int = _flag(4096, "maximum length of a row, in tokens")
     too_long: str = _flag(
@@ -269,21 +294,35 @@ class Config:
     image_size: int = _flag(
         1024, "side of the square that every image is letterboxed to, in px; a multiple of 64"
     )
-    lr: float = _flag(5e-5, "peak learning rate")
-    sam_lr_scale: float = _flag(1.0, "learning rate of SAM, as a multiple of --lr")
-    clip_lr_scale: float = _flag(1.0, "learning rate of CLIP, as a multiple of --lr")
+    schedule_from: int = _flag(
+        0,
+        "step at which the schedule begins, warm-up first; --extend begins it at the step it goes "
+        "on from, 0 stretches it over the whole run",
+        change=True,
+        older=0,
+    )
+    lr: float = _flag(5e-5, "peak learning rate", change=True)
+    sam_lr_scale: float = _flag(1.0, "learning rate of SAM, as a multiple of --lr", change=True)
+    clip_lr_scale: float = _flag(1.0, "learning rate of CLIP, as a multiple of --lr", change=True)
     schedule: str = _flag(
         "cosine",
         "learning rate after the warm-up: cosine (to 0), step (see --step-every) or constant",
+        change=True,
     )
-    warmup: int = _flag(10, "steps of linear warm-up, shortened if the run has no more steps")
-    step_every: int = _flag(2000, "with --schedule step: steps between reductions of the rate")
-    step_factor: float = _flag(0.1, "with --schedule step: factor of each reduction")
-    weight_decay: float = _flag(0.0, "AdamW weight decay, applied to matrices only")
-    beta1: float = _flag(0.9, "AdamW beta 1")
-    beta2: float = _flag(0.999, "AdamW beta 2")
+    warmup: int = _flag(
+        10, "steps of linear warm-up, shortened if the run has no more steps", change=True
+    )
+    step_every: int = _flag(
+        2000, "with --schedule step: steps between reductions of the rate", change=True
+    )
+    step_factor: float = _flag(0.1, "with --schedule step: factor of each reduction", change=True)
+    weight_decay: float = _flag(0.0, "AdamW weight decay, applied to matrices only", change=True)
+    beta1: float = _flag(0.9, "AdamW beta 1", change=True)
+    beta2: float = _flag(0.999, "AdamW beta 2", change=True)
     grad_clip: float = _flag(
-        1.0, "maximum norm of the gradient; larger gradients are scaled down (0 or inf: none are)"
+        1.0,
+        "maximum norm of the gradient; larger gradients are scaled down (0 or inf: never)",
+        change=True,
     )
     freeze: tuple[str, ...] = _flag(
         (), "parts of the model not to train: sam, clip, projector, gpt"
@@ -295,14 +334,18 @@ class Config:
     )
     fresh_gpt: bool = _flag(False, "start the GPT from random weights, whatever --init says")
     checkpointing: bool = _flag(
-        False, "recompute activations in the backward pass: less memory, a third slower"
+        False,
+        "recompute activations in the backward pass: less memory, a third slower",
+        change=True,
     )
     precision: str = _flag(
-        "auto", "fp32, bf16 (autocast), or auto: bf16 on CUDA and fp32 elsewhere"
+        "auto",
+        "fp32, bf16 (autocast), or auto: bf16 on CUDA and fp32 elsewhere",
+        change=True,
     )
 
     eval_every: int = _flag(50, "steps between validations (0: only at the end)", runtime=True)
-    val_batch: int = _flag(10, "samples per forward pass in validation")
+    val_batch: int = _flag(10, "samples per forward pass in validation", change=True)
     save_every: int = _flag(100, "steps between checkpoints (0: only at the end)", runtime=True)
     keep: int = _flag(2, "number of newest checkpoints to keep (0: all)", runtime=True)
     stop_at: int = _flag(
@@ -445,13 +488,16 @@ class Config:
             if (value := getattr(self, name)) > most:
                 yield f"{flag_name(name)} {value} must be at most {most:,}"
         for name in ("seed", "micro_batch", "warmup", "eval_every", "save_every", "keep",
-                     "stop_at", "workers", "weight_decay", "max_bad"):  # fmt: skip
+                     "stop_at", "workers", "weight_decay", "max_bad",
+                     "schedule_from"):  # fmt: skip
             if not 0 <= (value := getattr(self, name)) < math.inf:
                 yield f"{flag_name(name)} must be finite and not negative, not {value}"
         if not self.grad_clip >= 0:
             yield f"--grad-clip must be at least 0 (0 and inf: no clipping), not {self.grad_clip}"
         if self.seed >= 1 << 63:
             yield f"--seed {self.seed} must be below 2^63, torch's limit"
+        if self.schedule_from >= self.steps > 0:
+            yield f"--schedule-from {self.schedule_from} must be below --steps {self.steps}"
         if self.seq_len == 1:
             yield "--seq-len 1 must be at least 2: a token and the one to predict"
         for name in ("beta1", "beta2"):
@@ -505,8 +551,9 @@ class Config:
 
     @property
     def warmup_steps(self) -> int:
-        """Steps of warm-up: --warmup, but fewer than --steps, so that the peak is reached."""
-        return min(self.warmup, self.steps - 1)
+        """Steps of warm-up: --warmup, but fewer than the schedule has, so that the peak is
+        reached."""
+        return min(self.warmup, self.steps - self.schedule_from - 1)
 
     @property
     def tokenizer_name(self) -> str:
@@ -598,22 +645,33 @@ def _as_fields(kind: type, value: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def differences(old: Config, new: Config) -> list[str]:
-    """Differing settings that may not change on resume: '--lr: 5e-05 in the run, 0.0001 given'."""
-    lines = []
+class Difference(NamedTuple):
+    """A setting that differs between two configs: its field, and both values."""
+
+    field: dataclasses.Field[Any]
+    old: Any
+    new: Any
+
+    @property
+    def name(self) -> str:
+        """Name of the field."""
+        return self.field.name
+
+
+def compare(old: Config, new: Config) -> list[Difference]:
+    """All settings that differ, but for the folder, which is where a run is."""
     pairs: list[tuple[dataclasses.Field[Any], Any, Any]] = [
-        (item, old, new) for item in dataclasses.fields(Config) if item.name != "model"
+        (item, old, new) for item in dataclasses.fields(Config) if item.name not in ("model", "out")
     ]
     pairs += [(item, old.model, new.model) for item in dataclasses.fields(ModelConfig)]
-    for item, before, after in pairs:
-        was, now = getattr(before, item.name), getattr(after, item.name)
-        if was != now and not item.metadata["runtime"] and item.name != "out":
-            lines.append(f"{flag_name(item.name)}: {was} in the run, {now} given")
-    # The specs of --source may change, its weights may not.
-    given = {source.name: source.weight for source in parse_sources(new.source)}
-    lines += [
-        f"--source: {name} has the weight {weight} in the run, {given[name]} given"
-        for name, _, weight in parse_sources(old.source)
-        if name in given and given[name] != weight
+    found = [Difference(f, getattr(a, f.name), getattr(b, f.name)) for f, a, b in pairs]
+    return [one for one in found if one.old != one.new]
+
+
+def differences(old: Config, new: Config) -> list[str]:
+    """Differing settings that may not change on resume: '--seq-len: 512 in the run, 64 given'."""
+    return [
+        f"{flag_name(one.name)}: {one.old} in the run, {one.new} given"
+        for one in compare(old, new)
+        if not (one.field.metadata["runtime"] or one.field.metadata["change"])
     ]
-    return lines

@@ -38,8 +38,8 @@ GROUPS = {
         "sam_repo", "clip_repo", "gpt_repo",
     ),
     "optimizer": (
-        "steps", "lr", "warmup", "schedule", "step_every", "step_factor", "sam_lr_scale",
-        "clip_lr_scale", "weight_decay", "beta1", "beta2", "grad_clip",
+        "steps", "lr", "warmup", "schedule", "schedule_from", "step_every", "step_factor",
+        "sam_lr_scale", "clip_lr_scale", "weight_decay", "beta1", "beta2", "grad_clip",
     ),
     "run": ("name", "preset", "out", "seed", "stop_at", "save_every", "keep", "workers", "device",
             "parallel"),
@@ -53,18 +53,24 @@ GROUPS = {
 
 
 class ParsedFlags(NamedTuple):
-    """A parsed command line: the config, the fields set on it by a flag, and --resume.
+    """A parsed command line: the config, the values set on it by a flag, and how the run goes on.
 
-    `preset` gives the config that the flags changed, `prog` is how the command is typed, `others`
-    are the values of flags that a command has of its own.
+    `resume` is --resume, or --extend, by which it goes on for `extend` steps more; `new_data` is
+    --new-data. Then `config` lacks values that do not fit the preset, as they may fit the run:
+    `problems` says which, for a folder without a run. `preset` gives the config that the flags
+    changed, `prog` is how the command is typed, `others` are the values of flags that a command has
+    of its own.
     """
 
     config: Config
-    given: frozenset[str]
+    given: dict[str, Any]
     resume: bool
     preset: Preset
     prog: str
     others: dict[str, Any]
+    extend: int = 0
+    new_data: bool = False
+    problems: Problems = Problems()
 
 
 def parse(
@@ -88,19 +94,24 @@ def parse(
     typed, problems = parser.parse_with_problems(list(arguments))
     others = {name: value for name, value in vars(typed).items() if name not in names}
     given = {n: v for n, v in vars(typed).items() if n in names and v is not None}
-    resume = bool(others.pop("resume"))
+    extend, new_data = int(others.pop("extend") or 0), bool(others.pop("new_data"))
+    resume = bool(others.pop("resume")) or bool(extend)
+    if new_data and not resume:
+        problems.add("--new-data needs --resume or --extend: a new run trains on any data")
     base = preset(given.get("preset", "full"))
     if {"init": base.init, **given}["init"] != "pretrained":
         base = override(base, {"vocab_size": 0})  # no file decides it but the tokenizer's
-    config = base
-    with problems:
+    config, unfit = base, Problems()
+    with unfit if resume else problems:
         config = override(base, given)
     closest = _closest(base, given)
     if problems and not resume and _names_its_data(closest, given):
         with problems:
             check(closest)
     problems.raise_all()
-    return ParsedFlags(config, frozenset(given), resume, preset, prog, others)
+    return ParsedFlags(
+        closest if unfit else config, given, resume, preset, prog, others, extend, new_data, unfit
+    )
 
 
 def build_parser(
@@ -124,6 +135,19 @@ def build_parser(
                 "--resume",
                 action="store_true",
                 help="continue from the newest complete checkpoint in --out",
+            )
+            group.add_argument(
+                "--extend",
+                type=_count,
+                metavar="STEPS",
+                help="continue the run in --out, finished or not, and make it longer by so many "
+                "steps; a schedule begins anew, with --lr, --warmup and --schedule as given "
+                "(see --schedule-from)",
+            )
+            group.add_argument(
+                "--new-data",
+                action="store_true",
+                help="with --resume or --extend: continue with other data than the run had",
             )
         for name in names:
             _add_flag(group, fields[name], types[name], value_of(defaults, name))
@@ -245,6 +269,13 @@ def _action(*, many: bool, repeat: bool) -> str | type[argparse.Action]:
     if repeat:
         return _ExtendTuple
     return _StoreTuple if many else "store"
+
+
+def _count(text: str) -> int:
+    """A whole number from 1 on."""
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text} must be a number of steps, 1 or more")
+    return int(text)
 
 
 def _fraction(text: str) -> Fraction:

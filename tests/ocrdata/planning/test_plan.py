@@ -319,3 +319,52 @@ def test_the_digest_includes_lengths_only_if_rows_depend_on_them() -> None:
         found[window] = {plan.digest for plan in plans}
         assert {source["lengths"] == "" for source in plans[0].to_json()["sources"]} == {not window}
     assert (len(found[0]), len(found[16])) == (1, 2)
+
+
+@given(
+    vision=st.integers(1, 40), batch=st.integers(1, 5), mix_by=mixes, weigh_by=weighs,
+    pack_window=packs, at_end=st.sampled_from(["repeat", "stop", "move"]), shuffle=shuffles,
+    steps=st.integers(1, 30), more=st.integers(1, 30), change=st.integers(1, 40),
+)  # fmt: skip
+def test_a_longer_plan_begins_with_the_same_rows(
+    vision: int, batch: int, mix_by: str, weigh_by: str, pack_window: int, at_end: str,
+    shuffle: str, steps: int, more: int, change: int,
+) -> None:  # fmt: skip
+    """What --extend relies on."""
+    weights: Weight = ((0, Fraction(3, 7)), (change, Fraction(1, 5)))
+    sources = [replace(two(vision)[0], weight=weights), two(vision)[1]]
+    values = {"batch": batch, "mix_by": mix_by, "weigh_by": weigh_by, "at_end": at_end}
+    values |= {"pack_window": pack_window, "shuffle": shuffle}
+    try:
+        short = make(sources, steps=steps, **values)  # type: ignore[arg-type]
+    except UsageError as exc:
+        assert "ends before the first batch is full" in str(exc)
+        return
+    long = make(sources, steps=steps + more, **values)  # type: ignore[arg-type]
+    assert long.steps >= short.steps
+    for step in range(short.steps):
+        assert long.rows(step) == short.rows(step)
+
+
+@given(
+    vision=st.integers(1, 40), batch=st.integers(1, 5), mix_by=mixes, pack_window=packs,
+    first=st.tuples(st.integers(0, 15), st.integers(0, 15)), shuffle=shuffles,
+)  # fmt: skip
+def test_a_plan_may_begin_after_rows_drawn_earlier(
+    vision: int, batch: int, mix_by: str, pack_window: int, first: tuple[int, int], shuffle: str
+) -> None:
+    """It has the rows that follow them, by source, and says so in its recipe if there are any."""
+    values = {"batch": batch, "mix_by": mix_by, "pack_window": pack_window, "shuffle": shuffle}
+    sources = [
+        replace(source, first_row=row) for source, row in zip(two(vision), first, strict=True)
+    ]
+    later = make(sources, steps=6, **values)  # type: ignore[arg-type]
+    whole = make(two(vision), steps=50, **values)  # type: ignore[arg-type]
+    for number, row in enumerate(first):
+        planned = [one for step in range(50) for one in whole.rows(step) if one[0][0] == number]
+        found = [one for step in range(6) for one in later.rows(step) if one[0][0] == number]
+        known = planned[row : row + len(found)]
+        assert found[: len(known)] == known
+        assert later.to_json()["sources"][number].get("first_row", 0) == row
+    plain = [*two(vision)]
+    assert "first_row" not in make(plain, **values).to_json()["sources"][0]  # type: ignore[arg-type]

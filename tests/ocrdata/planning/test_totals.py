@@ -42,13 +42,14 @@ def by_hand(plan: Plan, rows: list[PlannedRow]) -> SampleSums:
     too_long=st.sampled_from(["truncate", "drop"]),
     chunk=st.sampled_from([5, 1 << 16]),
     steps=st.integers(1, 40),
+    first=st.sampled_from([0, 1, 33]),
     shuffle=st.sampled_from(SHUFFLES),
 )  # fmt: skip
 def test_totals_equal_the_sums_over_all_rows_of_all_steps(
     sizes: tuple[int, int], mix_by: str, weigh_by: str, pack_window: int, too_long: str,
-    chunk: int, steps: int, shuffle: str,
+    chunk: int, steps: int, first: int, shuffle: str,
 ) -> None:  # fmt: skip
-    sources = two(*sizes)
+    sources = [replace(source, first_row=first) for source in two(*sizes)]
     settings = PlanSettings(
         batch=4, steps=steps, seed=2, mix_by=mix_by, weigh_by=weigh_by, seq_len=SEQ_LEN,
         too_long=too_long, pack_window=pack_window, row_images=4, shuffle=shuffle,

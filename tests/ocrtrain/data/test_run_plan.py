@@ -359,9 +359,9 @@ def test_a_recipe_is_compared_key_by_key(inputs: dict[str, str], tmp_path: Path)
     recipe = planned(mixed(inputs, tmp_path)).recipe()
     write_sealed(path, {**recipe, "figures": {"tokens": 3}})
     moved = [{**source, "spec": "elsewhere"} for source in recipe["sources"]]
-    check_same(path, {**recipe, "sources": moved}, remedy="")
+    check_same(path, read_sealed(path), {**recipe, "sources": moved}, remedy="")
     without = {key: value for key, value in recipe.items() if key != "validation"}
-    check_same(path, without, remedy="")
+    check_same(path, read_sealed(path), without, remedy="")
     other = [{**recipe["sources"][0], "digest": "0" * 32}, recipe["sources"][1]]
     was = recipe["sources"][0]["digest"]
     for changed, message in (
@@ -373,5 +373,5 @@ def test_a_recipe_is_compared_key_by_key(inputs: dict[str, str], tmp_path: Path)
         ({"brand_new": 1}, r"brand_new: None then, 1 now\n.*another version.*config\.json"),
     ):
         with pytest.raises(TrainError, match=message) as caught:
-            check_same(path, {**recipe, **changed}, remedy="THE REMEDY")
+            check_same(path, read_sealed(path), {**recipe, **changed}, remedy="THE REMEDY")
         assert str(caught.value).startswith(f"{path}: ")

@@ -121,12 +121,13 @@ def test_settings_that_no_batch_depends_on_may_change(
     assert losses(run) == losses(unbroken)
 
 
+CHANGE = {item.name for item in fields(Config) if item.metadata.get("change")}
 RUNTIME = {item.name for item in fields(Config) if item.metadata.get("runtime")}
 FIXED = [
     item.name
     for item in fields(Config)
     # The last two need a --source and a path of --init.
-    if item.name not in RUNTIME | {"model", "out", "name", "source_at", "init_parts"}
+    if item.name not in RUNTIME | CHANGE | {"model", "out", "name", "tokenizer", "init_parts"}
 ]
 
 
@@ -158,6 +159,14 @@ def test_exactly_these_settings_may_change() -> None:
         "bad_samples", "max_bad", "source", "val_source", "allow_leak", "log_every", "cache",
         "cache_limit", "parallel",
     } == RUNTIME  # fmt: skip
+    assert {
+        "lr", "sam_lr_scale", "clip_lr_scale", "schedule", "schedule_from", "warmup", "step_every",
+        "step_factor", "weight_decay", "beta1", "beta2", "grad_clip",  # the optimizer
+        "micro_batch", "checkpointing", "precision", "val_batch",  # memory
+        "batch", "text_ratio", "text_ratio_at", "source_at", "mix", "weigh_by", "at_end",
+        "train_slice", "val_slice", "text_train_slice", "text_val_slice", "join_sets",  # data
+        "steps",  # by --extend
+    } == CHANGE  # fmt: skip
 
 
 @pytest.mark.parametrize("name", FIXED)
@@ -166,7 +175,8 @@ def test_every_other_setting_is_refused_by_name(stopped: Path, name: str) -> Non
     config = saved_config(stopped)
     asked = replace(config, **{name: another(config, name)})
     with pytest.raises(UsageError) as caught:
-        start(ParsedFlags(asked, frozenset({name, "out"}), True, stage1, "stage1", {}))
+        typed = {name: getattr(asked, name), "out": asked.out}
+        start(ParsedFlags(asked, typed, True, stage1, "stage1", {}))
     first, difference, remedy = str(caught.value).split("\n")
     assert first.startswith(f"{stopped} ")
     was, wanted = getattr(config, name), getattr(asked, name)
@@ -216,9 +226,9 @@ def test_a_ratio_without_text_is_refused(inputs: dict[str, str], tmp_path: Path)
 
 def test_all_differences_are_named_at_once(run: Path) -> None:
     with pytest.raises(UsageError) as caught:
-        resume(run, "--lr", "0.25", "--gpt-layers", "3", "--workers", "0", "--batch", "4")
-    rate, layers = str(caught.value).split("\n")[1:-1]
-    assert rate.startswith("  --lr: 0.001 ") and " 0.25 " in rate
+        resume(run, "--seed", "9", "--gpt-layers", "3", "--workers", "0", "--batch", "4")
+    seed, layers = str(caught.value).split("\n")[1:-1]
+    assert seed.startswith("  --seed: 0 ") and " 9 " in seed
     assert layers.startswith("  --gpt-layers: 2 ") and " 3 " in layers
 
 

@@ -95,10 +95,10 @@ def test_impossible_model_sizes_are_refused(values: dict[str, Any], message: str
 def test_differences_leave_out_settings_that_may_change() -> None:
     old = Config()
     new = dataclasses.replace(
-        old, lr=1e-4, workers=7, out="elsewhere", model=ModelConfig(gpt_layers=3)
+        old, lr=1e-4, seed=3, workers=7, out="elsewhere", model=ModelConfig(gpt_layers=3)
     )
     assert differences(old, new) == [
-        "--lr: 5e-05 in the run, 0.0001 given",
+        "--seed: 0 in the run, 3 given",
         "--gpt-layers: 20 in the run, 3 given",
     ]
 
