@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tests.support.waiting import until
+
 BLOCK, HEADER = 32_768, 7
 FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
 
@@ -22,6 +24,8 @@ def records(path: Path) -> Iterator[Any]:
             at += BLOCK - at % BLOCK
             continue
         _, length, kind = struct.unpack_from("<IHB", data, at)
+        if at + HEADER + length > len(data):
+            return  # still being written
         pieces = (b"" if kind in (FULL, FIRST) else pieces) + data[at + HEADER :][:length]
         at += HEADER + length
         if kind in (FULL, LAST):
@@ -30,10 +34,14 @@ def records(path: Path) -> Iterator[Any]:
             yield record
 
 
-def run_of(folder: Path) -> tuple[Any, list[dict[str, Any]], int | None]:
-    """The run record, the history and the exit code in the only `.wandb` file below a folder."""
+def run_of(folder: Path) -> tuple[Any, list[dict[str, Any]], int]:
+    """The run record, the history and the exit code in the only `.wandb` file below a folder.
+
+    Waits for the exit code, the last record: W&B's process may write it after `finish` returns.
+    """
     (path,) = folder.rglob("run-*.wandb")
-    run, history, code = None, [], None
+    assert until(lambda: any(r.WhichOneof("record_type") == "exit" for r in records(path)))
+    run, history, code = None, [], -1
     for record in records(path):
         kind = record.WhichOneof("record_type")
         if kind == "run":
