@@ -36,7 +36,8 @@ from ocrtrain.model.factory import bare_model, find_tokenizer
 from ocrtrain.model.init import initialise, mean_and_std
 from ocrtrain.run import run_log
 from ocrtrain.run.job import Job
-from ocrtrain.settings.config import Config, ModelConfig
+from ocrtrain.settings.config import Config
+from ocrtrain.settings.model_config import ModelConfig
 from ocrtrain.settings.presets import STAGES
 
 Numbers = dict[str, Any]

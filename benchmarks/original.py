@@ -55,7 +55,8 @@ if TYPE_CHECKING:
     from ocrdata.reading.view import Shards
     from ocrdata.tokens.tokenizer import Tokenizer
     from ocrtrain.run.job import Job
-    from ocrtrain.settings.config import Config, ModelConfig
+    from ocrtrain.settings.config import Config
+    from ocrtrain.settings.model_config import ModelConfig
 
 SPECIAL = 10
 """Ids that the special tokens take of a vocabulary."""
@@ -96,7 +97,7 @@ def ways_of(size: Size, stage: str) -> tuple[str, ...]:
 
 def model_of(name: str) -> ModelConfig:
     """The sizes of the model. What a size does not name is as in the full model."""
-    from ocrtrain.settings.config import ModelConfig
+    from ocrtrain.settings.model_config import ModelConfig
     from ocrtrain.settings.presets import TINY
 
     vocabulary = SIZES[name].vocabulary

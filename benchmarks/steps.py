@@ -53,7 +53,7 @@ def one_head(kind: str) -> dict[str, float]:
 
     from ocrdata.tokens.rendering import IGNORE
     from ocrtrain.model.ocr_model import OcrModel
-    from ocrtrain.settings.config import ModelConfig
+    from ocrtrain.settings.model_config import ModelConfig
 
     torch.manual_seed(0)
     sizes = ModelConfig(

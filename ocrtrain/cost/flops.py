@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
-from ocrtrain.settings.config import PARTS, ModelConfig
 from ocrtrain.settings.image_slots import PATCH, SHRINK, image_slots
+from ocrtrain.settings.model_config import PARTS, ModelConfig
 
 _PATCH_PIXELS = 3 * PATCH * PATCH
 

@@ -20,8 +20,9 @@ import torch
 from ocrdata.errors import TrainError
 from ocrtrain.cost.flops import embedding, parameters, step_flops
 from ocrtrain.model.head import HEAD_CHUNK
-from ocrtrain.settings.config import Config, ModelConfig
+from ocrtrain.settings.config import Config
 from ocrtrain.settings.image_slots import PATCH, SHRINK, image_slots
+from ocrtrain.settings.model_config import ModelConfig
 
 SHORT_TEXT = 128  # tokens of text with an image in a short row
 OVERHEAD = 1.5e9  # bytes: CUDA context, libraries, fragmentation

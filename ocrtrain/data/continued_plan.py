@@ -32,7 +32,8 @@ from ocrtrain.data.run_plan import (
     weights_from,
 )
 from ocrtrain.data.sources import Sources, open_training
-from ocrtrain.settings.config import Config, compare, from_json, to_json
+from ocrtrain.settings.config import Config
+from ocrtrain.settings.saved_config import compare, from_json, to_json
 
 OF_A_PART = ("batch", "mix", "weigh_by", "at_end")
 """Settings of which a change begins a new part; so do other data, and other weights."""

@@ -28,8 +28,10 @@ from ocrtrain.data.skipped import SkippedSamples
 from ocrtrain.data.sources import Sources, open_training
 from ocrtrain.data.stream import Stream
 from ocrtrain.run import batch_log
-from ocrtrain.settings.config import Config, compare, flag_name, from_json
+from ocrtrain.settings.config import Config
+from ocrtrain.settings.fields import flag_name
 from ocrtrain.settings.named_sources import parse_specs, with_spec
+from ocrtrain.settings.saved_config import compare, from_json
 from ocrtrain.state import checkpoint
 from ocrtrain.state.checkpoint import Checkpoint
 from ocrtrain.state.run_files import read_sealed

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from ocrdata.errors import TrainError, UsageError
 from ocrtrain.model.sam_attention import SamAttention
-from ocrtrain.settings.config import ModelConfig
 from ocrtrain.settings.image_slots import PATCH, SHRINK, image_slots
+from ocrtrain.settings.model_config import ModelConfig
 
 CLIP_PATCH = 14  # px; only sets the size of the position grid: the patch embedding is unused
 

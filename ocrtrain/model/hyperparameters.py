@@ -20,8 +20,9 @@ from ocrdata.errors import WeightsError
 from ocrtrain.model.head import SOFTCAP
 from ocrtrain.model.tensor_names import CLIP, DEEPSEEK, NANOCHAT, NANOCHAT_HF, OURS, SAM, Layout
 from ocrtrain.model.weight_file import Shape
-from ocrtrain.settings.config import PARTS, ModelConfig, flag_name
+from ocrtrain.settings.fields import flag_name
 from ocrtrain.settings.image_slots import PATCH
+from ocrtrain.settings.model_config import PARTS, ModelConfig
 
 Record = Mapping[str, Any]
 

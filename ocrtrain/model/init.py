@@ -20,7 +20,7 @@ import torch
 import xxhash
 from torch import Tensor, nn
 
-from ocrtrain.settings.config import ModelConfig
+from ocrtrain.settings.model_config import ModelConfig
 
 # Standard deviations by suffix of the parameter's name. Later layers must be able to distinguish
 # positions: on synthetic charts 0.1 and 0.3 beat ViT's 0.02, with which the features of a random

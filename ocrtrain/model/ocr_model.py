@@ -25,8 +25,8 @@ from ocrtrain.model.init import initialise
 from ocrtrain.model.inputs import ModelInputs, model_inputs, sample_lengths
 from ocrtrain.model.pixels import letterbox
 from ocrtrain.model.sam_attention import SamAttention
-from ocrtrain.settings.config import PARTS, ModelConfig
 from ocrtrain.settings.image_slots import image_slots
+from ocrtrain.settings.model_config import PARTS, ModelConfig
 
 BLANK_SIDE = 64  # px of the image that is encoded to take part: the smallest
 MAX_POSITIONS = 65_536  # required by the decoder's config; default rotary embeddings ignore it

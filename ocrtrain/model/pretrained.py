@@ -45,7 +45,7 @@ from ocrtrain.model.weight_file import (
     is_safetensors,
     open_tensors,
 )
-from ocrtrain.settings.config import PARTS, ModelConfig
+from ocrtrain.settings.model_config import PARTS, ModelConfig
 from ocrtrain.state.checkpoint import COMPLETE, Checkpoint, complete_checkpoints, newest
 
 NEEDED = (

@@ -26,7 +26,9 @@ from ocrtrain.model.pretrained import (
     shapes_of,
 )
 from ocrtrain.settings.checks import init_is_path
-from ocrtrain.settings.config import PARTS, Config, flag_name
+from ocrtrain.settings.config import Config
+from ocrtrain.settings.fields import flag_name
+from ocrtrain.settings.model_config import PARTS
 from ocrtrain.settings.presets import init_word
 
 ENCODER = ("sam", "clip", "projector")

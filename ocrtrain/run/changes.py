@@ -16,7 +16,9 @@ from typing import Any
 
 from ocrdata.errors import TrainError
 from ocrtrain.data.continued_plan import DataChange
-from ocrtrain.settings.config import Config, compare, flag_name, to_json
+from ocrtrain.settings.config import Config
+from ocrtrain.settings.fields import flag_name
+from ocrtrain.settings.saved_config import compare, to_json
 from ocrtrain.state.run_files import read_sealed, write_sealed
 
 FILE = "changes.json"

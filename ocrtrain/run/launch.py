@@ -73,8 +73,9 @@ from ocrtrain.run.run_log import RunLog
 from ocrtrain.run.sinks import check_sinks, chosen_sinks
 from ocrtrain.run.spikes import Spikes
 from ocrtrain.run.timer import StepTimer
-from ocrtrain.settings.config import Config, to_json
+from ocrtrain.settings.config import Config
 from ocrtrain.settings.flags import ParsedFlags, typed
+from ocrtrain.settings.saved_config import to_json
 from ocrtrain.settings.world import PeerError, World, world_of
 from ocrtrain.state import checkpoint
 from ocrtrain.state.checkpoint import Checkpoint, State

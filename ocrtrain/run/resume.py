@@ -14,9 +14,10 @@ from ocrtrain.data.skipped import FILE as SKIPPED_FILE
 from ocrtrain.data.skipped import SkippedSamples
 from ocrtrain.run import batch_log
 from ocrtrain.run.changes import read_changes
-from ocrtrain.settings.config import BYTES, Config, differences, from_json
+from ocrtrain.settings.config import BYTES, Config
 from ocrtrain.settings.flags import ParsedFlags, override
 from ocrtrain.settings.presets import STAGES
+from ocrtrain.settings.saved_config import differences, from_json
 from ocrtrain.state import checkpoint
 from ocrtrain.state.checkpoint import Checkpoint
 from ocrtrain.state.run_files import read_sealed

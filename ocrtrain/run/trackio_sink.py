@@ -16,7 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ocrtrain.settings.config import PROJECT, Config, to_json
+from ocrtrain.settings.config import PROJECT, Config
+from ocrtrain.settings.saved_config import to_json
 
 FOLDER = "trackio"
 

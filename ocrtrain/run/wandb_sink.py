@@ -19,8 +19,9 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from ocrdata.errors import TrainError, UsageError, first_line
-from ocrtrain.settings.config import PROJECT, Config, to_json
+from ocrtrain.settings.config import PROJECT, Config
 from ocrtrain.settings.presets import STAGES
+from ocrtrain.settings.saved_config import to_json
 
 Mode = Literal["online", "offline", "disabled"]
 

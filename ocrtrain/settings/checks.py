@@ -7,7 +7,8 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from ocrdata.errors import UsageError
-from ocrtrain.settings.config import BYTES, INIT_WORDS, TEXT_RATIO, Config
+from ocrtrain.settings.config import BYTES, TEXT_RATIO, Config
+from ocrtrain.settings.rules import INIT_WORDS
 
 _REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w./-]+)?")
 WEIGHT_FILES = (".pt", ".pth", ".bin", ".safetensors")

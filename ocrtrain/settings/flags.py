@@ -14,7 +14,10 @@ from typing import Any, NamedTuple, get_type_hints
 
 from ocrdata.errors import Problems, UsageError
 from ocrdata.runtime.cli import Parser
-from ocrtrain.settings.config import CHOICES, Config, ModelConfig, flag_name
+from ocrtrain.settings.config import Config
+from ocrtrain.settings.fields import flag_name
+from ocrtrain.settings.model_config import ModelConfig
+from ocrtrain.settings.rules import CHOICES
 
 Preset = Callable[[str], Config]
 """Name of a preset -> complete config."""

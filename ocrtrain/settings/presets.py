@@ -9,7 +9,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ocrdata.errors import UsageError
-from ocrtrain.settings.config import INIT_WORDS, Config, ModelConfig
+from ocrtrain.settings.config import Config
+from ocrtrain.settings.model_config import ModelConfig
+from ocrtrain.settings.rules import INIT_WORDS
 
 
 def stage1(preset: str = "full") -> Config:

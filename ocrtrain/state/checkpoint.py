@@ -37,7 +37,8 @@ from ocrdata.storage.file import digest_of_file, open_file
 from ocrdata.storage.files import explain_disk, fsync_folder, make_folder, publish, temporary_name
 from ocrdata.storage.sealed import canonical_spaced, digest_of, parse_object
 from ocrdata.tokens.tokenizer import Tokenizer, load_tokenizer
-from ocrtrain.settings.config import Config, from_json, to_json
+from ocrtrain.settings.config import Config
+from ocrtrain.settings.saved_config import from_json, to_json
 
 FOLDER = "checkpoints"
 COMPLETE = "complete"

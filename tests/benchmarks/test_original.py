@@ -19,7 +19,8 @@ from benchmarks.original import (
     ways_of,
 )
 from ocrtrain.cost.flops import decoder_flops, head_flops, image_flops
-from ocrtrain.settings.config import Config, ModelConfig
+from ocrtrain.settings.config import Config
+from ocrtrain.settings.model_config import ModelConfig
 from tests.support.small import CONFIG, squares
 
 TURNS = len("Which colour?") + len("Its first letter?")

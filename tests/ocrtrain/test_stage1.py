@@ -11,8 +11,8 @@ from ocrdata.errors import UsageError, UsageErrors
 from ocrtrain.run import launch, run_log
 from ocrtrain.run.trained import load_for_inference
 from ocrtrain.settings import presets
-from ocrtrain.settings.config import from_json
 from ocrtrain.settings.flags import ParsedFlags
+from ocrtrain.settings.saved_config import from_json
 from ocrtrain.stage1 import main
 from ocrtrain.state.run_files import read_sealed
 from tests.support.data import flags, make_inputs, small_config

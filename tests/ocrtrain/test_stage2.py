@@ -13,7 +13,9 @@ from ocrtrain.model.ocr_model import part_of
 from ocrtrain.run import run_log
 from ocrtrain.run.trained import load_for_inference
 from ocrtrain.settings import presets
-from ocrtrain.settings.config import PARTS, Config, from_json
+from ocrtrain.settings.config import Config
+from ocrtrain.settings.model_config import PARTS
+from ocrtrain.settings.saved_config import from_json
 from ocrtrain.stage2 import main
 from ocrtrain.state.run_files import read_sealed
 from tests.support.data import SMALL_MODEL, flags, make_inputs, small_config

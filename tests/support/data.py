@@ -14,7 +14,8 @@ from ocrdata.sample import Sample, from_turns
 from ocrdata.shards.writer import ShardWriter
 from ocrdata.tokens.tokenizer import train_tokenizer
 from ocrtrain.settings import presets
-from ocrtrain.settings.config import Config, ModelConfig
+from ocrtrain.settings.config import Config
+from ocrtrain.settings.model_config import ModelConfig
 
 COLOURS = ["red", "green", "blue", "black", "white", "yellow"]
 
@@ -86,7 +87,7 @@ def small_config(inputs: dict[str, str], out: Path, **values: Any) -> Config:
 
 def flags(config: Config) -> list[str]:
     """The command line that gives `config`."""
-    from ocrtrain.settings.config import to_json
+    from ocrtrain.settings.saved_config import to_json
 
     words: list[str] = []
     value = to_json(config)

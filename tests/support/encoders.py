@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from ocrtrain.settings.config import ModelConfig
+from ocrtrain.settings.model_config import ModelConfig
 
 SMALL = ModelConfig(
     sam_width=48,

@@ -10,7 +10,7 @@ from ocrdata.shards.manifest import Manifest, ShardInfo, write_manifest
 from ocrdata.shards.names import make_key
 from ocrdata.shards.output import ZstdOptions
 from ocrdata.shards.writer import ShardWriter
-from ocrtrain.settings.config import from_json, to_json
+from ocrtrain.settings.saved_config import from_json, to_json
 from ocrtrain.state.run_files import read_sealed, write_sealed
 from tests.support import small
 from tests.support.compressed import chat

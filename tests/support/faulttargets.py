@@ -214,7 +214,7 @@ def read_run(folder: Path) -> Reading:
     import torch
 
     from ocrtrain.run.optimizer import build_optimizer
-    from ocrtrain.settings.config import to_json
+    from ocrtrain.settings.saved_config import to_json
     from ocrtrain.state import checkpoint
     from tests.support import small
 

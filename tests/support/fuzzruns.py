@@ -13,7 +13,8 @@ from ocrdata.errors import OcrError
 from ocrtrain.data.skipped import FILE, SkippedSamples
 from ocrtrain.run import batch_log, run_log
 from ocrtrain.run.run_log import RunLog
-from ocrtrain.settings.config import Config, from_json, to_json
+from ocrtrain.settings.config import Config
+from ocrtrain.settings.saved_config import from_json, to_json
 from ocrtrain.state.checkpoint import Checkpoint, write_completion_marker
 from ocrtrain.state.run_files import read_sealed, write_sealed
 from tests.support import small

@@ -13,8 +13,8 @@ from ocrdata.tokens.rendering import IGNORE
 from ocrtrain.data.batch import Batch
 from ocrtrain.data.batch_rows import Row, Segment
 from ocrtrain.model.ocr_model import OcrModel
-from ocrtrain.settings.config import ModelConfig
 from ocrtrain.settings.image_slots import image_slots
+from ocrtrain.settings.model_config import ModelConfig
 from tests.support.encoders import SMALL, randomise
 
 IMAGE = 299  # the image token

@@ -15,7 +15,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from ocrtrain.settings.config import Config, to_json
+from ocrtrain.settings.config import Config
+from ocrtrain.settings.saved_config import to_json
 
 ROOT = Path(__file__).parents[2]
 
@@ -89,7 +90,7 @@ def _main(path: str) -> int:
     import torch
 
     from ocrtrain.run import launch
-    from ocrtrain.settings.config import from_json
+    from ocrtrain.settings.saved_config import from_json
 
     torch.set_num_threads(1)
     for value, resume, port in json.loads(Path(path).read_text()):

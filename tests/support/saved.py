@@ -18,7 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from ocrtrain.cost.memory import MicroBatch
 from ocrtrain.model import sam_attention
 from ocrtrain.model.ocr_model import OcrModel
-from ocrtrain.settings.config import ModelConfig
+from ocrtrain.settings.model_config import ModelConfig
 
 aten = torch.ops.aten
 

@@ -24,7 +24,8 @@ from ocrtrain.data.batch import collate, prepare_sample
 from ocrtrain.model.factory import bare_model
 from ocrtrain.model.ocr_model import OcrModel
 from ocrtrain.run.optimizer import build_optimizer
-from ocrtrain.settings.config import Config, ModelConfig
+from ocrtrain.settings.config import Config
+from ocrtrain.settings.model_config import ModelConfig
 from ocrtrain.state import checkpoint
 from ocrtrain.state.checkpoint import State
 from tests.support.losses import loss_of

@@ -21,8 +21,8 @@ from ocrtrain.cost.flops import (
 )
 from ocrtrain.model.encoder import DeepEncoder
 from ocrtrain.model.ocr_model import OcrModel, part_of
-from ocrtrain.settings.config import PARTS, ModelConfig
 from ocrtrain.settings.image_slots import image_slots
+from ocrtrain.settings.model_config import PARTS, ModelConfig
 from tests.support.encoders import REAL_HEADS, SMALL, pixels
 
 FULL = ModelConfig()

@@ -18,7 +18,8 @@ from ocrtrain.cost.memory import (
     run_memory,
     this_machine,
 )
-from ocrtrain.settings.config import Config, ModelConfig
+from ocrtrain.settings.config import Config
+from ocrtrain.settings.model_config import ModelConfig
 from ocrtrain.settings.presets import stage1, stage2
 from tests.support.saved import saved_bytes
 

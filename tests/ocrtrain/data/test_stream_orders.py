@@ -18,7 +18,7 @@ from ocrdata.reading.prefetch import Prefetcher
 from ocrtrain.data.batch_rows import identity_of
 from ocrtrain.inspection.rebuild import RebuildRequest, rebuild
 from ocrtrain.run.launch import train
-from ocrtrain.settings.config import from_json
+from ocrtrain.settings.saved_config import from_json
 from ocrtrain.state import checkpoint
 from ocrtrain.state.run_files import read_sealed, write_sealed
 from tests.support.data import losses

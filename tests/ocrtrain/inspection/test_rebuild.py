@@ -20,7 +20,7 @@ from ocrtrain.data.sources import open_training
 from ocrtrain.data.stream import Stream
 from ocrtrain.inspection.rebuild import RebuildRequest, RebuiltBatch, rebuild
 from ocrtrain.run.launch import train
-from ocrtrain.settings.config import from_json, to_json
+from ocrtrain.settings.saved_config import from_json, to_json
 from ocrtrain.state import checkpoint
 from ocrtrain.state.run_files import read_sealed, write_sealed
 from tests.support.showing import KINDS, break_images, config_of, trained_run

@@ -11,8 +11,8 @@ from torch import Tensor
 from ocrdata.errors import TrainError, UsageError
 from ocrtrain.model.encoder import DeepEncoder, import_vision_classes
 from ocrtrain.model.tensor_names import to_deepencoder
-from ocrtrain.settings.config import ModelConfig
 from ocrtrain.settings.image_slots import image_slots
+from ocrtrain.settings.model_config import ModelConfig
 from tests.support import oracle
 from tests.support.encoders import REAL_HEADS, SMALL, pixels, randomise
 

@@ -15,7 +15,8 @@ from ocrdata.tokens.tokenizer import SPECIAL_TOKENS, Tokenizer, bytes_tokenizer,
 from ocrtrain.model.encoder_file import save_deepencoder
 from ocrtrain.model.factory import bare_model, find_tokenizer, new_model, with_vocabulary
 from ocrtrain.model.ocr_model import OcrModel, part_of
-from ocrtrain.settings.config import PARTS, Config
+from ocrtrain.settings.config import Config
+from ocrtrain.settings.model_config import PARTS
 from tests.support.pretrained import (
     CONFIG,
     clip_checkpoint,

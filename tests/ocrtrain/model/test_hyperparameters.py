@@ -23,7 +23,7 @@ from ocrtrain.model.tensor_names import (
     SAM,
     Layout,
 )
-from ocrtrain.settings.config import PARTS, ModelConfig
+from ocrtrain.settings.model_config import PARTS, ModelConfig
 from tests.support.pretrained import CONFIG, model
 
 FULL = ModelConfig()

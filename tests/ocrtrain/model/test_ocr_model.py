@@ -14,7 +14,7 @@ from ocrdata.tokens.rendering import IGNORE
 from ocrtrain.data.batch import Batch
 from ocrtrain.model import head as module
 from ocrtrain.model.ocr_model import OcrModel, build_model, part_of
-from ocrtrain.settings.config import ModelConfig
+from ocrtrain.settings.model_config import ModelConfig
 from tests.support import oracle
 from tests.support.encoders import SMALL
 from tests.support.losses import inputs_of, loss_of, token_losses

@@ -25,7 +25,8 @@ from ocrtrain.model.start import check_start
 from ocrtrain.model.tensor_names import to_deepencoder
 from ocrtrain.run.launch import train
 from ocrtrain.run.optimizer import build_optimizer
-from ocrtrain.settings.config import PARTS, Config
+from ocrtrain.settings.config import Config
+from ocrtrain.settings.model_config import PARTS
 from ocrtrain.state import checkpoint
 from ocrtrain.state.checkpoint import State
 from tests.support.data import small_config

@@ -17,9 +17,10 @@ from ocrtrain.run import run_log
 from ocrtrain.run.changes import FILE, Change, find_changes, read_changes
 from ocrtrain.run.launch import start, train
 from ocrtrain.run.optimizer import learning_rate
-from ocrtrain.settings.config import Config, from_json
+from ocrtrain.settings.config import Config
 from ocrtrain.settings.flags import parse
 from ocrtrain.settings.presets import stage1
+from ocrtrain.settings.saved_config import from_json
 from ocrtrain.state import checkpoint
 from ocrtrain.state.checkpoint import Checkpoint
 from ocrtrain.state.run_files import read_lines, read_sealed, write_sealed

@@ -15,9 +15,10 @@ from ocrdata.errors import TrainError, UsageError, UsageErrors
 from ocrdata.reading.view import open_shards
 from ocrtrain.run import sinks
 from ocrtrain.run.launch import settings, train
-from ocrtrain.settings.config import Config, from_json
+from ocrtrain.settings.config import Config
 from ocrtrain.settings.flags import override, parse
 from ocrtrain.settings.presets import stage1
+from ocrtrain.settings.saved_config import from_json
 from ocrtrain.state import checkpoint
 from ocrtrain.state.run_files import read_sealed
 from tests.support.data import losses, small_config

@@ -19,9 +19,12 @@ from ocrtrain.model.factory import bare_model
 from ocrtrain.run import run_log
 from ocrtrain.run.launch import start, train
 from ocrtrain.run.optimizer import build_optimizer
-from ocrtrain.settings.config import CHOICES, Config, flag_name, from_json
+from ocrtrain.settings.config import Config
+from ocrtrain.settings.fields import flag_name
 from ocrtrain.settings.flags import ParsedFlags, parse
 from ocrtrain.settings.presets import stage1, stage2
+from ocrtrain.settings.rules import CHOICES
+from ocrtrain.settings.saved_config import from_json
 from ocrtrain.state import checkpoint
 from ocrtrain.state.run_files import read_sealed, write_sealed
 from tests.support.data import flags, losses, small_config

@@ -9,8 +9,10 @@ from ocrdata.errors import UsageError, UsageErrors
 from ocrdata.runtime.cli import add_json_flag
 from ocrtrain.settings import presets
 from ocrtrain.settings.checks import check_data
-from ocrtrain.settings.config import Config, ModelConfig, flag_name
+from ocrtrain.settings.config import Config
+from ocrtrain.settings.fields import flag_name
 from ocrtrain.settings.flags import GROUPS, ParsedFlags, override, parse, typed
+from ocrtrain.settings.model_config import ModelConfig
 
 
 def parse_words(*words: str) -> ParsedFlags:

@@ -12,9 +12,10 @@ from hypothesis import strategies as st
 
 from ocrdata.errors import UsageError
 from ocrtrain.settings import presets
-from ocrtrain.settings.config import Config, compare, differences, from_json, to_json
+from ocrtrain.settings.config import Config
 from ocrtrain.settings.flags import parse
 from ocrtrain.settings.named_sources import NamedSource, parse_sources, parse_specs, with_spec
+from ocrtrain.settings.saved_config import compare, differences, from_json, to_json
 
 names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,8}", fullmatch=True)
 weights = st.builds(Fraction, st.integers(1, 999), st.integers(1, 999))

@@ -12,8 +12,9 @@ from ocrdata.errors import UsageError
 from ocrtrain.cost.flops import parameters
 from ocrtrain.run.optimizer import learning_rate
 from ocrtrain.settings import presets
-from ocrtrain.settings.config import Config, ModelConfig
+from ocrtrain.settings.config import Config
 from ocrtrain.settings.image_slots import image_slots
+from ocrtrain.settings.model_config import ModelConfig
 
 
 def test_full_presets_are_the_recipe_of_the_experiment() -> None:
