@@ -5,7 +5,8 @@
     --val-source charts=shards/chartqa.json[18000:18100]
 
 A name ends at the first "=", a weight begins after the last ":". Between them is a shard spec, with
-any characters. Weights are relative to each other. No file is opened here.
+any characters. Weights are relative to each other; a source of weight 0 waits for a --source-at,
+which makes a curriculum. No file is opened here.
 """
 
 from __future__ import annotations
@@ -45,14 +46,19 @@ def parse_sources(given: Sequence[str], changes: Sequence[str] = ()) -> tuple[Na
                 f"--source {name} is given twice, with {found[name][0]} and with {spec}; choose "
                 "another name for one, or quote a spec in braces so that the shell leaves it alone"
             )
-        value = _weight("--source", text, weight)
-        if not value:
-            raise UsageError(f"--source {text}: the weight must be above 0; leave the source out")
-        found[name] = spec, value
+        found[name] = spec, _weight("--source", text, weight)
     weights = {name: [(0, weight)] for name, (_, weight) in found.items()}
     last = 0
     for text in changes:
         last = _change(text, weights, last)
+    for name, values in weights.items():
+        if not any(value for _, value in values):
+            raise UsageError(
+                f"--source {name}: its weight is 0 throughout; give it one above 0 here or in "
+                "--source-at, or leave the source out"
+            )
+    if found and not any(weight for _, weight in found.values()):
+        raise UsageError("--source: all weights are 0 at step 0; a source must have one above 0")
     return tuple(
         NamedSource(name, spec, tuple(weights[name]) if len(weights[name]) > 1 else weight)
         for name, (spec, weight) in found.items()

@@ -64,7 +64,8 @@ def test_changed_weights_start_at_their_steps() -> None:
         ({"source": ("a=a.tar[1:2]",)}, r"--source a=a.tar\[1:2\]: the weight is missing"),
         ({"source": ("a=:2",)}, "--source a=:2: .*missing"),
         ({"source": ("a=https://h/a.tar",)}, "'//h/a.tar' is not a weight"),
-        ({"source": ("a=a.tar:0",)}, "--source a=a.tar:0: the weight must be above 0"),
+        ({"source": ("a=a.tar:0", "b=b.tar:1")}, "--source a: its weight is 0 throughout"),
+        ({"source": ("a=a.tar:0",), "source_at": ("9:a=1",)}, "all weights are 0 at step 0"),
         ({"source": ("a=a.tar:-1",)}, "'-1' is not a weight"),
         ({"source": ("a=a.tar:1/0",)}, "'1/0' is not a weight"),
         ({"source": ("a=a.tar:1e99999999",)}, "'1e99999999' is not a weight"),
@@ -91,6 +92,13 @@ def test_errors_name_the_flag_and_the_rule(values: dict[str, Any], message: str)
     with pytest.raises(UsageError, match=message) as caught:
         dataclasses.replace(Config(), **values)
     assert "\n" not in str(caught.value)
+
+
+def test_a_source_may_start_later() -> None:
+    """A curriculum: cells first, charts from step 150 on."""
+    cells, charts = parse_sources(["cells=a:1", "charts=b:0"], ["150:cells=1,charts=3"])
+    assert cells.weight == ((0, Fraction(1)), (150, Fraction(1)))
+    assert charts.weight == ((0, Fraction(0)), (150, Fraction(3)))
 
 
 def test_the_flag_adds_up() -> None:
