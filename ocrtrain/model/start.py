@@ -155,16 +155,16 @@ def _check(start: Start, config: Config, shapes: dict[str, tuple[int, ...]]) -> 
 
 
 def _check_frozen(config: Config, fresh: Sequence[str], *, started: bool) -> None:
-    """A frozen SAM of which a source gave only some tensors would stay partly random."""
-    if "sam" not in config.freeze or not started:
-        return
-    random = [name for name in fresh if part_of(name) == "sam"]
-    if random:
-        raise UsageError(
-            f"--freeze sam: {len(random)} of its tensors start from random values "
-            f"({', '.join(random[:2])}): the two convolutions after SAM are in no hub checkpoint "
-            "of SAM; give an encoder that has them with --deepencoder or --init"
-        )
+    """What is frozen in the encoder would stay random where the sources do not give it."""
+    for part in ("sam", "clip") if started else ():
+        random = [name for name in fresh if part_of(name) == part]
+        if part in config.freeze and random:
+            raise UsageError(
+                f"--freeze {part}: {len(random)} of its tensors start from random values "
+                f"({', '.join(random[:2])}); give an encoder that has them with --deepencoder or "
+                "--init (no hub checkpoint of SAM has the two convolutions after it), or do not "
+                f"freeze {part}"
+            )
 
 
 def _describe(start: Start, fitting: Fitting, config: Config) -> Iterator[str]:
@@ -184,7 +184,8 @@ def _describe(start: Start, fitting: Fitting, config: Config) -> Iterator[str]:
         yield f"  {remark}"
     not_asked = [part for part in weights.parts if part not in start.parts]
     if not_asked:
-        yield f"  not taken: its {_listed(not_asked)}, which the flags do not ask for"
+        hint = " (--no-fresh-gpt takes the GPT)" * ("gpt" in not_asked and config.fresh_gpt)
+        yield f"  not taken: its {_listed(not_asked)}, which the flags do not ask for{hint}"
     for reason, names in weights.names.unused.items():
         shown = names[0] + ", ..." * (len(names) > 1)
         yield f"  not taken: {len(names)} tensors ({shown}): {reason}"

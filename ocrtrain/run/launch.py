@@ -159,7 +159,7 @@ def _train(
 ) -> tuple[int, dict[str, Any]]:
     run = Path(config.run_folder)
     program = flags.prog if flags else f"python -m ocrtrain.{config.name}"
-    base = flags.preset(config.preset) if flags else Config()
+    base = flags.preset(config.preset, config.recipe) if flags else Config()
     with ExitStack() as stack:
         found, sources = world.one_first(lambda: _open(config, resume))
         _check_same_checkpoint(found, world)
@@ -439,7 +439,7 @@ def settings(config: Config, base: Config) -> str:
     """The settings that differ from those of the preset, as one would type them."""
     words = typed(config, base)
     changed = shlex.join(words) if words else "nothing changed"
-    text = f"{base.name}, preset {base.preset}, with {changed}"
+    text = f"{base.name}, preset {base.preset}, recipe {base.recipe}, with {changed}"
     return textwrap.fill(
         text, 100, break_long_words=False, break_on_hyphens=False, subsequent_indent="  "
     )

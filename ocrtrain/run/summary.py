@@ -21,6 +21,7 @@ from ocrtrain.run.loop import encoder_path
 from ocrtrain.settings import presets
 from ocrtrain.settings.checks import init_is_path
 from ocrtrain.settings.flags import GROUPS, override, typed
+from ocrtrain.settings.rules import RECIPE_OF
 from ocrtrain.state import checkpoint
 from ocrtrain.state.run_files import Line
 
@@ -192,7 +193,7 @@ def next_commands(job: Job, document: dict[str, Any], *, program: str) -> dict[s
 def _next_stage(job: Job) -> list[str]:
     """The command that trains on from this run's encoder, on the same data, with SAM frozen."""
     config = job.config
-    target = presets.stage2(config.preset)
+    target = presets.stage2(config.preset, config.recipe)
     carried = {
         *GROUPS["data"], *GROUPS["model"], *GROUPS["sizes of the model"], "source", "val_source",
         "source_at", "image_size", "device", "workers", "wandb",
@@ -204,6 +205,7 @@ def _next_stage(job: Job) -> list[str]:
         target = override(target, {"vocab_size": config.model.vocab_size})
     words = ["python", "-m", "ocrtrain.stage2"]
     words += ["--preset", config.preset] if config.preset != "full" else []
+    words += ["--recipe", config.recipe] if config.recipe != RECIPE_OF[config.preset] else []
     words += ["--deepencoder", str(encoder_path(job))]
     words += typed(config, target, only=carried)
     if config.out or (Path(target.run_folder) / "config.json").exists():

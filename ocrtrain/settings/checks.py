@@ -60,8 +60,9 @@ def check_weights(config: Config) -> None:
     """
     if lacks_encoder(config):
         raise UsageError(
-            "--freeze sam needs --deepencoder FILE, or --init with weights of an encoder: the two "
-            "convolutions after SAM are trained in stage 1; no hub checkpoint of SAM has them"
+            "--freeze sam needs --deepencoder FILE, or --init with weights of an encoder, such as "
+            "deepseek-ai/DeepSeek-OCR: the two convolutions after SAM are trained in stage 1; no "
+            "hub checkpoint of SAM has them"
         )
     _check_exists("--deepencoder", config.deepencoder)
     path = Path(config.init).expanduser()

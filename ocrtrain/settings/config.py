@@ -1,9 +1,9 @@
 """The configuration of a run: a frozen dataclass that checks its own values (`rules.py`).
 
-Every field is a command-line flag (`flags.py`). A flag overrides the preset, and the preset the
-field's default. The resolved config is printed, and saved as `config.json` in the run folder
-(`saved_config.py`). If a source ends a run before `steps`, the plan holds the actual number of
-steps.
+Every field is a command-line flag (`flags.py`). A flag overrides the recipe, the recipe the
+preset, and the preset the field's default. The resolved config is printed, and saved as
+`config.json` in the run folder (`saved_config.py`). If a source ends a run before `steps`, the plan
+holds the actual number of steps.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ocrdata.runtime.units import parse_bytes
 from ocrtrain.settings.fields import raise_all, setting
 from ocrtrain.settings.model_config import ModelConfig
 from ocrtrain.settings.named_sources import NamedSource, parse_sources
-from ocrtrain.settings.rules import faults
+from ocrtrain.settings.rules import RECIPE_OF, faults
 
 BYTES = "bytes"
 """The name of the built-in tokenizer (`ocrdata/tokens/tokenizer.py`)."""
@@ -40,7 +40,12 @@ class Config:
     """
 
     name: str = setting("stage1", "name of the run at Weights & Biases and of its default folder")
-    preset: str = setting("full", "preset that sets the default of every other flag")
+    preset: str = setting("full", "size of the model and its steps; sets defaults of other flags")
+    recipe: str = setting(
+        "",
+        "how the model learns; sets defaults of other flags, after the preset",
+        older="",
+    )
     init: str = setting(
         "pretrained",
         "initial weights: pretrained (SAM, CLIP and nanochat from the hub), random, or a path or "
@@ -300,6 +305,8 @@ class Config:
         # "sam,clip" and "sam clip" are the same.
         parts = tuple(part for word in self.init_parts for part in word.split(",") if part)
         object.__setattr__(self, "init_parts", parts)
+        if not self.recipe:
+            object.__setattr__(self, "recipe", RECIPE_OF.get(self.preset, ""))
         if self.grad_clip == math.inf:  # the same as 0, which JSON has
             object.__setattr__(self, "grad_clip", 0.0)
         raise_all(faults(self))

@@ -17,12 +17,16 @@ from ocrdata.runtime.cli import Parser
 from ocrtrain.settings.config import Config
 from ocrtrain.settings.fields import flag_name
 from ocrtrain.settings.model_config import ModelConfig
+from ocrtrain.settings.presets import describe_choices
 from ocrtrain.settings.rules import CHOICES
 
-Preset = Callable[[str], Config]
-"""Name of a preset -> complete config."""
+Preset = Callable[[str, str], Config]
+"""Names of a preset and of a recipe ("": the preset's) -> complete config."""
+
+_CHOSEN = "size and recipe"
 
 GROUPS = {
+    _CHOSEN: ("preset", "recipe"),
     "data": (
         "shards", "text", "val", "val_text", "train_slice", "val_slice", "text_train_slice",
         "text_val_slice", "join_sets", "shuffle", "allow_leak", "tokenizer", "bad_samples",
@@ -44,7 +48,7 @@ GROUPS = {
         "steps", "lr", "warmup", "schedule", "schedule_from", "step_every", "step_factor",
         "sam_lr_scale", "clip_lr_scale", "weight_decay", "beta1", "beta2", "grad_clip",
     ),
-    "run": ("name", "preset", "out", "seed", "stop_at", "save_every", "keep", "workers", "device",
+    "run": ("name", "out", "seed", "stop_at", "save_every", "keep", "workers", "device",
             "parallel"),
     "logging": (
         "log_every", "eval_every", "val_batch", "log_samples", "log_to", "wandb",
@@ -101,7 +105,9 @@ def parse(
     resume = bool(others.pop("resume")) or bool(extend)
     if new_data and not resume:
         problems.add("--new-data needs --resume or --extend: a new run trains on any data")
-    base = preset(given.get("preset", "full"))
+    base = preset(given.get("preset", "full"), "")
+    with problems:
+        base = preset(base.preset, given.get("recipe", ""))
     if {"init": base.init, **given}["init"] != "pretrained":
         base = override(base, {"vocab_size": 0})  # no file decides it but the tokenizer's
     config, unfit = base, Problems()
@@ -125,14 +131,15 @@ def build_parser(
     parser = Parser(prog=prog, description=description, usage=usage)
     named = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     named.add_argument("--preset", nargs="?")
-    name = named.parse_known_args(list(arguments))[0].preset
-    defaults = preset(name if name in CHOICES["preset"] else "full")
+    named.add_argument("--recipe", nargs="?")
+    defaults = _named(named.parse_known_args(list(arguments))[0], preset)
     fields = {
         item.name: item for kind in (Config, ModelConfig) for item in dataclasses.fields(kind)
     }
     types = get_type_hints(Config) | get_type_hints(ModelConfig)
     for title, names in GROUPS.items():
-        group = parser.add_argument_group(title)
+        text = describe_choices(defaults.name) if title == _CHOSEN else None
+        group = parser.add_argument_group(title, text)
         if title == "run":
             group.add_argument(
                 "--resume",
@@ -155,6 +162,15 @@ def build_parser(
         for name in names:
             _add_flag(group, fields[name], types[name], value_of(defaults, name))
     return parser
+
+
+def _named(typed: argparse.Namespace, preset: Preset) -> Config:
+    """The config of a preset and a recipe as they are typed, of what is right of them."""
+    name = typed.preset if typed.preset in CHOICES["preset"] else "full"
+    try:
+        return preset(name, typed.recipe or "")
+    except UsageError:
+        return preset(name, "")
 
 
 def value_of(config: Config, name: str) -> Any:

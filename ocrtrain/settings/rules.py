@@ -23,8 +23,12 @@ if TYPE_CHECKING:
 INIT_WORDS = ("pretrained", "random")
 """Values of --init that are no path."""
 
+RECIPE_OF = {"tiny": "safe", "small": "safe", "base": "safe", "full": "seed"}
+"""The presets, and the recipe that each has without --recipe."""
+
 CHOICES = {
-    "preset": ("full", "tiny"),
+    "preset": tuple(RECIPE_OF),
+    "recipe": ("seed", "safe", "encoder"),
     "mix": MIXES,
     "weigh_by": WEIGHTS,
     "at_end": AT_END,

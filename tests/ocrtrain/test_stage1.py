@@ -8,10 +8,11 @@ import pytest
 import torch
 
 from ocrdata.errors import UsageError, UsageErrors
+from ocrtrain.model.ocr_model import part_of
 from ocrtrain.run import launch, run_log
 from ocrtrain.run.trained import load_for_inference
 from ocrtrain.settings import presets
-from ocrtrain.settings.flags import ParsedFlags
+from ocrtrain.settings.flags import ParsedFlags, typed
 from ocrtrain.settings.saved_config import from_json
 from ocrtrain.stage1 import main
 from ocrtrain.state.run_files import read_sealed
@@ -34,6 +35,26 @@ def test_stage_1_trains_a_tiny_model(tmp_path: Path, capsys: pytest.CaptureFixtu
     with pytest.raises(UsageError, match=rf"{run} already .*--resume"):
         main(words)
     assert main([*words, "--resume"]) == 0  # there is nothing left to do
+
+
+def test_the_recipe_encoder_keeps_a_trained_encoder_and_trains_the_rest(tmp_path: Path) -> None:
+    inputs = make_inputs(tmp_path)
+    first, second = tmp_path / "first", tmp_path / "second"
+    config = small_config(inputs, first, steps=2, eval_every=0, save_every=0)
+    words = ["--preset", "tiny", *typed(config, presets.stage1("tiny"))]
+    assert main(words) == 0
+    recipe = ["--recipe", "encoder", "--init", str(first), "--out", str(second)]
+    assert main([*words, *recipe]) == 0
+    saved = from_json(read_sealed(second / "config.json"))
+    assert (saved.recipe, saved.freeze) == ("encoder", ("sam", "clip"))
+    before, after = (load_for_inference(run, torch.device("cpu")).model for run in (first, second))
+    kept = {
+        part_of(name)
+        for (name, one), other in zip(before.named_parameters(), after.parameters(), strict=True)
+        if torch.equal(one, other)
+    }
+    assert kept == {"sam", "clip"}
+    assert main(["--out", str(second), "--resume"]) == 0, "what the run saved is enough"
 
 
 def test_its_presets_are_those_of_stage_1(monkeypatch: pytest.MonkeyPatch) -> None:

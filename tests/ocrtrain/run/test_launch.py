@@ -159,7 +159,7 @@ def test_an_overview_is_printed_before_training(
         "step 1 of 12, saved", f"--out {tmp_path / 'run'} --resume",
     ):  # fmt: skip
         assert fact in printed
-    assert f"with --shards '{inputs['shards']}[:48]'" in " ".join(printed.split())
+    assert f"--recipe safe --shards '{inputs['shards']}[:48]'" in " ".join(printed.split())
     assert "M parameters" in printed
     table = {line.split()[0]: line.split() for line in printed.splitlines() if line}
     assert table["squares"][1:4] == ["48", "32", "0.67"]

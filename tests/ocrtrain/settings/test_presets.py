@@ -1,4 +1,4 @@
-"""The full presets are the original experiment's recipe; the tiny ones are the same run, small."""
+"""The full presets are the original experiment's; the others are the same run, smaller."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_full_presets_are_the_recipe_of_the_experiment() -> None:
     assert one.model == two.model == ModelConfig()
 
 
-@pytest.mark.parametrize("preset", ["full", "tiny"])
+@pytest.mark.parametrize("preset", presets.SIZES)
 def test_stages_have_the_same_model_and_image_size(preset: str) -> None:
     one, two = presets.stage1(preset), presets.stage2(preset)
     assert one.model == two.model
@@ -38,7 +38,7 @@ def test_stages_have_the_same_model_and_image_size(preset: str) -> None:
 
 def test_an_unknown_preset_is_refused() -> None:
     for preset in (presets.stage1, presets.stage2):
-        with pytest.raises(UsageError, match=r"--preset 'huge'.* full, tiny"):
+        with pytest.raises(UsageError, match=r"--preset 'huge'.* tiny, small, base, full"):
             preset("huge")
 
 
@@ -48,7 +48,7 @@ def differing(one: Config, other: Config) -> set[str]:
 
 @pytest.mark.parametrize("stage", [presets.stage1, presets.stage2])
 def test_a_preset_sets_its_name_and_run_folder(stage: Callable[[str], Config]) -> None:
-    for name in ("full", "tiny"):
+    for name in presets.SIZES:
         config = stage(name)
         assert config.preset == name
         assert config.run_folder == f"runs/{stage.__name__}-{name}"
@@ -73,6 +73,13 @@ def test_tiny_is_the_full_preset_made_smaller() -> None:
             assert getattr(tiny, name) == getattr(full, name)
         assert tiny.image_size < full.image_size and tiny.seq_len < full.seq_len
         assert tiny.seq_len > image_slots(tiny.image_size)
+
+
+@pytest.mark.parametrize("preset", presets.SIZES)
+def test_an_image_leaves_room_for_text_in_a_row(preset: str) -> None:
+    for stage in presets.STAGES.values():
+        config = stage(preset)
+        assert config.seq_len >= 3 * image_slots(config.image_size)
 
 
 def test_the_tiny_model_has_1_9_million_parameters() -> None:
