@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ocrdata.errors import UsageError
+from ocrdata.errors import Problems
 from ocrdata.sample import Message, image_parts
 from ocrdata.tokens.rendering import render_prompt
 from ocrdata.tokens.tokenizer import Tokenizer
@@ -49,15 +49,15 @@ class Decoding:
     stop_repeats: int = STOP_REPEATS
 
     def __post_init__(self) -> None:
+        problems = Problems()
         if self.stop_repeats != 0 and self.stop_repeats < REPETITIONS:
-            raise UsageError(
-                f"stop_repeats ({self.stop_repeats}) must be at least {REPETITIONS}, or 0: never"
+            problems.add(
+                f"--stop-repeats {self.stop_repeats} must be at least {REPETITIONS}, or 0: never"
             )
-        if self.max_new_tokens < 1 or self.batch < 1:
-            raise UsageError(
-                f"max_new_tokens ({self.max_new_tokens}) and batch ({self.batch}) "
-                "must be at least 1"
-            )
+        for flag, value in (("--max-new-tokens", self.max_new_tokens), ("--batch", self.batch)):
+            if value < 1:
+                problems.add(f"{flag} {value} must be at least 1")
+        problems.raise_all()
 
 
 class Question(NamedTuple):

@@ -103,8 +103,7 @@ def _one(source: str, values: Values) -> str:
 
 def line(step: int, rate: float, eta: float, *, sums: _Sums, steps: int) -> str:
     """The line of the steps up to `step`: losses by source, rate, seconds a step, tokens a second,
-    MFU, and the time left."""
-    mfu = "-" if sums.mfu_seconds is None else f"{sums.mfu_seconds / sums.seconds:.1%}"
+    MFU where it is known, and the time left."""
     parts = [
         f"step {step:>{len(str(steps))}}/{steps}",
         f"loss {sums.losses_text()}",
@@ -112,7 +111,7 @@ def line(step: int, rate: float, eta: float, *, sums: _Sums, steps: int) -> str:
         f"{sums.seconds / sums.steps:.3f} s/step",
         f"wait {sums.wait / sums.steps:.3f} s",
         f"{sums.tokens / sums.seconds:,.0f} tok/s",
-        f"mfu {mfu}",
+        *(() if sums.mfu_seconds is None else (f"mfu {sums.mfu_seconds / sums.seconds:.1%}",)),
         f"eta {human_time(eta)}",
     ]
     return " | ".join(parts)

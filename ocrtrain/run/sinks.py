@@ -14,7 +14,7 @@ from typing import Protocol
 from ocrdata.errors import Problems, first_line
 from ocrtrain.run.tensorboard_sink import TensorBoardSink
 from ocrtrain.run.trackio_sink import TrackioSink
-from ocrtrain.run.wandb_sink import WandbSink, wandb_mode
+from ocrtrain.run.wandb_sink import WandbSink, asked_mode, wandb_mode
 from ocrtrain.settings.config import Config
 
 Values = Mapping[str, float]
@@ -34,9 +34,12 @@ _MODULES = {"wandb": "wandb", "tensorboard": "tensorboard", "trackio": "trackio"
 
 
 def chosen_sinks(config: Config) -> list[str]:
-    """The names of --log-to, each once; not wandb with --wandb off, which needs no such package."""
-    off = {"wandb"} if config.wandb == "off" else set()
-    return [name for name in dict.fromkeys(config.log_to) if name not in off]
+    """The names of --log-to, each once; not wandb with --wandb off or WANDB_MODE=disabled, which
+    need no such package. Raises UsageError for an unknown WANDB_MODE."""
+    names = list(dict.fromkeys(config.log_to))
+    if "wandb" in names and asked_mode(config)[0] == "disabled":
+        names.remove("wandb")
+    return names
 
 
 def check_sinks(names: Iterable[str]) -> None:
@@ -60,22 +63,17 @@ class Sinks:
         self._open: dict[str, Sink] = {}
         try:
             for name in chosen_sinks(config):
-                sink = self._start(name, run, config, step)
-                if sink is not None:
-                    self._open[name] = sink
+                self._open[name] = self._start(name, run, config, step)
         except BaseException:
             self.close(failed=True)
             raise
 
-    def _start(self, name: str, run: Path, config: Config, step: int) -> Sink | None:
+    def _start(self, name: str, run: Path, config: Config, step: int) -> Sink:
         if name == "tensorboard":
             return TensorBoardSink(run, step=step)
         if name == "trackio":
             return TrackioSink(run, config)
-        mode = wandb_mode(config)
-        if mode == "disabled":
-            return None
-        sink = WandbSink(run, config, mode=mode, run_id=self.wandb_id)
+        sink = WandbSink(run, config, mode=wandb_mode(config), run_id=self.wandb_id)
         self.wandb_id = sink.id
         return sink
 

@@ -44,16 +44,23 @@ ASKED: dict[str, Mode | None] = {
 """Values of --wandb -> how W&B is started; None: not said."""
 
 
+def asked_mode(config: Config) -> tuple[Mode | None, str]:
+    """What --wandb says, else WANDB_MODE, and how it was said; None: neither says it. Raises
+    UsageError for an unknown WANDB_MODE."""
+    wanted = ASKED[config.wandb]
+    if wanted is None and (variable := os.environ.get("WANDB_MODE")):
+        if variable not in MODES:
+            raise UsageError(f"WANDB_MODE={variable}: choose from {', '.join(MODES)}")
+        return MODES[variable], f"WANDB_MODE={variable}"
+    return wanted, f"--wandb {config.wandb}"
+
+
 def wandb_mode(config: Config) -> Mode:
     """online, offline or disabled: by --wandb, else by WANDB_MODE, else by whether there is a key.
 
     Raises UsageError where online is asked for without a key, or WANDB_MODE is unknown.
     """
-    wanted, asked = ASKED[config.wandb], f"--wandb {config.wandb}"
-    if wanted is None and (variable := os.environ.get("WANDB_MODE")):
-        if variable not in MODES:
-            raise UsageError(f"WANDB_MODE={variable}: choose from {', '.join(MODES)}")
-        wanted, asked = MODES[variable], f"WANDB_MODE={variable}"
+    wanted, asked = asked_mode(config)
     if wanted == "online" and not has_key():
         raise UsageError(f"{asked} needs an API key: set WANDB_API_KEY or run `wandb login`")
     if wanted == "online" and not is_reachable(server()):

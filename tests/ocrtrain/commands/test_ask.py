@@ -159,7 +159,7 @@ def test_all_mistakes_are_told(run_folder: Path) -> None:
         (["  "], UsageError, "question is empty"),
         (["<image> Which?"], UsageError, "1 <image>, .* 0 --image"),
         (["<image> <image>?", "--image", "red.png"], UsageError, "2 <image>, .* 1 --image"),
-        (["Which?", "--stop-repeats", "1"], UsageError, "stop_repeats"),
+        (["Which?", "--stop-repeats", "1"], UsageError, "--stop-repeats 1 must"),
         (["Which?", "--image", "absent.png"], UsageError, "absent.png: No such file"),
         (
             ["Which?", "--image", "run"],
@@ -170,7 +170,7 @@ def test_all_mistakes_are_told(run_folder: Path) -> None:
         (["Which?", "--image", "note.txt"], ImageError, "note.txt: not an image"),
         (["Which?", "--checkpoint", "."], TrainError, "no complete checkpoint"),
         (["Which?", "--device", "warp"], UsageError, "'warp'"),
-        (["Which?", "--max-new-tokens", "0"], UsageError, "max_new_tokens"),
+        (["Which?", "--max-new-tokens", "0"], UsageError, "--max-new-tokens 0 must"),
     ],
 )
 def test_mistakes_are_found_before_the_model_is_loaded(

@@ -304,7 +304,7 @@ def test_with_history_turns_are_asked_as_in_training(run_folder: Path) -> None:
     [
         (["--limit", "-1"], UsageError, "--limit"),
         (["--batch", "0"], UsageError, "batch"),
-        (["--max-new-tokens", "0"], UsageError, "max_new_tokens"),
+        (["--max-new-tokens", "0"], UsageError, "--max-new-tokens 0 must"),
         (["--device", "warp"], UsageError, "'warp'"),
         (["--checkpoint", "nowhere"], UsageError, "--checkpoint nowhere: "),
         (["--checkpoint", "."], TrainError, "no complete checkpoint"),
@@ -312,7 +312,7 @@ def test_with_history_turns_are_asked_as_in_training(run_folder: Path) -> None:
         (["--shards", "squares-000.tar[5:5]"], UsageError, "holds no samples"),
         (["--out", "run"], UsageError, "--out run "),
         (["--out", "x.partial.jsonl"], UsageError, r"--out x\.partial\.jsonl: "),
-        (["--stop-repeats", "2"], UsageError, "stop_repeats"),
+        (["--stop-repeats", "2"], UsageError, "--stop-repeats 2 must"),
         (["--out", "squares-000.tar/answers.jsonl"], OcrError, "squares-000.tar"),
     ],
 )

@@ -235,9 +235,9 @@ def test_only_a_loop_is_one(tokens: list[int]) -> None:
 
 
 def test_limits_below_one_are_refused() -> None:
-    with pytest.raises(UsageError, match=r"stop_repeats \(3\)"):
+    with pytest.raises(UsageError, match=r"--stop-repeats 3 .*at least 4"):
         Decoding(1, stop_repeats=3)
-    with pytest.raises(UsageError, match="max_new_tokens"):
+    with pytest.raises(UsageError, match=r"--max-new-tokens 0 .*at least 1"):
         Decoding(0)
     with pytest.raises(UsageError, match="batch"):
         Decoding(1, 0)

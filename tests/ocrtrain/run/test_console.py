@@ -40,7 +40,7 @@ def test_a_line_of_one_step(capsys: pytest.CaptureFixture[str]) -> None:
     run(Config(), [("charts", values())] * 8, done=0)
     assert capsys.readouterr().out.splitlines()[0] == (
         "step    0/1000 | loss charts 1.2500 | lr 5.0e-05 | 0.500 s/step | wait 0.010 s | "
-        "12,346 tok/s | mfu - | eta 1 h 02 min"
+        "12,346 tok/s | eta 1 h 02 min"
     )
     run(Config(), [("charts", values(mfu=0.341))])
     assert "mfu 34.1%" in capsys.readouterr().out

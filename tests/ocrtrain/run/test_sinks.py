@@ -58,10 +58,18 @@ def test_a_missing_package_is_told_with_the_command_that_installs_it(
     check_sinks([])
 
 
-def test_wandb_is_not_chosen_where_it_is_off() -> None:
+def test_wandb_is_not_chosen_where_it_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its flag or its variable: then its package need not be there."""
     config = Config(wandb="off", log_to=("wandb", "tensorboard", "wandb"))
     assert chosen_sinks(config) == ["tensorboard"]
     assert chosen_sinks(replace(config, wandb="offline")) == ["wandb", "tensorboard"]
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert chosen_sinks(replace(config, wandb="auto")) == ["tensorboard"]
+    assert chosen_sinks(replace(config, wandb="offline")) == ["wandb", "tensorboard"]
+    monkeypatch.setenv("WANDB_MODE", "nonsense")
+    with pytest.raises(UsageError, match="WANDB_MODE=nonsense"):
+        chosen_sinks(replace(config, wandb="auto"))
+    assert chosen_sinks(config) == ["tensorboard"]
 
 
 def test_a_sink_that_does_not_start_closes_those_that_did(
@@ -69,7 +77,9 @@ def test_a_sink_that_does_not_start_closes_those_that_did(
 ) -> None:
     opened = Recorder()
     monkeypatch.setattr(module, "TensorBoardSink", lambda *_, **__: opened)
-    monkeypatch.setenv("WANDB_MODE", "nonsense")
-    with pytest.raises(UsageError, match="nonsense"):
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setenv("WANDB_API_KEY", "")
+    monkeypatch.setenv("NETRC", str(tmp_path / "none"))
+    with pytest.raises(UsageError, match="WANDB_MODE=online"):
         Sinks(tmp_path, Config(log_to=("tensorboard", "wandb")), step=0)
     assert opened.failed is True
