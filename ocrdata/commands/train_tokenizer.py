@@ -39,7 +39,7 @@ def main(arguments: Sequence[str]) -> int:
             raise UsageError(f"--shards {typed} holds no samples")
     _check_replaceable(flags.out)
     started, texts = time.perf_counter(), _Texts(sets)
-    tokenizer = train_tokenizer(iter(texts), flags.vocab_size)
+    tokenizer = train_tokenizer(iter(texts), flags.vocab_size, single=flags.single)
     make_folder(flags.out.parent)
     with Lock(flags.out.with_name(f".{flags.out.name}.lock"), str(flags.out)):
         _check_replaceable(flags.out)  # it may have been written in the meantime
@@ -77,6 +77,13 @@ def build_parser() -> Parser:
         default=8192,
         metavar="N",
         help="vocabulary size, including 256 single bytes and 10 special tokens (default: 8192)",
+    )
+    parser.add_argument(
+        "--single",
+        default="",
+        metavar="CHARACTERS",
+        help="letters and digits that are never joined with others, as in A-Z0-9: one token each, "
+        "so that a model can spell words it has never seen",
     )
     parser.add_argument("--out", required=True, metavar="FILE", help="output file, .json")
     parser.add_argument(

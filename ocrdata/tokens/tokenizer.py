@@ -32,6 +32,7 @@ from ocrdata.tokens.vocabulary import (
     Backend,
     Definition,
     Ranks,
+    split_pattern,
     train_ranks,
 )
 
@@ -209,12 +210,13 @@ def _pieces(text: str) -> Iterator[str]:
     yield text[start:]
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
-    """Train a byte-level BPE with nanochat's split pattern, by `tokenizers`.
+def train_tokenizer(texts: Iterable[str], vocab_size: int, *, single: str = "") -> Tokenizer:
+    """Train a byte-level BPE with nanochat's split pattern, by `tokenizers`; the characters of
+    `single` stand alone (`split_pattern`).
 
     `vocab_size` includes the 256 single bytes and the ten special tokens; texts with too little
     variety give a smaller vocabulary. The same texts give the same tokenizer. Raises UsageError if
-    `vocab_size` is below 266 or above LARGEST_VOCABULARY.
+    `vocab_size` is below 266 or above LARGEST_VOCABULARY, or `single` has another form.
     """
     smallest = 256 + len(SPECIAL_TOKENS)
     if vocab_size < smallest:
@@ -225,7 +227,8 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
         raise UsageError(
             f"vocab_size is {vocab_size}, but at most {LARGEST_VOCABULARY:,} is allowed"
         )
-    return Tokenizer(train_ranks(texts, vocab_size - len(SPECIAL_TOKENS)))
+    ranks = train_ranks(texts, vocab_size - len(SPECIAL_TOKENS), split_pattern(single))
+    return Tokenizer(ranks)
 
 
 def bytes_tokenizer() -> Tokenizer:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Protocol
@@ -20,16 +21,50 @@ from tokenizers import models, pre_tokenizers, trainers
 from ocrdata.errors import OcrError, UsageError, first_line
 from ocrdata.tokens.round_trip import lost_letters
 
-NANOCHAT_PATTERN = (
-    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}"
-    r"| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"
+_WORDS, _REST = (
+    r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}{1,2}",
+    r"| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+",
 )
+NANOCHAT_PATTERN = _WORDS + _REST
 """nanochat's split pattern: GPT-4's, with digits in groups of at most two instead of three."""
 
 LARGEST_VOCABULARY = 1 << 24
 """Ids. The largest vocabularies in use have a quarter of a million."""
 
 GPT2_PATTERN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
+
+_SINGLE = re.compile(r"([A-Za-z0-9](-[A-Za-z0-9])?)+")
+
+
+def split_pattern(single: str = "") -> str:
+    """nanochat's split pattern, but for the characters of `single`, which stand alone: no token
+    joins one of them with anything.
+
+    `single` has ASCII letters and digits and ranges of them, as in "A-Z0-9". A model that reads
+    must spell what it has never seen; with one token a character each image of a character has one
+    answer. Raises UsageError for another form.
+    """
+    if not single:
+        return NANOCHAT_PATTERN
+    if not _SINGLE.fullmatch(single) or any(
+        single[at - 1] > single[at + 1] for at, sign in enumerate(single) if sign == "-"
+    ):
+        raise UsageError(
+            f"--single {single!r}: give ASCII letters and digits, and ranges of them, as in A-Z0-9"
+        )
+    one = f"[{single}]"
+    words = _WORDS.replace(r"\p{L}+", rf"(?:(?!{one})\p{{L}})+")
+    words = words.replace(r"\p{N}{1,2}", rf"(?:(?!{one})\p{{N}}){{1,2}}")
+    return f"{one}|{words}{_REST}"
+
+
+def _matches_all(pattern: str) -> bool:
+    """Whether a split pattern is known to match every character: a letter, a number, a space or
+    none of these."""
+    if pattern in (NANOCHAT_PATTERN, GPT2_PATTERN):
+        return True
+    single, bracket, _ = pattern.removeprefix("[").partition("]|")
+    return bool(bracket and _SINGLE.fullmatch(single)) and pattern == split_pattern(single)
 
 
 @contextmanager
@@ -85,8 +120,7 @@ class Ranks:
         self.pattern = pattern
         self.ids = frozenset(ranks.values())
         self.size = max(self.ids) + 1
-        # Both patterns match every character: a letter, a number, a space or none of these.
-        self.complete = pattern in (NANOCHAT_PATTERN, GPT2_PATTERN)
+        self.complete = _matches_all(pattern)
         try:
             with _explain_panic():
                 self._encoding = tiktoken.Encoding(
@@ -203,8 +237,8 @@ def _types(step: Mapping[str, Any] | None) -> list[str]:
     return [name for part in parts for name in _types(part)] if parts else [str(step.get("type"))]
 
 
-def train_ranks(texts: Iterable[str], size: int) -> Ranks:
-    """Trains a byte-level BPE of at most `size` tokens with nanochat's split pattern, by
+def train_ranks(texts: Iterable[str], size: int, pattern: str = NANOCHAT_PATTERN) -> Ranks:
+    """Trains a byte-level BPE of at most `size` tokens within the pieces of a split pattern, by
     `tokenizers`.
 
     The same texts give the same ranks for any number of threads. Each learned token merges two
@@ -213,7 +247,7 @@ def train_ranks(texts: Iterable[str], size: int) -> Ranks:
     bpe = tokenizers.Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.Sequence(
         [
-            pre_tokenizers.Split(tokenizers.Regex(NANOCHAT_PATTERN), behavior="isolated"),
+            pre_tokenizers.Split(tokenizers.Regex(pattern), behavior="isolated"),
             pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
         ]
     )
@@ -228,7 +262,7 @@ def train_ranks(texts: Iterable[str], size: int) -> Ranks:
     ranks = {
         bytes(letters[letter] for letter in token): rank for token, rank in bpe.get_vocab().items()
     }
-    return Ranks(ranks, NANOCHAT_PATTERN)
+    return Ranks(ranks, pattern)
 
 
 def _refuse_missing(lacks: str, missing: Sequence[int]) -> None:

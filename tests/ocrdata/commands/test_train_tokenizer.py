@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from ocrdata.commands.train_tokenizer import main
+from ocrdata.errors import UsageError
 from ocrdata.sample import from_turns
 from ocrdata.shards.names import make_key
 from ocrdata.shards.writer import ShardWriter
@@ -83,3 +85,14 @@ def test_mistakes_are_clear_errors(shards: Path, tmp_path: Path) -> None:
         assert done.returncode == 2, done.stderr
         assert message in done.stderr and "Traceback" not in done.stderr
     assert not out.exists() and other.read_text() == '{"shards": []}'
+
+
+def test_single_characters(shards: Path, tmp_path: Path) -> None:
+    out = tmp_path / "t.json"
+    words = ["--shards", str(shards), "--vocab-size", "300", "--out", str(out)]
+    assert main([*words, "--single", "0-9"]) == 0
+    trained = load_tokenizer(out)
+    assert trained.fingerprint == train_tokenizer(texts(8), 300, single="0-9").fingerprint
+    assert [trained.decode([token]) for token in trained.encode("12 percent")][:2] == ["1", "2"]
+    with pytest.raises(UsageError, match="--single '9-0'"):
+        main([*words, "--single", "9-0"])

@@ -17,6 +17,7 @@ from ocrdata.tokens.vocabulary import (
     NANOCHAT_PATTERN,
     Definition,
     Ranks,
+    split_pattern,
     train_ranks,
 )
 
@@ -25,6 +26,10 @@ TEXTS = ["The share rose from 12% in 2009 to 64% in 2015, naïve café!", "\tand
 
 def bytes_only() -> dict[bytes, int]:
     return {bytes([byte]): byte for byte in range(256)}
+
+
+CAPITALS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+SINGLE = train_ranks(["What is AB12 AB12 AB12?"] * 9, 300, split_pattern("A-Z0-9"))
 
 
 def test_invalid_ranks_are_refused() -> None:
@@ -96,3 +101,23 @@ def test_tokens_have_at_most_two_digits() -> None:
 def test_unusable_definitions_are_refused(definition: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         Definition(definition)
+
+
+@given(st.text(alphabet="AZm9 0a.'xÉ", max_size=30))
+def test_single_characters_stand_alone_and_all_texts_come_back(text: str) -> None:
+    ids = SINGLE.encode(text)
+    encoded = [SINGLE.decode([token]) for token in ids]
+    assert SINGLE.decode(ids) == text and SINGLE.complete
+    assert all(len(piece) == 1 for piece in encoded if set(piece) & set(CAPITALS + "0123456789"))
+
+
+def test_other_characters_are_merged_as_ever() -> None:
+    assert [SINGLE.decode([t]) for t in SINGLE.encode("What is AB12 is")] == [
+        "W", "hat", " is", " ", "A", "B", "1", "2", " is",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("single", ["Z-A", "]", "a b", "-", "A-", "\u00e9"])
+def test_a_malformed_class_is_refused(single: str) -> None:
+    with pytest.raises(UsageError, match=r"--single .*A-Z0-9"):
+        split_pattern(single)
