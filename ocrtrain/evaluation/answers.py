@@ -29,7 +29,7 @@ from ocrtrain.model.ocr_model import OcrModel
 
 NO_KIND = "all"
 SAMPLES_AT_ONCE = 32
-"""Samples whose images are in memory together; with more, more prompts of equal length share a
+"""Samples whose images are in memory together; with more, more prompts of similar length share a
 batch."""
 
 ANSWER_LISTS = ("answers", "answer")

@@ -1,26 +1,27 @@
 """Greedy decoding with a key-value cache.
 
-Prompts of equal length are decoded together, so there is no padding, and a batched answer differs
-from one given alone only in the last bits of sums. Questions come from `ocrtrain.commands.ask` and
+Prompts are decoded together, aligned at their ends; a batched answer differs from one given alone
+only in the last bits of sums. Questions come from `ocrtrain.commands.ask` and
 `ocrtrain.commands.evaluate`; answers are scored in `ocrtrain.evaluation.scores`.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ocrdata.errors import Problems
 from ocrdata.sample import Message, image_parts
 from ocrdata.tokens.rendering import render_prompt
 from ocrdata.tokens.tokenizer import Tokenizer
 from ocrtrain.model.ocr_model import OcrModel
+from ocrtrain.model.row_cache import RowCache
 
 IMAGES_AT_ONCE = 16
 """Images encoded together; SAM at 1024 px needs about 0.4 GB each for its bias in bf16."""
@@ -103,27 +104,50 @@ def answer(
     so split a long list. Raises ValueError if a conversation does not place as many images as it
     comes with.
     """
-    prompts = []
-    for question in questions:
-        placed = image_parts(question.messages)
-        if placed != len(question.images):
-            raise ValueError(
-                f"the conversation places {placed} images, but {len(question.images)} are given"
-            )
-        rendered = render_prompt(list(question.messages), tokenizer, [model.slots] * placed)
-        prompts.append(torch.from_numpy(rendered.ids).long())
-    stops = frozenset({tokenizer.assistant_end, tokenizer.bos})
+    prompts = [prompt_ids(model, tokenizer, question) for question in questions]
+    stops = stop_tokens(tokenizer)
     answers: dict[int, Answer] = {}
     with inference(model, decoding.precision):
         vectors = _encode(model, questions)
-        for group in equal_lengths(prompts, decoding.batch):
-            ids = torch.stack([prompts[number] for number in group]).to(model.device)
-            images = [vectors[id(image)] for number in group for image in questions[number].images]
-            embeds = _embed(model, ids, images)
+        for group in similar_lengths(prompts, decoding.batch):
+            embeds = [_embed(model, prompts[n], questions[n].images, vectors) for n in group]
             for number, found in zip(group, greedy(model, embeds, stops, decoding), strict=True):
                 text = plain_text(tokenizer, found.tokens)
                 answers[number] = Answer(text, len(found.tokens), found.finished, found.repeats)
     return [answers[number] for number in range(len(questions))]
+
+
+def stop_tokens(tokenizer: Tokenizer) -> frozenset[int]:
+    """The tokens that end an answer."""
+    return frozenset({tokenizer.assistant_end, tokenizer.bos})
+
+
+def prompt_ids(model: OcrModel, tokenizer: Tokenizer, question: Question) -> Tensor:
+    """The ids of a question's prompt, int64 [T] on the CPU.
+
+    Raises ValueError if it does not place as many images as it comes with, RejectedRow as
+    `render_prompt` does.
+    """
+    placed = image_parts(question.messages)
+    if placed != len(question.images):
+        raise ValueError(
+            f"the conversation places {placed} images, but {len(question.images)} are given"
+        )
+    rendered = render_prompt(list(question.messages), tokenizer, [model.slots] * placed)
+    return torch.from_numpy(rendered.ids).long()
+
+
+def embed_questions(
+    model: OcrModel, tokenizer: Tokenizer, questions: Sequence[Question]
+) -> list[Tensor]:
+    """The embeddings [T, D] of each question's prompt, for `GreedyRows.join`. To be called within
+    `inference`. Raises as `prompt_ids` does."""
+    prompts = [prompt_ids(model, tokenizer, question) for question in questions]
+    vectors = _encode(model, questions)
+    return [
+        _embed(model, ids, question.images, vectors)
+        for ids, question in zip(prompts, questions, strict=True)
+    ]
 
 
 def plain_text(tokenizer: Tokenizer, tokens: Sequence[int]) -> str:
@@ -144,15 +168,17 @@ def _is_token(tokenizer: Tokenizer, token: int) -> bool:
     return True
 
 
-def equal_lengths(prompts: Sequence[Tensor], batch: int) -> Iterator[list[int]]:
-    """Groups of at most `batch` prompts of equal length, by their indices, in a fixed order."""
-    by_length: dict[int, list[int]] = defaultdict(list)
-    for number, prompt in enumerate(prompts):
-        by_length[len(prompt)].append(number)
-    for length in sorted(by_length):
-        numbers = by_length[length]
-        for start in range(0, len(numbers), batch):
-            yield numbers[start : start + batch]
+def similar_lengths(prompts: Sequence[Tensor], batch: int) -> Iterator[list[int]]:
+    """Groups of at most `batch` prompts, by their indices, in a fixed order: in a group none is
+    more than a quarter longer than the shortest, so that little of it is padding."""
+    group: list[int] = []
+    for number in sorted(range(len(prompts)), key=lambda number: len(prompts[number])):
+        if group and (len(group) == batch or len(prompts[number]) > 1.25 * len(prompts[group[0]])):
+            yield group
+            group = []
+        group.append(number)
+    if group:
+        yield group
 
 
 def _encode(model: OcrModel, questions: Sequence[Question]) -> dict[int, Tensor]:
@@ -167,13 +193,16 @@ def _encode(model: OcrModel, questions: Sequence[Question]) -> dict[int, Tensor]
     return vectors
 
 
-def _embed(model: OcrModel, ids: Tensor, images: Sequence[Tensor]) -> Tensor:
-    """[B, T] ids and the vectors [slots, D] of their images, row by row -> [B, T, D]."""
+def _embed(
+    model: OcrModel, ids: Tensor, images: Sequence[Tensor], vectors: Mapping[int, Tensor]
+) -> Tensor:
+    """[T] ids and the vectors [slots, D] of their images -> [T, D]."""
+    ids = ids.to(model.device)
     embeds: Tensor = model.gpt.model.embed_tokens(ids)
     if not images:
         return embeds
-    slots = (ids == model.image_token).unsqueeze(-1)
-    return embeds.masked_scatter(slots, torch.cat(list(images)).to(embeds.dtype))
+    features = torch.cat([vectors[id(image)] for image in images])
+    return embeds.masked_scatter((ids == model.image_token)[:, None], features.to(embeds.dtype))
 
 
 class Continuation(NamedTuple):
@@ -184,44 +213,125 @@ class Continuation(NamedTuple):
     repeats: bool
 
 
+class Step(NamedTuple):
+    """What a step gave a row: its next token, None where that ended the answer; and how it ended,
+    if it did. The row is then gone."""
+
+    token: int | None
+    end: Continuation | None = None
+
+
+@dataclass
+class _Row:
+    number: int
+    limit: int
+    tokens: list[int] = field(default_factory=list)
+
+
+class GreedyRows:
+    """Prompts that are continued together, greedily, a token at a time; they may join and leave
+    between the steps.
+
+    A row ends with a token of `stops`, in a loop of `stop_repeats` tokens (as in `Decoding`), or at
+    its own limit. To be used within `inference`.
+    """
+
+    def __init__(self, model: OcrModel, stops: frozenset[int], *, stop_repeats: int) -> None:
+        self._model, self._stops, self._stop_repeats = model, stops, stop_repeats
+        self._rows: list[_Row] = []
+        self._cache = RowCache()
+        self._newest = torch.zeros(0, dtype=torch.long)  # [B], of each row
+        self._joined = 0
+
+    def __len__(self) -> int:
+        """The number of rows that have not ended."""
+        return len(self._rows)
+
+    def join(self, prompts: Sequence[Tensor], limits: Sequence[int]) -> dict[int, Step]:
+        """Read prompts, each an embedding [T, D], and give each its first token; at most `limits`
+        tokens each. Returns the first steps by the rows' numbers, which count up from 0 in the
+        order of joining."""
+        if not prompts:
+            return {}
+        longest = max(map(len, prompts))
+        padding = [longest - len(prompt) for prompt in prompts]
+        embeds = torch.stack(
+            [F.pad(one, (0, 0, count, 0)) for one, count in zip(prompts, padding, strict=True)]
+        )
+        places = torch.arange(longest, device=embeds.device)
+        begins = torch.tensor(padding, device=embeds.device)[:, None]
+        cache = RowCache(padding)
+        logits = self._model.step(
+            embeds,
+            cache,
+            (places - begins).clamp_(min=0),
+            # Padding is a sample of its own, to which nothing else attends.
+            tuple((count, longest - count) if count else (longest,) for count in padding),
+        )
+        rows = [
+            _Row(self._joined + at, limit)
+            for at, limit in zip(range(len(prompts)), limits, strict=True)
+        ]
+        self._joined += len(prompts)
+        newest = logits.argmax(dim=-1)
+        steps = {
+            row.number: self._take(row, token)
+            for row, token in zip(rows, newest.tolist(), strict=True)
+        }
+        going_on = [at for at, step in enumerate(steps.values()) if step.end is None]
+        if going_on:
+            cache.keep(going_on)
+            self._cache.join(cache)
+            self._newest = torch.cat([self._newest.to(newest.device), newest[going_on]])
+            self._rows += [rows[at] for at in going_on]
+        return steps
+
+    def step(self) -> dict[int, Step]:
+        """The next token of every row, by the rows' numbers."""
+        if not self._rows:
+            return {}
+        embeds = self._model.gpt.model.embed_tokens(self._newest[:, None])
+        begins = torch.tensor(self._cache.padding, device=embeds.device)
+        positions = len(self._cache) - begins[:, None]
+        self._newest = self._model.step(embeds, self._cache, positions).argmax(dim=-1)
+        steps = {row.number: self._take(row, token)
+                 for row, token in zip(self._rows, self._newest.tolist(), strict=True)}  # fmt: skip
+        self.leave([number for number, step in steps.items() if step.end is not None])
+        return steps
+
+    def leave(self, numbers: Collection[int]) -> None:
+        """Drop rows; those that have ended already are ignored."""
+        kept = [at for at, row in enumerate(self._rows) if row.number not in numbers]
+        if len(kept) < len(self._rows):
+            self._rows = [self._rows[at] for at in kept]
+            self._cache.keep(kept)
+            self._newest = self._newest[kept]
+
+    def _take(self, row: _Row, token: int) -> Step:
+        """What a token means for its row."""
+        if token in self._stops:
+            return Step(None, Continuation(row.tokens, finished=True, repeats=False))
+        row.tokens.append(token)
+        if kept := without_loop(row.tokens, self._stop_repeats):
+            return Step(token, Continuation(row.tokens[:kept], finished=False, repeats=True))
+        if len(row.tokens) >= row.limit:
+            return Step(token, Continuation(row.tokens, finished=False, repeats=False))
+        return Step(token)
+
+
 def greedy(
-    model: OcrModel, embeds: Tensor, stops: frozenset[int], decoding: Decoding
+    model: OcrModel, prompts: Sequence[Tensor], stops: frozenset[int], decoding: Decoding
 ) -> list[Continuation]:
-    """The greedy continuation of each row of [B, T, D], up to a token of `stops`, a loop or the
-    limit. Rows that have ended are removed from the cache."""
-    rows, length, _ = embeds.shape
-    tokens: list[list[int]] = [[] for _ in range(rows)]
-    looping: set[int] = set()
-    alive = list(range(rows))
-    cache = model.new_cache()
-    positions = torch.arange(length, device=embeds.device).expand(rows, -1)
-    for _ in range(decoding.max_new_tokens):
-        newest = model.step(embeds, cache, positions).argmax(dim=-1)
-        going_on = []
-        for at, token in enumerate(newest.tolist()):
-            if token in stops:
-                continue
-            row = alive[at]
-            tokens[row].append(token)
-            if kept := without_loop(tokens[row], decoding.stop_repeats):
-                tokens[row] = tokens[row][:kept]
-                looping.add(row)
-            else:
-                going_on.append(at)
-        if len(going_on) < len(alive):
-            alive = [alive[at] for at in going_on]
-            if not alive:
-                break
-            kept_rows = torch.tensor(going_on, device=newest.device)
-            cache.batch_select_indices(kept_rows)
-            newest, positions = newest[kept_rows], positions[kept_rows]
-        embeds = model.gpt.model.embed_tokens(newest.unsqueeze(1))
-        positions = positions[:, -1:] + 1
-    unfinished = looping | set(alive)
-    return [
-        Continuation(found, row not in unfinished, row in looping)
-        for row, found in enumerate(tokens)
-    ]
+    """The greedy continuation of each prompt, an embedding [T, D], up to a token of `stops`, a loop
+    or the limit."""
+    rows = GreedyRows(model, stops, stop_repeats=decoding.stop_repeats)
+    steps = rows.join(prompts, [decoding.max_new_tokens] * len(prompts))
+    ended: dict[int, Continuation] = {}
+    while True:
+        ended.update({number: step.end for number, step in steps.items() if step.end is not None})
+        if not len(rows):
+            return [ended[number] for number in range(len(prompts))]
+        steps = rows.step()
 
 
 def without_loop(tokens: Sequence[int], span: int) -> int:

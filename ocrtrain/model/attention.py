@@ -41,16 +41,22 @@ def attend(  # noqa: PLR0913 - the signature is that of `transformers`
     """Queries [B, heads, T, D] against keys and values [B, heads, S, D] -> [B, T, heads, D].
 
     `lengths`: those of the samples of each row (`ModelInputs.lengths`). None: each row is one
-    sample, whose first S - T positions are in the cache.
+    sample, whose first S - T positions are in the cache. `attention_mask`, bool [B, 1, T, S]: what
+    is attended to, where rows in a cache are of different lengths.
     """
     if lengths is not None and any(len(row) > 1 for row in lengths):
         return _per_sample(query, key, value, scaling, lengths), None
     new, known = query.shape[2], key.shape[2]
-    mask = None
-    if 1 < new < known:
+    mask = attention_mask
+    if mask is None and 1 < new < known:
         mask = torch.ones(new, known, dtype=torch.bool, device=query.device).tril(known - new)
     output = F.scaled_dot_product_attention(
-        query, key, value, attn_mask=mask, scale=scaling, is_causal=new == known > 1
+        query,
+        key,
+        value,
+        attn_mask=mask,
+        scale=scaling,
+        is_causal=mask is None and new == known > 1,
     )
     return output.transpose(1, 2).contiguous(), None
 

@@ -24,6 +24,7 @@ from ocrtrain.model.head import HEAD_CHUNK, SOFTCAP, soft_cap, summed_loss
 from ocrtrain.model.init import initialise
 from ocrtrain.model.inputs import ModelInputs, model_inputs, sample_lengths
 from ocrtrain.model.pixels import letterbox
+from ocrtrain.model.row_cache import RowCache
 from ocrtrain.model.sam_attention import SamAttention
 from ocrtrain.settings.image_slots import image_slots
 from ocrtrain.settings.model_config import PARTS, ModelConfig
@@ -231,26 +232,31 @@ class OcrModel(nn.Module):
         rows = inputs.supervised_at // inputs.input_ids.shape[1]
         return TokenLosses(torch.cat(losses), rows)
 
-    def new_cache(self) -> Any:
-        """An empty key-value cache for `step`."""
-        from transformers import DynamicCache
-
-        return DynamicCache(config=self.gpt.config)
-
     @torch.no_grad()
-    def step(self, inputs_embeds: Tensor, cache: Any, position_ids: Tensor) -> Tensor:
+    def step(
+        self,
+        inputs_embeds: Tensor,
+        cache: RowCache,
+        position_ids: Tensor,
+        lengths: tuple[tuple[int, ...], ...] | None = None,
+    ) -> Tensor:
         """One step of generation: fp32 logits [B, V] of the last position.
 
-        Embeddings [B, T, D] at positions [B, T] are appended to `cache`, which `new_cache` made.
-        The image token's logit is -inf, so that it is never generated. Raises RuntimeError in
-        training mode, in which checkpointed blocks ignore the cache.
+        Embeddings [B, T, D] at positions [B, T] are appended to `cache`. With `lengths`, as in
+        `hidden`, they are the first ones. The image token's logit is -inf, so that it is never
+        generated. Raises RuntimeError in training mode, in which checkpointed blocks ignore the
+        cache.
         """
         if self.training:
             raise RuntimeError("call eval() first: in training mode blocks may ignore the cache")
         output = self.gpt.model(
             inputs_embeds=inputs_embeds,
+            attention_mask=(
+                cache.seen(inputs_embeds.shape[1], inputs_embeds.device) if len(cache) else None
+            ),
             position_ids=position_ids,
             use_cache=True,
+            lengths=lengths,
             **{self._cache_argument: cache},
         )
         logits = self.logits(output.last_hidden_state[:, -1])

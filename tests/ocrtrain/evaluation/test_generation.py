@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,12 +16,17 @@ from ocrdata.sample import IMAGE_PART, text_part
 from ocrdata.tokens.rendering import render_prompt
 from ocrtrain.evaluation.generation import (
     Answer,
+    Continuation,
     Decoding,
+    GreedyRows,
     Question,
+    Step,
     answer,
-    equal_lengths,
+    embed_questions,
     inference,
     plain_text,
+    similar_lengths,
+    stop_tokens,
     without_loop,
 )
 from ocrtrain.model.ocr_model import OcrModel
@@ -155,9 +162,66 @@ def test_autocast_is_used_if_a_precision_is_given() -> None:
     assert found.tokens <= 2
 
 
-def test_every_prompt_is_in_one_group_of_equal_lengths() -> None:
-    prompts = [torch.zeros(length) for length in (3, 1, 3, 2, 3, 1)]
-    assert list(equal_lengths(prompts, 2)) == [[1, 5], [3], [0, 2], [4]]
+def test_every_prompt_is_in_one_group_of_similar_lengths() -> None:
+    prompts = [torch.zeros(length) for length in (40, 10, 50, 12, 51, 13)]
+    assert list(similar_lengths(prompts, 2)) == [[1, 3], [5], [0, 2], [4]]
+    assert list(similar_lengths(prompts, 64)) == [[1, 3], [5], [0, 2], [4]]
+    assert list(similar_lengths(prompts[::2], 64)) == [[0, 1], [2]]
+
+
+def decode_in_turns(model: OcrModel, plan: Sequence[tuple[int, str]]) -> dict[int, Continuation]:
+    """Rows that join (J), step (S) and leave (L) as `plan` says, with the number of the question or
+    row; then steps until all have ended."""
+    rows = GreedyRows(model, stop_tokens(small.tokenizer()), stop_repeats=0)
+    said: dict[int, list[int]] = {}
+    ends: dict[int, Continuation] = {}
+
+    def keep(steps: dict[int, Step]) -> None:
+        for number, step in steps.items():
+            assert number not in ends
+            if step.token is not None:
+                said.setdefault(number, []).append(step.token)
+            if step.end is not None:
+                ends[number] = step.end
+                assert said.get(number, []) == step.end.tokens
+
+    with inference(model, None):
+        prompts = embed_questions(model, small.tokenizer(), QUESTIONS)
+        for number, what in [*plan, *[(0, "S")] * 12]:
+            if what == "J":
+                keep(rows.join([prompts[number]], [12]))
+            elif what == "S":
+                keep(rows.step())
+            else:
+                rows.leave([number])
+    assert not len(rows) and rows.step() == {} and rows.join([], []) == {}
+    return ends
+
+
+def test_rows_may_join_and_leave_at_any_step(tmp_path: Path) -> None:
+    model = small.untrained()
+    alone = answer(model, small.tokenizer(), QUESTIONS, Decoding(12, 1))
+    words = ["3J", "0S", "5J", "0S", "0S", "0J", "0S", "0L", "4J", "0S", "1L", "0S", "2J"]
+    plan = [(int(word[0]), word[1]) for word in words]
+    found = decode_in_turns(model, plan)
+    assert {0, 1}.isdisjoint(found), "the two that left"
+    asked = dict(enumerate(number for number, what in plan if what == "J"))
+    for row, end in found.items():
+        assert plain_text(small.tokenizer(), end.tokens) == alone[asked[row]].text
+        assert len(end.tokens) == alone[asked[row]].tokens
+    assert len(found) == 3
+
+
+def test_each_row_has_its_own_limit() -> None:
+    tokenizer = small.tokenizer()
+    model = with_favourite(small.untrained(), *tokenizer.encode("x"))
+    rows = GreedyRows(model, stop_tokens(tokenizer), stop_repeats=0)
+    with inference(model, None):
+        prompts = embed_questions(model, tokenizer, QUESTIONS[:3])
+        first = rows.join(prompts, [1, 3, 2])
+        assert [step.end is None for step in first.values()] == [False, True, True]
+        assert [number for number, step in rows.step().items() if step.end] == [2]
+        assert list(rows.step()) == [1] and len(rows) == 0
 
 
 def test_no_questions_give_no_answers() -> None:
@@ -177,8 +241,8 @@ def alternating(model: OcrModel, *tokens: int) -> OcrModel:
     following = dict(zip(tokens, [*tokens[1:], tokens[0]], strict=True))
     table = model.gpt.model.embed_tokens.weight
 
-    def looping(embeds: torch.Tensor, cache: object, positions: torch.Tensor) -> torch.Tensor:
-        logits = step(embeds, cache, positions)
+    def looping(embeds: torch.Tensor, *rest: Any) -> torch.Tensor:
+        logits = step(embeds, *rest)
         for row, embedding in enumerate(embeds[:, -1]):
             last = next((t for t in tokens if torch.equal(table[t], embedding)), tokens[-1])
             logits[row, following[last]] = 100.0

@@ -14,6 +14,7 @@ from ocrdata.tokens.rendering import IGNORE
 from ocrtrain.data.batch import Batch
 from ocrtrain.model import head as module
 from ocrtrain.model.ocr_model import OcrModel, build_model, part_of
+from ocrtrain.model.row_cache import RowCache
 from ocrtrain.settings.model_config import ModelConfig
 from tests.support import oracle
 from tests.support.encoders import SMALL
@@ -213,14 +214,14 @@ def test_generation_steps_equal_a_pass_over_the_whole_row() -> None:
     positions = torch.arange(12).repeat(2, 1)
     with torch.no_grad():
         whole = model.logits(model.hidden(embeds, positions))
-    cache = model.new_cache()
+    cache = RowCache([0, 0])
     for start, stop in ((0, 9), (9, 10), (10, 12)):
         logits = model.step(embeds[:, start:stop], cache, positions[:, start:stop])
         assert torch.isneginf(logits[:, IMAGE]).all()
         logits[:, IMAGE] = whole[:, stop - 1, IMAGE]
         close(logits, whole[:, stop - 1])
     with pytest.raises(RuntimeError, match=r"eval\(\)"):
-        model.train().step(embeds, model.new_cache(), positions)
+        model.train().step(embeds, RowCache([0, 0]), positions)
 
 
 def test_freezing_by_parts() -> None:
