@@ -10,6 +10,8 @@
     python tools/make_shards.py chartqa-folder --path 'ChartQA Dataset' --split val
     python tools/make_shards.py charts --limit 2000              # synthetic, needs nothing
     python tools/make_shards.py sums --limit 2000                # the same, text only
+    python tools/make_shards.py open-charts --words held-out     # charts that must be read
+    python tools/make_shards.py tables                           # tables in words
 
 Writes shards/NAME-000.tar, ... with an index beside each, NAME.rejects.jsonl if rows were rejected,
 and, last, the manifest NAME.json; with --compress zstd the shards are NAME-000.tar.zst. If it was

@@ -16,6 +16,8 @@ from ocrdata.sources import chartqa_folder, finevision, smoltalk, webdataset
 from ocrdata.sources.annotations import ANSWERS, QUESTIONS, AnnotationFormat
 from ocrdata.sources.base import Source, safe_name
 from ocrdata.sources.jsonl import JsonlSource, set_name
+from ocrdata.sources.spans import Span
+from ocrdata.sources.words import HELD_OUT, SIDES, TRAIN
 from ocrdata.storage.location import Location
 
 SYNTHETIC_ROWS = 10_240
@@ -130,10 +132,35 @@ def _charts(values: Values, _: Recorded) -> Source:
     return ChartsSource(_synthetic_rows(values), seed=values["seed"])
 
 
+def _open_charts(values: Values, _: Recorded) -> Source:
+    from ocrdata.sources.open_charts import MAX_ITEMS, OpenChartOptions, OpenChartsSource
+
+    options = OpenChartOptions(
+        size=values["size"],
+        items=Span.of("--items", values["items"], 1, MAX_ITEMS),
+        images=values["images"],
+        questions=tuple(dict.fromkeys(values["questions"])),
+        offset=values["offset"],
+        words=values["words"],
+    )
+    return OpenChartsSource(_synthetic_rows(values), options, seed=values["seed"])
+
+
+def _tables(values: Values, _: Recorded) -> Source:
+    from ocrdata.sources.tables import TablesSource
+
+    return TablesSource(_synthetic_rows(values), seed=values["seed"], words=values["words"])
+
+
 def _sums(values: Values, _: Recorded) -> Source:
     from ocrdata.sources.sums import SumsSource
 
     return SumsSource(_synthetic_rows(values), seed=values["seed"])
+
+
+def _by_words(name: str) -> Callable[[Values], str]:
+    """The name of shards that have either words for training or held-out ones."""
+    return lambda values: name if values["words"] == TRAIN else f"{name}-{HELD_OUT}"
 
 
 _SUBSET = Flag(
@@ -163,6 +190,17 @@ _ANNOTATIONS = (
 """The flags of sources whose images have annotations: the fields of `AnnotationFormat`."""
 
 _SEED = Flag("seed", "seed of the random samples (default: 0)", kind=int, default=0)
+
+_WORDS = Flag(
+    "words",
+    "which random words: train (default) or held-out. Each word of 3 and more characters is on one "
+    "side for good, in every synthetic source: what is held out stands in no training data",
+    choices=SIDES,
+    default=TRAIN,
+)
+
+CHART_QUESTIONS = ("table", "title", "type", "count", "largest", "value", "compare")
+"""`open_charts.KINDS`, named here too: the module draws, and is imported when it is used."""
 
 REGISTRY = {
     "chartqa": SourceKind(
@@ -276,6 +314,32 @@ REGISTRY = {
         (_SEED,),
         lambda _: "charts",
         _charts,
+    ),
+    "open-charts": SourceKind(
+        "synthetic charts whose words and values are random, to be read and not guessed, seeded",
+        (
+            _SEED,
+            _WORDS,
+            Flag("size", "side of the image, px (default: 256)", "PX", int, 256),
+            Flag("items", "bars or points of a chart (default: 2..4)", "N|LOW..HIGH", str, "2..4"),
+            Flag("images", "charts in a sample (default: 1)", "N", int, 1),
+            Flag(
+                "questions",
+                "kinds of questions (default: all)",
+                default=CHART_QUESTIONS,
+                choices=CHART_QUESTIONS,
+                several=True,
+            ),
+            Flag("offset", "largest shift of a string, px: 0 to 8 (default: 1)", "PX", int, 1),
+        ),
+        _by_words("open-charts"),
+        _open_charts,
+    ),
+    "tables": SourceKind(
+        "the questions of open-charts about tables in words, without images, seeded",
+        (_SEED, _WORDS),
+        _by_words("tables"),
+        _tables,
     ),
     "sums": SourceKind(
         "synthetic conversations without images, seeded",

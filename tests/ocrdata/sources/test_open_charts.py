@@ -1,0 +1,149 @@
+"""Charts with random words: answers follow from what is drawn, and held-out words stay held out."""
+
+import random
+
+import numpy as np
+import pytest
+
+from ocrdata.errors import UsageError
+from ocrdata.images.decode import decode_rgb, read_header
+from ocrdata.sample import check, text_of
+from ocrdata.sources.open_charts import (
+    KINDS,
+    LABEL,
+    Chart,
+    Item,
+    OpenChartOptions,
+    OpenChartsSource,
+    ask,
+    choose,
+    make_sample,
+    paint,
+)
+from ocrdata.sources.registry import CHART_QUESTIONS
+from ocrdata.sources.spans import Span
+from ocrdata.sources.words import HELD_OUT, TRAIN, side_of
+
+OPTIONS = OpenChartOptions()
+CHART = Chart("bar", "ABCD", (Item("KLM", 40), Item("XYZ", 72)), (214, 39, 40))
+
+
+def turns_of(options: OpenChartOptions, row: int) -> list[tuple[str, str, str]]:
+    sample = make_sample(options, 1, row)
+    texts = [text_of(message) for message in sample.messages]
+    return list(zip(sample.meta["kinds"], texts[::2], texts[1::2], strict=True))
+
+
+@pytest.mark.parametrize("row", range(20))
+def test_answers_follow_from_what_is_drawn(row: int) -> None:
+    sample = make_sample(OPTIONS, 1, row)
+    check(sample)
+    info = read_header(sample.images[0])
+    assert (info.format, info.width, info.height) == ("png", 256, 256)
+    (drawn,) = sample.meta["charts"]
+    values = dict(drawn["items"])
+    assert len(values) == len(drawn["items"]) and len(set(values.values())) == len(values)
+    turns = turns_of(OPTIONS, row)
+    kinds = [kind for kind, _, _ in turns]
+    if kinds != ["table"]:
+        assert sorted(set(kinds)) == sorted(set(KINDS) - {"table"})
+        assert kinds.count("value") == len(values)
+    for kind, question, answer in turns:
+        if kind == "table":
+            assert answer == "; ".join(f"{label} {value}" for label, value in values.items())
+        if kind in ("title", "type"):
+            assert answer == drawn[kind]
+        if kind == "count":
+            assert answer == str(len(values))
+        if kind == "largest":
+            assert values[answer] == max(values.values())
+        if kind == "value":
+            label = question.removeprefix("What is the value of ").removesuffix("?")
+            assert answer == f"{label} {values[label]}"
+        if kind == "compare":
+            left, x, sign, right, y = answer.split()
+            assert question == f"Compare {left} and {right}."
+            assert (values[left], values[right]) == (int(x), int(y))
+            assert (sign == "<") == (int(x) < int(y))
+
+
+def test_every_word_is_on_its_side_and_the_sides_share_none() -> None:
+    found: dict[str, set[str]] = {}
+    for words in (TRAIN, HELD_OUT):
+        sides = set()
+        for row in range(300):
+            sample = make_sample(OpenChartOptions(words=words), 0, row)
+            (drawn,) = sample.meta["charts"]
+            drawn_words = [drawn["title"], *(label for label, _ in drawn["items"])]
+            assert {side_of(word) for word in drawn_words} == {words}
+            sides.update(drawn_words)
+        found[words] = sides
+    assert len(found[HELD_OUT]) > 500 and not found[TRAIN] & found[HELD_OUT]
+
+
+def test_a_row_depends_on_seed_and_options_alone() -> None:
+    source = OpenChartsSource(9, OPTIONS, seed=3)
+    (again,) = [sample for _, sample in OpenChartsSource(99, OPTIONS, seed=3).rows(7, 8)]
+    assert list(source.rows(0, 9))[7][1] == again
+    assert make_sample(OPTIONS, 3, 7) != make_sample(OPTIONS, 4, 7)
+    assert source.provenance["items"] == "2..4" and source.provenance["words"] == "train"
+
+
+def test_the_table_is_asked_alone_or_where_nothing_can_be_copied_from_it() -> None:
+    pick = random.Random(0)
+    for _ in range(60):
+        kinds = [kind for kind, _, _ in choose(CHART, KINDS, pick)]
+        assert kinds == ["table"] or "table" not in kinds
+    mixed = [choose(CHART, ("table", "title"), pick) for _ in range(60)]
+    assert {len(turns) for turns in mixed} == {1, 2}
+    assert {turns[0][0] for turns in mixed} == {"table", "title"}
+    assert choose(CHART, ("table",), pick) == ask(CHART, "table", pick)
+
+
+def test_several_charts_in_a_sample_each_before_its_questions() -> None:
+    options = OpenChartOptions(size=128, items=Span(1, 2), images=3, questions=("table", "title"))
+    sample = make_sample(options, 0, 5)
+    check(sample)
+    assert len(sample.images) == len(sample.meta["charts"]) == 3
+    asked = [message for message in sample.messages if message["role"] == "user"]
+    chart = -1
+    for message, answer in zip(asked, sample.messages[1::2], strict=True):
+        chart += message["content"][0] == {"type": "image"}
+        drawn = sample.meta["charts"][chart]
+        table = "; ".join(f"{label} {value}" for label, value in drawn["items"])
+        assert text_of(answer) in (drawn["title"], table)
+    assert chart == 2
+
+
+@pytest.mark.parametrize("kind", ["column", "bar", "line"])
+def test_what_differs_is_drawn_differently_and_nothing_hides_a_string(kind: str) -> None:
+    def pixels(chart: Chart) -> np.ndarray:
+        return decode_rgb(paint(chart, 256, 0, random.Random(0))).astype(int)
+
+    chart = Chart(kind, CHART.title, CHART.items, CHART.colour)
+    other = Chart(kind, CHART.title, (Item("KLM", 40), Item("XYZ", 73)), CHART.colour)
+    assert (pixels(chart) != pixels(other)).any()
+    title = pixels(chart)[:16, : 16 * 4]
+    assert (title < 128).any(axis=2).sum() > 100, "four letters of ink"
+    assert (pixels(chart)[:, -1] == 255).all() or kind != "bar", "the longest bar ends inside"
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"size": 100}, "--size 100: out of range 128"),
+        ({"items": Span(2, 5)}, "--items 2..5: 256 px have room for 4"),
+        ({"size": 128, "items": Span(1, 3)}, "--items 1..3: 128 px have room for 2"),
+        ({"images": 0}, "--images 0"),
+        ({"offset": 9}, "--offset 9: out of range 0 to 8"),
+        ({"questions": ()}, "--questions: choose from table"),
+        ({"items": Span(1, 2)}, "--questions compare needs"),
+    ],
+)
+def test_what_does_not_fit_is_refused(values: dict[str, object], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        OpenChartOptions(**values)  # type: ignore[arg-type]
+
+
+def test_the_flag_has_the_same_kinds() -> None:
+    assert CHART_QUESTIONS == KINDS and LABEL >= 3, "shorter words would be on both sides"
