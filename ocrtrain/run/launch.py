@@ -382,7 +382,7 @@ def _warn_of_memory(expected: Forecast, device: torch.device) -> None:
 
 def _model_and_optimizer(
     config: Config, tokenizer: Tokenizer, world: World, found: Checkpoint | None
-) -> tuple[OcrModel, ModelOfRanks, torch.optim.AdamW]:
+) -> tuple[OcrModel, ModelOfRanks, torch.optim.Optimizer]:
     """New ones, or those of the checkpoint with its random state."""
     device = torch.device(world.device)
     if found is None:

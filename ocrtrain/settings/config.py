@@ -202,12 +202,25 @@ class Config:
         change=True,
         older=0,
     )
+    optimizer: str = setting(
+        "adamw",
+        "adamw for all parameters, or muon for matrices and convolution kernels, with adamw for "
+        "embeddings, head, positions and vectors",
+        older="adamw",
+    )
     lr: float = setting(5e-5, "peak learning rate", change=True)
+    lr_adamw: float = setting(
+        0.0,
+        "with --optimizer muon: peak learning rate of what AdamW updates (0: --lr)",
+        change=True,
+        older=0.0,
+    )
     sam_lr_scale: float = setting(1.0, "learning rate of SAM, as a multiple of --lr", change=True)
     clip_lr_scale: float = setting(1.0, "learning rate of CLIP, as a multiple of --lr", change=True)
     schedule: str = setting(
         "cosine",
-        "learning rate after the warm-up: cosine (to 0), step (see --step-every) or constant",
+        "learning rate after the warm-up: cosine (to 0), linear (to 0, see --decay-part), step "
+        "(see --step-every) or constant",
         change=True,
     )
     warmup: int = setting(
@@ -217,7 +230,19 @@ class Config:
         2000, "with --schedule step: steps between reductions of the rate", change=True
     )
     step_factor: float = setting(0.1, "with --schedule step: factor of each reduction", change=True)
-    weight_decay: float = setting(0.0, "AdamW weight decay, applied to matrices only", change=True)
+    decay_part: float = setting(
+        0.3,
+        "with --schedule linear: last part of the schedule, in which the rate falls to 0; before "
+        "it the rate is flat",
+        change=True,
+        older=0.3,
+    )
+    momentum: float = setting(
+        0.95, "with --optimizer muon: momentum of its matrices", change=True, older=0.95
+    )
+    weight_decay: float = setting(
+        0.0, "weight decay, decoupled as in AdamW, applied to matrices only", change=True
+    )
     beta1: float = setting(0.9, "AdamW beta 1", change=True)
     beta2: float = setting(0.999, "AdamW beta 2", change=True)
     grad_clip: float = setting(

@@ -45,8 +45,9 @@ GROUPS = {
         "sam_repo", "clip_repo", "gpt_repo",
     ),
     "optimizer": (
-        "steps", "lr", "warmup", "schedule", "schedule_from", "step_every", "step_factor",
-        "sam_lr_scale", "clip_lr_scale", "weight_decay", "beta1", "beta2", "grad_clip",
+        "optimizer", "steps", "lr", "lr_adamw", "warmup", "schedule", "schedule_from",
+        "decay_part", "step_every", "step_factor", "sam_lr_scale", "clip_lr_scale", "momentum",
+        "weight_decay", "beta1", "beta2", "grad_clip",
     ),
     "run": ("name", "out", "seed", "stop_at", "save_every", "keep", "workers", "device",
             "parallel"),

@@ -35,7 +35,8 @@ CHOICES = {
     "too_long": TOO_LONG,
     "shuffle": SHUFFLES,
     "bad_samples": ("raise", "skip"),
-    "schedule": ("cosine", "step", "constant"),
+    "optimizer": ("adamw", "muon"),
+    "schedule": ("cosine", "linear", "step", "constant"),
     "precision": ("auto", "fp32", "bf16"),
     "freeze": PARTS,
     "init_parts": PARTS,
@@ -61,6 +62,7 @@ def faults(config: Config) -> Iterator[str]:
             if one not in choices:
                 yield f"{flag_name(name)} {one!r}: choose from {', '.join(choices)}"
     yield from _wrong_numbers(config)
+    yield from _wrong_optimizer(config)
     yield from _wrong_init(config)
     if set(config.freeze) == set(CHOICES["freeze"]):
         yield "--freeze leaves nothing to train; freeze fewer than all four parts"
@@ -139,7 +141,7 @@ def _wrong_numbers(config: Config) -> Iterator[str]:
             yield f"{flag_name(name)} {value} must be at most {most:,}"
     for name in ("seed", "micro_batch", "warmup", "eval_every", "save_every", "keep",
                  "stop_at", "workers", "weight_decay", "max_bad",
-                 "schedule_from"):  # fmt: skip
+                 "schedule_from", "lr_adamw"):  # fmt: skip
         if not 0 <= (value := getattr(config, name)) < math.inf:
             yield f"{flag_name(name)} must be finite and not negative, not {value}"
     if not config.grad_clip >= 0:
@@ -150,7 +152,15 @@ def _wrong_numbers(config: Config) -> Iterator[str]:
         yield f"--schedule-from {config.schedule_from} must be below --steps {config.steps}"
     if config.seq_len == 1:
         yield "--seq-len 1 must be at least 2: a token and the one to predict"
-    for name in ("beta1", "beta2"):
+
+
+def _wrong_optimizer(config: Config) -> Iterator[str]:
+    """What is wrong with the flags of the optimizer and its schedule."""
+    if config.lr_adamw and config.optimizer != "muon":
+        yield "--lr-adamw needs --optimizer muon: AdamW alone has the rate --lr"
+    if not 0 < config.decay_part <= 1:
+        yield f"--decay-part must be above 0 and at most 1, not {config.decay_part}"
+    for name in ("beta1", "beta2", "momentum"):
         if not 0 <= getattr(config, name) < 1:
             yield f"{flag_name(name)} must be at least 0 and below 1"
 

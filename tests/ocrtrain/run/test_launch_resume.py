@@ -90,6 +90,24 @@ def test_resume_needs_only_the_run_folder(
     assert saved_config(run) == replace(saved_config(unbroken), out=str(run))
 
 
+def test_a_run_with_muon_resumes_with_the_same_bits(inputs: dict[str, str], tmp_path: Path) -> None:
+    settings: dict[str, Any] = {
+        "optimizer": "muon", "lr": 0.01, "lr_adamw": 0.001, "schedule": "linear", "steps": 6,
+        "weight_decay": 0.1, "text": (inputs["text"],), "eval_every": 0,
+    }  # fmt: skip
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert train(small_config(inputs, whole, **settings)) == 0
+    assert train(small_config(inputs, parts, **settings, stop_at=3)) == 0
+    assert resume(parts) == 0
+    assert losses(parts) == losses(whole)
+    tensors = [load_file(run / "checkpoints" / "step_000006" / "optimizer.safetensors")
+               for run in (whole, parts)]  # fmt: skip
+    assert tensors[0].keys() == tensors[1].keys()
+    assert all(torch.equal(tensor, tensors[1][name]) for name, tensor in tensors[0].items())
+    kinds = {name.split("/")[0] for name in tensors[0]}
+    assert kinds == {"momentum", "exp_avg", "exp_avg_sq", "step"}
+
+
 def test_typing_all_settings_again_changes_nothing(
     inputs: dict[str, str], run: Path, unbroken: Path
 ) -> None:
@@ -164,7 +182,8 @@ def test_exactly_these_settings_may_change() -> None:
     } == RUNTIME  # fmt: skip
     assert {
         "lr", "sam_lr_scale", "clip_lr_scale", "schedule", "schedule_from", "warmup", "step_every",
-        "step_factor", "weight_decay", "beta1", "beta2", "grad_clip",  # the optimizer
+        "step_factor", "decay_part", "lr_adamw", "momentum", "weight_decay", "beta1", "beta2",
+        "grad_clip",  # the optimizer
         "micro_batch", "checkpointing", "precision", "val_batch",  # memory
         "batch", "text_ratio", "text_ratio_at", "source_at", "mix", "weigh_by", "at_end",
         "train_slice", "val_slice", "text_train_slice", "text_val_slice", "join_sets",  # data
