@@ -38,6 +38,22 @@ def encoder(config: Config) -> Config:
     return replace(_fresh_decoder(config), freeze=("sam", "clip"))
 
 
+def reads(config: Config) -> Config:
+    """What learns to read from random weights (NOTES.md, "A recipe that reads"): Muon at one rate
+    for the matrices of all parts, the encoder included, flat and then falling to 0. Its data matter
+    as much: short strings before charts, by --source-at (docs/training.md)."""
+    return replace(
+        config,
+        init="random",
+        optimizer="muon",
+        lr=0.007,
+        lr_adamw=0.003,
+        beta2=0.95,
+        schedule="linear",
+        warmup=max(20, config.steps // 40),
+    )
+
+
 def _fresh_decoder(config: Config) -> Config:
     """Settings for a decoder that starts from random values; a pretrained one keeps its rate.
 
@@ -54,12 +70,15 @@ def _fresh_decoder(config: Config) -> Config:
     )
 
 
-RECIPES: dict[str, Callable[[Config], Config]] = {"seed": seed, "safe": safe, "encoder": encoder}
+RECIPES: dict[str, Callable[[Config], Config]] = {
+    "seed": seed, "safe": safe, "encoder": encoder, "reads": reads,
+}  # fmt: skip
 """Recipes by their names."""
 
 RECIPE_HELP = {
     "seed": "the original experiment's settings: one rate for all parts, from the hub's weights",
     "safe": "SAM and CLIP learn at 0.01 and 0.02 of the rate, so that features do not collapse",
     "encoder": "SAM and CLIP of --init PATH or --deepencoder, frozen: the cheapest to train",
+    "reads": "Muon for all parts, from random weights; short strings first, by --source-at",
 }
 """What each recipe does, a line each."""

@@ -28,7 +28,7 @@ RECIPE_OF = {"tiny": "safe", "small": "safe", "base": "safe", "full": "seed"}
 
 CHOICES = {
     "preset": tuple(RECIPE_OF),
-    "recipe": ("seed", "safe", "encoder"),
+    "recipe": ("seed", "safe", "encoder", "reads"),
     "mix": MIXES,
     "weigh_by": WEIGHTS,
     "at_end": AT_END,

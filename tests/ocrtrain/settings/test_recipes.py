@@ -109,6 +109,14 @@ def typed(*words: str) -> ParsedFlags:
     return parse(words, presets.stage1, prog="stage1", description="")
 
 
+@pytest.mark.parametrize("preset", list(RECIPE_OF))
+def test_reads_is_muon_at_one_rate_for_all_parts_from_random_weights(preset: str) -> None:
+    for make in presets.STAGES.values():
+        config = make(preset, "reads")
+        assert (config.init, config.optimizer, config.schedule) == ("random", "muon", "linear")
+        assert config.sam_lr_scale == config.clip_lr_scale == 1 and not config.weight_decay
+
+
 def test_flags_override_the_recipe_and_the_recipe_the_preset() -> None:
     parsed = typed("--lr", "2e-3", "--recipe", "encoder", "--preset", "tiny")
     assert parsed.config == replace(presets.stage1("tiny", "encoder"), lr=2e-3)
