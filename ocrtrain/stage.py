@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -17,15 +18,17 @@ def run_stage(stage: str, description: str, arguments: Sequence[str]) -> int:
     from ocrdata.runtime.cli import add_json_flag
     from ocrtrain.settings import presets
     from ocrtrain.settings.flags import parse
+    from ocrtrain.settings.world import said_once, world_of
 
-    flags = parse(
-        arguments,
-        getattr(presets, stage),
-        prog=f"python -m ocrtrain.{stage}",
-        description=description,
-        add=add_json_flag,
-        check=_check,
-    )
+    with said_once(world_of(os.environ)):
+        flags = parse(
+            arguments,
+            getattr(presets, stage),
+            prog=f"python -m ocrtrain.{stage}",
+            description=description,
+            add=add_json_flag,
+            check=_check,
+        )
     from ocrtrain.run.launch import start
 
     return start(flags)

@@ -44,13 +44,17 @@ def main(arguments: Sequence[str]) -> int:
         device = resolve_device(args.device)
     with problems:
         decoding = Decoding(args.max_new_tokens, stop_repeats=args.stop_repeats)
-    pictures = []
-    for name in args.image:
-        with problems:
-            pictures.append(read_image(Path(name)))
     if args.checkpoint:
         with problems:
             check_path(Path(args.checkpoint))
+    pictures = []
+    try:
+        for name in args.image:
+            with problems:
+                pictures.append(read_image(Path(name)))
+    except ImageError:
+        problems.raise_all()  # what is wrong with the command line is told first
+        raise
     problems.raise_all()
     loaded = load_for_inference(Path(args.checkpoint), device)
     size = loaded.model.image_size

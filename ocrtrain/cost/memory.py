@@ -23,6 +23,7 @@ from ocrtrain.model.head import HEAD_CHUNK
 from ocrtrain.settings.config import Config
 from ocrtrain.settings.image_slots import PATCH, SHRINK, image_slots
 from ocrtrain.settings.model_config import ModelConfig
+from ocrtrain.settings.presets import TINY
 
 SHORT_TEXT = 128  # tokens of text with an image in a short row
 OVERHEAD = 1.5e9  # bytes: CUDA context, libraries, fragmentation
@@ -30,7 +31,7 @@ CPU_OVERHEAD = 0.6e9  # the same without CUDA: Python, torch, transformers
 GPU_SIZES = (16, 24, 32, 40, 48, 80, 94, 141, 192)  # memory of GPUs on the market, in GB
 USABLE = 0.94  # fraction of a GPU's memory
 CORE_FLOPS = 50e9  # fp32 FLOP/s of a fast CPU core: optimistic: see `refusal`
-MAX_CPU_SECONDS = 6 * 3600.0  # a CPU run estimated to take longer is refused: it would take days
+MAX_CPU_HOURS = 6.0  # a CPU run estimated to take longer is refused: it would take days
 
 
 @dataclass(frozen=True)
@@ -256,33 +257,56 @@ def refusal(config: Config, machine: Machine, *, done: int = 0) -> str:
     Both estimates are optimistic (a fast CPU, short rows, one image a row), so that hardly a
     feasible run is refused. They are not lower bounds.
     """
-    cuda = machine.kind == "cuda"
-    bf16 = config.precision == "bf16" or (config.precision == "auto" and cuda)
-    needs = run_memory(config, short=True, bf16=bf16, cuda=cuda).total + (
-        OVERHEAD if cuda else CPU_OVERHEAD
-    )
-    fits = needs <= machine.memory * (USABLE if cuda else 1.0)
-    steps = max(0, min(config.steps, config.stop_at or config.steps) - done)
-    hours = 0.0 if cuda else steps * _cpu_seconds(config, machine.cores) / 3600
-    if fits and hours * 3600 <= MAX_CPU_SECONDS:
+    needs, hours = _memory_needed(config, machine), _cpu_hours(config, machine, done)
+    if _can_do(needs, hours, machine):
         return ""
     elsewhere = run_memory(config, short=True, bf16=config.precision != "fp32").total + OVERHEAD
     gpu = next((size for size in GPU_SIZES if elsewhere <= size * 1e9 * USABLE), None)
     rent = f"a GPU with {gpu} GB" if gpu else "a smaller --micro-batch on a GPU with 192 GB"
     free = f"this {machine.name} has {machine.memory / 1e9:.1f} GB free"
     need = f"this run needs about {needs / 1e9:.0f} GB of memory"
-    if not cuda:
-        need += f" and about {hours:,.0f} hours on {machine.cores} cores"
-    return f"{need}; {free}; use {_local_remedy(config, machine, cuda=cuda)} here, or {rent}"
+    if hours > MAX_CPU_HOURS:
+        cores = "1 core" if machine.cores == 1 else f"{machine.cores} cores"
+        need += f" and about {hours:,.0f} hours on {cores}"
+    return f"{need}; {free}; use {_local_remedy(config, machine, done)} here, or {rent}"
 
 
-def _local_remedy(config: Config, machine: Machine, *, cuda: bool) -> str:
-    """Flags that work on `machine`: smaller forward passes if they fit, else the tiny model."""
+def _memory_needed(config: Config, machine: Machine) -> float:
+    """Bytes, by an optimistic estimate."""
+    cuda = machine.kind == "cuda"
+    bf16 = config.precision == "bf16" or (config.precision == "auto" and cuda)
+    step = run_memory(config, short=True, bf16=bf16, cuda=cuda).total
+    return step + (OVERHEAD if cuda else CPU_OVERHEAD)
+
+
+def _cpu_hours(config: Config, machine: Machine, done: int) -> float:
+    """Hours of what is left of a run on a CPU, by an optimistic estimate; 0 on a GPU."""
+    if machine.kind == "cuda":
+        return 0.0
+    steps = max(0, min(config.steps, config.stop_at or config.steps) - done)
+    return steps * _cpu_seconds(config, machine.cores) / 3600
+
+
+def _can_do(needs: float, hours: float, machine: Machine) -> bool:
+    usable = USABLE if machine.kind == "cuda" else 1.0
+    return needs <= machine.memory * usable and hours <= MAX_CPU_HOURS
+
+
+def _local_remedy(config: Config, machine: Machine, done: int) -> str:
+    """Flags that work on `machine`: smaller forward passes if they do, else the tiny model, else
+    less of what a tiny one asks for."""
     small = replace(config, micro_batch=1, checkpointing=True)
-    least = run_memory(small, short=True).total + OVERHEAD
-    if cuda and least <= machine.memory * USABLE:
+    hours = _cpu_hours(small, machine, done)
+    if _can_do(_memory_needed(small, machine), hours, machine):
         return "--micro-batch 1 --checkpointing"
-    return "--preset tiny --init random"
+    if _size(config.model) > _size(TINY):
+        return "--preset tiny --init random"
+    return "fewer --steps" if hours > MAX_CPU_HOURS else "a smaller --batch"
+
+
+def _size(model: ModelConfig) -> int:
+    """Parameters but for the vocabulary, which the tokenizer decides."""
+    return sum(parameters(replace(model, vocab_size=0)).values())
 
 
 def _cpu_seconds(config: Config, cores: int) -> float:

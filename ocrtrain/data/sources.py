@@ -101,7 +101,7 @@ def open_each(specs: Sequence[str], flag: str) -> dict[str, Shards]:
     for group in separate(specs):
         shards = open_shards(group)
         if not len(shards):
-            raise UsageError(f"{flag} {' '.join(group)} holds no samples; give another slice")
+            raise UsageError(_empty(f"{flag} {' '.join(group)}", shards) + "; give another slice")
         found[_name(shards, found)] = shards
     return found
 
@@ -261,7 +261,7 @@ def _open_one(flag: str, name: str, spec: str) -> Shards:
     """Open the spec of a named source. Raises UsageError if it holds no samples."""
     shards = open_shards(spec)
     if not len(shards):
-        raise UsageError(f"{flag} {name}={spec} holds no samples; give another slice")
+        raise UsageError(_empty(f"{flag} {name}={spec}", shards) + "; give another slice")
     return shards
 
 
@@ -272,7 +272,7 @@ def _open(spec: Sequence[str], default_slice: str, flag: str) -> Shards:
         shards = _sliced(shards, default_slice)
     if not len(shards):
         shown = " ".join(spec) + ("" if split_slice(spec[-1])[1] is not None else default_slice)
-        raise UsageError(f"{flag} {shown} holds no samples; {_remedy(spec, flag, shards)}")
+        raise UsageError(f"{_empty(f'{flag} {shown}', shards)}; {_remedy(spec, flag, shards)}")
     return shards
 
 
@@ -282,16 +282,22 @@ def _sliced(shards: Shards, text: str) -> Shards:
     return shards[found]
 
 
+def _empty(spec: str, shards: Shards) -> str:
+    """What is wrong with a slice of no samples."""
+    return f"{spec} holds no samples: there are {len(shards.shard_set):,} without the slice"
+
+
 def _remedy(spec: Sequence[str], flag: str, shards: Shards) -> str:
     """Suggest slices that hold samples and do not overlap."""
     *others, last = [split_slice(text)[0] for text in spec]
+    held_out = max(1, min(100, len(shards.shard_set) // 10))
     if len(set(_owners(shards))) > 1:  # several sets: suggest a slice of the last one alone
-        return f"give another slice, such as {flag} {shlex.join([f'{last}[-100:]'])}"
+        return f"give another slice, such as {flag} {shlex.join([f'{last}[-{held_out}:]'])}"
     train, val = ("--text", "--val-text") if "text" in flag else ("--shards", "--val")
     return (
         "name separate slices to train on and to validate on, such as "
-        f"{train} {shlex.join([*others, f'{last}[:-100]'])} "
-        f"{val} {shlex.join([*others, f'{last}[-100:]'])}"
+        f"{train} {shlex.join([*others, f'{last}[:-{held_out}]'])} "
+        f"{val} {shlex.join([*others, f'{last}[-{held_out}:]'])}"
     )
 
 

@@ -24,7 +24,7 @@ def find_tokenizer(config: Config) -> Tokenizer:
     """
     of_gpt = tokenizer_of_gpt(config)
     if config.tokenizer:
-        named = load_tokenizer(config.tokenizer)
+        named = _named_tokenizer(config)
         if of_gpt and named.fingerprint != of_gpt.fingerprint:
             raise UsageError(
                 f"--tokenizer {config.tokenizer} is another one than that of --init {config.init} "
@@ -40,6 +40,20 @@ def find_tokenizer(config: Config) -> Tokenizer:
     wanted = "tokenizer.pkl"
     (path,) = fetch(config.gpt_repo, lambda names: [n for n in names if n == wanted], needed=wanted)
     return load_tokenizer(path)
+
+
+def check_tokenizer(config: Config) -> None:
+    """Check that what --tokenizer names is a tokenizer, with as many tokens as --vocab-size says.
+    Raises UsageError, OcrError for a modified file."""
+    if config.tokenizer:
+        with_vocabulary(config, _named_tokenizer(config))
+
+
+def _named_tokenizer(config: Config) -> Tokenizer:
+    try:
+        return load_tokenizer(config.tokenizer)
+    except UsageError as exc:
+        raise UsageError(f"--tokenizer {exc}") from exc
 
 
 def with_vocabulary(config: Config, tokenizer: Tokenizer) -> Config:

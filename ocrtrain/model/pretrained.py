@@ -334,9 +334,10 @@ def _refuse(what: str, problem: str, names: list[str]) -> None:
     """Raise WeightsError if there are names."""
     if names:
         shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+        count = "1 tensor" if len(names) == 1 else f"{len(names)} tensors"
         raise WeightsError(
-            f"{what}: {len(names)} tensors {problem}: {shown}\n"
-            "  The weights are of another model, or the model config has other sizes"
+            f"{what}: {count} {problem}: {shown}; the weights are of another model, or the flags "
+            "give the model other sizes"
         )
 
 

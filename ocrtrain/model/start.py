@@ -8,13 +8,14 @@ source for start as `--init pretrained` or `random` says, or without that word a
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import torch
 
-from ocrdata.errors import UsageError, WeightsError
+from ocrdata.errors import SourceError, TrainError, UsageError, WeightsError
 from ocrdata.tokens.tokenizer import Tokenizer
 from ocrtrain.model.ocr_model import OcrModel, part_of
 from ocrtrain.model.pretrained import (
@@ -54,7 +55,8 @@ def starts(config: Config, *, near_only: bool = False) -> Iterator[Start]:
     """
     left = set(PARTS)
     if config.deepencoder:
-        weights = find_weights(config.deepencoder, encoder=True)
+        with _told_of("--deepencoder"):
+            weights = find_weights(config.deepencoder, encoder=True)
         yield _whole("deepencoder", config.deepencoder, weights, ENCODER)
         left -= set(ENCODER)
     if init_is_path(config) and not (near_only and not Path(config.init).expanduser().exists()):
@@ -71,7 +73,18 @@ def starts(config: Config, *, near_only: bool = False) -> Iterator[Start]:
         if part not in left or (part == "gpt" and config.fresh_gpt):
             continue
         if not near_only or Path(source).expanduser().is_dir():
-            yield _whole(name, source, find_weights(source), (part,))
+            with _told_of(flag_name(name)):
+                weights = find_weights(source)
+            yield _whole(name, source, weights, (part,))
+
+
+@contextmanager
+def _told_of(flag: str) -> Iterator[None]:
+    """Errors about a source begin with its flag."""
+    try:
+        yield
+    except (WeightsError, SourceError, TrainError) as exc:
+        raise type(exc)(f"{flag} {exc}") from exc
 
 
 def _whole(name: str, source: str, weights: Weights, parts: tuple[str, ...]) -> Start:
@@ -87,7 +100,8 @@ def _whole(name: str, source: str, weights: Weights, parts: tuple[str, ...]) -> 
 
 def _of_init(config: Config, left: tuple[str, ...]) -> Start:
     """What --init PATH gives: --init-parts, else all parts there that no other flag settles."""
-    weights = find_weights(config.init)
+    with _told_of("--init"):
+        weights = find_weights(config.init)
     if config.init_parts:
         return _whole("init", config.init, weights, config.init_parts)
     parts = tuple(
@@ -149,9 +163,10 @@ def load_start(model: OcrModel, config: Config) -> list[str]:
 
 
 def _check(start: Start, config: Config, shapes: dict[str, tuple[int, ...]]) -> Fitting:
-    return check_weights(
-        start.weights, config.model, shapes, parts=start.parts, optional=start.optional
-    )
+    with _told_of(start.flag):
+        return check_weights(
+            start.weights, config.model, shapes, parts=start.parts, optional=start.optional
+        )
 
 
 def _check_frozen(config: Config, fresh: Sequence[str], *, started: bool) -> None:

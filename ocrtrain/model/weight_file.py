@@ -119,9 +119,8 @@ def _what_it_is(head: bytes) -> str:
         return "a pointer of Git LFS in place of the file, which `git lfs pull` fetches"
     if head.startswith(b"GGUF"):
         return "a GGUF file, which this project does not read"
-    try:
-        start = head.decode("utf-8", errors="strict").strip().splitlines()[0][:30]
-    except (UnicodeDecodeError, IndexError):
+    start = head.decode("utf-8", errors="replace").strip().partition("\n")[0].strip()[:30]
+    if not start.isprintable() or "\ufffd" in start:
         return "neither safetensors nor a file of torch.save"
     return f"a text file (it begins with {start!r})"
 

@@ -45,6 +45,7 @@ from ocrtrain.data.sources import Sources, check_validation, open_sources
 from ocrtrain.data.stream import Stream
 from ocrtrain.model.factory import (
     bare_model,
+    check_tokenizer,
     find_tokenizer,
     new_model,
     ready_to_train,
@@ -76,7 +77,7 @@ from ocrtrain.run.timer import StepTimer
 from ocrtrain.settings.config import Config
 from ocrtrain.settings.flags import ParsedFlags, typed
 from ocrtrain.settings.saved_config import to_json
-from ocrtrain.settings.world import PeerError, World, world_of
+from ocrtrain.settings.world import World, said_once, world_of
 from ocrtrain.state import checkpoint
 from ocrtrain.state.checkpoint import Checkpoint, State
 from ocrtrain.state.run_files import write_sealed
@@ -86,10 +87,12 @@ def start(flags: ParsedFlags) -> int:
     """Start or resume the run that a stage's command line describes; returns the exit status. With
     --json the summary at the end is a document, and all else is on standard error."""
     # A run that torchrun starts again goes on from its newest checkpoint.
-    resume = flags.resume or world_of(os.environ).restarts > 0
+    world = world_of(os.environ)
+    resume = flags.resume or world.restarts > 0
     as_json = bool(flags.others.get("json"))
     with text_aside(as_json):
-        config = resumed_config(flags) if resume else flags.config
+        with said_once(world):
+            config = resumed_config(flags) if resume else flags.config
         status, document = _start(config, resume, flags, new_data=flags.new_data)
     if as_json and document is not None:
         print_json(document)
@@ -114,12 +117,8 @@ def _start(
     """`train`, with the command line the config came from; returns the summary's document too, on
     the rank that prints."""
     described = world_of(os.environ)
-    try:
+    with said_once(described):
         device = _check_request(config, resume, described)
-    except UsageError as exc:
-        if described.local_rank:  # one process of each machine says it
-            raise PeerError(exc.exit_status) from exc
-        raise
     with open_world(described, device) as world, silent_unless_first(world):
         status, document = _train(config, resume, flags, world, new_data=new_data)
     # torchrun takes any other status for a failure, and would start a run again that was stopped.
@@ -128,7 +127,8 @@ def _start(
 
 def _check_request(config: Config, resume: bool, world: World) -> torch.device:
     """The device of this rank. Raises UsageError for all that is wrong with the command line and
-    can be seen without opening a file or touching a device."""
+    can be seen without opening shards or touching a device, and what weights that do not fit
+    raise."""
     run, problems = Path(config.run_folder), Problems()
     with problems:
         _check_is_free(run, resume=resume)
@@ -138,6 +138,7 @@ def _check_request(config: Config, resume: bool, world: World) -> torch.device:
         # A checkpoint contains all that a new run loads from these files.
         with problems:
             check_inputs(config)
+            check_tokenizer(config)
             check_start(config)
     with problems:
         check_sinks(chosen_sinks(config))
@@ -223,6 +224,10 @@ def _take_folder(run: Path, found: Checkpoint | None, resume: bool, stack: ExitS
 
 
 def _check_is_free(run: Path, *, resume: bool) -> None:
+    """Check that a run may be written to a folder. Raises UsageError."""
+    nearest = next(part for part in (run, *run.parents) if part.exists())
+    if not nearest.is_dir():
+        raise UsageError(f"--out {run}: {nearest} is a file, not a folder; choose another --out")
     if resume:
         return
     if (run / "config.json").exists():

@@ -36,6 +36,11 @@ def resumed_config(flags: ParsedFlags) -> Config:
         flags.problems.raise_all()
         if flags.extend:
             raise UsageError(f"--extend {flags.extend}: {run} contains no run; give it with --out")
+        if not {"shards", "text", "source"} & set(flags.given):
+            raise UsageError(
+                f"--resume: {run} contains no run; give it with --out, or start one there with "
+                "--shards"
+            )
         return flags.config
     saved = from_json(read_sealed(path))
     # A run's own --name need not be typed again; that of another stage is a wrong folder.
@@ -63,9 +68,8 @@ def resumed_config(flags: ParsedFlags) -> Config:
     changed = differences(saved, wanted)
     if changed:
         raise UsageError(
-            f"{run} was started with different settings:\n  " + "\n  ".join(changed) + "\n"
-            "  leave them out to resume the run, choose another --out, or start a new run from its "
-            "weights with --init"
+            f"{run} was started with different settings ({'; '.join(changed)}); leave them out to "
+            "resume the run, choose another --out, or start a new run from its weights with --init"
         )
     return override(wanted, {"out": flags.config.run_folder})
 

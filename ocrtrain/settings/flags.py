@@ -103,7 +103,9 @@ def parse(
     others = {name: value for name, value in vars(typed).items() if name not in names}
     given = {n: v for n, v in vars(typed).items() if n in names and v is not None}
     extend, new_data = int(others.pop("extend") or 0), bool(others.pop("new_data"))
-    resume = bool(others.pop("resume")) or bool(extend)
+    # An --extend with a wrong value asks for a run that there is, too.
+    extends = any(word.partition("=")[0] == "--extend" for word in arguments)
+    resume = bool(others.pop("resume")) or extends
     if new_data and not resume:
         problems.add("--new-data needs --resume or --extend: a new run trains on any data")
     base = preset(given.get("preset", "full"), "")

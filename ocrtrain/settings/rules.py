@@ -6,7 +6,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from ocrdata.errors import UsageError
@@ -72,12 +73,7 @@ def faults(config: Config) -> Iterator[str]:
         yield f"--image-size {config.image_size} must be a multiple of 64"
     if 0 < config.micro_batch < config.batch and config.batch % config.micro_batch:
         yield f"--batch {config.batch} must be a multiple of --micro-batch {config.micro_batch}"
-    try:
-        for _, ratio in config.text_ratios:
-            if not 0 <= ratio <= 1:
-                yield f"--text-ratio {ratio} must be from 0 (no text) to 1 (text alone)"
-    except UsageError as exc:
-        yield str(exc)
+    yield from _wrong_ratios(config)
     yield from _wrong_sources(config)
     for name in ("shards", "text", "source", "val", "val_text", "val_source"):
         for shown in filter(None, map(url_with_secret, getattr(config, name))):
@@ -87,6 +83,27 @@ def faults(config: Config) -> Iterator[str]:
                 "hf:// with credentials from the environment"
             )
     yield from cache_faults(config.cache, config.cache_limit)
+
+
+def _wrong_ratios(config: Config) -> Iterator[str]:
+    """Fractions of text that are none."""
+    try:
+        (_, first), *changes = config.text_ratios
+    except UsageError as exc:
+        yield str(exc)
+        return
+    rule = "must be from 0 (no text) to 1 (text alone)"
+    if not 0 <= first <= 1:
+        yield f"--text-ratio {_decimal(first)} {rule}"
+    for step, ratio in changes:
+        if not 0 <= ratio <= 1:
+            yield f"--text-ratio-at {step}:{_decimal(ratio)}: the ratio {rule}"
+
+
+def _decimal(ratio: Fraction) -> str:
+    """'1.2' for 6/5, '4/3' for what has no short decimal: as it was probably typed."""
+    text = f"{float(ratio):g}"
+    return text if Fraction(text) == ratio else str(ratio)
 
 
 def _wrong_init(config: Config) -> Iterator[str]:
@@ -129,23 +146,33 @@ def _wrong_sources(config: Config) -> Iterator[str]:
         yield str(exc)
 
 
+_AT_LEAST_1 = ("steps", "batch", "seq_len", "image_size", "val_batch", "pack_window", "row_images",
+               "step_every", "log_every")  # fmt: skip
+_ABOVE_0 = ("lr", "sam_lr_scale", "clip_lr_scale", "step_factor")
+_NOT_NEGATIVE = ("seed", "micro_batch", "warmup", "eval_every", "save_every", "keep", "stop_at",
+                 "workers", "max_bad", "schedule_from")  # fmt: skip
+_FROM_0 = ("weight_decay", "lr_adamw")
+_BELOW_1 = ("beta1", "beta2", "momentum")
+
+
 def _wrong_numbers(config: Config) -> Iterator[str]:
     """The numbers that are out of range."""
-    for name in ("steps", "batch", "seq_len", "image_size", "lr", "val_batch",
-                 "pack_window", "row_images", "sam_lr_scale", "clip_lr_scale", "step_every",
-                 "step_factor", "log_every"):  # fmt: skip
-        if not 0 < (value := getattr(config, name)) < math.inf:
-            yield f"{flag_name(name)} must be above 0 and finite, not {value}"
+
+    def those(names: Sequence[str], fits: Callable[[float], bool], rule: str) -> Iterator[str]:
+        for name in names:
+            if not fits(value := getattr(config, name)):
+                yield f"{flag_name(name)} {value} must be {rule}"
+
+    yield from those(_AT_LEAST_1, lambda value: value >= 1, "at least 1")
+    yield from those(_ABOVE_0, lambda value: 0 < value < math.inf, "above 0 and finite")
+    yield from those(_NOT_NEGATIVE, lambda value: value >= 0, "at least 0")
+    yield from those(_FROM_0, lambda value: 0 <= value < math.inf, "at least 0 and finite")
+    yield from those(_BELOW_1, lambda value: 0 <= value < 1, "at least 0 and below 1")
     for name, most in MOST.items():
         if (value := getattr(config, name)) > most:
             yield f"{flag_name(name)} {value} must be at most {most:,}"
-    for name in ("seed", "micro_batch", "warmup", "eval_every", "save_every", "keep",
-                 "stop_at", "workers", "weight_decay", "max_bad",
-                 "schedule_from", "lr_adamw"):  # fmt: skip
-        if not 0 <= (value := getattr(config, name)) < math.inf:
-            yield f"{flag_name(name)} must be finite and not negative, not {value}"
     if not config.grad_clip >= 0:
-        yield f"--grad-clip must be at least 0 (0 and inf: no clipping), not {config.grad_clip}"
+        yield f"--grad-clip {config.grad_clip} must be at least 0 (0 and inf: no clipping)"
     if config.seed >= 1 << 63:
         yield f"--seed {config.seed} must be below 2^63, torch's limit"
     if config.schedule_from >= config.steps > 0:
@@ -159,10 +186,7 @@ def _wrong_optimizer(config: Config) -> Iterator[str]:
     if config.lr_adamw and config.optimizer != "muon":
         yield "--lr-adamw needs --optimizer muon: AdamW alone has the rate --lr"
     if not 0 < config.decay_part <= 1:
-        yield f"--decay-part must be above 0 and at most 1, not {config.decay_part}"
-    for name in ("beta1", "beta2", "momentum"):
-        if not 0 <= getattr(config, name) < 1:
-            yield f"{flag_name(name)} must be at least 0 and below 1"
+        yield f"--decay-part {config.decay_part} must be above 0 and at most 1"
 
 
 def _wrong_slice(flag: str, text: str) -> Iterator[str]:

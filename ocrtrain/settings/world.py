@@ -9,7 +9,8 @@ their CPUs. A run of a single process needs none of this and imports nothing for
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -171,6 +172,18 @@ class World:
         if one["status"] == 1:
             raise self.agreed(TrainError("\n".join(lines)))
         raise self.agreed(UsageErrors(*lines) if len(lines) > 1 else UsageError(lines[0]))
+
+
+@contextmanager
+def said_once(world: World) -> Iterator[None]:
+    """What is wrong before the ranks are connected is told by one process of each machine; the
+    others raise PeerError."""
+    try:
+        yield
+    except OcrError as exc:
+        if world.local_rank:
+            raise PeerError(exc.exit_status) from exc
+        raise
 
 
 def world_of(variables: Mapping[str, str]) -> World:

@@ -438,7 +438,7 @@ def test_a_tied_head_is_the_embedding_and_is_said(
     check_gpt(made, source)
     assert "the head is a copy of the embedding" in said
     untied = write_hf(tmp_path / "untied", tensors, "whole", tie_word_embeddings=False)
-    with pytest.raises(WeightsError, match=r"1 tensors missing: gpt\.lm_head\.weight"):
+    with pytest.raises(WeightsError, match=r"1 tensor missing: gpt\.lm_head\.weight"):
         started(replace(config, init=str(untied)), tokenizer)
 
 
@@ -583,9 +583,9 @@ def test_quantised_and_infinite_values_are_refused(
     ("change", "message"),
     [
         (lambda t: {n: v for n, v in t.items() if "neck.2" not in n},
-         "1 tensors missing: encoder.sam.neck.conv2"),
-        (lambda t: t | {"sam_model.extra": torch.ones(2)}, "1 tensors unknown: sam_model.extra"),
-        (lambda t: t | {"qwen2_model.x": torch.ones(2)}, "1 tensors unknown: qwen2_model.x"),
+         "1 tensor missing: encoder.sam.neck.conv2"),
+        (lambda t: t | {"sam_model.extra": torch.ones(2)}, "1 tensor unknown: sam_model.extra"),
+        (lambda t: t | {"qwen2_model.x": torch.ones(2)}, "1 tensor unknown: qwen2_model.x"),
         (lambda t: t | {"image_newline": torch.ones(2)}, r"\[2\], the model's \[40\]"),
         (lambda t: {n: v for n, v in t.items() if not n.startswith(("sam", "proj", "image"))} and
          {"lm_head.weight": torch.ones(2)}, "not the weights of a known model"),
@@ -605,7 +605,7 @@ def test_a_tensor_of_no_part_is_unknown_whatever_part_is_taken(
     torch.save(
         to_deepencoder(random_model(5).encoder) | {"eye.x": torch.ones(2)}, tmp_path / "x.pt"
     )
-    with pytest.raises(WeightsError, match=r"1 tensors unknown: eye\.x"):
+    with pytest.raises(WeightsError, match=r"1 tensor unknown: eye\.x"):
         check_start(replace(config, init=str(tmp_path / "x.pt"), init_parts=("sam",)))
 
 
@@ -614,10 +614,12 @@ def test_a_text_where_weights_belong_is_refused_before_anything_is_written(
 ) -> None:
     path, run = tmp_path / "weights.pt", tmp_path / "run"
     path.write_text("these are no weights")
-    with pytest.raises(WeightsError, match=rf"^{path}: a text file .*these are no weights") as got:
+    with pytest.raises(
+        WeightsError, match=rf"^--init {path}: a text file .*these are no weights"
+    ) as got:
         train(small_config(inputs, run, init=str(path)))
     assert "\n" not in str(got.value) and not run.exists()
-    with pytest.raises(SourceError, match=f"^{tmp_path}: missing weights"):
+    with pytest.raises(SourceError, match=f"^--init {tmp_path}: missing weights"):
         path.unlink()
         check_start(small_config(inputs, run, init=str(tmp_path)))
 
