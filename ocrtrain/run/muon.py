@@ -141,7 +141,7 @@ def orthogonal_factors(stacks: Sequence[Tensor]) -> list[Tensor]:
     A matrix of zeros stays zeros.
     """
     grams = torch.cat([x.mT @ x if _is_tall(x) else x @ x.mT for x in stacks])
-    factors = _inverse_roots(grams).split([len(x) for x in stacks])
+    factors = torch.split(_inverse_roots(grams), [len(x) for x in stacks])
     return [x @ q if _is_tall(x) else q @ x for x, q in zip(stacks, factors, strict=True)]
 
 

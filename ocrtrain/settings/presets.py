@@ -53,9 +53,11 @@ STAGES = {"stage1": stage1, "stage2": stage2}
 
 
 def init_word(config: Config) -> str:
-    """`--init` as a word, `pretrained` or `random`: the preset's, where it is a path. It says how
-    parts start that are not taken from there."""
-    return config.init if config.init in INIT_WORDS else stage1(config.preset).init
+    """`--init` as a word, `pretrained` or `random`: that of preset and recipe, where it is a path.
+    It says how parts start that are not taken from there."""
+    if config.init in INIT_WORDS:
+        return config.init
+    return stage1(config.preset, config.recipe).init
 
 
 def _complete(original: Config, steps: Mapping[str, int], preset: str, recipe: str) -> Config:

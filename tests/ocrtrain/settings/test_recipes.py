@@ -97,6 +97,7 @@ def test_encoder_trains_projector_and_decoder_and_needs_an_encoder() -> None:
     # What is not in the released encoder starts as the preset says.
     assert presets.init_word(replace(presets.stage1("base", "encoder"), init="a/b")) == "pretrained"
     assert presets.init_word(replace(presets.stage1("tiny", "encoder"), init="a/b")) == "random"
+    assert presets.init_word(replace(presets.stage1("full", "reads"), init="a/b")) == "random"
 
 
 def test_encoders_of_base_and_full_are_one() -> None:
