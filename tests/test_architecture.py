@@ -55,6 +55,10 @@ TRAIN_ROOMS = {
         {"reading", "tokens", "storage", "runtime"},
         {"evaluation", "cost", "data", "model", "state", "settings"},
     ),
+    "export": (
+        {"sample", "tokens", "images", "storage", "runtime"},
+        {"model", "state", "settings"},
+    ),
     "inspection": (
         {"planning", "reading", "tokens", "images", "storage"},
         {"run", "evaluation", "cost", "data", "model", "state", "settings"},
@@ -67,7 +71,7 @@ ABOVE_ALL = {"ocrdata": {"commands"}, "ocrtrain": {"commands"}}
 
 ROOT_FILES = {
     "ocrdata": {"__init__", "errors", "sample", "reader", "torch"},
-    "ocrtrain": {"__init__", "stage", "stage1", "stage2", "evaluate", "ask"},
+    "ocrtrain": {"__init__", "stage", "stage1", "stage2", "evaluate", "ask", "hf"},
 }
 """The files in the two packages' roots: what every room shares, and what people type."""
 

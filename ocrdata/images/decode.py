@@ -144,6 +144,28 @@ def decode_rgb(data: bytes, *, max_pixels: int = MAX_PIXELS) -> RGB:
     return _decode_pillow(data, name, image)
 
 
+def pillow_to_rgb(image: Image.Image) -> RGB:
+    """The pixels of an image that Pillow has opened: those that `decode_rgb` gives for its file.
+
+    But for files that Pillow misreads, which are read rightly from their bytes alone: transparent
+    colours, alpha channels and TIFFs that `ocrdata.images.png`, `bmp` and `tiff` correct.
+
+    Raises ImageError for an image that is too large or cannot be decoded, and for samples of
+    unknown meaning (modes I and F).
+    """
+    _refuse_large("Pillow", image.size, MAX_PIXELS)
+    if image.mode in ("I", "F"):
+        raise ImageError(
+            f"Pillow image of mode {image.mode}: which value is white is unknown; give the bytes "
+            "of its file, or convert it"
+        )
+    try:
+        image.load()
+    except Exception as exc:  # as in `_load`
+        raise ImageError(f"Pillow image cannot be decoded: {_reason(exc)}") from exc
+    return _grey16_to_rgb(image) if image.mode.startswith("I;16") else _composited(image)
+
+
 def check_image(data: bytes) -> None:
     """Raises ImageError if an image cannot be decoded.
 
@@ -276,7 +298,12 @@ def _to_rgb(image: ImageFile.ImageFile, data: bytes) -> RGB:
     """Pixels of a loaded image, rotated and composited on white."""
     if image.mode.startswith("I;16"):
         return _grey16_to_rgb(image)
-    turned = _rotated(_with_true_alpha(image, data))
+    return _composited(_with_true_alpha(image, data))
+
+
+def _composited(image: Image.Image) -> RGB:
+    """Pixels of an image of at most 8 bits, rotated and composited on white."""
+    turned = _rotated(image)
     if turned.has_transparency_data:
         turned = _on_white(turned if turned.mode == "RGBA" else turned.convert("RGBA"))
     # np.array, not np.asarray: torch shares this memory and may write to it. convert() would copy
@@ -312,7 +339,7 @@ def _on_white(image: Image.Image) -> Image.Image:
     return canvas
 
 
-def _grey16_to_rgb(image: ImageFile.ImageFile) -> RGB:
+def _grey16_to_rgb(image: Image.Image) -> RGB:
     values = np.asarray(_rotated(image))
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         values = tiff.to_sixteen_bits(image, values)

@@ -17,6 +17,7 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Callable, Iterator
+from importlib import metadata
 
 import numpy as np
 import numpy.typing as npt
@@ -59,11 +60,7 @@ _decode = _load_decoder()
 
 def decoder_version() -> str | None:
     """Version of the second decoder for a run's record; None if it is not installed."""
-    if _decode is None:
-        return None
-    import kornia_rs
-
-    return str(kornia_rs.__version__)
+    return None if _decode is None else metadata.version("kornia-rs")
 
 
 def decode_plain(data: bytes) -> Pixels | None:

@@ -56,7 +56,11 @@ LONGEST_SPACE = 100_000
 """Longer whitespace is encoded in pieces of this many characters. tiktoken's pattern engine has a
 stack overflow (a panic, not an exception) at half a million."""
 
-FILE_NAMES = ("tokenizer.pkl", "tokenizer.json")
+OWN_FILE = "ocr-tokenizer.json"
+"""What `Tokenizer.save` writes into the folder of an exported model, whose tokenizer.json is for
+`tokenizers`."""
+
+FILE_NAMES = ("tokenizer.pkl", OWN_FILE, "tokenizer.json")
 """Searched for in a folder in this order (the original before a conversion of it), then *.tiktoken.
 """
 

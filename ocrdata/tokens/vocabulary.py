@@ -174,7 +174,7 @@ class Definition:
         if isinstance(vocabulary, dict):
             _refuse_missing(
                 "its vocabulary lacks",
-                [byte for letter, byte in _byte_letters().items() if letter not in vocabulary],
+                [byte for letter, byte in byte_letters().items() if letter not in vocabulary],
             )
         if model.get("dropout"):
             raise UsageError("its BPE has dropout, so the same text could give different ids")
@@ -258,7 +258,7 @@ def train_ranks(texts: Iterable[str], size: int, pattern: str = NANOCHAT_PATTERN
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
     )
     bpe.train_from_iterator(texts, trainer)
-    letters = _byte_letters()
+    letters = byte_letters()
     ranks = {
         bytes(letters[letter] for letter in token): rank for token, rank in bpe.get_vocab().items()
     }
@@ -277,7 +277,7 @@ def _refuse_missing(lacks: str, missing: Sequence[int]) -> None:
         )
 
 
-def _byte_letters() -> dict[str, int]:
+def byte_letters() -> dict[str, int]:
     """Maps the character by which `tokenizers` (as GPT-2) represents a byte to that byte."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     others = [byte for byte in range(256) if byte not in printable]

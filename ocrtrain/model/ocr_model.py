@@ -10,7 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +18,9 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from ocrdata.errors import UsageError
-from ocrtrain.model import attention
+from ocrtrain.model.decoder import build_decoder
 from ocrtrain.model.encoder import DeepEncoder
-from ocrtrain.model.head import HEAD_CHUNK, SOFTCAP, soft_cap, summed_loss
+from ocrtrain.model.head import HEAD_CHUNK, soft_cap, summed_loss
 from ocrtrain.model.init import initialise
 from ocrtrain.model.inputs import ModelInputs, model_inputs, sample_lengths
 from ocrtrain.model.pixels import letterbox
@@ -30,7 +30,6 @@ from ocrtrain.settings.image_slots import image_slots
 from ocrtrain.settings.model_config import PARTS, ModelConfig
 
 BLANK_SIDE = 64  # px of the image that is encoded to take part: the smallest
-MAX_POSITIONS = 65_536  # required by the decoder's config; default rotary embeddings ignore it
 
 
 class LossSum(NamedTuple):
@@ -270,33 +269,6 @@ def part_of(name: str) -> str:
         return "gpt"
     part = name.split(".")[1]
     return part if part in PARTS else "projector"
-
-
-def build_decoder(config: ModelConfig) -> Any:
-    """nanochat's GPT from `transformers`, with the sizes in `config`."""
-    from transformers import NanoChatConfig, NanoChatForCausalLM
-
-    return NanoChatForCausalLM(
-        NanoChatConfig(
-            vocab_size=config.vocab_size,
-            hidden_size=config.gpt_width,
-            intermediate_size=config.gpt_mlp,
-            num_hidden_layers=config.gpt_layers,
-            num_attention_heads=config.gpt_heads,
-            num_key_value_heads=config.gpt_heads,
-            max_position_embeddings=MAX_POSITIONS,
-            rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta},
-            final_logit_softcapping=SOFTCAP,
-            tie_word_embeddings=False,
-            use_cache=False,
-            # Token 1, the default, is a real token here: as padding, its embedding would be zero
-            # and would never get a gradient.
-            pad_token_id=None,
-            bos_token_id=None,
-            eos_token_id=None,
-            attn_implementation=attention.register(),
-        )
-    )
 
 
 def build_model(config: ModelConfig, *, image_size: int, image_token: int, seed: int) -> OcrModel:

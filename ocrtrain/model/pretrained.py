@@ -24,7 +24,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ocrdata.errors import SourceError, WeightsError
+from ocrdata.errors import ShardError, SourceError, WeightsError
+from ocrdata.storage.file import digest_of_file, open_file
+from ocrdata.storage.files import explain_disk
+from ocrdata.storage.sealed import check_seal, parse_object
 from ocrdata.tokens.tokenizer import FILE_NAMES, Tokenizer, load_tokenizer
 from ocrtrain.model.encoder_file import read_deepencoder, read_header
 from ocrtrain.model.hub_files import fetch
@@ -52,6 +55,9 @@ NEEDED = (
     "weights: model_*.pt with meta_*.json, model.safetensors (or parts of it with "
     "model.safetensors.index.json), pytorch_model.bin with config.json, step_*.pt or deepencoder_*"
 )
+EXPORTED = "export.json"
+"""The file of digests in the folder of an exported model."""
+
 EMBEDDING, HEAD = "gpt.model.embed_tokens.weight", "gpt.lm_head.weight"
 _SAVED = ("complete", "state.json", "config.json", "tokenizer.json", "model.safetensors")
 _FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
@@ -187,6 +193,7 @@ def _of_file(path: Path, record: dict[str, Any] | None, *, what: str) -> Weights
                 verified=True,
                 image_size=header.get("image_size") or 0,
             )
+    verified = _check_exported(path)
     stored = open_tensors([path])
     tokenizer = next((path.parent / n for n in FILE_NAMES if (path.parent / n).is_file()), None)
     return Weights(
@@ -195,8 +202,34 @@ def _of_file(path: Path, record: dict[str, Any] | None, *, what: str) -> Weights
         record={**stored.record, **(record or {})},
         open=lambda _: stored,
         tokenizer=(lambda: load_tokenizer(tokenizer)) if tokenizer else None,
+        verified=verified,
+        image_size=(record or {}).get("image_size", 0) if verified else 0,
         beside=stored.beside,
     )
+
+
+def _check_exported(path: Path) -> bool:
+    """Whether an export wrote a file (`ocrtrain.export.folder`), which then is verified. Raises
+    WeightsError where it is not as it was written."""
+    manifest = path.with_name(EXPORTED)
+    if not manifest.is_file():
+        return False
+    with explain_disk(manifest):
+        data = manifest.read_bytes()
+    try:
+        value = parse_object(str(manifest), data)
+        check_seal(str(manifest), value)
+        listed = value["files"][path.name]
+    except (ShardError, KeyError, TypeError) as exc:
+        raise WeightsError(f"{manifest}: malformed, or does not list {path.name}: {exc}") from exc
+    with explain_disk(path):
+        file = open_file(path)
+        found = {"bytes": file.size, "xxh3_128": digest_of_file(file)}
+    if found != listed:
+        raise WeightsError(
+            f"{path}: checksum mismatch: not the file that was exported; export the model again"
+        )
+    return True
 
 
 def _record_beside(path: Path) -> dict[str, Any] | None:

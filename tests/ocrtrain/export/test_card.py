@@ -1,0 +1,52 @@
+"""The model card says what the run knows, and what it does not."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ocrdata.errors import OcrError
+from ocrtrain.export.card import Facts, answers_summary, newest_numbers, write_card
+from ocrtrain.state.checkpoint import State
+from tests.support import small
+from tests.support.exported import NUMBERS, exported, exported_run
+
+FACTS = Facts(small.CONFIG, State(step=150), 1_720_000, 3, {}, None)
+
+
+def test_the_card_of_an_export_has_the_numbers_of_its_step() -> None:
+    card = (exported() / "README.md").read_text()
+    assert card.startswith("---\nlibrary_name: transformers\n")
+    for fact in (
+        *("`shards/squares.tar`", "150 steps", "| val/image_gain | 1.5000 |", "| 87.5% |"),
+        *("shards/squares.tar[6:]", "64 x 64 px", "2 of its answers ran into a loop"),
+    ):
+        assert fact in card, fact
+    assert "9.0" not in card and "8.0" not in card, "numbers of other steps"
+
+
+def test_what_is_not_known_is_said() -> None:
+    card = write_card(FACTS)
+    for fact in ("never validated", "were not scored", "was not measured", "1.7 million"):
+        assert fact in card, fact
+    blind = write_card(replace(FACTS, numbers={**NUMBERS, "val/image_gain": 0.001, "step": 9}))
+    assert "not seen to look" in blind and "was not measured" not in blind
+
+
+def test_numbers_are_those_of_the_last_validation_up_to_the_step(tmp_path: Path) -> None:
+    found = newest_numbers(exported_run(), 150)
+    assert found == {**NUMBERS, "step": 150}
+    assert newest_numbers(exported_run(), 149)["val/image_gain"] == 9.0
+    assert newest_numbers(exported_run(), 10) == newest_numbers(tmp_path, 150) == {}
+
+
+def test_another_file_in_place_of_a_summary_is_refused(tmp_path: Path) -> None:
+    assert answers_summary(tmp_path, "step_000001") is None
+    path = tmp_path / "answers-step_000001.summary.json"
+    for text in ("{", json.dumps({"scores": {}})):
+        path.write_text(text)
+        with pytest.raises(OcrError, match=r"answers-step_000001\.summary\.json"):
+            answers_summary(tmp_path, "step_000001")
