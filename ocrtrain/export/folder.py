@@ -158,7 +158,9 @@ def _model_config(config: Config, tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def _settings(loaded: Loaded) -> dict[str, dict[str, Any]]:
-    """The JSON files by name, but for the model's config."""
+    """The JSON files by name; the model's config gets the processor's description later."""
+    from ocrtrain.export.processing import DONE
+
     config, tokenizer = loaded.config, loaded.tokenizer
     processor = _module("processing", "OcrProcessor")
     images = _module("processing", "OcrImageProcessor")
@@ -186,10 +188,7 @@ def _settings(loaded: Loaded) -> dict[str, dict[str, Any]]:
             "processor_class": "OcrProcessor",
             "auto_map": {"AutoImageProcessor": images, "AutoProcessor": processor},
             "image_size": config.image_size,
-            "fill": 127,
-            "resample": "bicubic, antialiased",
-            "image_mean": 0.5,
-            "image_std": 0.5,
+            **DONE,
         },
         "processor_config.json": {
             "processor_class": "OcrProcessor",

@@ -28,7 +28,9 @@ from ocrtrain.model.pixels import FILL, letterbox
 from ocrtrain.settings.image_slots import image_slots
 
 IMAGE_TOKEN = "<|image|>"
-RESAMPLE = "bicubic, antialiased"
+DONE = {"fill": FILL, "resample": "bicubic, antialiased", "image_mean": 0.5, "image_std": 0.5}
+"""What is done to every image beside its size (`ocrtrain.model.pixels`)."""
+
 _MARK = re.compile("\ue000(\\d+)\ue001")
 
 
@@ -39,18 +41,16 @@ class OcrImageProcessor(BaseImageProcessor):
     model_input_names = ["pixel_values"]  # noqa: RUF012 - as in `transformers`
 
     def __init__(self, image_size: int = 1024, **kwargs: Any) -> None:
-        done = {"fill": FILL, "resample": RESAMPLE, "image_mean": 0.5, "image_std": 0.5}
-        asked = {name: kwargs.pop(name, value) for name, value in done.items()}
-        if asked != done:
-            raise ValueError(f"preprocessor_config.json asks for {asked}, but only {done} is done")
+        asked = {name: kwargs.pop(name, value) for name, value in DONE.items()}
+        if asked != DONE:
+            raise ValueError(f"preprocessor_config.json asks for {asked}, but only {DONE} is done")
         image_slots(image_size)  # raises for a wrong size
-        super().__init__(image_size=image_size, **done, **kwargs)
+        super().__init__(image_size=image_size, **DONE, **kwargs)
 
     @property
     def description(self) -> dict[str, Any]:
         """What pixels depend on."""
-        names = ("image_size", "fill", "resample", "image_mean", "image_std")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in ("image_size", *DONE)}
 
     def preprocess(
         self, images: Any, return_tensors: str | None = None, *, device: Any = "cpu", **_: Any

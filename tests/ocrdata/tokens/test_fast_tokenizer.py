@@ -53,6 +53,7 @@ MAKERS = {
     "bytes": lambda _: bytes_tokenizer(),
     "trained": Tokenizer,
     "nanochat": of_nanochat,
+    "single": lambda _: train_tokenizer(CORPUS, 500, single="A-Za-z0-9"),
     "gpt2": lambda ranks: Tokenizer(Ranks(ranks.ranks, GPT2_PATTERN)),
     "shuffled": shuffled,
     "gaps": with_gaps,
