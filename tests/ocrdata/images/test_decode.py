@@ -20,6 +20,7 @@ from ocrdata.images.decode import (
     ImageInfo,
     check_image,
     decode_rgb,
+    pillow_to_rgb,
     read_header,
     sniff,
 )
@@ -336,3 +337,34 @@ def test_scans_of_a_thumbnail_are_not_counted() -> None:
     whole = many_scans(progressive=True, extra=0)
     whole = whole[:2] + head + thumbnail + whole[2:]
     assert read_header(whole).width == 2000
+
+
+@pytest.mark.parametrize("name", list(SAVE_AS))
+def test_an_image_that_pillow_opened_has_the_pixels_of_its_file(name: str) -> None:
+    for image in (picture(), picture().convert("P"), picture().convert("L")):
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        data = save(image.convert("RGB") if name == "jpg" else image, name, exif)
+        assert np.array_equal(pillow_to_rgb(Image.open(io.BytesIO(data))), decode_rgb(data))
+
+
+def test_alpha_and_sixteen_bits_of_an_opened_image() -> None:
+    alpha = picture().convert("RGBA")
+    alpha.putalpha(Image.linear_gradient("L").resize(alpha.size))
+    grey = Image.fromarray(np.arange(0, 60_000, 100, dtype=np.uint16).reshape(20, 30))
+    for image in (alpha, grey, picture().convert("CMYK"), picture().convert("1")):
+        data = save(image, "tif" if image.mode == "CMYK" else "png")
+        assert np.array_equal(pillow_to_rgb(image), decode_rgb(data)), image.mode
+
+
+def test_opened_images_of_unknown_meaning_too_large_or_damaged_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for mode in ("I", "F"):
+        with pytest.raises(ImageError, match=f"mode {mode}"):
+            pillow_to_rgb(Image.new(mode, (3, 3)))
+    with pytest.raises(ImageError, match="cannot be decoded"):
+        pillow_to_rgb(Image.open(io.BytesIO(save(picture(), "png")[:-40])))
+    monkeypatch.setattr("ocrdata.images.decode.MAX_PIXELS", 100)
+    with pytest.raises(ImageError, match="37 x 21"):
+        pillow_to_rgb(picture())
