@@ -12,7 +12,7 @@ import pytest
 from ocrdata.commands import check_shards, copy_shards, make_shards, reshard, train_tokenizer
 from ocrdata.shards.arrow import SCHEMA
 from ocrdata.tokens.rendering import TurnCount
-from ocrtrain.commands import ask, evaluate, plan, show_batch
+from ocrtrain.commands import ask, evaluate, export, plan, show_batch
 from ocrtrain.settings import presets
 from ocrtrain.settings.flags import parse
 
@@ -30,6 +30,7 @@ PARSERS = {
     "tools/check_shards.py": check_shards.build_parser,
     "tools/copy_shards.py": copy_shards.build_parser,
     "tools/reshard.py": reshard.build_parser,
+    "tools/export.py": export.build_parser,
     "tools/show_batch.py": show_batch.build_parser,
     "tools/train_tokenizer.py": train_tokenizer.build_parser,
 }
@@ -79,7 +80,7 @@ def test_help_answers_at_once_and_shows_an_example() -> None:
     )
     modules = ["ocrtrain.stage1", "ocrtrain.stage2", "ocrtrain.commands.plan",
                "ocrtrain.commands.evaluate", "ocrtrain.commands.ask",
-               "ocrtrain.commands.show_batch", "ocrdata.commands.make_shards",
+               "ocrtrain.commands.show_batch", "ocrtrain.commands.export", "ocrdata.commands.make_shards",
                "ocrdata.commands.check_shards", "ocrdata.commands.reshard",
                "ocrdata.commands.copy_shards", "ocrdata.commands.train_tokenizer"]  # fmt: skip
     done = subprocess.run(

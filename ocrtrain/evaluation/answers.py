@@ -12,6 +12,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from statistics import mean
 from typing import Any, NamedTuple
 
 import torch
@@ -306,11 +307,12 @@ class ScoreTable:
     def __init__(self) -> None:
         self._matched: dict[str, list[Score]] = defaultdict(list)
         self._swapped: dict[str, list[Score]] = defaultdict(list)
-        self._cut_off = self._repeating = 0
+        self._cut_off = 0
+        self._repeating: list[int] = []
 
     def add(self, line: Mapping[str, Any]) -> None:
         """Add a line of the answers file, as `AnswerRecord.to_json` gives it."""
-        self._repeating += line["repeats"]
+        self._repeating += [line["tokens"]] if line["repeats"] else []
         self._cut_off += not (line["finished"] or line["repeats"])
         self._matched[line["kind"]].append(Score(**line["scores"]))
         if "exchanged" in line:
@@ -324,7 +326,8 @@ class ScoreTable:
                 kind: _means(scores, self._swapped.get(kind, []))
                 for kind, scores in sorted(self._matched.items())
             }
-        return found | {"cut_off": self._cut_off, "repeating": self._repeating}
+        found |= {"cut_off": self._cut_off, "repeating": len(self._repeating)}
+        return found | ({"repeats_at": mean(self._repeating)} if self._repeating else {})
 
     def table(self) -> str:
         """The summary as a table for the console, with what its numbers count as right. Lengths are
@@ -355,7 +358,10 @@ class ScoreTable:
         if self._cut_off:
             lines.append(f"{_answers(self._cut_off)} cut off (--max-new-tokens)")
         if self._repeating:
-            lines.append(f"{_answers(self._repeating)} stopped in a loop (--stop-repeats)")
+            lines.append(
+                f"{_answers(len(self._repeating))} stopped in a loop (--stop-repeats); its first "
+                f"round ended after {mean(self._repeating):,.0f} tokens on average"
+            )
         return "\n".join(lines)
 
 

@@ -19,6 +19,7 @@ import torch
 
 from ocrdata.errors import OcrError, first_line
 from ocrdata.reading.prefetch import Prefetcher
+from ocrtrain.evaluation.sampled_answers import AnswerOptions, answer_numbers
 from ocrtrain.evaluation.validation import ValidationOptions, validate
 from ocrtrain.model.device import autocast_type
 from ocrtrain.model.encoder_file import save_deepencoder
@@ -200,6 +201,16 @@ def _validate(job: Job, *, before_batch: Callable[[], None]) -> None:
         World() if job.trainer.shards else job.world,
     )
     numbers = result.numbers()
+    if config.val_answers:
+        numbers |= answer_numbers(
+            job.model,
+            job.sources.validation,
+            job.tokenizer,
+            AnswerOptions(
+                config.val_answers, autocast_type(config.precision, job.device), before_batch
+            ),
+            job.world,
+        )
     if job.logs is not None:
         took = {"time/validation": time.perf_counter() - began}
         job.logs.metrics.write(state.step, numbers | took)

@@ -272,6 +272,11 @@ class Config:
 
     eval_every: int = setting(50, "steps between validations (0: only at the end)", runtime=True)
     val_batch: int = setting(10, "samples per forward pass in validation", change=True)
+    val_answers: int = setting(
+        0,
+        "questions answered in each validation, for val/accuracy, val/ned, val/loops (0: none)",
+        runtime=True, older=0,
+    )  # fmt: skip
     save_every: int = setting(100, "steps between checkpoints (0: only at the end)", runtime=True)
     keep: int = setting(2, "number of newest checkpoints to keep (0: all)", runtime=True)
     stop_at: int = setting(

@@ -52,8 +52,8 @@ GROUPS = {
     "run": ("name", "out", "seed", "stop_at", "save_every", "keep", "workers", "device",
             "parallel"),
     "logging": (
-        "log_every", "eval_every", "val_batch", "log_samples", "log_to", "wandb",
-        "wandb_project", "profile",
+        "log_every", "eval_every", "val_batch", "val_answers", "log_samples", "log_to",
+        "wandb", "wandb_project", "profile",
     ),
     "sizes of the model": tuple(item.name for item in dataclasses.fields(ModelConfig)),
 }  # fmt: skip

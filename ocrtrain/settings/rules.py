@@ -65,6 +65,7 @@ def faults(config: Config) -> Iterator[str]:
     yield from _wrong_numbers(config)
     yield from _wrong_optimizer(config)
     yield from _wrong_init(config)
+    yield from _wrong_answers(config)
     if set(config.freeze) == set(CHOICES["freeze"]):
         yield "--freeze leaves nothing to train; freeze fewer than all four parts"
     for name in ("train_slice", "val_slice", "text_train_slice", "text_val_slice"):
@@ -104,6 +105,14 @@ def _decimal(ratio: Fraction) -> str:
     """'1.2' for 6/5, '4/3' for what has no short decimal: as it was probably typed."""
     text = f"{float(ratio):g}"
     return text if Fraction(text) == ratio else str(ratio)
+
+
+def _wrong_answers(config: Config) -> Iterator[str]:
+    if config.val_answers and config.parallel == "fsdp":
+        yield (
+            "--val-answers cannot be combined with --parallel fsdp: a model in parts does not "
+            "generate; evaluate its checkpoints instead"
+        )
 
 
 def _wrong_init(config: Config) -> Iterator[str]:
@@ -150,7 +159,7 @@ _AT_LEAST_1 = ("steps", "batch", "seq_len", "image_size", "val_batch", "pack_win
                "step_every", "log_every")  # fmt: skip
 _ABOVE_0 = ("lr", "sam_lr_scale", "clip_lr_scale", "step_factor")
 _NOT_NEGATIVE = ("seed", "micro_batch", "warmup", "eval_every", "save_every", "keep", "stop_at",
-                 "workers", "max_bad", "schedule_from")  # fmt: skip
+                 "workers", "max_bad", "schedule_from", "val_answers")  # fmt: skip
 _FROM_0 = ("weight_decay", "lr_adamw")
 _BELOW_1 = ("beta1", "beta2", "momentum")
 

@@ -280,7 +280,7 @@ def test_answers_in_a_loop_are_counted_apart_from_those_cut_off() -> None:
     loop = replace(record("b", "1", None), answer=Answer("1", 1, finished=False, repeats=True))
     scores.add(loop.to_json())
     summary = scores.summary()
-    assert (summary["cut_off"], summary["repeating"]) == (1, 1)
+    assert (summary["cut_off"], summary["repeating"], summary["repeats_at"]) == (1, 1, 1)
     assert "1 answer was stopped in a loop (--stop-repeats)" in scores.table()
 
 

@@ -15,6 +15,7 @@ from ocrdata.errors import DiskError, TrainError
 from ocrtrain.data.run_plan import plan_run
 from ocrtrain.data.sources import open_sources
 from ocrtrain.data.stream import Stream
+from ocrtrain.evaluation.sampled_answers import AnswerOptions, answer_numbers
 from ocrtrain.model.factory import find_tokenizer
 from ocrtrain.model.ocr_model import OcrModel
 from ocrtrain.run import batch_log, loop, run_log
@@ -76,6 +77,21 @@ def test_every_metric_is_logged_at_its_steps(unbroken: Path) -> None:
             "val/image_similarity", "val/feature_std",
         }  # fmt: skip
     assert validations(unbroken)[-1]["val/loss"] < validations(unbroken)[0]["val/loss"]
+
+
+def test_questions_are_answered_in_validation(inputs: dict[str, str], tmp_path: Path) -> None:
+    config = small_config(
+        inputs, tmp_path / "run", steps=1, eval_every=0, save_every=0, val_answers=2
+    )
+    assert train(config) == 0
+    (line,) = validations(tmp_path / "run")
+    answers = {name: line[name] for name in ("val/accuracy", "val/ned", "val/loops")}
+    assert all(0 <= value <= 1 for value in answers.values())
+    loaded = load_for_inference(tmp_path / "run", torch.device("cpu"))
+    again = answer_numbers(
+        loaded.model, open_sources(config).validation, loaded.tokenizer, AnswerOptions(2)
+    )
+    assert again == {name: line[name] for name in again} and again.keys() >= answers.keys()
 
 
 def test_logged_tokens_are_the_real_tokens_of_the_batches(

@@ -46,6 +46,8 @@ from ocrtrain.settings.model_config import ModelConfig
         ({"text_val_slice": "[a:b]"}, r"--text-val-slice: \[a:b\] "),
         ({"val_slice": "[::0]"}, "--val-slice: .*step.* 0"),
         ({"cache": "d"}, "--cache .*--cache-limit"),
+        ({"val_answers": -1}, "--val-answers -1 must be at least 0"),
+        ({"val_answers": 9, "parallel": "fsdp"}, "--val-answers .*--parallel fsdp"),
         ({"shards": ("https://host/x.json?k=s",)}, r"--shards https://host/x\.json: "),
         ({"val_text": ("https://u:p@host/x.json[:9]",)}, r"--val-text https://host/x\.json: "),
         ({"cache": "d", "cache_limit": "9 GHz"}, "--cache-limit: .*'9 GHz'.*20GB"),
