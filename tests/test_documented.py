@@ -80,7 +80,8 @@ def test_help_answers_at_once_and_shows_an_example() -> None:
     )
     modules = ["ocrtrain.stage1", "ocrtrain.stage2", "ocrtrain.commands.plan",
                "ocrtrain.commands.evaluate", "ocrtrain.commands.ask",
-               "ocrtrain.commands.show_batch", "ocrtrain.commands.export", "ocrdata.commands.make_shards",
+               "ocrtrain.commands.show_batch", "ocrtrain.commands.export",
+               "ocrdata.commands.make_shards",
                "ocrdata.commands.check_shards", "ocrdata.commands.reshard",
                "ocrdata.commands.copy_shards", "ocrdata.commands.train_tokenizer"]  # fmt: skip
     done = subprocess.run(
