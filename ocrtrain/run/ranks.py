@@ -48,14 +48,14 @@ def device_of_rank(name: str, world: World) -> torch.device:
             f"--device {name} is one GPU, but {world.local_size} processes were started here; use "
             "--device cuda"
         )
-    index = world.local_rank if device.index is None else device.index
-    if index >= torch.cuda.device_count():
+    # Compared by number, not by this rank's own GPU: all processes must find that one is missing.
+    if device.index is None and world.local_size > torch.cuda.device_count():
         raise UsageError(
             f"{world.local_size} processes were started, but this machine has "
             f"{torch.cuda.device_count()} CUDA devices; start one for each GPU "
             "(torchrun --nproc_per_node)"
         )
-    return torch.device("cuda", index)
+    return torch.device("cuda", world.local_rank if device.index is None else device.index)
 
 
 @contextmanager

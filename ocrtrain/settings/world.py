@@ -9,6 +9,7 @@ their CPUs. A run of a single process needs none of this and imports nothing for
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,6 +20,9 @@ from ocrdata.planning.ranks import rank_rows
 from ocrtrain.settings.config import Config
 
 Result = TypeVar("Result")
+
+PATIENCE_S = 10.0
+"""Seconds in which the first process of a machine finds what another has found too."""
 
 VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 """What torchrun tells the processes that it starts."""
@@ -176,13 +180,16 @@ class World:
 
 @contextmanager
 def said_once(world: World) -> Iterator[None]:
-    """What is wrong before the ranks are connected is told by one process of each machine; the
-    others raise PeerError."""
+    """What is wrong before the ranks are connected is told by the first process of each machine.
+
+    The others wait: torchrun ends them once the first has failed, and would end that one before it
+    has said why if they were faster. What the first does not find they tell after all.
+    """
     try:
         yield
-    except OcrError as exc:
+    except OcrError:
         if world.local_rank:
-            raise PeerError(exc.exit_status) from exc
+            time.sleep(PATIENCE_S)
         raise
 
 

@@ -72,8 +72,11 @@ def test_a_batch_that_the_ranks_cannot_share_is_refused_before_they_meet(
     inputs: dict[str, str], tmp_path: Path
 ) -> None:
     one = config(inputs, tmp_path / "run", batch=3)
-    found = finish(start_ranks(2, [(one, False)], tmp_path))
-    assert [status for status, _, _ in found] == [2, 2]
+    ranks = start_ranks(2, [(one, False)], tmp_path)
+    ranks[0].wait(timeout=120)
+    ranks[1].terminate()  # as torchrun does when one has failed
+    found = finish(ranks)
+    assert [status for status, _, _ in found] == [2, -15]
     assert "--batch 3" in found[0][2] and "2 ranks" in found[0][2]
     assert found[1][2] == ""
     assert not (tmp_path / "run").exists()
@@ -93,5 +96,8 @@ def test_every_rank_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch) -> Non
     assert device_of_rank("cuda:1", World()).index == 1
     with pytest.raises(UsageError, match=r"--device cuda:1 .*\b2 processes"):
         device_of_rank("cuda:1", ranks[0])
-    with pytest.raises(UsageError, match=r"\b3 processes .*\b2 CUDA devices"):
-        device_of_rank("cuda", World(2, 3, local_rank=2, local_size=3, is_distributed=True))
+    for rank in range(3):  # all of them say it: the first is listened to
+        with pytest.raises(UsageError, match=r"\b3 processes .*\b2 CUDA devices"):
+            device_of_rank(
+                "cuda", World(rank, 3, local_rank=rank, local_size=3, is_distributed=True)
+            )
