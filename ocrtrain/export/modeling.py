@@ -125,7 +125,8 @@ class OcrForConditionalGeneration(PreTrainedModel, GenerationMixin):
                 f"images are {list(pixel_values.shape[1:])}, but the model was trained with "
                 f"[3, {size}, {size}]"
             )
-        features = self.encoder(pixel_values).to(embeds.dtype).flatten(0, 1)
+        pixels = pixel_values.to(self.encoder.projector.weight.dtype)  # the model may be in bf16
+        features = self.encoder(pixels).to(embeds.dtype).flatten(0, 1)
         return embeds.flatten(0, 1).index_copy(0, places, features).view_as(embeds)
 
     def _expand_inputs_for_generation(

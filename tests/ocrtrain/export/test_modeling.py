@@ -134,6 +134,12 @@ def test_the_image_token_is_never_generated(model: Any, processor: Any) -> None:
         table.data.copy_(kept)
 
 
+def test_a_model_in_bf16_answers(processor: Any) -> None:
+    model = load("AutoModelForImageTextToText", exported(), dtype=torch.bfloat16).eval()
+    assert model.encoder.projector.weight.dtype == torch.bfloat16
+    assert generate(model, processor, ASKED[1:3]) == ["red", "b"]
+
+
 def test_a_loss_in_training_reaches_every_part(processor: Any) -> None:
     model = load("AutoModelForImageTextToText", exported()).train()
     inputs = inputs_of(processor, ASKED[:2])
