@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from transformers import PreTrainedConfig
@@ -13,9 +14,9 @@ SIZES = tuple(field.name for field in dataclasses.fields(ModelConfig))
 
 
 class OcrConfig(PreTrainedConfig):
-    """The fields of `ModelConfig`, the side in px of the images, the id of the image token, and
-    what the processor must be (`OcrProcessor.description`). Raises UsageError for sizes that do not
-    fit together."""
+    """The fields of `ModelConfig`, the sides in px of the images it was trained with, the id of the
+    image token, and what the processor must be (`OcrProcessor.description`). Raises UsageError for
+    sizes that do not fit together."""
 
     model_type = "ocr_shards"
     attribute_map = {  # noqa: RUF012 - as in `transformers`
@@ -27,7 +28,7 @@ class OcrConfig(PreTrainedConfig):
 
     def __init__(
         self,
-        image_size: int = 1024,
+        image_sizes: Sequence[int] = (1024,),
         image_token: int = 65536,
         processor: dict[str, Any] | None = None,
         **kwargs: Any,
@@ -37,7 +38,7 @@ class OcrConfig(PreTrainedConfig):
             given["sam_global_layers"] = tuple(given["sam_global_layers"])
         for name, value in dataclasses.asdict(ModelConfig(**given)).items():
             setattr(self, name, list(value) if isinstance(value, tuple) else value)
-        self.image_size, self.image_token = image_size, image_token
+        self.image_sizes, self.image_token = list(image_sizes), image_token
         self.processor = processor or {}
         super().__init__(**{"tie_word_embeddings": False, **kwargs})
 

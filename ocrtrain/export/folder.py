@@ -19,6 +19,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -149,7 +150,7 @@ def _model_config(config: Config, tokenizer: Tokenizer) -> dict[str, Any]:
             "AutoModelForImageTextToText": model,
         },
         "dtype": "float32",
-        "image_size": config.image_size,
+        "image_sizes": image_sizes(config),
         "image_token": tokenizer.image,
         "tie_word_embeddings": False,
         "preset": config.preset,
@@ -187,7 +188,7 @@ def _settings(loaded: Loaded) -> dict[str, dict[str, Any]]:
             "image_processor_type": "OcrImageProcessor",
             "processor_class": "OcrProcessor",
             "auto_map": {"AutoImageProcessor": images, "AutoProcessor": processor},
-            "image_size": config.image_size,
+            "image_sizes": image_sizes(config),
             **DONE,
         },
         "processor_config.json": {
@@ -195,6 +196,11 @@ def _settings(loaded: Loaded) -> dict[str, dict[str, Any]]:
             "auto_map": {"AutoProcessor": processor},
         },
     }
+
+
+def image_sizes(config: Config) -> list[int]:
+    """The sides of the square images that a run trained with, in px."""
+    return [config.image_size]
 
 
 def _module(name: str, what: str) -> str:
@@ -225,18 +231,21 @@ def _check(loaded: Loaded, folder: Path) -> None:
     tokenizer = loaded.tokenizer
     check_same(tokenizer, processor.tokenizer.backend_tokenizer, hard_texts(tokenizer))
     processor.tokenizer.backend_tokenizer.encode_special_tokens = False
-    for images, messages in _conversations():
-        slots = [image_slots(loaded.config.image_size)] * len(images)
+    for size, (images, messages) in product(image_sizes(loaded.config), _conversations()):
+        slots = [image_slots(size)] * len(images)
         whole = messages[-1]["role"] == "assistant"
         ours = (render if whole else render_prompt)(messages, tokenizer, slots).ids.tolist()
         found = processor.apply_chat_template(
-            _with_images(messages, images), add_generation_prompt=not whole, tokenize=True
+            _with_images(messages, images),
+            add_generation_prompt=not whole,
+            tokenize=True,
+            image_size=size,
         )
         if found["input_ids"][0].tolist() != ours:
             raise OcrError(f"{folder}: the chat template gives other ids than training: {messages}")
         if images:
             tensors = [torch.from_numpy(image) for image in images]
-            if not torch.equal(found["pixel_values"], letterbox(tensors, loaded.config.image_size)):
+            if not torch.equal(found["pixel_values"], letterbox(tensors, size)):
                 raise OcrError(f"{folder}: the processor gives other pixels than training")
     with torch.device("meta"):
         wanted = OcrModel(

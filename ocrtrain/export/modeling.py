@@ -58,8 +58,8 @@ class OcrForConditionalGeneration(PreTrainedModel, GenerationMixin):
         if there are `labels` [B, T].
 
         `pixel_values` are those of all images, float [N, 3, S, S], in the order of their places,
-        row by row. Raises ValueError where places and images do not match, where images have
-        another size than the model's, or where rows are padded on the right of a cache.
+        row by row; S is one of the config's `image_sizes`. Raises ValueError where places and
+        images do not match, for another S, and where rows are padded on the right of a cache.
         """
         if inputs_embeds is None and input_ids is not None:
             inputs_embeds = self._embed(input_ids, pixel_values)
@@ -111,7 +111,7 @@ class OcrForConditionalGeneration(PreTrainedModel, GenerationMixin):
         embeds: Tensor = self.gpt.model.embed_tokens(input_ids)
         places = (input_ids == self.config.image_token).flatten().nonzero().squeeze(1)
         images = 0 if pixel_values is None else len(pixel_values)
-        slots = image_slots(self.config.image_size)
+        slots = 0 if pixel_values is None else self._slots(pixel_values)
         if images * slots != len(places):
             raise ValueError(
                 f"{images} images take {slots} positions each, but the ids have {len(places)}; "
@@ -119,15 +119,19 @@ class OcrForConditionalGeneration(PreTrainedModel, GenerationMixin):
             )
         if pixel_values is None or not images:
             return embeds
-        size = self.config.image_size
-        if pixel_values.shape[1:] != (3, size, size):
-            raise ValueError(
-                f"images are {list(pixel_values.shape[1:])}, but the model was trained with "
-                f"[3, {size}, {size}]"
-            )
         pixels = pixel_values.to(self.encoder.projector.weight.dtype)  # the model may be in bf16
         features = self.encoder(pixels).to(embeds.dtype).flatten(0, 1)
         return embeds.flatten(0, 1).index_copy(0, places, features).view_as(embeds)
+
+    def _slots(self, pixel_values: Tensor) -> int:
+        """Positions of each image. Raises ValueError for a size that was not trained with."""
+        shape, sizes = pixel_values.shape[1:], self.config.image_sizes
+        if shape not in [(3, size, size) for size in sizes]:
+            raise ValueError(
+                f"images are {list(shape)}, but the model was trained with squares of "
+                f"{' and '.join(map(str, sizes))} px"
+            )
+        return image_slots(shape[-1])
 
     def _expand_inputs_for_generation(
         self,
@@ -146,8 +150,7 @@ class OcrForConditionalGeneration(PreTrainedModel, GenerationMixin):
             **model_kwargs,
         )
         if pixels is not None and input_ids is not None:
-            slots = image_slots(self.config.image_size)
-            counts = (input_ids == self.config.image_token).sum(dim=1) // slots
+            counts = (input_ids == self.config.image_token).sum(dim=1) // self._slots(pixels)
             of_rows = pixels.split(counts.tolist())
             pixels = torch.cat([one for one in of_rows for _ in range(expand_size)])
         if pixels is not None:

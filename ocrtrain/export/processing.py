@@ -35,32 +35,49 @@ _MARK = re.compile("\ue000(\\d+)\ue001")
 
 
 class OcrImageProcessor(BaseImageProcessor):
-    """Images -> `pixel_values`, float32 [N, 3, S, S] in [-1, 1]: letterboxed to `image_size` px as
-    in training."""
+    """Images -> `pixel_values`, float32 [N, 3, S, S] in [-1, 1], letterboxed as in training. S is
+    one of `image_sizes`, in px; the first unless another is asked for."""
 
     model_input_names = ["pixel_values"]  # noqa: RUF012 - as in `transformers`
 
-    def __init__(self, image_size: int = 1024, **kwargs: Any) -> None:
+    def __init__(self, image_sizes: Sequence[int] = (1024,), **kwargs: Any) -> None:
         asked = {name: kwargs.pop(name, value) for name, value in DONE.items()}
         if asked != DONE:
             raise ValueError(f"preprocessor_config.json asks for {asked}, but only {DONE} is done")
-        image_slots(image_size)  # raises for a wrong size
-        super().__init__(image_size=image_size, **DONE, **kwargs)
+        for size in image_sizes:
+            image_slots(size)  # raises for a wrong size
+        super().__init__(image_sizes=list(image_sizes), **DONE, **kwargs)
 
     @property
     def description(self) -> dict[str, Any]:
         """What pixels depend on."""
-        return {name: getattr(self, name) for name in ("image_size", *DONE)}
+        return {name: getattr(self, name) for name in ("image_sizes", *DONE)}
+
+    def size(self, asked: int | None) -> int:
+        """The size asked for, or the first. Raises ValueError if it was not trained with."""
+        size = self.image_sizes[0] if asked is None else asked
+        if size not in self.image_sizes:
+            raise ValueError(
+                f"image_size {size}: the model was trained with images of "
+                f"{' and '.join(map(str, self.image_sizes))} px"
+            )
+        return int(size)
 
     def preprocess(
-        self, images: Any, return_tensors: str | None = None, *, device: Any = "cpu", **_: Any
+        self,
+        images: Any,
+        return_tensors: str | None = None,
+        *,
+        image_size: int | None = None,
+        device: Any = "cpu",
+        **_: Any,
     ) -> BatchFeature:
         """The pixels of one image, or of several, also in nested lists.
 
         An image is the bytes of a file, a path, a Pillow image, or uint8 [H, W, 3]. They are
         letterboxed on `device`. Raises ImageError for what is no image.
         """
-        size = self.image_size
+        size = self.size(image_size)
         rgb = [shrink_to_fit(_rgb(image), size) for image in _flat(images)]
         pixels = letterbox([torch.from_numpy(one).to(device) for one in rgb], size)
         kept = pixels if return_tensors in (None, "pt") else pixels.cpu().numpy()
@@ -109,7 +126,6 @@ class OcrProcessor(ProcessorMixin):
 
     def __init__(self, image_processor: Any, tokenizer: Any, chat_template: Any = None) -> None:
         super().__init__(image_processor, tokenizer, chat_template=chat_template)
-        self.slots = image_slots(image_processor.image_size)
         self.image_token = IMAGE_TOKEN
         self._special = {
             name: tokenizer.convert_tokens_to_ids(name) for name in _special(tokenizer)
@@ -157,6 +173,7 @@ class OcrProcessor(ProcessorMixin):
         text: str | Sequence[str] | None = None,
         *,
         return_tensors: str | None = None,
+        image_size: int | None = None,
         device: Any = "cpu",
         **_: Any,
     ) -> BatchFeature:
@@ -167,8 +184,10 @@ class OcrProcessor(ProcessorMixin):
         ValueError where the texts do not place as many images as there are.
         """
         texts = [text] if isinstance(text, str) else list(text or [])
-        rows = [self._ids(one, []) for one in texts]
-        return self._inputs(rows, images, return_tensors=return_tensors, device=device)
+        size = self.image_processor.size(image_size)
+        rows = [self._ids(one, [], size) for one in texts]
+        how = {"return_tensors": return_tensors, "image_size": size, "device": device}
+        return self._inputs(rows, images, how)
 
     def apply_chat_template(  # noqa: PLR0913 - the signature is that of `transformers`
         self,
@@ -179,6 +198,7 @@ class OcrProcessor(ProcessorMixin):
         tokenize: bool = False,
         return_dict: bool = True,
         return_tensors: str | None = "pt",
+        image_size: int | None = None,
         device: Any = "cpu",
         **kwargs: Any,
     ) -> Any:
@@ -198,13 +218,15 @@ class OcrProcessor(ProcessorMixin):
                 for one in conversations
             ]
             return texts if several else texts[0]
+        size = self.image_processor.size(image_size)
         rows: list[list[int]] = []
         images: list[Any] = []
         for one in conversations:
             texts, marked = _marked(one, images)
             rendered = self._render(marked, template, add_generation_prompt, **kwargs)
-            rows.append(self._ids(rendered, texts))
-        inputs = self._inputs(rows, images, return_tensors=return_tensors, device=device)
+            rows.append(self._ids(rendered, texts, size))
+        how = {"return_tensors": return_tensors, "image_size": size, "device": device}
+        inputs = self._inputs(rows, images, how)
         return inputs if return_dict else inputs["input_ids"]
 
     def _render(self, messages: Any, template: str, prompt: bool, **kwargs: Any) -> str:
@@ -218,13 +240,13 @@ class OcrProcessor(ProcessorMixin):
             )
         )
 
-    def _ids(self, rendered: str, texts: Sequence[str]) -> list[int]:
+    def _ids(self, rendered: str, texts: Sequence[str], size: int) -> list[int]:
         """The ids of what the template gave; `texts` are those that marks stand for in it."""
         names = "|".join(map(re.escape, self._special))
         ids: list[int] = []
         for piece in re.split(f"({names})", rendered):
             if piece == IMAGE_TOKEN:
-                ids += [self._special[piece]] * self.slots
+                ids += [self._special[piece]] * image_slots(size)
             elif piece in self._special:
                 ids.append(self._special[piece])
             elif piece:
@@ -234,11 +256,11 @@ class OcrProcessor(ProcessorMixin):
                 )
         return ids
 
-    def _inputs(
-        self, rows: list[list[int]], images: Any, *, return_tensors: str | None, device: Any
-    ) -> BatchFeature:
+    def _inputs(self, rows: list[list[int]], images: Any, how: Mapping[str, Any]) -> BatchFeature:
+        """Padded rows and pixels; `how` is what `OcrImageProcessor.preprocess` takes."""
         flat = _flat(images)
-        placed = sum(row.count(self._special[IMAGE_TOKEN]) for row in rows) // self.slots
+        places = sum(row.count(self._special[IMAGE_TOKEN]) for row in rows)
+        placed = places // image_slots(how["image_size"])
         if placed != len(flat):
             raise ValueError(f"the texts place {placed} images, but {len(flat)} are given")
         found: dict[str, Any] = {}
@@ -246,9 +268,9 @@ class OcrProcessor(ProcessorMixin):
             longest, pad = max(map(len, rows)), self.tokenizer.pad_token_id
             found["input_ids"] = [[pad] * (longest - len(row)) + row for row in rows]
             found["attention_mask"] = [[0] * (longest - len(row)) + [1] * len(row) for row in rows]
-        found = dict(BatchFeature(found, tensor_type=return_tensors))
+        found = dict(BatchFeature(found, tensor_type=how["return_tensors"]))
         if flat:
-            found |= self.image_processor.preprocess(flat, return_tensors, device=device)
+            found |= self.image_processor.preprocess(flat, **how)
         return BatchFeature(found)
 
 

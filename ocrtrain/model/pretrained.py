@@ -203,7 +203,7 @@ def _of_file(path: Path, record: dict[str, Any] | None, *, what: str) -> Weights
         open=lambda _: stored,
         tokenizer=(lambda: load_tokenizer(tokenizer)) if tokenizer else None,
         verified=verified,
-        image_size=(record or {}).get("image_size", 0) if verified else 0,
+        image_size=next(iter((record or {}).get("image_sizes", [0])), 0),
         beside=stored.beside,
     )
 

@@ -15,7 +15,7 @@ from tests.support.exported import exported
 def test_a_config_gives_the_sizes_back() -> None:
     found = OcrConfig.from_pretrained(exported())
     assert found.sizes == small.MODEL
-    assert (found.image_size, found.image_token) == (64, small.tokenizer().image)
+    assert (found.image_sizes, found.image_token) == ([64], small.tokenizer().image)
     again = OcrConfig(**json.loads(found.to_json_string(use_diff=False)))
     assert again.sizes == small.MODEL and again.processor == found.processor != {}
     assert found.num_hidden_layers == small.MODEL.gpt_layers

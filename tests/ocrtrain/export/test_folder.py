@@ -129,7 +129,7 @@ def break_vocabulary(written: Path) -> None:
 
 def break_pixels(written: Path) -> None:
     path = written / "preprocessor_config.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), "image_size": 128}))
+    path.write_text(json.dumps({**json.loads(path.read_text()), "image_sizes": [128]}))
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def break_pixels(written: Path) -> None:
     [
         (break_template, "chat_template"),
         (break_vocabulary, "tokenizer"),
-        (break_pixels, "image_size is 128"),
+        (break_pixels, r"image_sizes is \[128\]"),
     ],
 )
 def test_an_export_that_differs_from_training_is_refused(

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -153,10 +156,37 @@ def test_wrong_inputs_are_refused(model: Any, processor: Any) -> None:
     for change, facts in (
         ({"pixel_values": torch.cat([pixels, pixels])}, "2 images take 3 "),
         ({"pixel_values": None}, "0 images"),
-        ({"pixel_values": torch.zeros(1, 3, 128, 128)}, r"\[3, 128, 128\].*\[3, 64, 64\]"),
+        ({"pixel_values": torch.zeros(1, 3, 128, 128)}, r"\[3, 128, 128\].* 64 px"),
         ({"attention_mask": inputs["attention_mask"].flip(1), "use_cache": True}, "left"),
         ({"attention_mask": inputs["attention_mask"][:, 1:]}, "attention_mask"),
         ({"inputs_embeds": torch.zeros(2, 4, 64)}, "inputs_embeds"),
     ):
         with pytest.raises(ValueError, match=facts):
             model(**{**inputs, **change})
+
+
+def test_images_of_another_size_of_training(model: Any, tmp_path: Path) -> None:
+    folder = tmp_path / "two"
+    shutil.copytree(exported(), folder)
+    for name in ("config.json", "preprocessor_config.json"):
+        value = json.loads((folder / name).read_text())
+        for one in (value, value.get("processor", {})):
+            one["image_sizes"] = [64, 128]
+        (folder / name).write_text(json.dumps(value))
+    processor = load("AutoProcessor", folder)
+    two = load("AutoModelForImageTextToText", folder).eval()
+    asked = [conversation(*one) for one in ASKED[1:4]]
+    inputs = processor.apply_chat_template(
+        asked, add_generation_prompt=True, tokenize=True, image_size=128
+    )
+    assert inputs["pixel_values"].shape == (5, 3, 128, 128)
+    token = small.tokenizer().image
+    assert (inputs["input_ids"] == token).sum(dim=1).tolist() == [7, 7, 21]
+    with torch.no_grad():
+        assert two.generate(**inputs, max_new_tokens=2).shape[0] == 3
+        assert two.generate(**inputs, max_new_tokens=2, num_beams=2).shape[0] == 3
+        with pytest.raises(ValueError, match=r"128.* 64 px"):
+            model(**inputs)
+    with pytest.raises(ValueError, match=r"image_size 256: .* 64 and 128 px"):
+        processor.apply_chat_template(asked, tokenize=True, image_size=256)
+    assert inputs_of(processor, ASKED[1:2])["pixel_values"].shape[-1] == 64

@@ -214,7 +214,10 @@ def change_vocabulary(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "facts"),
     [
-        (changed_json("preprocessor_config.json", image_size=128), "image_size is 128.*with 64"),
+        (
+            changed_json("preprocessor_config.json", image_sizes=[128]),
+            r"image_sizes is \[128\].*with \[64\]",
+        ),
         (changed_json("preprocessor_config.json", fill=0), "fill.*127"),
         (changed_json("preprocessor_config.json", image_mean=0.4), "image_mean"),
         (changed_json("config.json", processor={}), "trained with None"),
