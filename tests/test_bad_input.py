@@ -3,6 +3,7 @@ right exit status, before a process group or a device is opened, and nothing is 
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -63,6 +64,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     first, *others = sorted(weights)
     save_file({name: weights[name] for name in others}, folder / "lacks.safetensors")
     save_file(weights | {first: torch.zeros(3)}, folder / "shape.safetensors")
+    shutil.copytree(folder / "run", folder / "torn")
+    (folder / "torn/checkpoints/step_000002/model.safetensors").unlink()
     save_file(weights | {"eyes": torch.zeros(3)}, folder / "more.safetensors")
     return Place(folder, words)
 
@@ -87,6 +90,7 @@ NEW_RUNS = [
     ("--deepencoder D/lacks.safetensors", 1, "--deepencoder lacks.safetensors missing encoder."),
     ("--deepencoder D/shape.safetensors", 1, "--deepencoder shape.safetensors encoder. [3]"),
     ("--init D/more.safetensors", 1, "--init more.safetensors unknown eyes"),
+    ("--init D/torn", 1, "--init step_000002/model.safetensors missing"),
     # Something else where weights or a tokenizer belong.
     ("--init D/notes.txt", 1, "--init notes.txt text file 'Notes of a meeting.'"),
     ("--init D/notes.safetensors", 1, "--init notes.safetensors text file"),
@@ -109,6 +113,8 @@ NEW_RUNS = [
     ("--micro-batch 3", 2, "--batch 4 --micro-batch 3"),
     ("--image-size 100", 2, "--image-size 100 64"),
     ("--seq-len 1", 2, "--seq-len 1 at least 2"),
+    ("--schedule-from 1", 2, "--schedule-from 1 --extend 0"),
+    ("--gpt-width 33 --gpt-heads 3", 2, "--gpt-width 33 --gpt-heads 3 even"),
     ("--lr nan", 2, "--lr nan above 0"),
     ("--beta2 1", 2, "--beta2 1.0 below 1"),
     ("--workers -1", 2, "--workers -1 at least 0"),

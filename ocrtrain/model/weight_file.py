@@ -69,9 +69,13 @@ def open_tensors(paths: Sequence[Path]) -> StoredTensors:
 
 
 def is_safetensors(path: Path) -> bool:
-    """Whether a file is safetensors, which has "{" at byte 8. Raises OSError."""
-    with open(path, "rb") as file:
-        return file.read(9)[8:] == b"{"
+    """Whether a file is safetensors, which has "{" at byte 8. Raises WeightsError where it is
+    missing, OSError where it cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(9)[8:] == b"{"
+    except FileNotFoundError as exc:
+        raise WeightsError(f"{path}: the file is missing") from exc
 
 
 def _open_safetensors(path: Path) -> StoredTensors:
@@ -105,7 +109,7 @@ def read_torch_file(path: Path) -> Any:
     except UnpicklingError as exc:
         raise WeightsError(
             f"{path}: contains objects other than tensors, or is corrupted; refused because "
-            "reading it could run code\n  Save it again as a plain state dict"
+            "reading it could run code; save it again as a plain state dict"
         ) from exc
     except Exception as exc:  # what the reader raises on corrupted bytes is not documented
         raise WeightsError(f"{path}: cannot be read: {first_line(exc)}") from exc

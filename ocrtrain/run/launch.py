@@ -134,6 +134,11 @@ def _check_request(config: Config, resume: bool, world: World) -> torch.device:
         _check_is_free(run, resume=resume)
     with problems:
         world.rows_per_pass(config)
+    if config.schedule_from and not resume:
+        problems.add(
+            f"--schedule-from {config.schedule_from} needs --resume or --extend: the schedule of a "
+            "new run begins at step 0"
+        )
     if not (resume and checkpoint.complete_checkpoints(run)):
         # A checkpoint contains all that a new run loads from these files.
         with problems:

@@ -17,11 +17,12 @@ from ocrtrain.settings.config import Config
 
 def learning_rate(config: Config, step: int) -> float:
     """The learning rate of step `step` (from 0): linear warm-up, then the schedule, both counted
-    from `--schedule-from`.
+    from `--schedule-from`. A step before that, of a run that went back to an older checkpoint than
+    the one it was extended from, has the rate that the schedule begins with.
 
     The warm-up reaches the peak at its last step; cosine and linear reach 0 after the last step.
     """
-    warmup, step = config.warmup_steps, step - config.schedule_from
+    warmup, step = config.warmup_steps, max(0, step - config.schedule_from)
     steps = config.steps - config.schedule_from
     if step < warmup:
         return config.lr * (step + 1) / warmup

@@ -66,6 +66,11 @@ class ModelConfig:
                     f"{flag_name(width)} ({getattr(self, width)}) must be a multiple of "
                     f"{flag_name(heads)} ({getattr(self, heads)})"
                 )
+        if self.gpt_heads > 0 and self.gpt_width // self.gpt_heads % 2:
+            yield (
+                f"--gpt-width ({self.gpt_width}) over --gpt-heads ({self.gpt_heads}) must be even: "
+                "rotary positions turn pairs of numbers"
+            )
         for item in dataclasses.fields(self):
             value, least = getattr(self, item.name), 0 if item.name == "vocab_size" else 1
             if isinstance(value, int | float) and not least <= value <= LARGEST_MODEL:

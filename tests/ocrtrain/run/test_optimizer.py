@@ -63,6 +63,18 @@ def test_the_linear_schedule_is_flat_and_then_falls_to_0() -> None:
     assert [learning_rate(later, step + 50) for step in range(100)] == rates
 
 
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "step", "constant"])
+@pytest.mark.parametrize("warmup", [0, 10])
+def test_before_its_schedule_begins_a_step_has_the_first_rate(schedule: str, warmup: int) -> None:
+    """A run that went back to an older checkpoint than the one it was extended from."""
+    config = Config(steps=100, warmup=warmup, lr=2.0, schedule=schedule, schedule_from=50)
+    first = learning_rate(config, 50)
+    assert first == (0.2 if warmup else 2.0)
+    assert {learning_rate(config, step) for step in range(50)} == {first}
+    last = dataclasses.replace(config, schedule_from=99)  # no step is left for a warm-up
+    assert learning_rate(last, 0) == learning_rate(last, 99) == 2.0
+
+
 class Parts(nn.Module):
     """Parameters with the names of the real model."""
 
