@@ -96,7 +96,10 @@ def main(arguments: Sequence[str]) -> int:
         print(model_summary(config))
         print(describe_gpus(found, mfu))
         if lacks_encoder(config):
-            print("the run will need --deepencoder FILE, which stage 1 writes when it ends")
+            print(
+                "the run will need --deepencoder FILE, which stage 1 writes when it ends, or "
+                "--init with the weights of an encoder"
+            )
     if file:
         _write(Path(file), {**planned.recipe(), "figures": figures(found)})
         if not flags.others["json"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -152,3 +153,26 @@ def test_runs_from_before_there_were_recipes_have_that_of_their_preset(preset: s
     value = to_json(config)
     del value["recipe"]
     assert from_json(value) == config
+
+
+def test_the_table_of_the_docs_has_the_values_of_the_presets() -> None:
+    """docs/training.md, "Size and recipe"."""
+    page = (Path(__file__).parents[3] / "docs" / "training.md").read_text()
+    rows = {
+        cells[1].strip("` ").split("`")[0]: line
+        for line in page.splitlines()
+        if line.startswith("| `") and (cells := line.split("|"))
+    }
+    for name in presets.SIZES:
+        one, two = (make(name) for make in presets.STAGES.values())
+        facts = {f"{one.image_size:,} px", f"{one.seq_len:,}", f"{two.seq_len:,}", str(one.batch),
+                 f"{one.steps:,}, {two.steps:,}"}  # fmt: skip
+        assert not [fact for fact in facts if fact not in rows[name]], name
+        assert float(rows[name].split(" M |")[0].split("|")[-1]) == pytest.approx(
+            float(presets.FIGURES["stage1"][name].parameters.removesuffix(" M")), rel=0.02
+        )
+    for name in RECIPES:
+        owners = [preset for preset, recipe in RECIPE_OF.items() if recipe == name]
+        assert [word.strip(" `") for word in rows[name].split("|")[2].split(",")] == (
+            owners or ["-"]
+        )
