@@ -218,13 +218,12 @@ def what_answers_depend_on(
 ) -> dict[str, Any]:
     """By name: the weights, the samples, and how answers are decoded. Batch sizes and devices are
     left out, which change no more than the last bits of sums."""
-    from ocrtrain.state.checkpoint import COMPLETE
 
     samples = [[name, shards.digest] for name, shards in sources.items()]
     decoding = options.decoding
     return {
         "checkpoint": loaded.checkpoint.name,
-        "weights": digest_of((loaded.checkpoint / COMPLETE).read_bytes()),
+        "weights": digest_of(loaded.digests.read_bytes()),
         "shards": _spec(sources),
         "samples": digest_of(canonical(samples)),
         "--max-new-tokens": decoding.max_new_tokens,
@@ -284,7 +283,7 @@ def build_parser() -> Parser:
 
 def default_out(loaded: TrainedModel) -> Path:
     """`RUN/answers-step_001000.jsonl`."""
-    return loaded.checkpoint.parent.parent / f"answers-{loaded.checkpoint.name}.jsonl"
+    return loaded.folder / f"answers-{loaded.checkpoint.name}.jsonl"
 
 
 def validate_loaded(

@@ -135,13 +135,13 @@ def write_card(facts: Facts) -> str:
 
 def _training(facts: Facts) -> Iterator[str]:
     config, state = facts.config, facts.state
-    for what, specs in (
+    for what, specs in (  # without the folders of somebody's machine
         ("images and texts", (*config.shards, *config.source)),
         ("text only", config.text),
         ("validated on", (*config.val, *config.val_text, *config.val_source)),
     ):
         if specs:
-            yield f"{what}: " + ", ".join(f"`{spec}`" for spec in specs)
+            yield f"{what}: " + ", ".join(f"`{_name(spec)}`" for spec in specs)
     yield (
         f"{state.step:,} steps of {config.batch:,} rows of at most {config.seq_len:,} tokens; "
         f"{state.total_tokens:,} tokens, {state.total_flops:.3g} FLOPs, "
@@ -153,6 +153,11 @@ def _training(facts: Facts) -> Iterator[str]:
         yield f"not trained: {', '.join(config.freeze)}"
     if state.skipped:
         yield f"{state.skipped:,} samples could not be read and were left out"
+
+
+def _name(spec: str) -> str:
+    """'charts.tar[:100]' of 'name=/data/charts.tar[:100]'; a URL as it is."""
+    return spec if "://" in spec else spec.rpartition("/")[2]
 
 
 def _scores(facts: Facts) -> Iterator[str]:

@@ -154,6 +154,8 @@ def _model_config(config: Config, tokenizer: Tokenizer) -> dict[str, Any]:
         "image_token": tokenizer.image,
         "tie_word_embeddings": False,
         "preset": config.preset,
+        "precision": config.precision,
+        "seq_len": config.seq_len,
         **sizes,
     }
 

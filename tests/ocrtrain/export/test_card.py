@@ -21,7 +21,7 @@ def test_the_card_of_an_export_has_the_numbers_of_its_step() -> None:
     card = (exported() / "README.md").read_text()
     assert card.startswith("---\nlibrary_name: transformers\n")
     for fact in (
-        *("`shards/squares.tar`", "150 steps", "| val/image_gain | 1.5000 |", "| 87.5% |"),
+        *("`squares.tar`", "150 steps", "| val/image_gain | 1.5000 |", "| 87.5% |"),
         *("shards/squares.tar[6:]", "64 x 64 px", "2 of its answers ran into a loop"),
     ):
         assert fact in card, fact
@@ -34,6 +34,15 @@ def test_what_is_not_known_is_said() -> None:
         assert fact in card, fact
     blind = write_card(replace(FACTS, numbers={**NUMBERS, "val/image_gain": 0.001, "step": 9}))
     assert "not seen to look" in blind and "was not measured" not in blind
+
+
+def test_folders_of_a_machine_are_left_out_and_urls_kept() -> None:
+    config = replace(
+        small.CONFIG, shards=("/home/me/a-<000..017>.tar[:100]",), val=("s3://bucket/b.json",)
+    )
+    card = write_card(replace(FACTS, config=config))
+    assert "`a-<000..017>.tar[:100]`" in card and "`s3://bucket/b.json`" in card
+    assert "/home" not in card
 
 
 def test_numbers_are_those_of_the_last_validation_up_to_the_step(tmp_path: Path) -> None:
