@@ -23,7 +23,7 @@ from ocrtrain.model.head import HEAD_CHUNK
 from ocrtrain.settings.config import Config
 from ocrtrain.settings.image_slots import PATCH, SHRINK, image_slots
 from ocrtrain.settings.model_config import ModelConfig
-from ocrtrain.settings.presets import TINY
+from ocrtrain.settings.presets import STAGES, stage1
 
 SHORT_TEXT = 128  # tokens of text with an image in a short row
 OVERHEAD = 1.5e9  # bytes: CUDA context, libraries, fragmentation
@@ -293,14 +293,17 @@ def _can_do(needs: float, hours: float, machine: Machine) -> bool:
 
 
 def _local_remedy(config: Config, machine: Machine, done: int) -> str:
-    """Flags that work on `machine`: smaller forward passes if they do, else the tiny model, else
-    less of what a tiny one asks for."""
+    """Flags that work on `machine`: smaller forward passes if they do, else a smaller model (on a
+    GPU the largest, on a CPU the tiny one, which takes minutes), else less of what is asked for."""
     small = replace(config, micro_batch=1, checkpointing=True)
     hours = _cpu_hours(small, machine, done)
     if _can_do(_memory_needed(small, machine), hours, machine):
         return "--micro-batch 1 --checkpointing"
-    if _size(config.model) > _size(TINY):
-        return "--preset tiny --init random"
+    for name in ("base", "small", "tiny") if machine.kind == "cuda" else ("tiny",):
+        other = STAGES.get(config.name, stage1)(name)
+        fits = _can_do(_memory_needed(other, machine), 0.0, machine)
+        if fits and _size(other.model) < _size(config.model):
+            return f"--preset {name} --init {other.init}"
     return "fewer --steps" if hours > MAX_CPU_HOURS else "a smaller --batch"
 
 

@@ -115,8 +115,17 @@ def test_a_small_gpu_is_offered_micro_batches_if_they_fit() -> None:
     line = refusal(stage1(), replace(A100, name="NVIDIA L4", memory=23.5e9))
     assert "this NVIDIA L4 has 23.5 GB free" in line
     assert "--micro-batch 1 --checkpointing here, or a GPU with 80 GB" in line
-    line = refusal(stage1(), replace(A100, memory=8e9))
-    assert "--preset tiny --init random here, or a GPU with 80 GB" in line
+    for memory, preset in ((16e9, "small"), (8e9, "small"), (3.5e9, "tiny")):
+        line = refusal(stage1(), replace(A100, memory=memory))
+        assert f"--preset {preset} --init random here, or a GPU with 80 GB" in line
+    # Without a pass of fewer rows that fits, a smaller model with the full encoder may.
+    wide = replace(stage2(), model=replace(ModelConfig(), gpt_layers=40))
+    line = refusal(wide, replace(A100, memory=18e9))
+    assert "--preset base --init pretrained here, or a GPU with" in line
+    assert "a smaller --batch here" in refusal(
+        replace(stage1("tiny"), batch=10**6), replace(A100, memory=2e9)
+    )
+    assert "fewer --steps here" in refusal(replace(stage1("tiny"), steps=10**9), LAPTOP)
 
 
 def test_a_run_too_large_for_every_gpu_is_offered_a_smaller_micro_batch() -> None:
