@@ -408,13 +408,11 @@ def _add_needed(done: Done, config: Config, shards: Shards, tokenizer: Tokenizer
         slots = [image_slots(config.image_size)] * len(sample.images)
         rendered = render(sample.messages, tokenizer, slots)
         tokens, answers = len(rendered), int(rendered.loss_mask.sum())
-        workload = Workload(len(sample.images), tokens, tokens**2, answers)
+        workload = Workload({config.image_size: len(sample.images)}, tokens, tokens**2, answers)
         done.samples += 1
         done.tokens += tokens
         done.answers += answers
-        done.flops += training_flops(
-            config.model, workload, image_size=config.image_size, frozen=config.freeze
-        ).total
+        done.flops += training_flops(config.model, workload, frozen=config.freeze).total
 
 
 def train_other(way: str, config: Config, rounds: Rounds) -> None:
@@ -437,10 +435,10 @@ def train_other(way: str, config: Config, rounds: Rounds) -> None:
             done.answers += batch.answers
             done.positions += batch.positions
             images = 0 if batch.pixels is None else len(batch.pixels)
-            workload = Workload(images, batch.positions, batch.squares, batch.positions)
-            done.flops += training_flops(
-                config.model, workload, image_size=config.image_size, frozen=config.freeze
-            ).total
+            workload = Workload(
+                {config.image_size: images}, batch.positions, batch.squares, batch.positions
+            )
+            done.flops += training_flops(config.model, workload, frozen=config.freeze).total
         rounds.end(done)
 
 

@@ -87,8 +87,8 @@ TEXTS = ("gold", "answer", "rotated answer")
 
 def ask(loaded: TrainedModel, shards: Shards) -> list[dict[str, Any]]:
     """Ask all questions with the right images, and with those of the next sample."""
-    size = loaded.config.image_size
-    items = [load_sample(shards, n, source="ten", image_size=size) for n in range(len(shards))]
+    mode = loaded.image_mode()
+    items = [load_sample(shards, n, source="ten", mode=mode) for n in range(len(shards))]
     images = [tuple(torch.from_numpy(image) for image in item.images) for item in items]
     turns = [turns_of(item.sample)[0] for item in items]
     decoding = Decoding(max_new_tokens=1024, batch=10)

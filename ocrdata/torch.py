@@ -56,11 +56,22 @@ STATE_VERSION = 1
 @dataclass(frozen=True)
 class TokenOptions:
     """How samples become token ids: at most `seq_len`, cut at a turn; each image takes
-    `image_slots` positions, which hold the id of <|image|>."""
+    `image_slots` positions, which hold the id of <|image|>: a number, or numbers by source."""
 
     tokenizer: Tokenizer
     seq_len: int
-    image_slots: int
+    image_slots: int | Mapping[str, int]
+
+    def slots(self, source: str) -> int:
+        """Positions of an image of a source. Raises UsageError if none are given for it."""
+        if isinstance(self.image_slots, int):
+            return self.image_slots
+        if source not in self.image_slots:
+            raise UsageError(
+                f"image_slots are of {', '.join(self.image_slots) or 'no source'}, but not of "
+                f"{source}: give the positions that its images take (1 if it has none)"
+            )
+        return self.image_slots[source]
 
 
 class ShardDataset(Dataset[Any]):
@@ -130,7 +141,7 @@ class ShardDataset(Dataset[Any]):
         if self.images == "bytes":
             images = list(sample.images)
         else:
-            images = decode_images(view, position, sample, image_size=None)
+            images = decode_images(view, position, sample, mode=None)
         item: Item = {
             "messages": sample.messages,
             "images": images,
@@ -144,7 +155,7 @@ class ShardDataset(Dataset[Any]):
                 sample,
                 view.ref(position),
                 tokens.tokenizer,
-                slots=[tokens.image_slots] * len(images),
+                slots=[tokens.slots(name)] * len(images),
                 seq_len=tokens.seq_len,
             )
             pair = with_targets(rendered)
@@ -180,7 +191,7 @@ class ShardDataset(Dataset[Any]):
                 )
             for name, view in views.items():
                 found = lengths_of_view(
-                    view, tokens.tokenizer, slots=tokens.image_slots, seq_len=tokens.seq_len
+                    view, tokens.tokenizer, slots=tokens.slots(name), seq_len=tokens.seq_len
                 )
                 refuse_unfit(name, view, found, tokens.tokenizer)
                 if settings.too_long == "error":

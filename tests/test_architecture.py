@@ -42,7 +42,7 @@ OWN_FILES = {"sample", "torch"}
 """Rooms of `ocrdata` that are a single file."""
 
 TRAIN_ROOMS = {
-    "settings": ({"planning", "reading/slices", "runtime"}, set()),
+    "settings": ({"images/modes", "planning", "reading/slices", "runtime"}, set()),
     "state": ({"storage", "tokens", "images"}, {"settings"}),
     "model": ({"images", "tokens", "storage"}, {"state", "settings"}),
     "data": (
@@ -50,9 +50,12 @@ TRAIN_ROOMS = {
         {"state", "settings"},
     ),
     "cost": ({"planning", "runtime"}, {"model", "data", "settings"}),
-    "evaluation": ({"sample", "reading", "tokens", "storage"}, {"model", "data", "settings"}),
+    "evaluation": (
+        {"images/modes", "sample", "reading", "tokens", "storage"},
+        {"model", "data", "settings"},
+    ),
     "run": (
-        {"reading", "tokens", "storage", "runtime"},
+        {"images/modes", "reading", "tokens", "storage", "runtime"},
         {"evaluation", "cost", "data", "model", "state", "settings"},
     ),
     "export": (

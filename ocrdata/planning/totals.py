@@ -7,7 +7,7 @@ summed draw by draw. Padding is summed over every step. No sample is read, and n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -70,8 +70,9 @@ class SourceTotals:
 @dataclass(frozen=True)
 class PlanTotals:
     """Totals of a whole run. A pass is the rows that go through the model at once. `positions` are
-    those of all passes, padding included; `longest` is the longest row, and `most_images` the most
-    images in one pass."""
+    those of all passes, padding included; `longest` is the longest row, `most_images` the most
+    images in one pass, and `largest_pass` has the images of each source in the pass with the most
+    to encode."""
 
     sources: tuple[SourceTotals, ...]
     steps: int
@@ -79,6 +80,7 @@ class PlanTotals:
     positions: int
     longest: int
     most_images: int
+    largest_pass: tuple[int, ...]
 
     @property
     def sums(self) -> SampleSums:
@@ -100,10 +102,15 @@ class PlanTotals:
 
 
 def compute(
-    plan: Plan, *, rows_per_pass: int, progress: Callable[[int], object] = lambda _: None
+    plan: Plan,
+    *,
+    rows_per_pass: int,
+    image_areas: Sequence[int] = (),
+    progress: Callable[[int], object] = lambda _: None,
 ) -> PlanTotals:
-    """The totals of a plan with sample lengths. `progress` is called with each number of steps
-    done."""
+    """The totals of a plan with sample lengths. `image_areas` are the pixels to encode of an image
+    of each source, relative to each other; without them all are equal. `progress` is called with
+    each number of steps done."""
     rows = plan.rows_per_source()
     taken = []
     for number, own in enumerate(plan.row_sequences):
@@ -114,7 +121,8 @@ def compute(
             sums = sums.plus(drawn.times(-1))
         taken.append(sums)
     set_fractions, planned = _weight_fractions(plan), _planned_fractions(plan, rows, taken)
-    positions, longest, images = _passes(plan, rows_per_pass, progress)
+    areas = np.array(image_areas or [1] * len(plan.sources), np.int64)
+    passes = _passes(plan, rows_per_pass, areas, progress)
     return PlanTotals(
         sources=tuple(
             SourceTotals(
@@ -130,9 +138,10 @@ def compute(
         ),
         steps=plan.steps,
         batch=plan.batch,
-        positions=positions,
-        longest=longest,
-        most_images=images,
+        positions=passes.positions,
+        longest=passes.longest,
+        most_images=passes.most_images,
+        largest_pass=passes.largest,
     )
 
 
@@ -208,25 +217,43 @@ def _planned_fractions(plan: Plan, rows: list[int], taken: list[SampleSums]) -> 
     return [value / sum(values) for value in values]
 
 
+class _Passes(NamedTuple):
+    """Positions of all passes with padding, the longest row, the most images in one pass, and the
+    images of each source in the pass with the most to encode."""
+
+    positions: int
+    longest: int
+    most_images: int
+    largest: tuple[int, ...]
+
+
 def _passes(
-    plan: Plan, rows_per_pass: int, progress: Callable[[int], object]
-) -> tuple[int, int, int]:
-    """Positions of all passes with padding, the longest row, and the most images in one pass."""
+    plan: Plan, rows_per_pass: int, image_areas: Int64, progress: Callable[[int], object]
+) -> _Passes:
+    count = len(plan.sources)
     positions = longest = most = 0
-    for lengths, images in batches(plan):
+    most_area, largest = -1, (0,) * count
+    for lengths, images, sources in batches(plan):
         for start in range(0, plan.batch, rows_per_pass):
-            part = lengths[:, start : start + rows_per_pass]
+            rows = slice(start, start + rows_per_pass)
+            part = lengths[:, rows]
             widths = part.max(axis=1)
             positions += int(widths.sum()) * part.shape[1]
             longest = max(longest, int(widths.max()))
-            shown = images[:, start : start + rows_per_pass].sum(axis=1)
-            most = max(most, int(shown.max()))
+            most = max(most, int(images[:, rows].sum(axis=1).max()))
+            areas = (images[:, rows] * image_areas[sources[:, rows]]).sum(axis=1)
+            at = int(areas.argmax())
+            if areas[at] > most_area:
+                most_area = int(areas[at])
+                shown = np.bincount(sources[at, rows], images[at, rows], count)
+                largest = tuple(int(number) for number in shown)
         progress(len(lengths))
-    return positions, longest, most
+    return _Passes(positions, longest, most, largest)
 
 
-def batches(plan: Plan) -> Iterator[tuple[Int64, Int64]]:
-    """Token ids and images of every row, for some steps at a time. Shapes: [steps, batch]."""
+def batches(plan: Plan) -> Iterator[tuple[Int64, Int64, Int64]]:
+    """Token ids, images and source of every row, for some steps at a time. Shapes: [steps,
+    batch]."""
     rows_per_slot = plan.rows_per_slot
     slots_per_step = plan.batch // rows_per_slot
     given = np.zeros(len(plan.sources), np.int64)  # mixture slots so far, by source
@@ -246,4 +273,6 @@ def batches(plan: Plan) -> Iterator[tuple[Int64, Int64]]:
             lengths[chosen] = ids.reshape(-1, rows_per_slot)
             images[chosen] = shown.reshape(-1, rows_per_slot)
             given[source] = end
-        yield lengths.reshape(-1, plan.batch), images.reshape(-1, plan.batch)
+        shape = (-1, plan.batch)
+        sources = np.repeat(slots.astype(np.int64), rows_per_slot)
+        yield lengths.reshape(shape), images.reshape(shape), sources.reshape(shape)

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from ocrdata.errors import ImageError, RejectedRow, ShardError, TransportError, UsageError
 from ocrdata.images.decode import RGB, decode_rgb
 from ocrdata.images.letterbox import shrink_to_fit
+from ocrdata.images.modes import ImageMode
 from ocrdata.reading.view import SampleRef, Shards
 from ocrdata.sample import Sample
 from ocrdata.tokens.rendering import TokenizedConversation, render, truncate
@@ -33,28 +34,27 @@ def skippable(error: ShardError) -> bool:
     return bool(error.key) and not isinstance(error, TransportError)
 
 
-def load_sample(shards: Shards, position: int, *, source: str, image_size: int) -> DecodedSample:
-    """Read, verify and decode the sample at `position`.
+def load_sample(shards: Shards, position: int, *, source: str, mode: ImageMode) -> DecodedSample:
+    """Read, verify and decode the sample at `position`, whose images are shown as `mode` says.
 
-    Images far larger than `image_size` are shrunk here, so that memory depends only on the
-    settings. Raises ShardError naming shard and sample, also for an
-    image that cannot be decoded.
+    Images far larger than they are shown are shrunk here, so that memory depends only on the
+    settings. Raises ShardError naming shard and sample, also for an image that cannot be decoded.
     """
     sample = shards[position]
-    images = decode_images(shards, position, sample, image_size=image_size)
+    images = decode_images(shards, position, sample, mode=mode)
     return DecodedSample(shards.ref(position), source, sample, tuple(images))
 
 
 def decode_images(
-    shards: Shards, position: int, sample: Sample, *, image_size: int | None
+    shards: Shards, position: int, sample: Sample, *, mode: ImageMode | None
 ) -> list[RGB]:
-    """The images of the sample at `position`, decoded as `load_sample` does; with None as size they
-    keep theirs. Raises ShardError for an image that cannot be decoded."""
+    """The images of the sample at `position`, decoded as `load_sample` does; with None as mode they
+    keep their size. Raises ShardError for an image that cannot be decoded."""
     images = []
     for number, data in enumerate(sample.images):
         try:
             image = decode_rgb(data)
-            images.append(image if image_size is None else shrink_to_fit(image, image_size))
+            images.append(image if mode is None else shrink_to_fit(image, mode.size))
         except ImageError as exc:
             ref = shards.ref(position)
             raise ShardError(ref.shard, f"image {number}: {exc}", key=ref.key) from exc

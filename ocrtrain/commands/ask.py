@@ -57,12 +57,13 @@ def main(arguments: Sequence[str]) -> int:
         raise
     problems.raise_all()
     loaded = load_for_inference(Path(args.checkpoint), device)
-    size = loaded.model.image_size
-    images = tuple(torch.from_numpy(shrink_to_fit(picture, size)) for picture in pictures)
+    mode = loaded.image_mode(args.image_size)
+    images = tuple(torch.from_numpy(shrink_to_fit(picture, mode.size)) for picture in pictures)
+    layouts = tuple(mode.layout(*picture.shape[1::-1]) for picture in pictures)
     (found,) = answer(
         loaded.model,
         loaded.tokenizer,
-        [Question(messages, images)],
+        [Question(messages, images, layouts)],
         replace(decoding, precision=autocast_type(loaded.config.precision, device)),
     )
     if args.json:
@@ -93,6 +94,10 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--image", action="append", default=[], help="image file; repeat for several images"
     )
+    parser.add_argument(
+        "--image-size", default="",
+        help="side of the square that images are letterboxed to, in px (default: the run's)",
+    )  # fmt: skip
     parser.add_argument("--system", default="", help="system message, put before the question")
     parser.add_argument(
         "--max-new-tokens", type=int, default=1024, help="longest answer, in tokens"

@@ -30,12 +30,14 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from ocrdata.errors import UsageError
+from ocrdata.images.modes import ImageMode
 from ocrdata.reading.view import Shards
 from ocrdata.runtime.cli import Parser, add_json_flag, print_json, run, text_aside
 from ocrdata.runtime.progress import progress_bar
 from ocrdata.storage.files import make_folder, write_json
 from ocrdata.storage.locks import Lock
 from ocrdata.storage.sealed import canonical, digest_of
+from ocrtrain.settings.named_sources import checked_mode
 
 # What imports torch is imported where it is used, so that --help answers at once.
 if TYPE_CHECKING:
@@ -112,7 +114,11 @@ def _main(arguments: Sequence[str]) -> int:
         sources = open_each(args.shards, "--shards")
     problems.raise_all()
     loaded = load_for_inference(Path(args.checkpoint), device)
-    sources = sources or open_sources(loaded.config.without_cache()).validation
+    modes = {name: loaded.image_mode(args.image_size) for name in sources}
+    if not sources:
+        sources = open_sources(loaded.config.without_cache()).validation
+        own = loaded.config.image_mode
+        modes = {n: checked_mode(args.image_size) if args.image_size else own(n) for n in sources}
     if not sources:
         raise UsageError(f"--shards is missing: {loaded.checkpoint} names no validation samples")
     sources = {name: shards[: args.limit or None] for name, shards in sources.items()}
@@ -121,7 +127,7 @@ def _main(arguments: Sequence[str]) -> int:
     decoding = replace(decoding, precision=autocast_type(loaded.config.precision, device))
     with Lock(out.with_name(f".{out.name}.lock"), f"--out {out}"), text_aside(args.json):
         check_out(out, _spec(sources))
-        options = EvaluationOptions(decoding, args.workers, args.exchange, args.history)
+        options = EvaluationOptions(decoding, args.workers, args.exchange, args.history, modes)
         summary = evaluate(loaded, sources, out, options)
     if args.json:
         print_json(summary)
@@ -144,13 +150,14 @@ def _check_out_name(args: argparse.Namespace) -> None:
 
 @dataclass(frozen=True)
 class EvaluationOptions:
-    """How to answer, threads that prepare batches, whether to ask again with swapped images, and
-    whether turns are asked with their history."""
+    """How to answer, threads that prepare batches, whether to ask again with swapped images,
+    whether turns are asked with their history, and how the images of each source are shown."""
 
     decoding: Decoding
     workers: int
     swap: bool
     history: bool
+    modes: Mapping[str, ImageMode]
 
 
 def evaluate(
@@ -167,7 +174,14 @@ def evaluate(
     decoding = options.decoding
     turns = turns_with_history if options.history else turns_of
     runners = {
-        name: QuestionRunner(loaded.model, loaded.tokenizer, shards, decoding, turns=turns)
+        name: QuestionRunner(
+            loaded.model,
+            loaded.tokenizer,
+            shards,
+            decoding,
+            turns=turns,
+            mode=options.modes[name],
+        )
         for name, shards in sources.items()
     }
     partners = {name: runner.partners() if options.swap else {} for name, runner in runners.items()}
@@ -178,7 +192,7 @@ def evaluate(
         if file.done:
             print(f"going on from {_done(file, sources)}, which are in {file.path}")
         if file.validation is None:
-            found = validate_loaded(loaded, sources, decoding, workers=options.workers)
+            found = validate_loaded(loaded, sources, options)
             lines = validation_lines(found)
             file.keep_validation({"numbers": found.numbers(), "lines": lines})
         validation = file.validation or {}
@@ -220,7 +234,8 @@ def what_answers_depend_on(
     left out, which change no more than the last bits of sums."""
 
     samples = [[name, shards.digest] for name, shards in sources.items()]
-    decoding = options.decoding
+    decoding, usual = options.decoding, ImageMode(loaded.config.image_size)
+    sizes = {name: str(mode) for name, mode in options.modes.items() if mode != usual}
     return {
         "checkpoint": loaded.checkpoint.name,
         "weights": digest_of(loaded.digests.read_bytes()),
@@ -231,6 +246,7 @@ def what_answers_depend_on(
         "precision": str(decoding.precision or "fp32").removeprefix("torch."),
         "--exchange": options.swap,
         "--history": options.history,
+        **({"image sizes": sizes} if sizes else {}),
     }
 
 
@@ -260,6 +276,11 @@ def build_parser() -> Parser:
     parser.add_argument(
         "--limit", type=int, default=0, help="use the first N samples of each spec (0: all)"
     )
+    parser.add_argument(
+        "--image-size", default="",
+        help="side of the square that images are letterboxed to, in px (default: that of their "
+        "source in the run; with --shards, the run's)",
+    )  # fmt: skip
     parser.add_argument("--batch", type=int, default=32, help="questions answered at a time")
     parser.add_argument("--workers", type=int, default=2, help="threads that prepare batches")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
@@ -287,18 +308,19 @@ def default_out(loaded: TrainedModel) -> Path:
 
 
 def validate_loaded(
-    loaded: TrainedModel, sources: Mapping[str, Shards], decoding: Decoding, *, workers: int
+    loaded: TrainedModel, sources: Mapping[str, Shards], options: EvaluationOptions
 ) -> Validation:
     """Validate on each source as in training, with the settings of the checkpoint's config."""
     from ocrtrain.evaluation.validation import ValidationOptions, validate
 
-    options = ValidationOptions(
+    settings = ValidationOptions(
         seq_len=loaded.config.seq_len,
         batch=loaded.config.val_batch,
-        workers=workers,
-        precision=decoding.precision,
+        workers=options.workers,
+        precision=options.decoding.precision,
+        modes=options.modes,
     )
-    return validate(loaded.model, sources, loaded.tokenizer, options)
+    return validate(loaded.model, sources, loaded.tokenizer, settings)
 
 
 def check_out(out: Path, asked: str) -> None:

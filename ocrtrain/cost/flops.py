@@ -6,7 +6,7 @@ does. Element-wise operations and recomputed activations are not counted.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from ocrtrain.settings.image_slots import PATCH, SHRINK, image_slots
@@ -148,9 +148,10 @@ def optimizer_flops(config: ModelConfig, *, frozen: Collection[str] = ()) -> flo
 
 
 class Workload(NamedTuple):
-    """What a step or a run trains on, as far as FLOPs depend on it."""
+    """What a step or a run trains on, as far as FLOPs depend on it. `images` are numbers of images
+    by the side of their square view in px."""
 
-    images: int
+    images: Mapping[int, int]
     tokens: int
     squares: int  # sum of the squared sample lengths
     supervised: int  # positions whose loss is computed
@@ -169,7 +170,7 @@ class Flops(NamedTuple):
 
 
 def training_flops(
-    config: ModelConfig, workload: Workload, *, image_size: int, frozen: Collection[str] = ()
+    config: ModelConfig, workload: Workload, *, frozen: Collection[str] = ()
 ) -> Flops:
     """FLOPs to train on the workload, independent of how samples are batched.
 
@@ -178,16 +179,20 @@ def training_flops(
     costs once its forward pass, or twice where an earlier part is trained; its attention, which
     multiplies two inputs, then costs three times.
     """
-    images = workload.images
-    forward = {name: images * cost for name, cost in image_flops(config, image_size).items()}
-    forward["gpt"] = decoder_flops(config, workload.tokens, workload.squares)
-    forward["gpt"] += head_flops(config, workload.supervised)
+    forward = dict.fromkeys(PARTS, 0.0)
     # CLIP and the decoder begin with trained embeddings, not with a product.
-    stem = images * _stem_flops(config, image_size // PATCH)
+    stem = clip_attention = 0.0
+    for size, count in workload.images.items():
+        for name, cost in image_flops(config, size).items():
+            forward[name] += count * cost
+        stem += count * _stem_flops(config, size // PATCH)
+        positions = (size // PATCH // SHRINK) ** 2 + 1
+        clip_attention += count * _clip_attention(config, positions)
+    forward["gpt"] += decoder_flops(config, workload.tokens, workload.squares)
+    forward["gpt"] += head_flops(config, workload.supervised)
     first = {"sam": stem, "projector": forward["projector"]}
-    positions = (image_size // PATCH // SHRINK) ** 2 + 1
     attention = {
-        "clip": images * _clip_attention(config, positions),
+        "clip": clip_attention,
         "gpt": _decoder_attention(config, workload.tokens, workload.squares),
     }
     costs, before = dict.fromkeys(PARTS, 0.0), False
@@ -198,20 +203,20 @@ def training_flops(
             costs[part] -= first.get(part, 0.0)
         if before and not trained:
             costs[part] += attention.get(part, 0.0)
-        before = (before or trained) and images > 0
+        before = (before or trained) and any(workload.images.values())
     return Flops(sum(costs.values()) - costs["gpt"], costs["gpt"])
 
 
 def step_flops(
     config: ModelConfig,
     *,
-    images: int,
-    image_size: int,
+    images: Mapping[int, int],
     row_lengths: Sequence[int],
     supervised: int | None = None,
     frozen: Collection[str] = (),
 ) -> float:
-    """FLOPs to train on `images` and on samples of `row_lengths` token ids: vision and decoder.
+    """FLOPs to train on `images`, numbers by their side in px, and on samples of `row_lengths`
+    token ids: vision and decoder.
 
     `supervised` is the number of positions whose loss is computed; None counts all of them, which
     gives the usual 6 N FLOPs per token.
@@ -223,4 +228,4 @@ def step_flops(
         sum(length * length for length in row_lengths),
         tokens if supervised is None else supervised,
     )
-    return training_flops(config, workload, image_size=image_size, frozen=frozen).total
+    return training_flops(config, workload, frozen=frozen).total

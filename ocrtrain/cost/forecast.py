@@ -7,6 +7,7 @@ was measured on the GPUs listed.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -61,8 +62,7 @@ def forecast(config: Config, planned: RunPlan) -> Forecast:
     flops = tuple(
         training_flops(
             config.model,
-            workload(source.sums),
-            image_size=config.image_size,
+            workload(source.sums, config.image_mode(source.name).size),
             frozen=config.freeze,
         )
         for source in totals.sources
@@ -70,8 +70,7 @@ def forecast(config: Config, planned: RunPlan) -> Forecast:
     largest = MicroBatch(
         rows=config.rows_per_pass,
         row_length=totals.longest,
-        images=totals.most_images,
-        image_size=config.image_size,
+        images=_by_size(config, totals),
         bf16=config.precision != "fp32",
         checkpointing=config.checkpointing,
         packed=config.pack,
@@ -80,18 +79,26 @@ def forecast(config: Config, planned: RunPlan) -> Forecast:
     return Forecast(config, totals, planned.longest, flops, memory, planned.orders)
 
 
-def workload(sums: SampleSums) -> Workload:
-    """The part of `sums` that FLOPs depend on."""
-    return Workload(sums.images, sums.tokens, sums.squares, sums.supervised)
+def workload(sums: SampleSums, size: int) -> Workload:
+    """The part of `sums` that FLOPs depend on; images are of `size` px."""
+    return Workload({size: sums.images}, sums.tokens, sums.squares, sums.supervised)
+
+
+def _by_size(config: Config, totals: PlanTotals) -> Counter[int]:
+    """Numbers of images by size, in the pass with the most to encode."""
+    found: Counter[int] = Counter()
+    for source, images in zip(totals.sources, totals.largest_pass, strict=True):
+        found[config.image_mode(source.name).size] += images
+    return found
 
 
 def figures(result: Forecast) -> dict[str, Any]:
     """All figures as JSON values, for `plan.json`."""
-    totals, slots = result.totals, image_slots(result.config.image_size)
+    totals, sizes = result.totals, _sizes(result)
     return {
         "steps": totals.steps,
         "rows": totals.rows,
-        **_sums(totals.sums, slots),
+        **_sums(totals.sums, _image_tokens(result)),
         "positions": totals.positions,
         "padding": totals.padding,
         "longest_row": totals.longest,
@@ -110,7 +117,8 @@ def figures(result: Forecast) -> dict[str, Any]:
                 "share_asked": source.weight_fraction,
                 "share_got": source.planned_fraction,
                 "rows": source.rows,
-                **_sums(source.sums, slots),
+                "image_size": sizes[source.name],
+                **_sums(source.sums, source.sums.images * image_slots(sizes[source.name])),
                 "vision_flops": flops.vision,
                 "text_flops": flops.text,
             }
@@ -119,8 +127,18 @@ def figures(result: Forecast) -> dict[str, Any]:
     }
 
 
-def _sums(sums: SampleSums, slots: int) -> dict[str, int]:
-    image_tokens = sums.images * slots
+def _sizes(result: Forecast) -> dict[str, int]:
+    """The side of the images of each source, in px."""
+    return {one.name: result.config.image_mode(one.name).size for one in result.totals.sources}
+
+
+def _image_tokens(result: Forecast) -> int:
+    """Positions of the images of all sources."""
+    sizes = _sizes(result)
+    return sum(one.sums.images * image_slots(sizes[one.name]) for one in result.totals.sources)
+
+
+def _sums(sums: SampleSums, image_tokens: int) -> dict[str, int]:
     return {
         "samples": sums.samples,
         "images": sums.images,
@@ -143,13 +161,16 @@ def steps_per_epoch(totals: PlanTotals, source: SourceTotals) -> float:
 
 def describe(result: Forecast) -> str:
     """The figures as text for a terminal, with a table of the sources."""
-    totals, slots = result.totals, image_slots(result.config.image_size)
+    totals, sizes = result.totals, _sizes(result)
     head = ("source", "samples", "drawn", "epochs", "image tok", "text tok", "supervised",
             "requested", "planned", "read", "truncated")  # fmt: skip
-    lines = [head, *(_line(source, slots) for source in totals.sources)]
+    lines: list[tuple[str, ...]] = [head]
+    for one in totals.sources:
+        lines.append(_line(one, one.sums.images * image_slots(sizes[one.name])))
     if len(totals.sources) > 1:
         sums, size = totals.sums, sum(source.size for source in totals.sources)
-        lines.append(("all", f"{size:,}", f"{sums.samples:,}", "", *_tokens(sums, slots), "", "",
+        lines.append(("all", f"{size:,}", f"{sums.samples:,}", "",
+                      *_tokens(sums, _image_tokens(result)), "", "",
                       human_bytes(sums.bytes), f"{sums.truncated_samples:,}"))  # fmt: skip
     total = result.vision_flops + result.text_flops
     vision = result.vision_flops / total if total else 0.0
@@ -159,6 +180,7 @@ def describe(result: Forecast) -> str:
             f"{totals.steps:,} steps of {totals.batch} rows: {totals.sums.tokens:,} tokens in "
             f"{totals.positions:,} positions, padding {totals.padding:.1%}; longest row "
             f"{totals.longest:,}",
+            *_image_sizes(result),
             *(
                 f"an epoch of {source.name} is {steps_per_epoch(totals, source):,.1f} steps"
                 for source in totals.sources
@@ -187,6 +209,16 @@ def describe(result: Forecast) -> str:
             f"memory of a step about {result.memory / 1e9:.3g} GB",
         ]
     )
+
+
+def _image_sizes(result: Forecast) -> list[str]:
+    """A line on the sizes of images, if sources have different ones."""
+    shown = {one.name: one.sums.images for one in result.totals.sources if one.sums.images}
+    sizes = {name: size for name, size in _sizes(result).items() if name in shown}
+    if len(set(sizes.values())) < 2:
+        return []
+    each = (f"{name} {size} px ({image_slots(size)} positions)" for name, size in sizes.items())
+    return [f"image sizes: {', '.join(each)}"]
 
 
 def describe_order(order: OrderOfSource) -> str:
@@ -258,17 +290,16 @@ def _dropped(totals: PlanTotals) -> int:
     return sum(source.dropped for source in totals.sources)
 
 
-def _line(source: SourceTotals, slots: int) -> tuple[str, ...]:
+def _line(source: SourceTotals, image_tokens: int) -> tuple[str, ...]:
     sums = source.sums
     return (
         source.name, f"{source.size:,}", f"{sums.samples:,}", f"{source.epochs:.2f}",
-        *_tokens(sums, slots), f"{source.weight_fraction:.1%}", f"{source.planned_fraction:.1%}",
-        human_bytes(sums.bytes), f"{sums.truncated_samples:,}",
+        *_tokens(sums, image_tokens), f"{source.weight_fraction:.1%}",
+        f"{source.planned_fraction:.1%}", human_bytes(sums.bytes), f"{sums.truncated_samples:,}",
     )  # fmt: skip
 
 
-def _tokens(sums: SampleSums, slots: int) -> tuple[str, str, str]:
-    image = sums.images * slots
+def _tokens(sums: SampleSums, image: int) -> tuple[str, str, str]:
     return f"{image:,}", f"{sums.tokens - image:,}", f"{sums.supervised:,}"
 
 

@@ -6,6 +6,7 @@ The formulae are in `ocrtrain.cost.flops`.
 from __future__ import annotations
 
 import re
+from collections import Counter
 
 import torch
 
@@ -19,12 +20,20 @@ def batch_flops(config: Config, batch: Batch | BatchSummary) -> float:
     """FLOPs to train on a batch; padding is not counted."""
     return step_flops(
         config.model,
-        images=batch.image_count,
-        image_size=config.image_size,
+        images=images_by_size(config, batch),
         row_lengths=[segment.length for segment in batch.segments],
         supervised=batch.supervised,
         frozen=config.freeze,
     )
+
+
+def images_by_size(config: Config, batch: Batch | BatchSummary) -> Counter[int]:
+    """Numbers of the images of a batch by the side of their view in px."""
+    found: Counter[int] = Counter()
+    for segment in batch.segments:
+        if segment.images:
+            found[config.image_mode(segment.source).size] += segment.images
+    return found
 
 
 # Dense bf16 with fp32 accumulation, in TFLOP/s, from NVIDIA's data sheets (half of the figure for
@@ -72,18 +81,16 @@ def peak_flops(device: torch.device) -> float | None:
 
 
 def model_summary(config: Config) -> str:
-    """One line: parameters, and training FLOPs per image and per supervised token."""
+    """One line: parameters, and training FLOPs per image of each size and per supervised token."""
     model = config.model
     counts = parameters(model)
     trained = sum(count for part, count in counts.items() if part not in config.freeze)
-    image = step_flops(
-        model, images=1, image_size=config.image_size, row_lengths=[], frozen=config.freeze
-    )
-    token = step_flops(
-        model, images=0, image_size=config.image_size, row_lengths=[1], frozen=config.freeze
-    )
+    images = []
+    for mode in config.image_modes:
+        cost = step_flops(model, images={mode.size: 1}, row_lengths=[], frozen=config.freeze)
+        images.append(f"{cost / 1e12:.3g} TFLOP per image of {mode.size} px")
+    token = step_flops(model, images={}, row_lengths=[1], frozen=config.freeze)
     return (
         f"{sum(counts.values()) / 1e6:,.1f} M parameters, {trained / 1e6:,.1f} M trained; "
-        f"training takes {image / 1e12:.3g} TFLOP per image of {config.image_size} px and "
-        f"{token / 1e9:.3g} GFLOP per supervised token"
+        f"training takes {', '.join(images)} and {token / 1e9:.3g} GFLOP per supervised token"
     )

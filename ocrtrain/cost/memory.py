@@ -10,7 +10,7 @@ libraries is a constant.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -40,8 +40,7 @@ class MicroBatch:
 
     rows: int
     row_length: int  # positions, padding included
-    images: int
-    image_size: int  # px
+    images: Mapping[int, int]  # numbers of images by the side of their view in px
     bf16: bool = False
     checkpointing: bool = False
     cuda: bool = True  # attention by CUDA's fused kernels
@@ -95,20 +94,22 @@ def _activations(
     """Bytes saved for the backward pass, bytes of the largest block while it runs, and parameters
     that autocast copies for the backward pass."""
     saved, largest, copied = 0.0, _sam_bias(config, batch), 0
+    images = any(batch.images.values())
     counts = parameters(config)
     counts["clip"] += counts["projector"]
     counts["gpt"] -= 2 * embedding(config)  # a lookup, and the head, whose copy is not kept
     upstream = False  # whether this part or one before it is trained
     for part, layers in (("sam", _sam_layers), ("clip", _clip_layers), ("gpt", _gpt_layers)):
-        if part == "gpt" and batch.images:
+        if part == "gpt" and images:
             upstream = upstream or "projector" not in frozen
         upstream = upstream or part not in frozen
-        blocks, block_input, outside = layers(config, batch)
-        largest = max(largest, *blocks)
-        if upstream:
-            copied += counts[part]
-            saved += outside + (len(blocks) * block_input if batch.checkpointing else sum(blocks))
-        upstream = upstream and batch.images > 0
+        copied += counts[part] if upstream else 0
+        for blocks, block_input, outside in layers(config, batch):
+            largest = max(largest, *blocks)
+            if upstream:
+                kept = len(blocks) * block_input if batch.checkpointing else sum(blocks)
+                saved += outside + kept
+        upstream = upstream and images
     return saved, largest, copied
 
 
@@ -122,16 +123,24 @@ class _SavedBytes(NamedTuple):
 
 def _sam_bias(config: ModelConfig, batch: MicroBatch) -> float:
     """Bytes of the bias of a global layer of SAM, made again in the backward pass, with its
-    gradient and one sum of it."""
-    patches = (batch.image_size // PATCH) ** 2
+    gradient and one sum of it; of images of one size, which are encoded together."""
     number = 2.0 if batch.bf16 else 4.0
-    return 3 * number * batch.images * config.sam_heads * patches**2
+    biases = [
+        3 * number * count * config.sam_heads * ((size // PATCH) ** 2) ** 2
+        for size, count in batch.images.items()
+    ]
+    return max(biases, default=0.0)
 
 
-def _sam_layers(config: ModelConfig, batch: MicroBatch) -> _SavedBytes:
+def _sam_layers(config: ModelConfig, batch: MicroBatch) -> list[_SavedBytes]:
+    """Of the images of each size."""
+    return [_sam_of_size(config, batch, *one) for one in batch.images.items()]
+
+
+def _sam_of_size(config: ModelConfig, batch: MicroBatch, size: int, images: int) -> _SavedBytes:
     number = 2 if batch.bf16 else 4
     side, window, width, heads = (
-        batch.image_size // PATCH, config.sam_window, config.sam_width, config.sam_heads,
+        size // PATCH, config.sam_window, config.sam_width, config.sam_heads,
     )  # fmt: skip
     patches, padded = side * side, (-(-side // window) * window) ** 2
     # In windows: input, qkv, a copy of the queries, output twice. Outside: the inputs of both norms
@@ -149,15 +158,20 @@ def _sam_layers(config: ModelConfig, batch: MicroBatch) -> _SavedBytes:
             pairs = 4 * keys + 12 * width // heads + (2 * number * reach if full else 0)
         tables = 2 * number * keys * width // heads  # relative positions
         layers.append(
-            float(batch.images * (queries * (inside + heads * (pairs + 4)) + patches * outer))
-            + bool(batch.images) * tables
+            float(images * (queries * (inside + heads * (pairs + 4)) + patches * outer))
+            + bool(images) * tables
         )
     outside = float(number * patches * (3 * PATCH * PATCH + width + 5 * config.sam_neck))
-    return _SavedBytes(layers, 4.0 * batch.images * patches * width, batch.images * outside)
+    return _SavedBytes(layers, 4.0 * images * patches * width, images * outside)
 
 
-def _clip_layers(config: ModelConfig, batch: MicroBatch) -> _SavedBytes:
-    positions = batch.images * ((batch.image_size // PATCH // SHRINK) ** 2 + 1)
+def _clip_layers(config: ModelConfig, batch: MicroBatch) -> list[_SavedBytes]:
+    """Of the images of each size."""
+    return [_clip_of_size(config, batch, *one) for one in batch.images.items()]
+
+
+def _clip_of_size(config: ModelConfig, batch: MicroBatch, size: int, images: int) -> _SavedBytes:
+    positions = images * ((size // PATCH // SHRINK) ** 2 + 1)
     each = (24 if batch.bf16 else 32) * config.clip_width + 4 * config.clip_heads + 16
     each += (6 if batch.bf16 else 12) * config.clip_mlp
     block_input = 4.0 * positions * config.clip_width
@@ -165,7 +179,7 @@ def _clip_layers(config: ModelConfig, batch: MicroBatch) -> _SavedBytes:
     return _SavedBytes(blocks, block_input, 3 * block_input)
 
 
-def _gpt_layers(config: ModelConfig, batch: MicroBatch) -> _SavedBytes:
+def _gpt_layers(config: ModelConfig, batch: MicroBatch) -> list[_SavedBytes]:
     positions = batch.rows * batch.row_length
     # Per head: the sum of exponentials, and the norms of query and key.
     each = (32 if batch.bf16 else 40) * config.gpt_width + 12 * config.gpt_heads + 8
@@ -174,24 +188,24 @@ def _gpt_layers(config: ModelConfig, batch: MicroBatch) -> _SavedBytes:
         each += (2 if batch.bf16 else 4) * config.gpt_width
     block_input = 4.0 * positions * config.gpt_width
     blocks = [float(positions * each)] * config.gpt_layers
-    return _SavedBytes(blocks, block_input, 2 * block_input)
+    return [_SavedBytes(blocks, block_input, 2 * block_input)]
 
 
 def run_memory(
     config: Config, *, short: bool, bf16: bool | None = None, cuda: bool = True
 ) -> Memory:
-    """Peak memory of a run before its plan is known, each row with one image.
+    """Peak memory of a run before its plan is known, each row with one image, of the smallest size.
 
     `short`: rows have `SHORT_TEXT` tokens of text; otherwise they fill --seq-len. `bf16`: whether
     autocast is on; None as --precision has it on CUDA. `cuda`: on a GPU.
     """
-    slots = image_slots(config.image_size)
+    size = min(mode.size for mode in config.image_modes)
+    slots = image_slots(size)
     length = min(config.seq_len, slots + SHORT_TEXT) if short else config.seq_len
     batch = MicroBatch(
         rows=config.rows_per_pass,
         row_length=length,
-        images=config.rows_per_pass,
-        image_size=config.image_size,
+        images={size: config.rows_per_pass},
         bf16=config.precision != "fp32" if bf16 is None else bf16,
         checkpointing=config.checkpointing,
         cuda=cuda,
@@ -315,12 +329,11 @@ def _size(model: ModelConfig) -> int:
 def _cpu_seconds(config: Config, cores: int) -> float:
     """The time of a step on a CPU in seconds, estimated optimistically: fast cores, one image a
     row without its text. Not a lower bound: rows may have fewer images."""
-    model = config.model
+    model, size = config.model, min(mode.size for mode in config.image_modes)
     flops = step_flops(
         model,
-        images=config.batch,
-        image_size=config.image_size,
-        row_lengths=[image_slots(config.image_size)] * config.batch,
+        images={size: config.batch},
+        row_lengths=[image_slots(size)] * config.batch,
         supervised=0,
         frozen=config.freeze,
     )

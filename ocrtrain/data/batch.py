@@ -20,13 +20,14 @@ import xxhash
 from torch import Tensor
 
 from ocrdata.images.letterbox import letterbox_geometry
+from ocrdata.images.modes import ImageLayout, ImageMode
 from ocrdata.reading.samples import DecodedSample, tokenize_sample
 from ocrdata.reading.view import SampleRef
 from ocrdata.tokens.padding import pad_rows, with_targets
 from ocrdata.tokens.rendering import IGNORE, TokenizedConversation
 from ocrdata.tokens.tokenizer import Tokenizer
 from ocrtrain.data.batch_rows import BatchSummary, HasRows, Row, Segment, identity_of
-from ocrtrain.settings.image_slots import image_slots
+from ocrtrain.settings.image_slots import layout_slots
 
 
 @dataclass(frozen=True)
@@ -35,8 +36,7 @@ class Batch(HasRows):
 
     `input_ids`, `targets` and `position_ids` are int64 [B, T]. `targets[b, t]` is the id at t + 1
     if that id is supervised and belongs to the same sample, else IGNORE. `images` are uint8
-    [H, W, 3] in the order of their slots, row by row; `image_size` is the side in px of the square
-    they will be letterboxed to.
+    [H, W, 3] in the order of their slots, row by row; `layouts` say how each is shown.
     """
 
     step: int
@@ -45,7 +45,7 @@ class Batch(HasRows):
     targets: Tensor
     position_ids: Tensor
     images: tuple[Tensor, ...]
-    image_size: int
+    layouts: tuple[ImageLayout, ...]
 
     @property
     def supervised(self) -> int:
@@ -67,10 +67,11 @@ class Batch(HasRows):
             digest = xxhash.xxh3_128(b"row 2")
             for tensor in (self.input_ids, self.targets, self.position_ids):
                 _update(digest, tensor[number, : row.length])
-            for pixels in self.images[image : image + row.images]:
+            shown = slice(image, image + row.images)
+            for pixels, layout in zip(self.images[shown], self.layouts[shown], strict=True):
                 height, width = pixels.shape[:2]
-                geometry = letterbox_geometry(width, height, self.image_size)
-                digest.update(np.array([*geometry, self.image_size], "<i8").tobytes())
+                geometry = letterbox_geometry(width, height, layout.size)
+                digest.update(np.array([*geometry, layout.size], "<i8").tobytes())
                 _update(digest, pixels)
             image += row.images
             found.append(digest.digest())
@@ -85,6 +86,14 @@ class Batch(HasRows):
     def summary(self) -> BatchSummary:
         """What is logged about the batch. It hashes the rows: made ahead, in a worker."""
         return BatchSummary(self.step, self.rows, self.row_identities, self.row_supervised)
+
+    def images_of(self, row: int, segment: Segment) -> range:
+        """The numbers of a segment's images, which is in a row of the batch."""
+        before = sum(earlier.images for earlier in self.rows[:row])
+        before += sum(
+            other.images for other in self.rows[row].segments if other.start < segment.start
+        )
+        return range(before, before + segment.images)
 
     def split(self, rows: int) -> list[Batch]:
         """Micro-batches of at most `rows` rows, each padded to its own longest row."""
@@ -103,6 +112,7 @@ class Batch(HasRows):
                     targets=self.targets[start : start + rows, :longest],
                     position_ids=self.position_ids[start : start + rows, :longest],
                     images=self.images[image : image + images],
+                    layouts=self.layouts[image : image + images],
                 )
             )
             image += images
@@ -119,24 +129,26 @@ def _update(digest: xxhash.xxh3_128, tensor: Tensor) -> None:
 @dataclass(frozen=True)
 class PreparedSample:
     """A sample ready to be placed in a row: its ids, truncated to seq_len, and the images that are
-    left. `skipped` is the reason it was skipped, "" if it was not."""
+    left, with their layouts. `skipped` is the reason it was skipped, "" if it was not."""
 
     ref: SampleRef
     source: str
     rendered: TokenizedConversation
     images: tuple[npt.NDArray[np.uint8], ...]
+    layouts: tuple[ImageLayout, ...]
     skipped: str = ""
 
 
 def prepare_sample(
-    item: DecodedSample, *, tokenizer: Tokenizer, image_size: int, seq_len: int
+    item: DecodedSample, *, tokenizer: Tokenizer, mode: ImageMode, seq_len: int
 ) -> PreparedSample:
-    """Render a decoded sample to token ids and truncate it to `seq_len`. Raises like
-    `tokenize_sample`."""
-    slots = [image_slots(image_size)] * len(item.images)
+    """Render a decoded sample, whose images are shown as `mode` says, to token ids and truncate it
+    to `seq_len`. Raises like `tokenize_sample`."""
+    layouts = tuple(mode.layout(*image.shape[1::-1]) for image in item.images)
+    slots = [layout_slots(layout) for layout in layouts]
     rendered = tokenize_sample(item.sample, item.ref, tokenizer, slots=slots, seq_len=seq_len)
-    images = item.images[: len(rendered.image_starts)]
-    return PreparedSample(item.ref, item.source, rendered, images)
+    left = len(rendered.image_starts)
+    return PreparedSample(item.ref, item.source, rendered, item.images[:left], layouts[:left])
 
 
 def masked_sample(
@@ -146,12 +158,10 @@ def masked_sample(
     masked = TokenizedConversation(
         np.array([tokenizer.bos], np.int32), np.zeros(1, np.bool_), (), (), (1,)
     )
-    return PreparedSample(ref, source, masked, (), reason)
+    return PreparedSample(ref, source, masked, (), (), reason)
 
 
-def collate(
-    step: int, rows: Sequence[Sequence[PreparedSample]], *, tokenizer: Tokenizer, image_size: int
-) -> Batch:
+def collate(step: int, rows: Sequence[Sequence[PreparedSample]], *, tokenizer: Tokenizer) -> Batch:
     """The batch of a step: one row for each group of samples, one after the other."""
     if not rows or not all(rows):
         raise ValueError(f"step {step}: the batch or one of its rows has no samples")
@@ -171,7 +181,9 @@ def collate(
             for sample in samples
             for image in sample.images
         ),
-        image_size=image_size,
+        layouts=tuple(
+            layout for samples in rows for sample in samples for layout in sample.layouts
+        ),
     )
 
 

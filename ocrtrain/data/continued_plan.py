@@ -35,7 +35,7 @@ from ocrtrain.data.sources import Sources, open_training
 from ocrtrain.settings.config import Config
 from ocrtrain.settings.saved_config import compare, from_json, to_json
 
-OF_A_PART = ("batch", "mix", "weigh_by", "at_end")
+OF_A_PART = ("batch", "mix", "weigh_by", "at_end", "image_size_of")
 """Settings of which a change begins a new part; so do other data, and other weights."""
 
 WEIGHTS = ("source", "source_at", "text_ratio", "text_ratio_at")
@@ -113,11 +113,28 @@ def continue_plan(
         check_same(path, recipe, same, remedy=REMEDY)
         parts[-1] = replace(parts[-1], recipe=planned.recipe())
         return ContinuedPlan(planned, tuple(parts), changes)
+    _check_rows_stay(old, config, [one["name"] for one in recipe["sources"]])
     known = _drawn(parts, before, sources, tokenizer)
     part = PlanPart(step, {"sources": [{"name": name, **one} for name, one in known.items()]})
     planned = plan_with_lengths(config, sources, lengths, started=part)
     parts[-1] = replace(parts[-1], config=to_json(old))
     return ContinuedPlan(planned, (*parts, PlanPart(step, planned.recipe())), changes)
+
+
+def _check_rows_stay(old: Config, config: Config, names: Sequence[str]) -> None:
+    """Check that row n of every source that a run had is the same one as before. Raises UsageError
+    if its images have another size, by which other samples would share a row, or be dropped."""
+    if not plan_settings(config).pack_window and config.too_long != "drop":
+        return
+    for name in names:
+        then, now = old.image_mode(name), config.image_mode(name)
+        if then != now:
+            what = "--pack" if config.pack else "--too-long drop"
+            raise UsageError(
+                f"--image-size-of: {name} was shown at {then} px and would be at {now}; with "
+                f"{what} its rows would be other ones, so that samples are repeated or left out; "
+                "keep its size, or start a new run from the weights with --init"
+            )
 
 
 def _identity(one: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -221,8 +238,8 @@ def _plan_of(
         one["name"]: tuple((part.start + at, Fraction(value)) for at, value in one["weights"])
         for one in recorded
     }
-    needed = train.values() if plan_settings(config).needs_lengths else ()
-    lengths = [source_lengths(view, tokenizer, config) for view in needed]
+    needed = train.items() if plan_settings(config).needs_lengths else ()
+    lengths = [source_lengths(name, view, tokenizer, config) for name, view in needed]
     return bare_plan(config, Sources(train, weights, {}), lengths, part)
 
 

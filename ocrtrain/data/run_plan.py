@@ -101,7 +101,7 @@ def lengths_of_sources(
     and UsageError naming a sample that the config's policies forbid."""
     lengths = []
     for name, shards in sources.train.items():
-        found = source_lengths(shards, tokenizer, config)
+        found = source_lengths(name, shards, tokenizer, config)
         if config.bad_samples == "raise":
             refuse_unfit(name, shards, found, tokenizer)
         if config.too_long == "error":
@@ -121,7 +121,12 @@ def plan_with_lengths(
     plan = bare_plan(config, sources, lengths, started)
     # Shown on a terminal if planning takes more than a second: a billion rows take minutes.
     with progress_bar(plan.steps, " steps", description="planning", delay=1) as bar:
-        totals = compute(plan, rows_per_pass=config.rows_per_pass, progress=bar.update)
+        totals = compute(
+            plan,
+            rows_per_pass=config.rows_per_pass,
+            image_areas=[config.image_mode(name).size ** 2 for name in sources.train],
+            progress=bar.update,
+        )
     _check_run(config, totals)
     return RunPlan(
         plan,
@@ -138,8 +143,9 @@ def _check_run(config: Config, totals: PlanTotals) -> None:
         if source.sums.samples and not source.sums.supervised:
             raise UsageError(
                 f"{source.name}: none of {source.sums.samples:,} samples has a token to learn from "
-                f"at --seq-len {config.seq_len} (one image takes {image_slots(config.image_size)} "
-                "positions); give a larger --seq-len"
+                f"at --seq-len {config.seq_len} (one image takes "
+                f"{image_slots(config.image_mode(source.name).size)} positions); give a larger "
+                "--seq-len"
             )
     if "gpt" in config.freeze and not totals.sums.images:
         raise UsageError(
@@ -155,8 +161,8 @@ def plan_rows(
     computed only if the rows depend on them, and no sample is refused: the run accepted them all.
     """
     needed = plan_settings(config).needs_lengths
-    views = sources.train.values() if needed else ()
-    lengths = [source_lengths(shards, tokenizer, config) for shards in views]
+    views = sources.train.items() if needed else ()
+    lengths = [source_lengths(name, shards, tokenizer, config) for name, shards in views]
     return bare_plan(config, sources, lengths, started)
 
 
@@ -284,12 +290,14 @@ def plan_settings(config: Config) -> PlanSettings:
     )
 
 
-def source_lengths(shards: Shards, tokenizer: Tokenizer, config: Config) -> SampleLengths:
+def source_lengths(
+    name: str, shards: Shards, tokenizer: Tokenizer, config: Config
+) -> SampleLengths:
     """The lengths of a source's samples; missing token counts are computed first."""
     return lengths_of_view(
         shards,
         tokenizer,
-        slots=image_slots(config.image_size),
+        slots=image_slots(config.image_mode(name).size),
         seq_len=config.seq_len,
         workers=max(1, config.workers),
         skip_damaged=config.bad_samples == "skip",

@@ -335,14 +335,12 @@ def check_validation(sources: Sources, config: Config, tokenizer: Tokenizer) -> 
     Raises ShardError naming the sample, and UsageError if a source has no token to predict.
     """
     for name, shards in sources.validation.items():
-        supervised = 0
+        supervised, mode = 0, config.image_mode(name)
         for position in range(len(shards)):
             if position % VALIDATION_AHEAD == 0:
                 shards.announce(range(position, min(position + VALIDATION_AHEAD, len(shards))))
-            item = load_sample(shards, position, source=name, image_size=config.image_size)
-            sample = prepare_sample(
-                item, tokenizer=tokenizer, image_size=config.image_size, seq_len=config.seq_len
-            )
+            item = load_sample(shards, position, source=name, mode=mode)
+            sample = prepare_sample(item, tokenizer=tokenizer, mode=mode, seq_len=config.seq_len)
             supervised += int(sample.rendered.loss_mask.sum())
         if not supervised:
             raise UsageError(

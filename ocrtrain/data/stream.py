@@ -45,7 +45,8 @@ class Stream:
         self._names = list(sources.train)
         self._shards = list(sources.train.values())
         self._tokenizer = tokenizer
-        self._image_size, self._seq_len = config.image_size, config.seq_len
+        self._modes = [config.image_mode(name) for name in sources.train]
+        self._seq_len = config.seq_len
         self._skipped = SkippedSamples() if skipped is None else skipped
 
     def fetch_ahead(self, step: int) -> None:
@@ -85,7 +86,6 @@ class Stream:
                 step,
                 [list(itertools.islice(left, len(row))) for row in planned],
                 tokenizer=self._tokenizer,
-                image_size=self._image_size,
             )
             _ = batch.summary  # computed and cached here, in a worker: the trainer will log it
             if self._ahead is not None:
@@ -98,16 +98,14 @@ class Stream:
 
     def _prepare(self, step: int, index: SampleIndex) -> PreparedSample:
         shards, name = self._shards[index.source], self._names[index.source]
+        mode = self._modes[index.source]
         ref = shards.ref(index.position)
         reason = self._skipped.reason((step, name, ref.position))
         if not reason:
             try:
-                item = load_sample(shards, index.position, source=name, image_size=self._image_size)
+                item = load_sample(shards, index.position, source=name, mode=mode)
                 return prepare_sample(
-                    item,
-                    tokenizer=self._tokenizer,
-                    image_size=self._image_size,
-                    seq_len=self._seq_len,
+                    item, tokenizer=self._tokenizer, mode=mode, seq_len=self._seq_len
                 )
             except ShardError as exc:
                 if not (self._skipped.skip and skippable(exc)):

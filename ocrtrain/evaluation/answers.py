@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from ocrdata.errors import RejectedRow, ShardError
+from ocrdata.images.modes import ImageMode
 from ocrdata.reading.samples import DecodedSample, load_sample
 from ocrdata.reading.view import SampleRef, Shards
 from ocrdata.sample import IMAGE_PART, Message, Sample, image_parts, is_trained, text_of
@@ -185,7 +186,8 @@ class AnswerRecord:
 
 
 class QuestionRunner:
-    """Asks the questions of a slice, a few samples at a time; `turns` makes them of a sample."""
+    """Asks the questions of a slice, a few samples at a time; `turns` makes them of a sample, whose
+    images are shown as `mode` says, or else in one view of the model's `image_size`."""
 
     def __init__(
         self,
@@ -195,10 +197,11 @@ class QuestionRunner:
         decoding: Decoding,
         *,
         turns: Callable[[Sample], list[Turn]] = turns_of,
+        mode: ImageMode | None = None,
     ) -> None:
         self.model, self.tokenizer = model, tokenizer
         self.shards, self.decoding = shards, decoding
-        self._turns = turns
+        self._turns, self._mode = turns, mode or ImageMode(model.image_size)
 
     def partners(self) -> Partners:
         """Whose images are shown instead, for each kind of question and each of the images that it
@@ -239,16 +242,16 @@ class QuestionRunner:
 
     def _records(self, positions: Sequence[int], partners: Partners) -> list[AnswerRecord]:
         """The answers for a few samples; each image is decoded and encoded once for all of them."""
-        loaded = _LoadedSamples(self.shards, self.model.image_size)
+        loaded = _LoadedSamples(self.shards, self._mode)
         asked = [
             (position, turn)
             for position in positions
             for turn in self._turns_at(position, loaded.item(position).sample)
         ]
         others = [partners.get((turn.kind, turn.images), {}).get(p) for p, turn in asked]
-        questions = [Question(turn.messages, loaded.images(p, turn.images)) for p, turn in asked]
+        questions = [loaded.question(turn, p) for p, turn in asked]
         questions += [
-            Question(turn.messages, loaded.images(other, turn.images))
+            loaded.question(turn, other)
             for (_, turn), other in zip(asked, others, strict=True)
             if other is not None
         ]
@@ -279,26 +282,29 @@ class QuestionRunner:
 class _LoadedSamples:
     """Decoded samples, each loaded once, so that questions about one image share its tensor."""
 
-    def __init__(self, shards: Shards, size: int) -> None:
-        self._shards, self._size = shards, size
+    def __init__(self, shards: Shards, mode: ImageMode) -> None:
+        self._shards, self._mode = shards, mode
         self._items: dict[int, DecodedSample] = {}
         self._tensors: dict[int, tuple[Tensor, ...]] = {}
 
     def item(self, position: int) -> DecodedSample:
         """The decoded sample."""
         if position not in self._items:
-            name, size = self._shards.source_name, self._size
+            name = self._shards.source_name
             self._items[position] = load_sample(
-                self._shards, position, source=name, image_size=size
+                self._shards, position, source=name, mode=self._mode
             )
         return self._items[position]
 
-    def images(self, position: int, numbers: range) -> tuple[Tensor, ...]:
-        """Some of its images, uint8 [H, W, 3]: the same tensors at every call."""
+    def question(self, turn: Turn, position: int) -> Question:
+        """A turn as a question about the images of the sample at `position`: the same tensors at
+        every call."""
         if position not in self._tensors:
             images = self.item(position).images
             self._tensors[position] = tuple(torch.from_numpy(image) for image in images)
-        return self._tensors[position][numbers.start : numbers.stop]
+        shown = self._tensors[position][turn.images.start : turn.images.stop]
+        layouts = tuple(self._mode.layout(*image.shape[1::-1]) for image in shown)
+        return Question(turn.messages, shown, layouts)
 
 
 class ScoreTable:

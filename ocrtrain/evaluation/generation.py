@@ -17,14 +17,17 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ocrdata.errors import Problems
+from ocrdata.images.modes import ImageLayout
 from ocrdata.sample import Message, image_parts
 from ocrdata.tokens.rendering import render_prompt
 from ocrdata.tokens.tokenizer import Tokenizer
 from ocrtrain.model.ocr_model import OcrModel
 from ocrtrain.model.row_cache import RowCache
+from ocrtrain.settings.image_slots import layout_slots
 
 IMAGES_AT_ONCE = 16
-"""Images encoded together; SAM at 1024 px needs about 0.4 GB each for its bias in bf16."""
+"""Images, or views and tiles, encoded together; SAM at 1024 px needs about 0.4 GB each for its
+bias in bf16."""
 
 
 STOP_REPEATS = 256
@@ -62,10 +65,17 @@ class Decoding:
 
 
 class Question(NamedTuple):
-    """A conversation that ends with the user's message, and its images, uint8 [H, W, 3]."""
+    """A conversation that ends with the user's message, and its images, uint8 [H, W, 3]. `layouts`
+    say how each is shown; None: in one view of the model's `image_size`."""
 
     messages: Sequence[Message]
     images: tuple[Tensor, ...]
+    layouts: tuple[ImageLayout, ...] | None = None
+
+    def shown(self, model: OcrModel) -> list[tuple[Tensor, ImageLayout]]:
+        """Each image with its layout."""
+        layouts = model.layouts(self.images) if self.layouts is None else self.layouts
+        return list(zip(self.images, layouts, strict=True))
 
 
 class Answer(NamedTuple):
@@ -110,7 +120,7 @@ def answer(
     with inference(model, decoding.precision):
         vectors = _encode(model, questions)
         for group in similar_lengths(prompts, decoding.batch):
-            embeds = [_embed(model, prompts[n], questions[n].images, vectors) for n in group]
+            embeds = [_embed(model, prompts[n], questions[n], vectors) for n in group]
             for number, found in zip(group, greedy(model, embeds, stops, decoding), strict=True):
                 text = plain_text(tokenizer, found.tokens)
                 answers[number] = Answer(text, len(found.tokens), found.finished, found.repeats)
@@ -133,7 +143,8 @@ def prompt_ids(model: OcrModel, tokenizer: Tokenizer, question: Question) -> Ten
         raise ValueError(
             f"the conversation places {placed} images, but {len(question.images)} are given"
         )
-    rendered = render_prompt(list(question.messages), tokenizer, [model.slots] * placed)
+    slots = [layout_slots(layout) for _, layout in question.shown(model)]
+    rendered = render_prompt(list(question.messages), tokenizer, slots)
     return torch.from_numpy(rendered.ids).long()
 
 
@@ -145,7 +156,7 @@ def embed_questions(
     prompts = [prompt_ids(model, tokenizer, question) for question in questions]
     vectors = _encode(model, questions)
     return [
-        _embed(model, ids, question.images, vectors)
+        _embed(model, ids, question, vectors)
         for ids, question in zip(prompts, questions, strict=True)
     ]
 
@@ -181,27 +192,47 @@ def similar_lengths(prompts: Sequence[Tensor], batch: int) -> Iterator[list[int]
         yield group
 
 
-def _encode(model: OcrModel, questions: Sequence[Question]) -> dict[int, Tensor]:
-    """The vectors [slots, D] of each image, by the `id` of its tensor: questions that share a
-    tensor have it encoded once."""
-    distinct = list({id(image): image for one in questions for image in one.images}.values())
-    vectors: dict[int, Tensor] = {}
-    for start in range(0, len(distinct), IMAGES_AT_ONCE):
-        images = distinct[start : start + IMAGES_AT_ONCE]
-        encoded = model.encoder(model.pixels(images))
-        vectors.update(zip(map(id, images), encoded, strict=True))
+_Shown = tuple[int, ImageLayout]
+"""An image by the `id` of its tensor, and how it is shown."""
+
+
+def _encode(model: OcrModel, questions: Sequence[Question]) -> dict[_Shown, Tensor]:
+    """The vectors [slots, D] of each image: questions that share a tensor have it encoded once."""
+    distinct = {
+        (id(image), layout): image for one in questions for image, layout in one.shown(model)
+    }
+    vectors: dict[_Shown, Tensor] = {}
+    for part in _parts(list(distinct)):
+        layouts = [layout for _, layout in part]
+        encoded = model.see([distinct[one] for one in part], layouts)
+        assert encoded is not None
+        slots = [layout_slots(layout) for layout in layouts]
+        vectors.update(zip(part, torch.split(encoded, slots), strict=True))
     return vectors
 
 
+def _parts(images: Sequence[_Shown]) -> Iterator[list[_Shown]]:
+    """The images that are encoded together: at most `IMAGES_AT_ONCE` views and tiles, but for a
+    single image that has more."""
+    part: list[_Shown] = []
+    for one in images:
+        if part and sum(1 + layout.tiles for _, layout in [*part, one]) > IMAGES_AT_ONCE:
+            yield part
+            part = []
+        part.append(one)
+    if part:
+        yield part
+
+
 def _embed(
-    model: OcrModel, ids: Tensor, images: Sequence[Tensor], vectors: Mapping[int, Tensor]
+    model: OcrModel, ids: Tensor, question: Question, vectors: Mapping[_Shown, Tensor]
 ) -> Tensor:
     """[T] ids and the vectors [slots, D] of their images -> [T, D]."""
     ids = ids.to(model.device)
     embeds: Tensor = model.gpt.model.embed_tokens(ids)
-    if not images:
+    if not question.images:
         return embeds
-    features = torch.cat([vectors[id(image)] for image in images])
+    features = torch.cat([vectors[id(one), layout] for one, layout in question.shown(model)])
     return embeds.masked_scatter((ids == model.image_token)[:, None], features.to(embeds.dtype))
 
 

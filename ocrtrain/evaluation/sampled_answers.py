@@ -8,13 +8,14 @@ model and the validation's slices. Out: numbers for the log. Every call asks the
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import mean
 from typing import NamedTuple
 
 import torch
 
 from ocrdata.errors import RejectedRow, ShardError
+from ocrdata.images.modes import ImageMode
 from ocrdata.reading.samples import load_sample
 from ocrdata.reading.view import Shards
 from ocrdata.tokens.tokenizer import Tokenizer
@@ -53,7 +54,8 @@ def chosen_places(sizes: Mapping[str, int], count: int) -> list[Place]:
 @dataclass(frozen=True)
 class AnswerOptions:
     """How many samples are asked about, at most how many tokens an answer has, how many at its end
-    must be one sequence to be a loop, and autocast to `precision` if one is given. What
+    must be one sequence to be a loop, and autocast to `precision` if one is given. `modes` say how
+    the images of a source are shown, where it is not in one view of the model's `image_size`. What
     `before_batch` raises breaks the answering off."""
 
     count: int
@@ -61,6 +63,7 @@ class AnswerOptions:
     before_batch: Callable[[], None] = lambda: None
     longest: int = LONGEST
     loop: int = LOOP
+    modes: Mapping[str, ImageMode] = field(default_factory=dict)
 
 
 def answer_numbers(
@@ -87,7 +90,7 @@ def answer_numbers(
     for number in range(0, len(parts), world.size):
         options.before_batch()  # as often on every rank
         if number + world.rank < len(parts):
-            asked = list(_questions(model, sources, parts[number + world.rank]))
+            asked = list(_questions(model, sources, parts[number + world.rank], options.modes))
             answers = answer(model, tokenizer, [question for question, _ in asked], decoding)
             golds = [turn.golds for _, turn in asked]
             found += [_measured(one, *gold) for one, gold in zip(answers, golds, strict=True)]
@@ -95,13 +98,17 @@ def answer_numbers(
 
 
 def _questions(
-    model: OcrModel, sources: Mapping[str, Shards], places: Sequence[Place]
+    model: OcrModel,
+    sources: Mapping[str, Shards],
+    places: Sequence[Place],
+    modes: Mapping[str, ImageMode],
 ) -> Iterator[tuple[Question, Turn]]:
     """A question of each sample that has one: its first in the first sample, its second in the
     second, and so on, round and round."""
     for source, position in places:
         shards = sources[source]
-        item = load_sample(shards, position, source=source, image_size=model.image_size)
+        mode = modes.get(source, ImageMode(model.image_size))
+        item = load_sample(shards, position, source=source, mode=mode)
         try:
             turns = turns_of(item.sample)
         except RejectedRow as exc:
@@ -111,7 +118,8 @@ def _questions(
             turn = turns[position % len(turns)]
             images = item.images[turn.images.start : turn.images.stop]
             tensors = tuple(torch.from_numpy(image) for image in images)
-            yield Question(turn.messages, tensors), turn
+            layouts = tuple(mode.layout(*image.shape[1::-1]) for image in images)
+            yield Question(turn.messages, tensors, layouts), turn
 
 
 def _measured(found: Answer, *golds: str) -> tuple[bool, float, bool, int]:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ocrdata.errors import UsageError
+from ocrdata.images.modes import ImageMode
 from ocrdata.reading.prefetch import Assembly, Prefetcher
 from ocrdata.reading.samples import DecodedSample, load_sample
 from ocrdata.reading.view import Shards
@@ -46,12 +47,14 @@ BLIND_GAIN = 0.02
 @dataclass(frozen=True)
 class ValidationOptions:
     """How to validate. `batch` is samples a forward pass; `precision` is as in training, None for
-    fp32. What `before_batch` raises breaks the validation off."""
+    fp32. `modes` say how the images of a source are shown, where it is not in one view of the
+    model's `image_size`. What `before_batch` raises breaks the validation off."""
 
     seq_len: int
     batch: int = 8
     workers: int = 0
     precision: torch.dtype | None = None
+    modes: Mapping[str, ImageMode] = field(default_factory=dict)
     before_batch: Callable[[], None] = lambda: None
 
     def __post_init__(self) -> None:
@@ -206,6 +209,7 @@ class _SourceValidation:
     ) -> None:
         self.model, self.name, self.shards, self.world = model, name, shards, world
         self.tokenizer, self.options = tokenizer, options
+        self.mode = options.modes.get(name, ImageMode(model.image_size))
 
     def matched(self, partners: Mapping[int, int], gain: Gain, features: Similarity) -> LossTotal:
         """Loss of all samples; those with a partner also enter `gain`."""
@@ -241,12 +245,12 @@ class _SourceValidation:
                 if start + world.rank in mine:
                     batch = next(batches)
                     if features is not None and world.size == 1:
-                        features.add(self.model, batch.images)
+                        features.add(self.model, batch.images, [one.size for one in batch.layouts])
                     found.append((start + world.rank, self._losses(batch)))
         if features is not None and world.size > 1 and world.is_first:
             with self._batches(parts, range(len(parts)), partners) as batches:
                 for batch in itertools.takewhile(lambda _: not features.is_full, batches):
-                    features.add(self.model, batch.images)
+                    features.add(self.model, batch.images, [one.size for one in batch.layouts])
         by_number = {number: rows for rank in world.exchange_json(found) for number, rows in rank}
         return [_RowLoss.of(*row) for number in range(len(parts)) for row in by_number[number]]
 
@@ -259,7 +263,7 @@ class _SourceValidation:
             return prepare_sample(
                 self._item(position, partners),
                 tokenizer=self.tokenizer,
-                image_size=self.model.image_size,
+                mode=self.mode,
                 seq_len=self.options.seq_len,
             )
 
@@ -268,7 +272,6 @@ class _SourceValidation:
                 number,
                 [[sample] for sample in samples],
                 tokenizer=self.tokenizer,
-                image_size=self.model.image_size,
             )
 
         def split(at: int) -> Assembly[PreparedSample, Batch]:
@@ -288,13 +291,12 @@ class _SourceValidation:
         return item
 
     def _load(self, position: int) -> DecodedSample:
-        size = self.model.image_size
-        return load_sample(self.shards, position, source=self.name, image_size=size)
+        return load_sample(self.shards, position, source=self.name, mode=self.mode)
 
     def _losses(self, batch: Batch) -> list[tuple[float, int, float, int, bool]]:
         """What `_RowLoss.of` takes for each row."""
         inputs = self.model.prepare(
-            batch.input_ids, batch.position_ids, batch.targets, batch.images
+            batch.input_ids, batch.position_ids, batch.targets, batch.images, batch.layouts
         )
         losses, rows = self.model.token_losses(inputs.to(self.model.device))
         losses, rows = losses.cpu(), rows.cpu()

@@ -202,7 +202,7 @@ def _settings(loaded: Loaded) -> dict[str, dict[str, Any]]:
 
 def image_sizes(config: Config) -> list[int]:
     """The sides of the square images that a run trained with, in px."""
-    return [config.image_size]
+    return [mode.size for mode in config.image_modes]
 
 
 def _module(name: str, what: str) -> str:

@@ -147,7 +147,9 @@ def _tile(rebuilt: RebuiltBatch, tile: Tile) -> Image.Image:
     if tile.number < 0:
         _text(rebuilt, sample, draw)
     else:
-        pixels = encoder_view(rebuilt.batch.images[tile.image], rebuilt.batch.image_size).numpy()
+        pixels = encoder_view(
+            rebuilt.batch.images[tile.image], rebuilt.batch.layouts[tile.image].size
+        ).numpy()
         canvas.paste(thumbnail(Image.fromarray(pixels)))
         width, height = sample.sizes[tile.number]
         lines.append((f"{width:,} x {height:,} px", SOFT))

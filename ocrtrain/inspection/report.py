@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from ocrdata.images.letterbox import letterbox_geometry
+from ocrdata.images.modes import ImageLayout
 from ocrtrain.data.batch import Batch
 from ocrtrain.data.batch_rows import Segment
 from ocrtrain.inspection.limits import Limits
@@ -140,9 +141,9 @@ def name_of(sample: RebuiltSample) -> str:
     return visible(f"{sample.segment.ref.shard}:{sample.segment.ref.key}")
 
 
-def image_size(sample: RebuiltSample, number: int, size: int) -> str:
+def image_size(sample: RebuiltSample, number: int, layout: ImageLayout) -> str:
     """A sample's n-th image: '640 x 480 px, letterboxed to 256 x 192 in 256 x 256'."""
-    width, height = sample.sizes[number]
+    (width, height), size = sample.sizes[number], layout.size
     box = letterbox_geometry(width, height, size)
     return f"{width} x {height} px, letterboxed to {box.width} x {box.height} in {size} x {size}"
 

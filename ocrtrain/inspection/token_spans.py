@@ -16,7 +16,7 @@ from ocrdata.tokens.rendering import IGNORE
 from ocrdata.tokens.tokenizer import Tokenizer
 from ocrtrain.data.batch import Batch
 from ocrtrain.data.batch_rows import Segment
-from ocrtrain.settings.image_slots import image_slots
+from ocrtrain.settings.image_slots import layout_slots
 
 TEXT, SPECIAL, IMAGE = "text", "special", "image"
 
@@ -59,16 +59,21 @@ def supervised_ids(batch: Batch, row: int) -> list[bool]:
     return [False, *(batch.targets[row, :-1] != IGNORE).tolist()]
 
 
+def slots_of(batch: Batch, row: int, segment: Segment) -> Iterator[int]:
+    """The positions that each image of a sample takes."""
+    return (layout_slots(batch.layouts[image]) for image in batch.images_of(row, segment))
+
+
 def spans(batch: Batch, row: int, segment: Segment, tokenizer: Tokenizer) -> Iterator[Span]:
     """Splits the ids of one sample, which is in row `row` of the batch, into spans, in order."""
     first, last = segment.start, segment.start + segment.length
     ids = batch.input_ids[row, first:last].tolist()
     supervised = supervised_ids(batch, row)[first:last]
     names = {number: name for name, number in tokenizer.specials.items()}
-    slots, at = image_slots(batch.image_size), 0
+    slots, at = slots_of(batch, row, segment), 0
     while at < len(ids):
         if ids[at] == tokenizer.image:
-            count, kind, text = slots, IMAGE, "image"
+            count, kind, text = next(slots), IMAGE, "image"
         elif ids[at] in names:
             count, kind, text = 1, SPECIAL, names[ids[at]]
         else:
@@ -97,34 +102,38 @@ def position_spans(
     first, last = segment.start, segment.start + segment.length
     images = (batch.input_ids[row, first:last] == tokenizer.image).tolist()
     supervised = supervised_ids(batch, row)[first:last]
-    slots, at = image_slots(batch.image_size), first
+    slots, at = slots_of(batch, row, segment), first
     for (image, is_target), group in groupby(zip(images, supervised, strict=True)):
-        length = len(list(group))
+        stop = at + len(list(group))
         kind = IMAGE if image else "supervised" if is_target else "context"
-        for start in range(at, at + length, slots if image else length):
-            yield PositionSpan(kind, start, start + (slots if image else length))
-        at += length
+        while at < stop:
+            length = next(slots) if image else stop - at
+            yield PositionSpan(kind, at, at + length)
+            at += length
 
 
 def first_turn(batch: Batch, row: int, segment: Segment, tokenizer: Tokenizer) -> tuple[str, str]:
     """The text before a sample's first supervised id, and its first supervised stretch. Images
     appear as '[image 273]'; special tokens are left out."""
+    slots = slots_of(batch, row, segment)
     first, last = segment.start, segment.start + segment.length
     ids = batch.input_ids[row, first:last].tolist()
     supervised = supervised_ids(batch, row)[first:last]
     start = supervised.index(True) if True in supervised else len(ids)
     stop = supervised.index(False, start) if False in supervised[start:] else len(ids)
-    slots = image_slots(batch.image_size)
     return _text_of(ids[:start], tokenizer, slots), _text_of(ids[start:stop], tokenizer, slots)
 
 
-def _text_of(ids: Sequence[int], tokenizer: Tokenizer, slots: int) -> str:
+def _text_of(ids: Sequence[int], tokenizer: Tokenizer, slots: Iterator[int]) -> str:
     specials = set(tokenizer.specials.values()) - {tokenizer.image}
     text = []
     for image, group in groupby(ids, key=lambda number: number == tokenizer.image):
         found = list(group)
         if image:
-            text.append(f"[image {slots}]" * (len(found) // slots))
+            left = len(found)
+            while left:
+                left -= (positions := next(slots))
+                text.append(f"[image {positions}]")
         else:
             text.append(tokenizer.decode([number for number in found if number not in specials]))
     return "".join(text)

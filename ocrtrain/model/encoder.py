@@ -129,9 +129,30 @@ class DeepEncoder(nn.Module):
         A newline vector follows each line of features; the separator comes last. Raises UsageError
         as `sam_map` does.
         """
+        return self.view(self.lines(pixels))
+
+    def lines(self, pixels: Tensor) -> Tensor:
+        """[N, 3, S, S] -> [N, S/64, S/64, gpt_width], the lines of features of each image. Raises
+        UsageError as `sam_map` does."""
         side = pixels.shape[-1] // (PATCH * SHRINK)
-        lines = self.projector(self.features(pixels)).unflatten(1, (side, side))
-        count, _, _, width = lines.shape
-        newline = self.image_newline.to(lines.dtype).expand(count, side, 1, width)
+        lines: Tensor = self.projector(self.features(pixels)).unflatten(1, (side, side))
+        return lines
+
+    def view(self, lines: Tensor) -> Tensor:
+        """Lines of features [N, s, s, D] of whole images -> [N, s * (s + 1) + 1, D]."""
+        count, width = len(lines), lines.shape[-1]
         separator = self.view_separator.to(lines.dtype).expand(count, 1, width)
-        return torch.cat([torch.cat([lines, newline], dim=2).flatten(1, 2), separator], dim=1)
+        return torch.cat([self._with_newlines(lines).flatten(1, 2), separator], dim=1)
+
+    def tiles(self, lines: Tensor, columns: int) -> Tensor:
+        """Lines of features [rows * columns, t, t, D] of the tiles of an image, row by row, put
+        together -> [rows * t * (columns * t + 1), D]."""
+        _, side, _, width = lines.shape
+        whole = lines.view(-1, columns, side, side, width).transpose(1, 2)
+        return self._with_newlines(whole.reshape(1, -1, columns * side, width)).flatten(0, 2)
+
+    def _with_newlines(self, lines: Tensor) -> Tensor:
+        """[N, h, w, D] -> [N, h, w + 1, D]."""
+        count, height, _, width = lines.shape
+        newline = self.image_newline.to(lines.dtype).expand(count, height, 1, width)
+        return torch.cat([lines, newline], dim=2)

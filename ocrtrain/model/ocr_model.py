@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from ocrdata.errors import UsageError
+from ocrdata.images.modes import ImageLayout
 from ocrtrain.model.decoder import build_decoder
 from ocrtrain.model.encoder import DeepEncoder
 from ocrtrain.model.head import HEAD_CHUNK, soft_cap, summed_loss
@@ -51,8 +52,9 @@ class TokenLosses(NamedTuple):
 class OcrModel(nn.Module):
     """Encoder and decoder.
 
-    `image_size` is the side in px of the square that images are letterboxed to; `image_token` is
-    the token id that marks an image's slots. Raises UsageError where one of them is out of range.
+    `image_size` is the side in px of the square view of an image that has no other layout;
+    `image_token` is the token id that marks an image's slots. Raises UsageError where one of them
+    is out of range.
     """
 
     def __init__(self, config: ModelConfig, *, image_size: int, image_token: int) -> None:
@@ -103,41 +105,67 @@ class OcrModel(nn.Module):
             elif isinstance(module, SamAttention):
                 module.spare = not enabled
 
-    def pixels(self, images: Iterable[Tensor]) -> Tensor | None:
-        """N uint8 [H, W, 3] images -> float32 [N, 3, S, S] on the model's device; None for none."""
+    def layouts(self, images: Sequence[Tensor]) -> tuple[ImageLayout, ...]:
+        """The layout of each of the images that have no other: one view of `image_size` px."""
+        return (ImageLayout(self.image_size),) * len(images)
+
+    def pixels(self, images: Iterable[Tensor], size: int = 0) -> Tensor | None:
+        """N uint8 [H, W, 3] images -> float32 [N, 3, S, S] on the model's device; None for none. S
+        is `size` or, if that is 0, `image_size`."""
         moved = [image.to(self.device) for image in images]
-        return letterbox(moved, self.image_size) if moved else None
+        return letterbox(moved, size or self.image_size) if moved else None
 
     def prepare(
-        self, input_ids: Tensor, position_ids: Tensor, targets: Tensor, images: Sequence[Tensor]
+        self,
+        input_ids: Tensor,
+        position_ids: Tensor,
+        targets: Tensor,
+        images: Sequence[Tensor],
+        layouts: Sequence[ImageLayout] | None = None,
     ) -> ModelInputs:
-        """The inputs for rows on the CPU, as `model_inputs` makes and checks them."""
+        """The inputs for rows on the CPU, as `model_inputs` makes and checks them; without
+        `layouts`, of images that have no other than `layouts()`."""
+        shown = self.layouts(images) if layouts is None else layouts
         return model_inputs(
-            input_ids,
-            position_ids,
-            targets,
-            images,
-            image_token=self.image_token,
-            slots=self.slots,
+            input_ids, position_ids, targets, images, shown, image_token=self.image_token
         )
 
-    def see(self, images: Sequence[Tensor], *, take_part: bool = False) -> Tensor | None:
-        """N uint8 [H, W, 3] images -> features [N, slots, D]; None for none.
+    def see(
+        self,
+        images: Sequence[Tensor],
+        layouts: Sequence[ImageLayout] | None = None,
+        *,
+        passes: int = 0,
+    ) -> Tensor | None:
+        """N uint8 [H, W, 3] images -> features [slots of all, D], image by image; None for none.
 
-        With `take_part` a blank image is encoded if there are none, and the features are [0, slots,
-        D]: the encoder's parameters then have gradients of 0, and not none (`run/parallel.py`).
+        Images of one size are encoded together, in one pass (`encoder_passes`). If there are fewer
+        passes than `passes`, blank images are encoded, of which no feature is left: the encoder's
+        parameters then have gradients, of 0 if there are no images, and ranks that compute a model
+        together encode equally often (`run/parallel.py`).
         """
-        pixels = self.pixels(images)
-        if pixels is None and take_part:
+        shown = self.layouts(images) if layouts is None else layouts
+        parts: list[Tensor] = [torch.empty(0)] * len(images)
+        groups = _by_size(shown)
+        for size, numbers in groups.items():
+            pixels = self.pixels([images[number] for number in numbers], size)
+            encoded = self.encoder(pixels)
+            if len(groups) == 1:
+                parts = [encoded.flatten(0, 1)]
+            else:
+                for number, features in zip(numbers, encoded, strict=True):
+                    parts[number] = features
+        for _ in range(passes - len(groups)):
             blank = torch.zeros(1, 3, BLANK_SIDE, BLANK_SIDE, device=self.device)
-            none: Tensor = self.encoder(blank)[:0]
-            return none
-        return None if pixels is None else self.encoder(pixels)
+            parts.append(self.encoder(blank)[:0].flatten(0, 1))
+        if not parts:
+            return None
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
 
-    def features(self, images: Sequence[Tensor]) -> Tensor:
-        """N >= 1 uint8 [H, W, 3] images -> the encoder's features before the projector, as
-        `DeepEncoder.features`."""
-        pixels = self.pixels(images)
+    def features(self, images: Sequence[Tensor], size: int = 0) -> Tensor:
+        """N >= 1 uint8 [H, W, 3] images in square views of `size` px (0: `image_size`) -> the
+        encoder's features before the projector, as `DeepEncoder.features`."""
+        pixels = self.pixels(images, size)
         if pixels is None:
             raise ValueError("no images, so no features")
         found: Tensor = self.encoder.features(pixels)
@@ -146,23 +174,23 @@ class OcrModel(nn.Module):
     def embed(
         self, input_ids: Tensor, features: Tensor | None, slots_at: Tensor | None = None
     ) -> Tensor:
-        """ids [B, T] and features [N, slots, D] -> embeddings [B, T, D], features at their slots.
+        """ids [B, T] and features [..., D] -> embeddings [B, T, D], features at their slots.
 
         Features are in the order of their slots, row by row. `slots_at` are the positions of the
         slots in the flattened ids; None looks for them, and waits for the device. Raises ValueError
-        where slots and images do not match.
+        where slots and features do not match.
         """
         embeds: Tensor = self.gpt.model.embed_tokens(input_ids)
         if slots_at is None:
             slots_at = (input_ids == self.image_token).flatten().nonzero().squeeze(1)
-        images, slots = (0, self.slots) if features is None else features.shape[:2]
-        if images * slots != slots_at.numel():
+        count = 0 if features is None else features.shape[:-1].numel()
+        if count != slots_at.numel():
             raise ValueError(
-                f"{images} images take {slots} slots each, but there are {slots_at.numel()} slots"
+                f"{count} features of images, but the rows have {slots_at.numel()} image tokens"
             )
         if features is None:
             return embeds
-        features = features.to(embeds.dtype).flatten(0, 1)
+        features = features.to(embeds.dtype).flatten(0, -2)
         return embeds.flatten(0, 1).index_copy(0, slots_at, features).view_as(embeds)
 
     def hidden(
@@ -200,13 +228,13 @@ class OcrModel(nn.Module):
         total, losses = summed_loss(states, targets, self.gpt.lm_head.weight)
         return LossSum(total, len(targets), losses)
 
-    def forward(self, inputs: ModelInputs, *, take_part: bool = False) -> LossSum:
-        """Summed loss of the supervised positions; `take_part` is that of `see`. Waits for the
-        device nowhere.
+    def forward(self, inputs: ModelInputs, *, passes: int = 0) -> LossSum:
+        """Summed loss of the supervised positions; `passes` is that of `see`. Waits for the device
+        nowhere.
 
         Raises ValueError where image slots and images do not match.
         """
-        return self.read(inputs, self.see(inputs.images, take_part=take_part))
+        return self.read(inputs, self.see(inputs.images, inputs.layouts, passes=passes))
 
     def read(self, inputs: ModelInputs, features: Tensor | None) -> LossSum:
         """`forward`, from the features of the images."""
@@ -221,7 +249,7 @@ class OcrModel(nn.Module):
     @torch.no_grad()
     def token_losses(self, inputs: ModelInputs) -> TokenLosses:
         """Loss of each supervised position, without gradients; errors as `forward`."""
-        states = self._states(inputs, self.see(inputs.images)).flatten(0, 1)
+        states = self._states(inputs, self.see(inputs.images, inputs.layouts)).flatten(0, 1)
         states = states.index_select(0, inputs.supervised_at)
         losses = [torch.zeros(0, device=states.device)]
         for start in range(0, len(states), HEAD_CHUNK):
@@ -261,6 +289,19 @@ class OcrModel(nn.Module):
         logits = self.logits(output.last_hidden_state[:, -1])
         logits[:, self.image_token] = -torch.inf
         return logits
+
+
+def _by_size(layouts: Sequence[ImageLayout]) -> dict[int, list[int]]:
+    """The numbers of the images that are encoded together, by the side of their view in px."""
+    groups: dict[int, list[int]] = {}
+    for number, layout in enumerate(layouts):
+        groups.setdefault(layout.size, []).append(number)
+    return dict(sorted(groups.items()))
+
+
+def encoder_passes(layouts: Sequence[ImageLayout]) -> int:
+    """How often `OcrModel.see` runs the encoder for images of these layouts."""
+    return len(_by_size(layouts))
 
 
 def part_of(name: str) -> str:

@@ -186,6 +186,7 @@ def _validate(job: Job, *, before_batch: Callable[[], None]) -> None:
     """Validate this state, log the numbers, and print warnings."""
     config, state = job.config, job.state
     began = time.perf_counter()
+    modes = {name: config.image_mode(name) for name in job.sources.validation}
     result = validate(
         job.model,
         job.sources.validation,
@@ -195,6 +196,7 @@ def _validate(job: Job, *, before_batch: Callable[[], None]) -> None:
             batch=config.val_batch,
             workers=config.workers,
             precision=autocast_type(config.precision, job.device),
+            modes=modes,
             before_batch=before_batch,
         ),
         # A model in parts is run by all ranks together, so that each validates on everything.
@@ -207,7 +209,10 @@ def _validate(job: Job, *, before_batch: Callable[[], None]) -> None:
             job.sources.validation,
             job.tokenizer,
             AnswerOptions(
-                config.val_answers, autocast_type(config.precision, job.device), before_batch
+                config.val_answers,
+                autocast_type(config.precision, job.device),
+                before_batch,
+                modes=modes,
             ),
             job.world,
         )

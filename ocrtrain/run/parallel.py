@@ -1,9 +1,10 @@
 """The model as the ranks of a world train it together: with torch's DDP, or sharded by FSDP2.
 
 In: an `OcrModel` on the rank's device. Out: its loss, with gradients that are summed over all
-ranks. A step whose global batch has no image never runs the vision encoder. Where some ranks have
-images and others none, those encode a blank image whose features count zero times: every parameter
-then takes part in the exchange of gradients on every rank, so that none waits for another.
+ranks. A step whose global batch has no image never runs the vision encoder. It runs once for each
+size of images; where some ranks have images, or sizes, and others not, those encode blank images
+whose features count zero times: every parameter then takes part in the exchange of gradients on
+every rank, and a sharded one is gathered equally often, so that none waits for another.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ class ModelOfRanks(Protocol):
     shards: bool
     """Whether each rank holds only a part of every tensor."""
 
-    def loss(self, inputs: ModelInputs, *, take_part: bool, last: bool) -> LossSum:
-        """The loss of a micro-batch. `take_part`: encode a blank image if it has none. `last`: of
-        the step, so that its backward pass completes the gradients."""
+    def loss(self, inputs: ModelInputs, *, passes: int, last: bool) -> LossSum:
+        """The loss of a micro-batch. `passes`: run the encoder at least so often, for blank images
+        if need be. `last`: of the step, so that its backward pass completes the gradients."""
 
     def gather(self, tensor: Tensor) -> Tensor:
         """The whole of a parameter, gradient norm or moment. All ranks must call it."""
@@ -56,9 +57,9 @@ class Alone:
     def __init__(self, model: OcrModel) -> None:
         self._model = model
 
-    def loss(self, inputs: ModelInputs, *, take_part: bool, last: bool) -> LossSum:
+    def loss(self, inputs: ModelInputs, *, passes: int, last: bool) -> LossSum:
         """The loss of a micro-batch."""
-        return _forward(self._model, inputs, take_part=take_part)
+        return _forward(self._model, inputs, passes=passes)
 
     def gather(self, tensor: Tensor) -> Tensor:
         """The tensor itself."""
@@ -69,8 +70,8 @@ class Alone:
         return tensor
 
 
-def _forward(model: nn.Module, inputs: ModelInputs, *, take_part: bool) -> LossSum:
-    sums: LossSum = model(inputs, take_part=take_part)
+def _forward(model: nn.Module, inputs: ModelInputs, *, passes: int) -> LossSum:
+    sums: LossSum = model(inputs, passes=passes)
     return sums
 
 
@@ -86,7 +87,7 @@ class Replicated(Alone):
         self._see = _replicate(_Part(model.encoder, model.see))
         self._read = _replicate(_Part(model.gpt, model.read))
 
-    def loss(self, inputs: ModelInputs, *, take_part: bool, last: bool) -> LossSum:
+    def loss(self, inputs: ModelInputs, *, passes: int, last: bool) -> LossSum:
         """The loss of a micro-batch."""
         with ExitStack() as stack:
             if not last:
@@ -94,8 +95,8 @@ class Replicated(Alone):
                     if isinstance(wrapped, nn.parallel.DistributedDataParallel):
                         stack.enter_context(wrapped.no_sync())
             features = None
-            if inputs.images or take_part:
-                features = self._see(inputs.images, take_part=take_part)
+            if inputs.images or passes:
+                features = self._see(inputs.images, inputs.layouts, passes=passes)
             sums: LossSum = self._read(inputs, features)
             return sums
 
@@ -159,13 +160,13 @@ class Sharded(Alone):
         )
 
 
-def who_encodes(images: Sequence[Sequence[int]]) -> list[bool]:
-    """For each micro-batch of a step, whether all ranks encode images in it, from the number of
-    images of each rank's micro-batches, [ranks][micro-batches].
+def who_encodes(passes: Sequence[Sequence[int]]) -> list[int]:
+    """For each micro-batch of a step, how often all ranks run the encoder in it, from how often
+    each rank's own images need it, [ranks][micro-batches].
 
-    They do where one of them has images; and in the last one if any has had images before, because
-    it completes the gradients.
+    As often as the rank that needs it most; and in the last one at least once if any has had images
+    before, because it completes the gradients.
     """
-    found = [any(counts) for counts in zip(*images, strict=True)]
-    found[-1] = any(found)
+    found = [max(counts) for counts in zip(*passes, strict=True)]
+    found[-1] = max(found[-1], int(any(found)))
     return found

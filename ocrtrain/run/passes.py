@@ -70,7 +70,9 @@ class PassMaker:
     def passes(self, batch: Batch) -> Passes:
         """The passes of a batch on the CPU; the copies to a GPU have begun."""
         inputs = [
-            self._prepare(part.input_ids, part.position_ids, part.targets, part.images)
+            self._prepare(
+                part.input_ids, part.position_ids, part.targets, part.images, part.layouts
+            )
             for part in batch.split(self._rows)
         ]
         if self._stream is None:

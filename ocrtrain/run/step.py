@@ -20,6 +20,7 @@ from ocrtrain.cost import gpus
 from ocrtrain.cost.flops import optimizer_flops
 from ocrtrain.data.batch_rows import BatchSummary, joined_summary
 from ocrtrain.model.device import autocast_type
+from ocrtrain.model.ocr_model import encoder_passes
 from ocrtrain.run.job import Job
 from ocrtrain.run.optimizer import learning_rate, set_rate
 from ocrtrain.run.parallel import who_encodes
@@ -48,7 +49,7 @@ class _Agreed:
     whole: BatchSummary
     positions: int
     wait: float
-    encode: list[bool]
+    encode: list[int]
 
 
 def train_step(job: Job, batches: Prefetcher[Passes]) -> None:
@@ -97,7 +98,7 @@ def _agree(job: Job, batches: Prefetcher[Passes]) -> _Agreed:
     def told(passes: Passes) -> dict[str, Any]:
         return {
             "summary": passes.batch.summary.to_json() if world.size > 1 else None,
-            "images": [len(inputs.images) for inputs in passes.inputs],
+            "encodes": [encoder_passes(inputs.layouts) for inputs in passes.inputs],
             "positions": passes.positions,
             "wait": batches.waited,
         }
@@ -112,7 +113,7 @@ def _agree(job: Job, batches: Prefetcher[Passes]) -> _Agreed:
         whole=whole,
         positions=sum(rank["positions"] for rank in ranks),
         wait=max(rank["wait"] for rank in ranks),
-        encode=who_encodes([rank["images"] for rank in ranks]),
+        encode=who_encodes([rank["encodes"] for rank in ranks]),
     )
 
 
@@ -170,7 +171,7 @@ def _gradients(job: Job, agreed: _Agreed) -> Tensor:
         with _autocast(job.config, job.device):
             sums = job.trainer.loss(
                 inputs,
-                take_part=world.is_distributed and agreed.encode[number - 1],
+                passes=agreed.encode[number - 1] if world.is_distributed else 0,
                 last=number == len(agreed.encode),
             )
             loss = sums.loss_sum / max(1, agreed.whole.supervised)

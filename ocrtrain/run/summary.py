@@ -196,7 +196,7 @@ def _next_stage(job: Job) -> list[str]:
     target = presets.stage2(config.preset, config.recipe)
     carried = {
         *GROUPS["data"], *GROUPS["model"], *GROUPS["sizes of the model"], "source", "val_source",
-        "source_at", "image_size", "device", "workers", "wandb",
+        "source_at", "image_size", "image_size_of", "device", "workers", "wandb",
     } - set(_OF_A_STAGE)  # fmt: skip
     if init_is_path(config):  # the encoder has what was taken from there, the GPT starts anew
         carried -= {"init", "init_parts"}

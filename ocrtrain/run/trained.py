@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from ocrdata.errors import UsageError, WeightsError
+from ocrdata.images.modes import ImageMode
 from ocrdata.tokens.tokenizer import Tokenizer
 from ocrtrain.model.factory import bare_model
 from ocrtrain.model.ocr_model import OcrModel
@@ -20,6 +21,7 @@ from ocrtrain.model.pretrained import (
 )
 from ocrtrain.settings.config import Config
 from ocrtrain.settings.model_config import PARTS, ModelConfig
+from ocrtrain.settings.named_sources import checked_mode
 from ocrtrain.state.checkpoint import COMPLETE, Checkpoint, newest
 
 
@@ -46,6 +48,21 @@ class TrainedModel:
         """The run folder of a checkpoint; where an exported folder lies."""
         parent = self.checkpoint.parent
         return parent if (self.checkpoint / EXPORTED).is_file() else parent.parent
+
+    def image_mode(self, size: str = "") -> ImageMode:
+        """How an image that belongs to no source of the run is shown: as --image-size says, if it
+        is given, else as the run's --image-size did or, if no source was shown so, as all of them
+        were. Raises UsageError if these differ."""
+        if size:
+            return checked_mode(size)
+        first, *others = self.config.image_modes
+        if others and first != ImageMode(self.config.image_size):
+            sizes = ", ".join(map(str, self.config.image_modes))
+            raise UsageError(
+                f"--image-size is missing: the sources of the run were shown at different sizes "
+                f"({sizes} px); give the one for this image"
+            )
+        return first
 
 
 def check_path(path: Path) -> None:

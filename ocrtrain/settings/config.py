@@ -12,14 +12,16 @@ import dataclasses
 import math
 from dataclasses import dataclass, field
 from fractions import Fraction
+from functools import cached_property
 
 from ocrdata.errors import UsageError
+from ocrdata.images.modes import ImageMode
 from ocrdata.planning.choices import Weight
 from ocrdata.runtime.cache_flags import CACHE_HELP, LIMIT_HELP
 from ocrdata.runtime.units import parse_bytes
 from ocrtrain.settings.fields import raise_all, setting
 from ocrtrain.settings.model_config import ModelConfig
-from ocrtrain.settings.named_sources import NamedSource, parse_sources
+from ocrtrain.settings.named_sources import NamedSource, parse_modes, parse_sources
 from ocrtrain.settings.rules import RECIPE_OF, faults
 
 BYTES = "bytes"
@@ -195,6 +197,13 @@ class Config:
     image_size: int = setting(
         1024, "side of the square that every image is letterboxed to, in px; a multiple of 64"
     )
+    image_size_of: tuple[str, ...] = setting(
+        (),
+        "another --image-size for the images of a --source, as NAME=SIZE, such as charts=256",
+        repeat=True,
+        older=(),
+        change=True,
+    )
     schedule_from: int = setting(
         0,
         "step at which the schedule begins, warm-up first; --extend begins it at the step it goes "
@@ -359,6 +368,25 @@ class Config:
     def named_sources(self) -> tuple[NamedSource, ...]:
         """The sources of --source with their weights. Raises UsageError."""
         return parse_sources(self.source, self.source_at)
+
+    def image_mode(self, source: str) -> ImageMode:
+        """How the images of a source are shown: as --image-size-of says, else at --image-size. The
+        parts of a named source, NAME/image and NAME/text, have the mode of NAME."""
+        own = self._own_modes.get(source.split("/", maxsplit=1)[0])
+        return own or ImageMode(self.image_size)
+
+    @property
+    def image_modes(self) -> tuple[ImageMode, ...]:
+        """All ways in which the sources of the run may show images: that of --image-size first, if
+        any source has it."""
+        own = self._own_modes
+        default = [ImageMode(self.image_size)] * (len(own) < max(1, len(self.named_sources)))
+        return tuple(dict.fromkeys([*default, *own.values()]))
+
+    @cached_property
+    def _own_modes(self) -> dict[str, ImageMode]:
+        """What --image-size-of says; asked for every sample of a step."""
+        return parse_modes(self.image_size_of, self.named_sources) if self.source else {}
 
     @property
     def text_ratios(self) -> tuple[tuple[int, Fraction], ...]:

@@ -38,7 +38,7 @@ GROUPS = {
     ),
     "rows": (
         "batch", "micro_batch", "seq_len", "too_long", "pack", "pack_window", "row_images",
-        "image_size",
+        "image_size", "image_size_of",
     ),
     "model": (
         "init", "init_parts", "deepencoder", "fresh_gpt", "freeze", "checkpointing", "precision",

@@ -3,10 +3,12 @@
     --source charts=shards/chartqa.json[:18000]:3 --source chats=shards/chats.json:1/2
     --source-at 1000:charts=1,chats=1
     --val-source charts=shards/chartqa.json[18000:18100]
+    --image-size-of charts=512
 
 A name ends at the first "=", a weight begins after the last ":". Between them is a shard spec, with
 any characters. Weights are relative to each other; a source of weight 0 waits for a --source-at,
-which makes a curriculum. No file is opened here.
+which makes a curriculum. No file is opened here. It imports `images` of `ocrdata` for how an image
+is shown.
 """
 
 from __future__ import annotations
@@ -17,7 +19,9 @@ from fractions import Fraction
 from typing import NamedTuple
 
 from ocrdata.errors import UsageError
+from ocrdata.images.modes import ImageMode, parse_mode
 from ocrdata.planning.choices import Weight
+from ocrtrain.settings.image_slots import image_slots
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 _WEIGHT = re.compile(r"[0-9]{1,18}([./][0-9]{1,18})?")
@@ -88,21 +92,53 @@ def _change(text: str, weights: dict[str, list[tuple[int, Fraction]]], last: int
     return int(step)
 
 
-def parse_specs(flag: str, given: Sequence[str], sources: Sequence[NamedSource]) -> dict[str, str]:
-    """The specs by name that a flag gives as NAME=SPEC. Raises UsageError for a name that no source
-    has."""
+def parse_specs(
+    flag: str,
+    given: Sequence[str],
+    sources: Sequence[NamedSource],
+    *,
+    example: str = "charts=shards/charts.json[900:]",
+    what: str = "spec",
+) -> dict[str, str]:
+    """The specs by name that a flag gives as NAME=SPEC, or `what` else it gives. Raises UsageError
+    for a name that no source has."""
     names = [source.name for source in sources]
     found: dict[str, str] = {}
     for text in given:
-        name, spec = _split_name(flag, text, "charts=shards/charts.json[900:]")
+        name, spec = _split_name(flag, text, example)
         if name not in names:
             raise UsageError(
                 f"{flag} {text}: {name} is not the name of a --source ({', '.join(names)})"
             )
         if name in found:
-            raise UsageError(f"{flag} {name} is given twice; name one spec for it")
+            raise UsageError(f"{flag} {name} is given twice; name one {what} for it")
         found[name] = spec
     return found
+
+
+def parse_modes(given: Sequence[str], sources: Sequence[NamedSource]) -> dict[str, ImageMode]:
+    """How images are shown, by name of their source, as --image-size-of gives it. Raises UsageError
+    that names the flag and the rule."""
+    flag = "--image-size-of"
+    found = {}
+    texts = parse_specs(flag, given, sources, example="charts=256", what="size")
+    for name, text in texts.items():
+        try:
+            found[name] = checked_mode(text)
+        except UsageError as exc:
+            raise UsageError(f"{flag} {name}={text}: {exc}") from exc
+    return found
+
+
+def checked_mode(text: str) -> ImageMode:
+    """`parse_mode`, of sizes that the model takes. Raises UsageError."""
+    mode = parse_mode(text)
+    for size in (mode.size, mode.tile):
+        if size:
+            image_slots(size)  # raises for a wrong size
+    if mode.tile:
+        raise UsageError("tiles are not supported; give the size of a square view")
+    return mode
 
 
 def with_spec(source: str, spec: str) -> str:

@@ -16,7 +16,7 @@ from ocrdata.reading.slices import parse_slice, url_with_secret
 from ocrdata.runtime.cache_flags import cache_faults
 from ocrtrain.settings.fields import flag_name
 from ocrtrain.settings.model_config import PARTS
-from ocrtrain.settings.named_sources import parse_specs
+from ocrtrain.settings.named_sources import parse_modes, parse_specs
 
 if TYPE_CHECKING:
     from ocrtrain.settings.config import Config
@@ -139,7 +139,7 @@ def _wrong_init(config: Config) -> Iterator[str]:
 def _wrong_sources(config: Config) -> Iterator[str]:
     """What is wrong with the flags of named sources, or with mixing in the short form."""
     if not config.source:
-        for name in ("source_at", "val_source"):
+        for name in ("source_at", "val_source", "image_size_of"):
             if getattr(config, name):
                 yield f"{flag_name(name)} needs --source: it names one"
         return
@@ -151,6 +151,7 @@ def _wrong_sources(config: Config) -> Iterator[str]:
             )
     try:
         parse_specs("--val-source", config.val_source, config.named_sources)
+        parse_modes(config.image_size_of, config.named_sources)
     except UsageError as exc:
         yield str(exc)
 

@@ -26,4 +26,4 @@ def batch(step: int, *skipped: int) -> Batch:
         for at in range(6)
     )  # fmt: skip
     empty = torch.from_numpy(np.zeros((6, 1), np.int64))
-    return Batch(step, rows, empty, empty, empty, (), 64)
+    return Batch(step, rows, empty, empty, empty, (), ())

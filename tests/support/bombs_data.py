@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ocrdata.images.modes import ImageMode
 from ocrdata.reading.samples import load_sample
 from ocrdata.reading.verify import ShardStatistics, find, verify_shards
 from ocrdata.reading.view import open_shards
@@ -45,7 +46,7 @@ def train_on(folder: Path) -> None:
     """Fetch, verify and decode every sample, as training does."""
     shards = open_shards(str(folder))
     for position in range(len(shards)):
-        load_sample(shards, position, source="x", image_size=1024)
+        load_sample(shards, position, source="x", mode=ImageMode(1024))
 
 
 def check_all(folder: Path) -> None:

@@ -7,7 +7,9 @@ from ocrtrain.model.ocr_model import LossSum, OcrModel, TokenLosses
 
 def inputs_of(model: OcrModel, batch: Batch) -> ModelInputs:
     """What the model takes of a batch."""
-    return model.prepare(batch.input_ids, batch.position_ids, batch.targets, batch.images)
+    return model.prepare(
+        batch.input_ids, batch.position_ids, batch.targets, batch.images, batch.layouts
+    )
 
 
 def loss_of(model: OcrModel, batch: Batch) -> LossSum:

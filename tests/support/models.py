@@ -8,6 +8,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from ocrdata.images.modes import ImageLayout
 from ocrdata.reading.view import SampleRef
 from ocrdata.tokens.rendering import IGNORE
 from ocrtrain.data.batch import Batch
@@ -55,7 +56,7 @@ def make_batch(lengths: Sequence[int], images: Sequence[int], seed: int = 0) -> 
         targets=targets,
         position_ids=torch.arange(longest).repeat(len(lengths), 1),
         images=tuple(torch.randint(0, 256, s, generator=draw, dtype=torch.uint8) for s in shapes),
-        image_size=128,
+        layouts=(ImageLayout(128),) * len(shapes),
     )
 
 

@@ -15,6 +15,7 @@ from ocrtrain.run.launch import train
 from ocrtrain.settings.config import Config
 from ocrtrain.state import checkpoint
 from tests.support.data import small_config
+from tests.support.sizes import two_sizes
 
 STEPS = 20
 OF_A_MACHINE = ("dt", "wait", "per_sec", "norm", "time", "padding", "positions")
@@ -25,14 +26,15 @@ KINDS: dict[str, dict[str, Any]] = {
     "packed": {"pack": True, "pack_window": 16, "row_images": 4, "freeze": ("clip",)},
     "accumulated": {"mix": "sample", "text_ratio": Fraction(1, 2), "micro_batch": 1},
     "frozen GPT": {"mix": "sample", "text_ratio": Fraction(1, 2), "freeze": ("gpt",)},
+    "two sizes": {"mix": "sample"},
 }
 
 
 def kind_config(inputs: dict[str, str], run: Path, kind: str, **values: Any) -> Config:
+    data = {"text": (inputs["text"] + "[:30]",), "val_text": (inputs["text"] + "[30:]",)}
     return small_config(
-        inputs, run, text=(inputs["text"] + "[:30]",), val_text=(inputs["text"] + "[30:]",),
-        steps=STEPS, batch=4, eval_every=STEPS, save_every=0, val_batch=5, keep=0,
-        **KINDS[kind], **values,
+        inputs, run, steps=STEPS, batch=4, eval_every=STEPS, save_every=0, val_batch=5, keep=0,
+        **(two_sizes(inputs) if kind == "two sizes" else data), **KINDS[kind], **values,
     )  # fmt: skip
 
 

@@ -18,6 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from ocrtrain.cost.memory import MicroBatch
 from ocrtrain.model import sam_attention
 from ocrtrain.model.ocr_model import OcrModel
+from ocrtrain.settings.image_slots import image_slots
 from ocrtrain.settings.model_config import ModelConfig
 
 aten = torch.ops.aten
@@ -80,20 +81,20 @@ def saved_bytes(
         patch("torch.nn.functional.scaled_dot_product_attention", sdpa),
     )
     with fake, attention, patch.object(sam_attention, "saved_tensors_hooks", watched):
-        model = OcrModel(config, image_size=batch.image_size, image_token=0).train()
+        model = OcrModel(config, image_size=64, image_token=0).train()
         model.freeze(frozen)
         model.checkpoint_blocks(batch.checkpointing)
         ids = torch.ones(batch.rows, batch.row_length, dtype=torch.long)
-        slots_at = torch.ones(batch.images * model.slots, dtype=torch.long)
-        pixels = None
-        if batch.images:
-            pixels = torch.empty(batch.images, 3, batch.image_size, batch.image_size)
+        slots = sum(count * image_slots(size) for size, count in batch.images.items())
+        slots_at = torch.ones(slots, dtype=torch.long)
+        pixels = [torch.empty(count, 3, size, size) for size, count in batch.images.items()]
         own = {parameter.untyped_storage()._cdata for parameter in model.parameters()}
         length = batch.row_length // samples
         lengths = (*(length,) * (samples - 1), batch.row_length - (samples - 1) * length)
         autocast = torch.autocast("cpu", torch.bfloat16) if batch.bf16 else nullcontext()
         with autocast, hooks(keep, lambda tensor: tensor):
-            features = None if pixels is None else model.encoder(pixels)
+            parts = [model.encoder(images).flatten(0, 1) for images in pixels]
+            features = torch.cat(parts) if len(parts) > 1 else parts[0] if parts else None
             embeds = model.embed(ids, features, slots_at)
             states = model.hidden(embeds, ids, (lengths,) * batch.rows)
         assert states.requires_grad

@@ -19,7 +19,7 @@ from ocrtrain.run.launch import train
 from ocrtrain.settings.config import Config
 from tests.support.data import small_config
 from tests.support.rows import flip
-from tests.support.small import CONFIG, tokenizer
+from tests.support.small import CONFIG, MODE, tokenizer
 
 VOID = {"meta", "br", "img", "input"}
 
@@ -73,10 +73,10 @@ def rebuilt_of(
                            for n in range(len(sample.images)))  # fmt: skip
             item = DecodedSample(ref, source, sample, images)
             group.append(
-                prepare_sample(item, tokenizer=tokenizer(), image_size=64, seq_len=CONFIG.seq_len)
+                prepare_sample(item, tokenizer=tokenizer(), mode=MODE, seq_len=CONFIG.seq_len)
             )
         pieces.append(group)
-    batch = collate(0, pieces, tokenizer=tokenizer(), image_size=64)
+    batch = collate(0, pieces, tokenizer=tokenizer())
     for number, collated in enumerate(batch.rows):
         for segment in collated.segments:
             sizes = tuple((12 + n, 8) for n in range(segment.images))

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+from ocrdata.images.modes import ImageMode
 from ocrdata.reading.samples import load_sample
 from ocrdata.reading.view import Shards, open_shards
 from ocrdata.sample import Sample, from_turns
@@ -60,6 +61,8 @@ CONFIG = Config(
     name="small", init="random", precision="fp32", image_size=64, seq_len=128, val_batch=4,
     batch=4, steps=150, lr=3e-3, device="cpu", wandb="off", model=MODEL,
 )  # fmt: skip
+
+MODE = ImageMode(CONFIG.image_size)
 
 
 def png(colour: tuple[int, ...], side: int = 40) -> bytes:
@@ -149,7 +152,7 @@ def _train(shards: Shards) -> Trained:
     optimizer = build_optimizer(model, CONFIG)
     singles = []
     for position in range(len(shards)):
-        item = load_sample(shards, position, source="squares", image_size=CONFIG.image_size)
+        item = load_sample(shards, position, source="squares", mode=MODE)
         sample = item.sample
         image, *_ = sample.messages[0]["content"]
         singles.append(item)
@@ -159,14 +162,10 @@ def _train(shards: Shards) -> Trained:
             alone = replace(sample, messages=[{"role": "user", "content": [image, text]}, answer])
             singles.append(replace(item, sample=alone))
     samples = [
-        prepare_sample(
-            one, tokenizer=tokenizer(), image_size=CONFIG.image_size, seq_len=CONFIG.seq_len
-        )
+        prepare_sample(one, tokenizer=tokenizer(), mode=MODE, seq_len=CONFIG.seq_len)
         for one in singles
     ]
-    batch = collate(
-        0, [[sample] for sample in samples], tokenizer=tokenizer(), image_size=CONFIG.image_size
-    )
+    batch = collate(0, [[sample] for sample in samples], tokenizer=tokenizer())
     model.train()
     for _ in range(CONFIG.steps):
         optimizer.zero_grad()

@@ -55,7 +55,7 @@ def page(rebuilt: RebuiltBatch, limits: Limits) -> Iterator[str]:
     images = min(limits.images, sum(sample.segment.images for sample in carded))
 
     def base64_png(image: int) -> str:
-        return _base64_png(encoder_view(batch.images[image], batch.image_size))
+        return _base64_png(encoder_view(batch.images[image], batch.layouts[image].size))
 
     return ENVIRONMENT.get_template("batch.html.jinja").generate(
         policy=POLICY,
@@ -74,7 +74,7 @@ def page(rebuilt: RebuiltBatch, limits: Limits) -> Iterator[str]:
         table=[s for s in rebuilt.samples if s.row < rebuilt.rows.start + limits.rows],
         cells=cells,
         cards=_cards(rebuilt, limits),
-        image_size=batch.image_size,
+        layouts=batch.layouts,
         base64_png=base64_png,
         tip=_tip,
         images_note=left_out(len(batch.images), images, "image", "--images"),
@@ -87,7 +87,7 @@ def _tiles(batch: Batch) -> list[tuple[str, str]]:
     tiles = [
         (f"{len(batch.rows):,}", "rows"),
         (f"{len(batch.segments):,}", "samples"),
-        (f"{len(batch.images):,}", f"images, {batch.image_size} px"),
+        (f"{len(batch.images):,}", _images(batch)),
         (f"{batch.tokens:,}", "tokens"),
         (f"{batch.supervised:,}", f"supervised, {batch.supervised / batch.tokens:.1%}"),
         (f"{padding(batch):.1%}", f"padding of {batch.input_ids.numel():,} positions"),
@@ -100,6 +100,12 @@ def _tiles(batch: Batch) -> list[tuple[str, str]]:
     if repeated(batch):
         tiles.append((f"{repeated(batch):,}", "samples repeated"))
     return tiles
+
+
+def _images(batch: Batch) -> str:
+    """'images, 64 and 256 px'."""
+    sizes = " and ".join(str(size) for size in sorted({one.size for one in batch.layouts}))
+    return f"images, {sizes} px" if sizes else "images"
 
 
 def _legend(batch: Batch) -> dict[str, str]:
@@ -175,7 +181,8 @@ def _cards(rebuilt: RebuiltBatch, limits: Limits) -> Iterator[Card]:
             captions=[
                 (
                     first + number,
-                    f"{name_of(sample)} · {image_size(sample, number, rebuilt.batch.image_size)}",
+                    f"{name_of(sample)} · "
+                    f"{image_size(sample, number, rebuilt.batch.layouts[first + number])}",
                 )
                 for number in range(count)
             ],

@@ -52,7 +52,7 @@ def test_flops_of_an_image_of_1024_px_equal_the_published_ones() -> None:
     assert round(forward["sam"] / 1e9) == 977
     assert round(forward["clip"] / 1e9) == 162
     trained = {
-        frozen: step_flops(FULL, images=1, image_size=1024, row_lengths=[], frozen=frozen)
+        frozen: step_flops(FULL, images={1024: 1}, row_lengths=[], frozen=frozen)
         for frozen in ((), ("sam",))
     }
     assert round(trained[()] / 1e12, 2) == 3.42
@@ -98,13 +98,13 @@ def test_training_flops_equal_torchs_counter(frozen: tuple[str, ...]) -> None:
     # The kernel computes all pairs of positions; ours leaves out the masked ones.
     masked = length * length - length * (length + 1) // 2
     extra = 4 * masked * config.gpt_width * config.gpt_layers * 3
-    ours = step_flops(config, images=1, image_size=128, row_lengths=[length], frozen=frozen)
+    ours = step_flops(config, images={128: 1}, row_lengths=[length], frozen=frozen)
     assert counter.get_total_flops() == ours + extra
 
 
 def test_flops_of_text_rows_and_of_the_head() -> None:
     def text(**options: object) -> float:
-        return step_flops(FULL, images=0, image_size=1024, row_lengths=[100, 50], **options)
+        return step_flops(FULL, images={}, row_lengths=[100, 50], **options)
 
     blocks = decoder_flops(FULL, 100, 100**2) + decoder_flops(FULL, 50, 50**2)
     assert text() == 3 * (blocks + head_flops(FULL, 150))
@@ -112,7 +112,7 @@ def test_flops_of_text_rows_and_of_the_head() -> None:
     # Without images nothing before the decoder needs a gradient.
     assert text(frozen=("gpt",)) == blocks + head_flops(FULL, 150)
     six_n = 6 * (parameters(FULL)["gpt"] - embedding(FULL))
-    one = step_flops(FULL, images=0, image_size=1024, row_lengths=[1])
+    one = step_flops(FULL, images={}, row_lengths=[1])
     assert one == pytest.approx(six_n, rel=2e-4)
 
 

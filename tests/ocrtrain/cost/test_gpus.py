@@ -60,8 +60,7 @@ def test_flops_of_a_batch_leave_out_its_padding() -> None:
     config = replace(stage1(), image_size=128)
     wanted = step_flops(
         config.model,
-        images=len(batch.images),
-        image_size=128,
+        images={128: len(batch.images)},
         row_lengths=[row.length for row in batch.rows],
         supervised=batch.supervised,
     )

@@ -42,10 +42,12 @@ MIDDLE = replace(
 def test_activations_equal_what_torch_saves_on_cuda(
     bf16: bool, checkpointing: bool, frozen: tuple[str, ...]
 ) -> None:
-    """Of both stages, packed and not; see `tests/support/saved.py`."""
-    for rows, length, images, samples in ((10, 200, 10, 1), (4, 2048, 6, 2)):
+    """Of both stages, packed and not, with images of two sizes; see `tests/support/saved.py`."""
+    for rows, length, images, samples in (
+        (10, 200, {512: 10}, 1), (4, 2048, {512: 6}, 2), (4, 512, {128: 5, 512: 2}, 1),
+    ):  # fmt: skip
         batch = MicroBatch(
-            rows, length, images, 512, bf16=bf16, checkpointing=checkpointing, packed=samples > 1
+            rows, length, images, bf16=bf16, checkpointing=checkpointing, packed=samples > 1
         )
         memory = estimate_memory(MIDDLE, batch, frozen=frozen)
         # With checkpointing the weights are converted to bf16 again, so that no copy is saved.
@@ -56,7 +58,7 @@ def test_activations_equal_what_torch_saves_on_cuda(
 
 @pytest.mark.parametrize("bf16", [False, True])
 def test_activations_are_near_what_torch_saves_on_a_cpu(bf16: bool) -> None:
-    batch = MicroBatch(3, 200, 3, 512, bf16=bf16, cuda=False)
+    batch = MicroBatch(3, 200, {512: 3}, bf16=bf16, cuda=False)
     memory = estimate_memory(MIDDLE, batch)
     saved = saved_bytes(MIDDLE, batch, sdpa=torch.nn.functional.scaled_dot_product_attention)
     assert saved == pytest.approx(memory.activations + memory.copies, rel=0.2)
@@ -65,11 +67,11 @@ def test_activations_are_near_what_torch_saves_on_a_cpu(bf16: bool) -> None:
 def test_the_full_model_needs_what_it_is_said_to_need() -> None:
     """Stage 1 with 10 images of 1,024 px, without checkpointing; stage 2 with 4 x 8,192."""
     model = ModelConfig(vocab_size=65_537)
-    first = MicroBatch(10, 401, 10, 1024, bf16=True)
+    first = MicroBatch(10, 401, {1024: 10}, bf16=True)
     memory = estimate_memory(model, first)
     assert saved_bytes(model, first) == pytest.approx(memory.activations + memory.copies, rel=0.05)
     assert memory.total < 60e9
-    second = MicroBatch(4, 8192, 8, 1024, bf16=True, checkpointing=True, packed=True)
+    second = MicroBatch(4, 8192, {1024: 8}, bf16=True, checkpointing=True, packed=True)
     memory = estimate_memory(model, second, frozen=("sam",))
     found = saved_bytes(model, second, frozen=("sam",), samples=2)
     assert found == pytest.approx(memory.activations, rel=0.05)
@@ -77,10 +79,10 @@ def test_the_full_model_needs_what_it_is_said_to_need() -> None:
 
 
 def test_weights_gradients_and_adam_take_16_bytes_per_parameter() -> None:
-    memory = estimate_memory(ModelConfig(), MicroBatch(1, 512, 1, 1024, bf16=True))
+    memory = estimate_memory(ModelConfig(), MicroBatch(1, 512, {1024: 1}, bf16=True))
     assert memory.weights + memory.gradients + memory.adam == 16 * 961_760_768
     # Decoder activations of 4 x 8,192 tokens: 61.8 KB per token and layer were measured.
-    text = MicroBatch(4, 8192, 0, 1024, bf16=True)
+    text = MicroBatch(4, 8192, {}, bf16=True)
     assert estimate_memory(ModelConfig(), text).activations == pytest.approx(40.5e9, rel=0.01)
 
 

@@ -65,7 +65,7 @@ def test_a_pass_of_each_shape_saves_what_is_forecast(stage: str, preset: str) ->
     config = config_of(stage, preset)
     rows = config.rows_per_pass
     batch = MicroBatch(
-        rows, image_slots(config.image_size) + SHORT_TEXT, rows, config.image_size, bf16=True
+        rows, image_slots(config.image_size) + SHORT_TEXT, {config.image_size: rows}, bf16=True
     )
     memory = estimate_memory(config.model, batch, frozen=config.freeze)
     saved = saved_bytes(config.model, batch, frozen=config.freeze)

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ocrdata.errors import ShardError, UsageError
+from ocrdata.images.modes import ImageLayout, ImageMode
 from ocrdata.reading.samples import DecodedSample
 from ocrdata.reading.view import SampleRef
 from ocrdata.sample import Sample, from_turns
@@ -23,6 +24,7 @@ from ocrtrain.data.batch_rows import identity_of
 from ocrtrain.settings.image_slots import image_slots
 
 SIZE = 64  # px; 2 image positions
+MODE = ImageMode(SIZE)
 
 
 @pytest.fixture(scope="module")
@@ -50,10 +52,10 @@ def make(items: list[DecodedSample], tokenizer: Tokenizer, seq_len: int = 500) -
 def pack(rows: list[list[DecodedSample]], tokenizer: Tokenizer, seq_len: int = 500) -> Batch:
     """Several samples a row."""
     samples = [
-        [prepare_sample(one, tokenizer=tokenizer, image_size=SIZE, seq_len=seq_len) for one in row]
+        [prepare_sample(one, tokenizer=tokenizer, mode=MODE, seq_len=seq_len) for one in row]
         for row in rows
     ]
-    return collate(3, samples, tokenizer=tokenizer, image_size=SIZE)
+    return collate(3, samples, tokenizer=tokenizer)
 
 
 texts = st.text("What blue 12%", min_size=1, max_size=20)
@@ -131,10 +133,10 @@ def test_the_identity_of_a_batch_follows_from_its_parts_row_identities(
 
 def test_a_masked_sample_keeps_its_place(tokenizer: Tokenizer) -> None:
     items = [item(n, [("What?", "12")], 1) for n in range(3)]
-    samples = [prepare_sample(i, tokenizer=tokenizer, image_size=SIZE, seq_len=500) for i in items]
+    samples = [prepare_sample(i, tokenizer=tokenizer, mode=MODE, seq_len=500) for i in items]
     samples[1] = masked_sample(items[1].ref, "charts", reason="truncated", tokenizer=tokenizer)
     for rows in ([samples], [[sample] for sample in samples]):
-        batch = collate(3, rows, tokenizer=tokenizer, image_size=SIZE)
+        batch = collate(3, rows, tokenizer=tokenizer)
         assert [part.skipped for part in batch.segments] == ["", "truncated", ""]
         assert [part.ref for part in batch.skipped] == [items[1].ref]
         assert [part.length for part in batch.segments][1] == 1
@@ -180,7 +182,7 @@ def test_the_identity_depends_on_every_part_of_a_batch(tokenizer: Tokenizer) -> 
         make([items[0], item(1, [("blue?", "12 and mora")], 1)], tokenizer),
         replace(batch, images=(one_pixel, batch.images[1])),
         replace(batch, images=(batch.images[0].transpose(0, 1).contiguous(), batch.images[1])),
-        replace(batch, image_size=128),
+        replace(batch, layouts=(ImageLayout(128),) * len(batch.images)),
         replace(batch, targets=targets),
         replace(batch, position_ids=batch.position_ids + 1),
     ]
@@ -216,7 +218,7 @@ def test_errors_name_the_sample(tokenizer: Tokenizer) -> None:
         make([missing], tokenizer)
     for rows in ([], [[]]):
         with pytest.raises(ValueError, match=r"step 3: .*no samples"):
-            collate(3, rows, tokenizer=tokenizer, image_size=SIZE)
+            collate(3, rows, tokenizer=tokenizer)
 
 
 def test_a_question_that_does_not_fit_is_masked_and_counted_as_truncated(

@@ -15,7 +15,9 @@ from ocrtrain.data.plan_file import write_parts
 from ocrtrain.data.run_plan import plan_run
 from ocrtrain.data.sources import open_sources
 from ocrtrain.settings.config import Config
+from ocrtrain.settings.saved_config import from_json
 from tests.support.data import small_config
+from tests.support.sizes import two_sizes
 
 SQUARES, SUMS = "squares", "sums"
 
@@ -102,6 +104,31 @@ def test_a_source_that_comes_back_goes_on_where_it_was(mixed: Going) -> None:
     first = {one.name: one.first_row for one in back.planned.plan.sources}
     assert first == {SQUARES: drawn[0] + 12, SUMS: drawn[1]}
     assert [part.start for part in back.parts] == [0, 6, 9]
+
+
+def test_other_sizes_of_images_begin_a_part(inputs: dict[str, str], tmp_path: Path) -> None:
+    """Every source goes on with its next row, in the size that is in force: 7 positions at 128 px,
+    3 at 64."""
+    values = two_sizes(inputs)
+    going = Going(inputs, tmp_path, **values)
+    before = going.plan.planned.plan
+    found = going.on(6, image_size_of=("small=128",))
+    assert [part.start for part in found.parts] == [0, 6]
+    after = found.planned.plan
+    assert [one.first_row for one in after.sources] == before.rows_per_source(6)
+    then = from_json(dict(found.parts[0].config or {}))
+    assert then.image_size_of == values["image_size_of"]
+    for own, earlier, more in zip(after.lengths, before.lengths, (4, -4, 0), strict=True):
+        assert (own.lengths - earlier.lengths).tolist() == [more] * len(own)
+
+
+@pytest.mark.parametrize("rows", [{"pack": True, "pack_window": 8}, {"too_long": "drop"}])
+def test_sizes_that_change_which_samples_are_in_a_row_stay(
+    inputs: dict[str, str], tmp_path: Path, rows: dict[str, Any]
+) -> None:
+    going = Going(inputs, tmp_path, **two_sizes(inputs), **rows)
+    with pytest.raises(UsageError, match=r"large was shown at 128 px .* 64; .*--(pack|too-long)"):
+        going.on(6, image_size_of=())
 
 
 def test_packed_rows_go_on_too(inputs: dict[str, str], tmp_path: Path) -> None:

@@ -48,7 +48,7 @@ def test_numbers_are_those_of_answering_one_by_one(tmp_path: Path) -> None:
     found = answer_numbers(model, {"squares": shards}, tokenizer, FIVE)
     scores, looping = [], []
     for place in chosen_places({"squares": len(shards)}, 5):
-        item = load_sample(shards, place.position, source="squares", image_size=64)
+        item = load_sample(shards, place.position, source="squares", mode=small.MODE)
         turns = turns_of(item.sample)
         turn = turns[place.position % len(turns)]
         images = tuple(torch.from_numpy(item.images[at]) for at in turn.images)

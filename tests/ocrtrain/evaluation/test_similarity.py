@@ -41,11 +41,11 @@ def test_images_count_once_up_to_the_limit() -> None:
     wide = torch.zeros((4, 16, 3), dtype=torch.uint8)  # the bytes of a square, another shape
     once, twice, bounded = Similarity(9), Similarity(9), Similarity(2)
     with torch.no_grad():
-        once.add(model, [*pictures, wide])
-        twice.add(model, [pictures[0], pictures[0], pictures[1]])
-        twice.add(model, [pictures[1].clone(), pictures[2], pictures[3], wide])
-        twice.add(model, [pictures[0]])
-        bounded.add(model, pictures)
+        once.add(model, [*pictures, wide], [64] * 5)
+        twice.add(model, [pictures[0], pictures[0], pictures[1]], [64] * 3)
+        twice.add(model, [pictures[1].clone(), pictures[2], pictures[3], wide], [64] * 4)
+        twice.add(model, [pictures[0]], [64])
+        bounded.add(model, pictures, [64] * 4)
         features = model.encoder.features(model.pixels([*pictures, wide]))
     vectors = features.flatten(1).double()
     units = torch.nn.functional.normalize(vectors, dim=1)

@@ -36,8 +36,8 @@ SETTINGS = ValidationOptions(seq_len=128, batch=5)
 def plain_losses(model: OcrModel, shards: Shards, position: int, images_of: int) -> list[float]:
     """Loss of each supervised token of one sample, alone in its row; only rendering and the forward
     pass are shared with the tested code."""
-    item = load_sample(shards, position, source="", image_size=64)
-    other = load_sample(shards, images_of, source="", image_size=64)
+    item = load_sample(shards, position, source="", mode=small.MODE)
+    other = load_sample(shards, images_of, source="", mode=small.MODE)
     slots = [model.slots] * len(item.images)
     rendered = truncate(render(item.sample.messages, small.tokenizer(), slots), 128)
     ids = torch.from_numpy(rendered.ids).long()[None]

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from ocrdata.errors import TrainError
 from ocrdata.images.letterbox import letterbox_geometry
+from ocrdata.images.modes import ImageLayout
 from ocrtrain.inspection.rebuild import RebuiltBatch
 from ocrtrain.inspection.report import (
     COLUMNS,
@@ -118,6 +119,6 @@ def test_excerpts_are_shortened() -> None:
 def test_the_size_of_an_image() -> None:
     sample = three_rows().samples[0]
     box = letterbox_geometry(12, 8, 64)
-    assert image_size(sample, 0, 64) == (
+    assert image_size(sample, 0, ImageLayout(64)) == (
         f"12 x 8 px, letterboxed to {box.width} x {box.height} in 64 x 64"
     )

@@ -86,9 +86,9 @@ def test_a_wrong_number_of_images_is_an_error(drop: int, extra: int) -> None:
     model = random_model()
     batch = make_batch([20, 30], [2, 1])
     images = [*batch.images[drop:], *batch.images[:extra]]
-    with pytest.raises(ValueError, match=rf"^{len(images)} images .*7 slots.* \[14, 7\]"):
-        inputs_of(model, replace(batch, images=tuple(images)))
-    with pytest.raises(ValueError, match=rf"^{len(images)} images .*7 slots.* 21 slots"):
+    with pytest.raises(ValueError, match=rf"^{len(images)} images .*slots.* \[14, 7\]"):
+        inputs_of(model, replace(batch, images=tuple(images), layouts=model.layouts(images)))
+    with pytest.raises(ValueError, match=rf"^{7 * len(images)} features .* 21 image tokens"):
         model.embed(batch.input_ids, model.see(images))
 
 

@@ -58,6 +58,6 @@ def test_a_checkpoint_goes_on_with_any_number_of_ranks(
 
 
 def test_all_encode_where_one_has_images_and_at_the_end_if_any_had() -> None:
-    assert who_encodes([[0, 0], [0, 0]]) == [False, False]
-    assert who_encodes([[0, 0, 0], [0, 2, 0]]) == [False, True, True]
-    assert who_encodes([[0, 0, 1]]) == [False, False, True]
+    assert who_encodes([[0, 0], [0, 0]]) == [0, 0]
+    assert who_encodes([[0, 0, 0], [0, 2, 0]]) == [0, 2, 1]
+    assert who_encodes([[0, 0, 1], [0, 0, 2]]) == [0, 0, 2]

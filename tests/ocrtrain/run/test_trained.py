@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from ocrdata.errors import OcrError, TrainError
+from ocrdata.errors import OcrError, TrainError, UsageError
+from ocrdata.images.modes import ImageMode
 from ocrdata.tokens.tokenizer import train_tokenizer
 from ocrtrain.commands.evaluate import default_out
 from ocrtrain.model.factory import new_model
 from ocrtrain.model.ocr_model import OcrModel
 from ocrtrain.run.optimizer import build_optimizer
-from ocrtrain.run.trained import load_for_inference
+from ocrtrain.run.trained import TrainedModel, load_for_inference
 from ocrtrain.settings.config import Config
 from ocrtrain.state import checkpoint
 from ocrtrain.state.checkpoint import State
@@ -97,3 +98,18 @@ def test_an_export_without_its_tokenizers_is_refused(tmp_path: Path) -> None:
         (tmp_path / "changed" / name).unlink()
     with pytest.raises(OcrError, match="tokenizer is missing"):
         load_for_inference(tmp_path / "changed", CPU)
+
+
+def test_an_image_of_no_source_has_the_size_of_the_run() -> None:
+    def mode(size: str = "", **values: object) -> ImageMode:
+        config = Config(source=("a=x:1", "b=y:1"), image_size=256, **values)  # type: ignore[arg-type]
+        loaded = TrainedModel(None, None, config, Path("run"))  # type: ignore[arg-type]
+        return loaded.image_mode(size)
+
+    assert mode() == mode(image_size_of=("a=64",)) == ImageMode(256)
+    assert mode(image_size_of=("a=64", "b=64")) == ImageMode(64)
+    assert mode("128", image_size_of=("a=64", "b=512")) == ImageMode(128)
+    with pytest.raises(UsageError, match=r"--image-size is missing.*\(64, 512 px\)"):
+        mode(image_size_of=("a=64", "b=512"))
+    with pytest.raises(UsageError, match=r"100 px .*multiple of 64"):
+        mode("100")

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocrdata.errors import UsageError
+from ocrdata.images.modes import ImageMode
 from ocrtrain.settings import presets
 from ocrtrain.settings.config import Config
 from ocrtrain.settings.flags import parse
@@ -83,6 +84,18 @@ def test_changed_weights_start_at_their_steps() -> None:
         ({"source": ("a=a.tar:1",), "val_source": ("b.tar",)}, "--val-source b.tar: .*NAME="),
         ({"source_at": ("9:a=1",)}, "--source-at needs --source"),
         ({"val_source": ("a=b",)}, "--val-source needs --source"),
+        ({"image_size_of": ("a=64",)}, "--image-size-of needs --source"),
+        *(
+            ({"source": ("a=a.tar:1",), "image_size_of": given}, message)
+            for given, message in (
+                (("64",), "--image-size-of 64: .*NAME=.*charts=256"),
+                (("b=64",), "--image-size-of b=64: b is not .*--source .a."),
+                (("a=64", "a=128"), "--image-size-of a is given twice; name one size"),
+                (("a=100",), "--image-size-of a=100: image size 100 px .*multiple of 64"),
+                (("a=0",), "--image-size-of a=0: .*out of range"),
+                (("a=big",), "--image-size-of a=big: 'big' is not an image size"),
+            )
+        ),
         ({"source": ("a=a.tar:1",), "shards": ("b.tar",)}, "--shards cannot .*--source"),
         ({"source": ("a=a.tar:1",), "text_ratio": Fraction(1, 2)}, "--text-ratio cannot"),
         ({"source": ("a=a.tar:1",), "val_slice": "[5:]"}, "--val-slice cannot .*--val-source"),
@@ -99,6 +112,19 @@ def test_a_source_may_start_later() -> None:
     cells, charts = parse_sources(["cells=a:1", "charts=b:0"], ["150:cells=1,charts=3"])
     assert cells.weight == ((0, Fraction(1)), (150, Fraction(1)))
     assert charts.weight == ((0, Fraction(0)), (150, Fraction(3)))
+
+
+def test_each_source_has_its_image_size() -> None:
+    config = Config(source=("a=x:1", "b=y:1"), image_size_of=("a=64",), image_size=256)
+    assert [config.image_mode(name) for name in ("a", "a/image", "b", "b/text")] == [
+        ImageMode(64), ImageMode(64), ImageMode(256), ImageMode(256)
+    ]  # fmt: skip
+    assert config.image_modes == (ImageMode(256), ImageMode(64))
+    both = dataclasses.replace(config, image_size_of=("a=64", "b=128"))
+    assert both.image_modes == (ImageMode(64), ImageMode(128))
+    short = Config(shards=("x",), image_size=256)
+    assert (short.image_mode("charts"), short.image_modes) == (ImageMode(256), (ImageMode(256),))
+    assert from_json(to_json(both)) == both
 
 
 def test_the_flag_adds_up() -> None:
