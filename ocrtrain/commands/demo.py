@@ -1,7 +1,11 @@
-"""The main job on synthetic charts and sums, from nothing to a model that answers: `make demo`.
+"""The whole job on synthetic data, from random weights to a model that reads words it has never
+seen: `make demo`.
 
-It runs the commands that anyone would type, prints them, and ends with a table. Rerun after a stop,
-it continues where it was.
+It runs the commands that anyone would type, prints them, and ends with a table. The first stage
+begins with short strings (cells), goes on to charts of one or two items (minis) and then to whole
+charts; the second trains a fresh decoder on the frozen encoder, with tables in words between. No
+word of the charts that are scored stands in any training sample. Rerun after a stop, it continues
+where it was.
 """
 
 from __future__ import annotations
@@ -11,17 +15,39 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ocrdata.errors import OcrError
 from ocrdata.runtime.cli import Parser, run
 from ocrdata.runtime.units import human_time
 from ocrtrain.run import run_log
 
-CHARTS, VALIDATION = 8_000, 200
-SUMS = 4_000
+READING = ("table", "title", "type", "count", "largest")
+"""What charts are asked in stage 1: everything that is written on them."""
+
+SOURCES = {
+    "cells": ("glyphs", 3_600, "--images", 4, "--lines", 1, "--alphabet", "A-Z0-9",
+              "--offset", 1),
+    "minis": ("open-charts", 2_600, "--size", 128, "--items", "1..2", "--images", 3,
+              "--questions", "table", "title"),
+    "charts": ("open-charts", 6_400, "--questions", *READING),
+    "questions": ("open-charts", 6_400, "--seed", 1),
+    "tables": ("tables", 6_000),
+    "unseen": ("open-charts", 120, "--words", "held-out", "--seed", 2),
+}  # fmt: skip
+"""Shards: source, rows and flags of each. `unseen` is what the model is scored on."""
+
+STAGE1 = ("--source-at", "80:minis=2", "--source-at", "210:minis=1,charts=4",
+          "--source-at", "480:minis=0,charts=5", "--steps", 700)  # fmt: skip
+STAGE2 = ("--source-at", "50:cells=0,minis=2", "--source-at", "110:minis=1,questions=4,tables=2",
+          "--source-at", "300:minis=0,questions=5,tables=1", "--steps", 450,
+          "--freeze", "sam", "clip")  # fmt: skip
+
+SHOWN = 3
+"""Right and wrong answers of each kind that the report shows."""
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -32,40 +58,37 @@ def main(arguments: Sequence[str]) -> int:
     args = parser.parse_args(list(arguments))
     shards, runs = Path(args.shards), Path(args.runs)
     started = time.perf_counter()
-    charts, sums = shards / "demo-charts.json", shards / "demo-sums.json"
+    for name, (source, rows, *flags) in SOURCES.items():
+        command("ocrdata.commands.make_shards", source, "--limit", rows, *flags,
+                "--out", shards, "--name", f"demo-{name}")  # fmt: skip
     tokenizer = shards / "demo-tokenizer.json"
-    train, val = f"{charts}[:-{VALIDATION}]", f"{charts}[-{VALIDATION}:]"
-
-    for source, rows in (("charts", CHARTS), ("sums", SUMS)):
-        command(
-            "ocrdata.commands.make_shards",
-            source,
-            "--limit",
-            rows,
-            "--out",
-            shards,
-            "--name",
-            f"demo-{source}",
-        )
     if not tokenizer.exists():
-        command(
-            "ocrdata.commands.train_tokenizer", "--shards", f"{charts}[:2000]", f"{sums}[:2000]",
-            "--vocab-size", 512, "--out", tokenizer,
-        )  # fmt: skip
-    common = ["--preset", "tiny", "--init", "random", "--tokenizer", tokenizer, "--shards", train,
-              "--val", val, "--wandb", "off", "--resume"]  # fmt: skip
-    command("ocrtrain.stage1", *common, "--out", runs / "stage1")
-    command(
-        "ocrtrain.stage2", *common, "--out", runs / "stage2",
-        "--deepencoder", encoder(runs / "stage1"),
-        "--text", f"{sums}[:-100]", "--val-text", f"{sums}[-100:]",
-    )  # fmt: skip
-    command(
-        "ocrtrain.evaluate", "--checkpoint", runs / "stage2", "--shards", val, "--exchange",
-        "--max-new-tokens", 16, "--out", runs / "answers.jsonl",
-    )  # fmt: skip
+        texts = [f"{shards}/demo-{name}.json[:1000]" for name in ("cells", "questions", "tables")]
+        command("ocrdata.commands.train_tokenizer", "--shards", *texts, "--single", "A-Z0-9",
+                "--vocab-size", 384, "--out", tokenizer)  # fmt: skip
+    common = ("--preset", "tiny", "--recipe", "reads", "--tokenizer", tokenizer,
+              "--eval-every", 200, "--val-batch", 8, "--save-every", 200, "--wandb", "off",
+              "--resume")  # fmt: skip
+    first, second = runs / "stage1", runs / "stage2"
+    command("ocrtrain.stage1", *common, *sources(shards, cells=1, minis=0, charts=0), *STAGE1,
+            "--out", first)  # fmt: skip
+    command("ocrtrain.stage2", *common, "--deepencoder", encoder(first),
+            *sources(shards, tables=1, cells=1, minis=0, questions=0), *STAGE2,
+            "--out", second)  # fmt: skip
+    command("ocrtrain.evaluate", "--checkpoint", second, "--shards", shards / "demo-unseen.json",
+            "--exchange", "--max-new-tokens", 40, "--out", runs / "answers.jsonl")  # fmt: skip
     print(report(runs, seconds=time.perf_counter() - started))
     return 0
+
+
+def sources(shards: Path, **weights: int) -> list[object]:
+    """The flags of sources with their first weights and their sizes of images."""
+    words: list[object] = []
+    for name, weight in weights.items():
+        words += ["--source", f"{name}={shards}/demo-{name}.json:{weight}"]
+    for name, size in {"cells": 64, "minis": 128}.items():
+        words += ["--image-size-of", f"{name}={size}"]
+    return words
 
 
 def command(module: str, *words: object) -> None:
@@ -88,20 +111,46 @@ def encoder(run_folder: Path) -> Path:
     return sorted(run_folder.glob("deepencoder_*.safetensors"))[-1]
 
 
+class Answer(NamedTuple):
+    """One question about a chart, what is right, and what the model said."""
+
+    kind: str
+    question: str
+    gold: str
+    answer: str
+
+    @property
+    def right(self) -> bool:
+        """Whether the answer is the right one, to the letter."""
+        return self.answer.strip() == self.gold
+
+
+def read_answers(path: Path) -> list[Answer]:
+    """What `ocrtrain.evaluate` wrote, a line each."""
+    lines = map(json.loads, path.read_text().splitlines())
+    return [Answer(line["kind"], line["question"], line["gold"], line["answer"]) for line in lines]
+
+
 def report(runs: Path, *, seconds: float) -> str:
-    """The table at the end: losses, accuracy per kind of question, gain, and what to type next."""
+    """The text at the end: losses, scores per kind of question beside chance, strings that were
+    read right and wrong, and what to type next."""
     summary = json.loads((runs / "answers.summary.json").read_text())
+    answers = read_answers(runs / "answers.jsonl")
     lines = ["", "val loss", *(f"  {stage:<10} {_losses(runs / stage)}" for stage in
                                ("stage1", "stage2"))]  # fmt: skip
-    lines += ["", f"{'accuracy':<12}{'own image':>12}{'swapped':>12}{'questions':>12}"]
-    lines += [_row(kind, value) for kind, value in summary["scores"]["kinds"].items()]
-    lines += [_row("all kinds", summary["scores"]["all"]), ""]
+    lines += ["", "words that stand in no training sample:",
+              f"{'exact':<12}{'own image':>12}{'swapped':>12}{'chance':>12}{'wrong letters':>15}"
+              f"{'questions':>12}"]  # fmt: skip
+    for kind, value in summary["scores"]["kinds"].items():
+        lines.append(_row(kind, value, [one for one in answers if one.kind == kind]))
+    lines += ["", *_examples(answers), ""]
     gain = summary["validation"]["val/image_gain"]
     lines += [
         f"image gain   {gain:.3f} nats a token: what the sample's own image is worth",
         f"took         {human_time(seconds)}",
         f"run folders  {runs}/stage1, {runs}/stage2; every answer is in {runs}/answers.jsonl",
-        "next         ask it about a chart of your own:",
+        "next         ask it about another chart of this kind (its typeface and layout are all it "
+        "knows):",
         f"               python -m ocrtrain.ask --checkpoint {runs}/stage2 --image FILE "
         '"What is the title?"',
         "             or make shards of real data, and train on those:",
@@ -118,9 +167,34 @@ def _losses(run_folder: Path) -> str:
     )
 
 
-def _row(kind: str, value: dict[str, Any]) -> str:
+def _row(kind: str, value: dict[str, Any], answers: Sequence[Answer]) -> str:
+    """Scores of one kind. Chance is the share of its commonest answer; wrong letters are the
+    character error rate, edits over the letters of the right answers."""
     swapped = f"{value['exchanged']['exact']:.1%}" if "exchanged" in value else "-"
-    return f"{kind:<12}{value['exact']:>12.1%}{swapped:>12}{value['answers']:>12,}"
+    chance = Counter(one.gold for one in answers).most_common(1)[0][1] / len(answers)
+    return (
+        f"{kind:<12}{value['exact']:>12.1%}{swapped:>12}{chance:>12.1%}"
+        f"{character_error_rate(answers):>15.1%}{value['answers']:>12,}"
+    )
+
+
+def character_error_rate(answers: Sequence[Answer]) -> float:
+    """Edits to make the answers right, over the letters of the right ones."""
+    from rapidfuzz.distance import Levenshtein
+
+    edits = sum(Levenshtein.distance(one.answer.strip(), one.gold) for one in answers)
+    return edits / sum(len(one.gold) for one in answers)
+
+
+def _examples(answers: Sequence[Answer]) -> Iterator[str]:
+    """The first right and wrong answers of each kind."""
+    for kind in dict.fromkeys(one.kind for one in answers):
+        for right in (True, False):
+            found = [one for one in answers if one.kind == kind and one.right == right]
+            for one in found[:SHOWN]:
+                word = "right" if right else "WRONG"
+                read = "" if right else f", not {one.answer.strip()!r}"
+                yield f"  {word}  {one.question} {one.gold}{read}"
 
 
 if __name__ == "__main__":
