@@ -36,9 +36,12 @@ GLYPH = 16  # px, em of the font
 LABEL, TITLE = 3, (3, 4, 5)  # characters
 MAX_ITEMS, MAX_IMAGES, MAX_SIZE = 16, 64, 4_096
 MAX_OFFSET = 8  # px
-ONLY_TABLE = 0.3
-"""Share of the charts with no question but the table: a question that is always the last of many is
-not answered when it is asked alone (NOTES.md)."""
+LOOKED_UP = ("value", "compare")
+"""Questions about labels that are named; the others are about what is written or drawn."""
+
+LOOK_UPS, ONLY_TABLE = 1 / 3, 0.4
+"""Share of the charts whose questions are of `LOOKED_UP`, and of the others those with no question
+but the table. A question that is always one of many is not answered when it is asked alone."""
 
 COLOURS = (
     (214, 39, 40), (31, 90, 200), (34, 150, 50), (255, 140, 0), (140, 60, 180), (120, 72, 40),
@@ -170,42 +173,41 @@ def make_chart(pick: random.Random, items: Span, words: str) -> Chart:
 
 
 def choose(chart: Chart, kinds: tuple[str, ...], pick: random.Random) -> list[tuple[str, str, str]]:
-    """The questions of a sample, of some kinds, shuffled: the table alone, or the others.
+    """(kind, question, answer) of a chart's turns, of the chosen kinds: the table alone, everything
+    that is written, or the look-ups; shuffled. No look-up comes after a table to copy from."""
+    written = [kind for kind in kinds if kind not in LOOKED_UP]
+    looked_up = [kind for kind in kinds if kind in LOOKED_UP]
+    if looked_up and (not written or pick.random() < LOOK_UPS):
+        asked = looked_up
+    elif "table" in written and pick.random() < ONLY_TABLE:
+        asked = ["table"]
+    else:
+        asked = written
+    turns = [(kind, *turn) for kind in asked for turn in ask(chart, kind, pick)]
+    pick.shuffle(turns)
+    return turns
 
-    The table is one of the others only where no value is asked for: after the table a value can be
-    copied, and need not be read.
-    """
-    if "table" in kinds and (len(kinds) == 1 or pick.random() < ONLY_TABLE):
-        return ask(chart, "table", pick)
-    copied = {"value", "compare"} & set(kinds)
-    asked = [
-        turn for kind in kinds if kind != "table" or not copied for turn in ask(chart, kind, pick)
-    ]
-    pick.shuffle(asked)
-    return asked
 
-
-def ask(chart: Chart, kind: str, pick: random.Random) -> list[tuple[str, str, str]]:
-    """(kind, question, answer) of one kind: of `value` one for each item, of the others one."""
+def ask(chart: Chart, kind: str, pick: random.Random) -> list[tuple[str, str]]:
+    """Questions and answers of one kind: of `value` one for each item, of the others one."""
     if kind == "value":
-        return [
-            (kind, f"What is the value of {label}?", f"{label} {value}")
-            for label, value in chart.items
-        ]
+        return [(f"What is the value of {label}?", f"{label} {n}") for label, n in chart.items]
     if kind == "compare":
         left, right = pick.sample(chart.items, 2)
-        sign = "<" if left.value < right.value else ">"
-        answer = f"{left.label} {left.value} {sign} {right.label} {right.value}"
-        return [(kind, f"Compare {left.label} and {right.label}.", answer)]
+        larger = max(left, right, key=lambda item: item.value)
+        numbers = f"{left.label} {left.value}, {right.label} {right.value}"
+        question = f"Which is larger, {left.label} or {right.label}?"
+        return [(question, f"{numbers}: {larger.label}")]
     largest = max(chart.items, key=lambda item: item.value)
-    question, answer = {
-        "table": ("Write the table.", chart.table),
-        "title": ("What is the title?", chart.title),
-        "type": ("What type of chart is this?", chart.type),
-        "count": ("How many items are there?", str(len(chart.items))),
-        "largest": ("Which is the largest?", largest.label),
-    }[kind]
-    return [(kind, question, answer)]
+    return [
+        {
+            "table": ("Write the table.", chart.table),
+            "title": ("What is the title?", chart.title),
+            "type": ("What type of chart is this?", chart.type),
+            "count": ("How many items are there?", str(len(chart.items))),
+            "largest": ("Which is the largest?", largest.label),
+        }[kind]
+    ]
 
 
 def paint(chart: Chart, size: int, offset: int, pick: random.Random) -> bytes:

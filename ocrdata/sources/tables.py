@@ -1,5 +1,5 @@
 """Small tables in words with the questions of `open_charts.py`: text-only batches in which a model
-learns to look a value up by its label, at a fraction of the price of an image.
+learns to look up and compare values, at a fraction of the price of an image.
 
 Row i is a function of (seed, i) and the side of the words.
 """
@@ -19,7 +19,7 @@ from ocrdata.sources.words import TRAIN
 VERSION = 1  # increase it with every change of a row
 
 ITEMS = Span(2, 4)
-KINDS = ("value", "compare", "largest")
+KINDS = ("value", "compare")
 
 
 class TablesSource(SyntheticSource):
@@ -43,12 +43,12 @@ class TablesSource(SyntheticSource):
 
 
 def make_sample(seed: int, row: int, words: str) -> Sample:
-    """A table with a question for each value, one comparison and the largest, shuffled."""
+    """A table with a question for each of its values and one comparison, shuffled."""
     pick = random.Random(f"tables-{VERSION}-{seed}-{row}")
     chart = make_chart(pick, ITEMS, words)
-    asked = [turn for kind in KINDS for turn in ask(chart, kind, pick)]
+    asked = [(kind, *turn) for kind in KINDS for turn in ask(chart, kind, pick)]
     pick.shuffle(asked)
     turns = [(question, answer) for _, question, answer in asked]
     turns[0] = (f"Table: {chart.table}. {turns[0][0]}", turns[0][1])
-    meta = {"kinds": [kind for kind, _, _ in asked], "words": words, "items": list(chart.items)}
+    meta = {"kinds": [kind for kind, _, _ in asked], "words": words}
     return from_turns(turns, [], source="tables", meta=meta)

@@ -1,6 +1,8 @@
 """Charts with random words: answers follow from what is drawn, and held-out words stay held out."""
 
 import random
+import re
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -11,11 +13,11 @@ from ocrdata.sample import check, text_of
 from ocrdata.sources.open_charts import (
     KINDS,
     LABEL,
+    LOOKED_UP,
     Chart,
     Item,
     OpenChartOptions,
     OpenChartsSource,
-    ask,
     choose,
     make_sample,
     paint,
@@ -44,10 +46,9 @@ def test_answers_follow_from_what_is_drawn(row: int) -> None:
     values = dict(drawn["items"])
     assert len(values) == len(drawn["items"]) and len(set(values.values())) == len(values)
     turns = turns_of(OPTIONS, row)
-    kinds = [kind for kind, _, _ in turns]
-    if kinds != ["table"]:
-        assert sorted(set(kinds)) == sorted(set(KINDS) - {"table"})
-        assert kinds.count("value") == len(values)
+    kinds = sorted(kind for kind, _, _ in turns)
+    written = sorted(set(KINDS) - set(LOOKED_UP))
+    assert kinds in (["table"], written, ["compare", *["value"] * len(values)])
     for kind, question, answer in turns:
         if kind == "table":
             assert answer == "; ".join(f"{label} {value}" for label, value in values.items())
@@ -61,10 +62,10 @@ def test_answers_follow_from_what_is_drawn(row: int) -> None:
             label = question.removeprefix("What is the value of ").removesuffix("?")
             assert answer == f"{label} {values[label]}"
         if kind == "compare":
-            left, x, sign, right, y = answer.split()
-            assert question == f"Compare {left} and {right}."
-            assert (values[left], values[right]) == (int(x), int(y))
-            assert (sign == "<") == (int(x) < int(y))
+            assert (found := re.fullmatch(r"(\w+) (\d+), (\w+) (\d+): (\w+)", answer))
+            assert question == f"Which is larger, {found[1]} or {found[3]}?"
+            assert (values[found[1]], values[found[3]]) == (int(found[2]), int(found[4]))
+            assert values[found[5]] == max(int(found[2]), int(found[4]))
 
 
 def test_every_word_is_on_its_side_and_the_sides_share_none() -> None:
@@ -89,15 +90,15 @@ def test_a_row_depends_on_seed_and_options_alone() -> None:
     assert source.provenance["items"] == "2..4" and source.provenance["words"] == "train"
 
 
-def test_the_table_is_asked_alone_or_where_nothing_can_be_copied_from_it() -> None:
+def test_every_kind_is_asked_first_and_no_look_up_follows_a_table() -> None:
     pick = random.Random(0)
-    for _ in range(60):
-        kinds = [kind for kind, _, _ in choose(CHART, KINDS, pick)]
-        assert kinds == ["table"] or "table" not in kinds
-    mixed = [choose(CHART, ("table", "title"), pick) for _ in range(60)]
-    assert {len(turns) for turns in mixed} == {1, 2}
-    assert {turns[0][0] for turns in mixed} == {"table", "title"}
-    assert choose(CHART, ("table",), pick) == ask(CHART, "table", pick)
+    asked = [[kind for kind, _, _ in choose(CHART, KINDS, pick)] for _ in range(400)]
+    assert {kinds[0] for kinds in asked} == set(KINDS)
+    assert not any("table" in kinds and set(LOOKED_UP) & set(kinds) for kinds in asked)
+    alone = Counter(len(kinds) for kinds in asked)[1]
+    assert 400 * 0.2 < alone < 400 * 0.35, "a table alone"
+    assert [kind for kind, _, _ in choose(CHART, ("title",), pick)] == ["title"]
+    assert {kind for kind, _, _ in choose(CHART, LOOKED_UP, pick)} == set(LOOKED_UP)
 
 
 def test_several_charts_in_a_sample_each_before_its_questions() -> None:
