@@ -12,6 +12,9 @@
     python tools/make_shards.py sums --limit 2000                # the same, text only
     python tools/make_shards.py open-charts --words held-out     # charts that must be read
     python tools/make_shards.py tables                           # tables in words
+    python tools/make_shards.py glyphs --limit 20000             # short strings to begin with
+    python tools/make_shards.py lines --width 512 --lines 1..3 --height 96
+    python tools/make_shards.py pages --words held-out --font held-out --limit 200
 
 Writes shards/NAME-000.tar, ... with an index beside each, NAME.rejects.jsonl if rows were rejected,
 and, last, the manifest NAME.json; with --compress zstd the shards are NAME-000.tar.zst. If it was
@@ -337,7 +340,7 @@ def command(values: Values) -> str:
         if value in (None, flag.default):
             continue
         found = value if flag.several else [value]
-        if flag.name in ("path", "images"):
+        if flag.name in ("path", "images", "font"):
             found = [Path(one).absolute().name for one in found]
         words += [_dashed(flag.name), *map(str, found)]
     return shlex.join(words)

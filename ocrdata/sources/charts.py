@@ -7,7 +7,6 @@ px, where a person can read every word, in the font that comes with Pillow.
 
 from __future__ import annotations
 
-import io
 import math
 import random
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from typing import NamedTuple
 from PIL import Image, ImageDraw, ImageFont
 
 from ocrdata.sample import Sample, from_turns
-from ocrdata.sources.synthetic import SyntheticSource
+from ocrdata.sources.synthetic import SyntheticSource, to_png
 
 SIZE = 256  # px, both sides
 VERSION = 1  # increase it with every change of a row
@@ -143,9 +142,7 @@ def draw(chart: Chart) -> bytes:
         _draw_pie(pen, chart.items)
     else:
         _draw_axes(pen, chart.items, bars=chart.type == "bar")
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
+    return to_png(image)
 
 
 LEFT, RIGHT, TOP, BASE = 12, 246, 58, 224  # px, the frame of bars and lines

@@ -7,6 +7,7 @@ given is None or its default.
 
 from __future__ import annotations
 
+import string
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,11 @@ from ocrdata.sources.jsonl import JsonlSource, set_name
 from ocrdata.sources.spans import Span
 from ocrdata.sources.words import HELD_OUT, SIDES, TRAIN
 from ocrdata.storage.location import Location
+
+LETTERS_AND_DIGITS = string.ascii_letters + string.digits
+
+MOST_CHARACTERS = 1_000
+"""Of a word, or lines of an image: far more than fit."""
 
 SYNTHETIC_ROWS = 10_240
 """Rows of a synthetic data set without --stop and --limit."""
@@ -158,9 +164,61 @@ def _sums(values: Values, _: Recorded) -> Source:
     return SumsSource(_synthetic_rows(values), seed=values["seed"])
 
 
+def _glyphs(values: Values, _: Recorded) -> Source:
+    from ocrdata.sources.fonts import find_fonts
+    from ocrdata.sources.glyphs import GlyphOptions, GlyphsSource
+
+    characters = values["characters"] or ("3..4" if values["words"] == HELD_OUT else "1..4")
+    options = GlyphOptions(
+        size=values["size"],
+        images=values["images"],
+        lines=Span.of("--lines", values["lines"], 1, MOST_CHARACTERS),
+        characters=Span.of("--characters", characters, 1, MOST_CHARACTERS),
+        alphabets=tuple(values["alphabet"]),
+        fonts=find_fonts(values["font"]),
+        glyph_size=_glyph_size(values),
+        offset=values["offset"],
+        spacing=values["spacing"],
+        start=values["start"],
+        words=values["words"],
+    )
+    return GlyphsSource(_synthetic_rows(values), options, seed=values["seed"])
+
+
+def _lines(values: Values, _: Recorded) -> Source:
+    from ocrdata.sources.lines import LinesOptions, LinesSource
+
+    lines = Span.of("--lines", values["lines"], 1, MOST_CHARACTERS)
+    options = LinesOptions(**_text_options(values), lines=lines)
+    return LinesSource(_synthetic_rows(values), options, seed=values["seed"])
+
+
+def _pages(values: Values, _: Recorded) -> Source:
+    from ocrdata.sources.pages import PagesOptions, PagesSource
+
+    options = PagesOptions(**_text_options(values))
+    return PagesSource(_synthetic_rows(values), options, seed=values["seed"])
+
+
+def _text_options(values: Values) -> dict[str, Any]:
+    """The values of `TextOptions`."""
+    from ocrdata.sources.fonts import find_fonts
+
+    return {
+        "fonts": find_fonts(values["font"]),
+        "glyph_size": _glyph_size(values),
+        "characters": Span.of("--characters", values["characters"], 1, MOST_CHARACTERS),
+        **{name: values[name] for name in ("width", "height", "text", "alphabet", "words")},
+    }
+
+
+def _glyph_size(values: Values) -> Span:
+    return Span.of("--glyph-size", values["glyph_size"], 4, 256)
+
+
 def _by_words(name: str) -> Callable[[Values], str]:
     """The name of shards that have either words for training or held-out ones."""
-    return lambda values: name if values["words"] == TRAIN else f"{name}-{HELD_OUT}"
+    return lambda values: name if values["words"] == TRAIN else f"{name}-{values['words']}"
 
 
 _SUBSET = Flag(
@@ -201,6 +259,41 @@ _WORDS = Flag(
 
 CHART_QUESTIONS = ("table", "title", "type", "count", "largest", "value", "compare")
 """`open_charts.KINDS`, named here too: the module draws, and is imported when it is used."""
+
+_FONT = Flag(
+    "font",
+    "fonts to draw from: files, families of the extra `fonts`, or train or held-out for a fixed "
+    "division of these (default: Aileron, which comes with Pillow)",
+    "FONT",
+    default=("Aileron",),
+    several=True,
+)
+_GLYPH_SIZE = Flag("glyph_size", "of the font (em), px (default: 16)", "PX|LOW..HIGH", default="16")
+_ALPHABET = Flag(
+    "alphabet",
+    "characters of random strings (default: 52 letters and 10 digits)",
+    default=LETTERS_AND_DIGITS,
+)
+
+
+def _text_flags(width: int, height: int) -> tuple[Flag, ...]:
+    return (
+        _SEED,
+        _WORDS,
+        Flag("width", f"of the image, px (default: {width})", "PX", int, width),
+        Flag("height", f"of the image, px (default: {height})", "PX", int, height),
+        _FONT,
+        _GLYPH_SIZE,
+        Flag(
+            "text",
+            "words (default), pronounceable, and numbers; or strings of the alphabet",
+            choices=("words", "strings"),
+            default="words",
+        ),
+        _ALPHABET,
+        Flag("characters", "per word (default: 3..9)", "N|LOW..HIGH", default="3..9"),
+    )
+
 
 REGISTRY = {
     "chartqa": SourceKind(
@@ -340,6 +433,64 @@ REGISTRY = {
         (_SEED, _WORDS),
         _by_words("tables"),
         _tables,
+    ),
+    "glyphs": SourceKind(
+        "short random strings on small squares, on which an encoder learns to read, seeded",
+        (
+            _SEED,
+            _WORDS,
+            Flag("images", "in a sample, each with a turn of its own (default: 1)", "N", int, 1),
+            Flag("lines", "strings of an image (default: 1)", "N|LOW..HIGH", default="1"),
+            Flag("characters", "per string (default: 1..4, or 3..4 held out)", "N|LOW..HIGH"),
+            Flag(
+                "alphabet",
+                "characters of the strings (default: 52 letters and 10 digits); of several "
+                "alphabets, each string is of one",
+                default=(LETTERS_AND_DIGITS,),
+                several=True,
+            ),
+            Flag("size", "side of the image, px (default: 64)", "PX", int, 64),
+            _FONT,
+            _GLYPH_SIZE,
+            Flag(
+                "spacing",
+                "grid (default): each character in the middle of a cell of 16 px, or more where it "
+                "is wider; natural: as the font has them",
+                choices=("grid", "natural"),
+                default="grid",
+            ),
+            Flag(
+                "offset",
+                "largest shift of the text against the grid of 16 px, to each side, px: 0 "
+                "(default) to 8",
+                "PX",
+                int,
+                0,
+            ),
+            Flag(
+                "start",
+                "where strings start: at the left end of a line (default), or anywhere in it",
+                choices=("left", "anywhere"),
+                default="left",
+            ),
+        ),
+        _by_words("glyphs"),
+        _glyphs,
+    ),
+    "lines": SourceKind(
+        "one or a few lines of random words, seeded",
+        (
+            *_text_flags(256, 64),
+            Flag("lines", "in an image (default: 1)", "N|LOW..HIGH", default="1"),
+        ),
+        _by_words("lines"),
+        _lines,
+    ),
+    "pages": SourceKind(
+        "pages of headings and paragraphs of random words, seeded",
+        _text_flags(512, 512),
+        _by_words("pages"),
+        _pages,
     ),
     "sums": SourceKind(
         "synthetic conversations without images, seeded",

@@ -12,7 +12,9 @@ from ocrdata.commands import make_shards as tool
 from ocrdata.conversion import convert
 from ocrdata.errors import DiskError, OcrError, UsageError, UsageErrors
 from ocrdata.reading.view import open_shards
+from ocrdata.sample import text_of
 from ocrdata.shards.manifest import read_manifest
+from ocrdata.sources.fonts import find_fonts
 from ocrdata.sources.registry import REGISTRY
 from tests.support.hubdata import SHARED, shared
 from tests.support.shardcommand import environment, made, make_shards, one_line
@@ -33,6 +35,48 @@ def test_synthetic_rows_need_no_input(tmp_path: Path, kind: str) -> None:
     )
     assert seeded.returncode == 2 and "seed was 0, now 5" in one_line(seeded)
     assert open_shards(str(tmp_path / "a" / f"{kind}-<000..002>.tar"))[39].turns >= 1
+
+
+def test_drawn_shards_are_made_alone_continued_and_kept_apart_from_other_fonts(
+    tmp_path: Path,
+) -> None:
+    words = ["glyphs", "--shard-samples", "16", "--workers", "1", "--characters", "3..4"]
+
+    def make(out: str, *more: str) -> dict[str, bytes]:
+        assert tool.main([*words, "--out", str(tmp_path / out), "--limit", "40", *more]) == 0
+        return made(tmp_path / out)
+
+    whole = make("a")
+    (tmp_path / "a" / "glyphs-001.tar").unlink()
+    assert make("a", "--only", "1") == whole
+    make("b", "--only", "2")
+    make("b", "--only", "0")
+    assert make("b") == whole
+    with pytest.raises(UsageError, match=r"fonts was .*Aileron.*, now .*Lato"):
+        make("a", "--font", "Lato")
+    with pytest.raises(UsageError, match=r"words was 'train', now 'held-out'"):
+        make("a", "--words", "held-out", "--name", "glyphs")
+    make("a", "--words", "held-out")
+    answers = {
+        name: {text_of(sample.messages[1]).lower() for sample in open_shards(str(path))}
+        for name in ("glyphs", "glyphs-held-out")
+        for path in [tmp_path / "a" / f"{name}.json"]
+    }
+    assert len(answers["glyphs"]) > 35 and not answers["glyphs"] & answers["glyphs-held-out"]
+
+
+def test_the_folder_of_a_font_is_not_in_the_manifest(tmp_path: Path) -> None:
+    (lato,) = find_fonts(["Lato"])
+    assert lato.path is not None
+    font = tmp_path / "my.ttf"
+    font.write_bytes(lato.path.read_bytes())
+    words = ["lines", "--limit", "2", "--workers", "1", "--font", str(font), "Roboto"]
+    assert tool.main([*words, "--out", str(tmp_path / "out")]) == 0
+    text = (tmp_path / "out" / "lines.json").read_text()
+    assert str(tmp_path) not in text
+    assert read_manifest(tmp_path / "out" / "lines.json").provenance["command"] == (
+        "python tools/make_shards.py lines --limit 2 --font my.ttf Roboto"
+    )
 
 
 def test_the_ten_overfit_images(tmp_path: Path) -> None:

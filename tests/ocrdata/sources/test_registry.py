@@ -30,6 +30,9 @@ def values(*words: str) -> dict[str, Any]:
         (("imagefolder", "--path", "a folder/my scans/"), "my-scans"),
         (("charts",), "charts"),
         (("sums",), "sums"),
+        (("glyphs", "--words", "held-out"), "glyphs-held-out"),
+        (("lines",), "lines"),
+        (("pages", "--font", "held-out"), "pages"),
     ],
 )
 def test_shards_are_named_after_their_data_set(words: tuple[str, ...], name: str) -> None:

@@ -10,6 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ocrdata.errors import UsageError
+from ocrdata.sample import text_of
+from ocrdata.sources.glyphs import GlyphOptions, GlyphsSource
+from ocrdata.sources.lines import LinesOptions, LinesSource
+from ocrdata.sources.open_charts import OpenChartOptions, OpenChartsSource
+from ocrdata.sources.pages import PagesOptions, PagesSource
+from ocrdata.sources.spans import Span
+from ocrdata.sources.synthetic import SyntheticSource
+from ocrdata.sources.tables import TablesSource
 from ocrdata.sources.words import (
     HELD_OUT,
     HELD_OUT_OF,
@@ -53,6 +61,41 @@ WORDS = (
     "Tea", "Rice", "Fish", "Milk", "Corn", "Eggs", "Oil", "Salt", "Nuts", "Beef", "Sales",
     "Exports", "Imports", "Profit", "Costs", "Output", "Demand", "Stock", "Waste", "Trade",
 )  # fmt: skip
+
+
+def drawn_words(side: str) -> dict[str, set[str]]:
+    """What each source draws of a side, in lower case, words of two letters left out."""
+    glyphs = GlyphOptions(words=side, characters=Span(3, 3), alphabets=("ABCDEFGH123",), images=8)
+    lines = LinesOptions(words=side, characters=Span(3, 3))
+    pages = PagesOptions(words=side, characters=Span(3, 3), height=120)
+    charts = OpenChartOptions(words=side, images=4)
+    sources: list[SyntheticSource] = [
+        GlyphsSource(50, glyphs), LinesSource(50, lines), PagesSource(15, pages),
+        OpenChartsSource(20, charts), TablesSource(50, words=side),
+    ]  # fmt: skip
+    found: dict[str, set[str]] = {}
+    for source in sources:
+        words = found[source.name] = set()
+        for row in range(source.count()):
+            sample = source.make(row)
+            meta = sample.meta
+            drawn = [chart["title"] for chart in meta.get("charts", ())]
+            for items in (meta.get("items", ()), *(c["items"] for c in meta.get("charts", ()))):
+                drawn += [item[0] for item in items]
+            if not drawn:
+                drawn = " ".join(map(text_of, sample.messages[1::2])).split()
+            words.update(word.strip(".").lower() for word in drawn)
+        found[source.name] = {word for word in words if len(word) >= SHORTEST}
+    return found
+
+
+def test_no_held_out_word_of_any_source_is_drawn_by_any_for_training() -> None:
+    train, held_out = drawn_words(TRAIN), drawn_words(HELD_OUT)
+    assert train.keys() == held_out.keys() == {"glyphs", "lines", "pages", "open-charts", "tables"}
+    for name in train:
+        assert len(train[name]) > 50 and len(held_out[name]) > 20, name
+        for other in held_out:
+            assert not train[name] & held_out[other], (name, other)
 
 
 def test_one_word_of_eight_is_held_out_and_short_ones_are_on_both_sides() -> None:
