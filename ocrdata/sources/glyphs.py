@@ -56,7 +56,7 @@ class GlyphOptions:
     glyph_size: Span = Span(16, 16)
     offset: int = 0
     spacing: str = GRID
-    start: str = LEFT
+    place: str = LEFT
     words: str = TRAIN
 
     def __post_init__(self) -> None:
@@ -115,7 +115,7 @@ class GlyphOptions:
             "glyph_size": str(self.glyph_size),
             "offset": self.offset,
             "spacing": self.spacing,
-            "start": self.start,
+            "place": self.place,
             "words": self.words,
         }
 
@@ -189,7 +189,7 @@ def _place_one(
             lines.append("")
         lines[-1] += character
     starts = face.starts(options.size, shift[0], max(map(face.width, lines)))
-    x = starts[0] if options.start == LEFT else pick.choice(starts)
+    x = starts[0] if options.place == LEFT else pick.choice(starts)
     y = pick.choice(face.tops(options.size, shift[1], len(lines)))
     for number, line in enumerate(lines):
         yield line, x, y + number * face.line_height
@@ -208,7 +208,7 @@ def _place_several(
     spare = len(tops) - (len(strings) - 1) * (gap - 1)
     for number, at in enumerate(sorted(pick.sample(range(spare), len(strings)))):
         starts = face.starts(options.size, shift[0], face.width(strings[number]))
-        x = starts[0] if options.start == LEFT else pick.choice(starts)
+        x = starts[0] if options.place == LEFT else pick.choice(starts)
         yield strings[number], x, tops[at + number * (gap - 1)]
 
 

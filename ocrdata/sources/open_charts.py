@@ -93,7 +93,7 @@ class OpenChartOptions:
         if self.items.high > fits:
             raise UsageError(f"--items {self.items}: {self.size} px have room for {fits} items")
         if not 1 <= self.images <= MAX_IMAGES:
-            raise UsageError(f"--images {self.images}: out of range 1 to {MAX_IMAGES}")
+            raise UsageError(f"--per-sample {self.images}: out of range 1 to {MAX_IMAGES}")
         if not 0 <= self.offset <= MAX_OFFSET:
             raise UsageError(f"--offset {self.offset}: out of range 0 to {MAX_OFFSET} px")
         if not self.questions:

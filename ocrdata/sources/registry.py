@@ -144,7 +144,7 @@ def _open_charts(values: Values, _: Recorded) -> Source:
     options = OpenChartOptions(
         size=values["size"],
         items=Span.of("--items", values["items"], 1, MAX_ITEMS),
-        images=values["images"],
+        images=values["per_sample"],
         questions=tuple(dict.fromkeys(values["questions"])),
         offset=values["offset"],
         words=values["words"],
@@ -171,7 +171,7 @@ def _glyphs(values: Values, _: Recorded) -> Source:
     characters = values["characters"] or ("3..4" if values["words"] == HELD_OUT else "1..4")
     options = GlyphOptions(
         size=values["size"],
-        images=values["images"],
+        images=values["per_sample"],
         lines=Span.of("--lines", values["lines"], 1, MOST_CHARACTERS),
         characters=Span.of("--characters", characters, 1, MOST_CHARACTERS),
         alphabets=tuple(values["alphabet"]),
@@ -179,7 +179,7 @@ def _glyphs(values: Values, _: Recorded) -> Source:
         glyph_size=_glyph_size(values),
         offset=values["offset"],
         spacing=values["spacing"],
-        start=values["start"],
+        place=values["place"],
         words=values["words"],
     )
     return GlyphsSource(_synthetic_rows(values), options, seed=values["seed"])
@@ -415,7 +415,7 @@ REGISTRY = {
             _WORDS,
             Flag("size", "side of the image, px (default: 256)", "PX", int, 256),
             Flag("items", "bars or points of a chart (default: 2..4)", "N|LOW..HIGH", str, "2..4"),
-            Flag("images", "charts in a sample (default: 1)", "N", int, 1),
+            Flag("per_sample", "charts in a sample (default: 1)", "N", int, 1),
             Flag(
                 "questions",
                 "kinds of questions (default: all)",
@@ -439,7 +439,7 @@ REGISTRY = {
         (
             _SEED,
             _WORDS,
-            Flag("images", "in a sample, each with a turn of its own (default: 1)", "N", int, 1),
+            Flag("per_sample", "images in a sample, each with its turn (default: 1)", "N", int, 1),
             Flag("lines", "strings of an image (default: 1)", "N|LOW..HIGH", default="1"),
             Flag("characters", "per string (default: 1..4, or 3..4 held out)", "N|LOW..HIGH"),
             Flag(
@@ -468,7 +468,7 @@ REGISTRY = {
                 0,
             ),
             Flag(
-                "start",
+                "place",
                 "where strings start: at the left end of a line (default), or anywhere in it",
                 choices=("left", "anywhere"),
                 default="left",

@@ -29,9 +29,9 @@ READING = ("table", "title", "type", "count", "largest")
 """What charts are asked in stage 1: everything that is written on them."""
 
 SOURCES = {
-    "cells": ("glyphs", 3_600, "--images", 4, "--start", "left", "--offset", 1,
+    "cells": ("glyphs", 3_600, "--per-sample", 4, "--offset", 1,
               "--alphabet", "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"),
-    "minis": ("open-charts", 2_600, "--size", 128, "--items", "1..2", "--images", 3,
+    "minis": ("open-charts", 2_600, "--size", 128, "--items", "1..2", "--per-sample", 3,
               "--questions", "table", "title"),
     "charts": ("open-charts", 6_400, "--questions", *READING),
     "questions": ("open-charts", 6_400, "--seed", 1),

@@ -29,17 +29,17 @@ BY_NAME = {font.name: font for font in FONTS}
 CAPITALS, DIGITS = string.ascii_uppercase, string.digits
 GRIDS = {
     "plain": GlyphOptions(),
-    "shifted": GlyphOptions(fonts=FONTS, glyph_size=Span(10, 13), offset=8, start=ANYWHERE),
+    "shifted": GlyphOptions(fonts=FONTS, glyph_size=Span(10, 13), offset=8, place=ANYWHERE),
     "long strings": GlyphOptions(characters=Span(5, 16)),
     "several": GlyphOptions(
         alphabets=(CAPITALS, DIGITS, CAPITALS + DIGITS), lines=Span(1, 3), images=3, offset=1,
-        start=ANYWHERE,
+        place=ANYWHERE,
     ),
     "large": GlyphOptions(size=128, glyph_size=Span(24, 24), characters=Span(1, 9), offset=3),
 }  # fmt: skip
 NATURALS = {
     "natural": GlyphOptions(
-        fonts=FONTS, glyph_size=Span(8, 16), spacing=NATURAL, offset=8, start=ANYWHERE
+        fonts=FONTS, glyph_size=Span(8, 16), spacing=NATURAL, offset=8, place=ANYWHERE
     ),
     "held out": GlyphOptions(
         size=80, characters=Span(3, 12), spacing=NATURAL, words=HELD_OUT, offset=1
@@ -91,7 +91,7 @@ def test_a_reader_of_cells_reads_the_answer(case: str) -> None:
         for y in face.tops(options.size, dy, 1):
             cells = [paper[y + 64 :, x + 64 :][: face.line_height, : face.widest] for x in starts]
             lines.append([known[found.tobytes()] if found.min() < PAPER else "" for found in cells])
-        if options.start == LEFT:
+        if options.place == LEFT:
             assert all(line[0] for line in lines if any(line)), answer
         found = [text for line in lines if (text := "".join(line))]
         assert ("" if options.lines.high == 1 else "\n").join(found) == answer
@@ -114,7 +114,7 @@ def test_the_answer_drawn_at_a_place_of_the_shifted_grid_is_the_image(case: str)
                 stamped(face, line, image, x, y + number * face.line_height)
                 for number, line in enumerate(lines)
             ]) == image).all()
-            for x in (starts[:1] if options.start == LEFT else starts)
+            for x in (starts[:1] if options.place == LEFT else starts)
             for y in face.tops(options.size, dy, len(lines))
         ), answer  # fmt: skip
     assert case != "held out" or broken
@@ -167,7 +167,7 @@ def test_provenance_has_every_option_and_what_pixels_depend_on() -> None:
 
     plain = provenance()
     changes: list[dict[str, Any]] = [
-        {"size": 80}, {"images": 2}, {"lines": Span(1, 2)}, {"start": ANYWHERE},
+        {"size": 80}, {"images": 2}, {"lines": Span(1, 2)}, {"place": ANYWHERE},
         {"characters": Span(1, 3)}, {"alphabets": ("abc",)}, {"fonts": FONTS[:2]},
         {"glyph_size": Span(12, 16)}, {"offset": 1}, {"spacing": NATURAL},
         {"words": HELD_OUT, "characters": Span(3, 3)},

@@ -135,7 +135,7 @@ def test_what_differs_is_drawn_differently_and_nothing_hides_a_string(kind: str)
         ({"size": 100}, "--size 100: out of range 128"),
         ({"items": Span(2, 5)}, "--items 2..5: 256 px have room for 4"),
         ({"size": 128, "items": Span(1, 3)}, "--items 1..3: 128 px have room for 2"),
-        ({"images": 0}, "--images 0"),
+        ({"images": 0}, "--per-sample 0"),
         ({"offset": 9}, "--offset 9: out of range 0 to 8"),
         ({"questions": ()}, "--questions: choose from table"),
         ({"items": Span(1, 2)}, "--questions compare needs"),
