@@ -63,7 +63,7 @@ class GlyphOptions:
         for flag, value, least, most in (
             ("offset", self.offset, 0, MAX_OFFSET),
             ("size", self.size, PATCH, MAX_SIZE),
-            ("images", self.images, 1, MAX_IMAGES),
+            ("per-sample", self.images, 1, MAX_IMAGES),
         ):
             if not least <= value <= most:
                 raise UsageError(f"--{flag} {value}: out of range {least} to {most}")

@@ -192,7 +192,7 @@ def test_provenance_has_every_option_and_what_pixels_depend_on() -> None:
         ({"words": HELD_OUT}, "held-out .* 3 characters, not 1"),
         ({"alphabets": ("abc", "Жa")}, r"no glyph for '\\u0416'"),
         ({"alphabets": ("",)}, "--alphabet"),
-        ({"images": 0}, "--images 0"),
+        ({"images": 0}, "--per-sample 0"),
         ({"lines": Span(1, 5)}, "no room for 5 x 4"),
         ({"lines": Span(2, 2), "characters": Span(1, 5)}, "2 x 5 .* 4 fit in a line"),
     ],
