@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from itertools import product
 
 import tokenizers
@@ -102,9 +103,12 @@ def check_same(tokenizer: Tokenizer, fast: tokenizers.Tokenizer, texts: Iterable
 
 def hard_texts(tokenizer: Tokenizer) -> Iterator[str]:
     """Texts in which two tokenizers may differ: letters of many scripts, alone and beside spaces,
-    digits and marks; contractions; long and mixed runs; names of special tokens; and repetitions,
-    which merge in several ways."""
+    digits and marks; contractions; long and mixed runs; names of special tokens; repetitions, which
+    merge in several ways; and up to 2,000 of the vocabulary's own tokens."""
     yield from TEXTS
+    for id_ in range(0, tokenizer.vocab_size, max(1, tokenizer.vocab_size // 2_000)):
+        with suppress(ValueError):  # an id without a token
+            yield tokenizer.decode([id_])
     for block in BLOCKS:
         letters = [chr(code) for code in block]
         yield "".join(letters)

@@ -6,7 +6,7 @@ It says what the model cannot. Nothing in it is typed by hand; what was not meas
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from ocrdata.errors import OcrError
 from ocrdata.runtime.units import human_time
 from ocrtrain.settings.config import Config
+from ocrtrain.settings.image_slots import image_slots
 from ocrtrain.state.checkpoint import State
 from ocrtrain.state.run_files import read_lines
 
@@ -31,7 +32,7 @@ tags:
 
 A vision-language model that answers questions about images: SAM and CLIP as encoder, nanochat's GPT
 as decoder, {parameters:.1f} million parameters. Images are letterboxed to {size} x {size} px, and
-take {slots} positions each.
+take {slots} positions each.{others}
 
 ## Use
 
@@ -73,13 +74,14 @@ wrongly, which the processor corrects. {precision}
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of the exported checkpoint; `numbers` are those of its newest validation, and
-    `answers` the summary of its evaluation, if there is one."""
+    """What is known of the exported checkpoint; `image_sizes` are the sides of its images in px,
+    `numbers` those of its newest validation, and `answers` the summary of its evaluation, if there
+    is one."""
 
     config: Config
     state: State
     parameters: int
-    slots: int
+    image_sizes: Sequence[int]
     numbers: Mapping[str, Any]
     answers: Mapping[str, Any] | None
 
@@ -119,8 +121,9 @@ def write_card(facts: Facts) -> str:
     return CARD.format(
         name=config.name,
         parameters=facts.parameters / 1e6,
-        size=config.image_size,
-        slots=facts.slots,
+        size=facts.image_sizes[0],
+        others=_others(facts.image_sizes),
+        slots=image_slots(facts.image_sizes[0]),
         precision=(
             "It was trained in bf16: on a GPU, call `generate` within "
             '`torch.autocast("cuda", torch.bfloat16)` for the numbers of its training.'
@@ -130,6 +133,15 @@ def write_card(facts: Facts) -> str:
         training="\n".join(f"- {line}" for line in _training(facts)),
         scores="\n".join(_scores(facts)),
         limits="\n".join(f"- {line}" for line in _limits(facts)),
+    )
+
+
+def _others(sizes: Sequence[int]) -> str:
+    if len(sizes) == 1:
+        return ""
+    return (
+        f"\nIt was also trained with images of {' and '.join(map(str, sizes[1:]))} px: "
+        "`image_size=` of the processor\nchooses."
     )
 
 
@@ -203,7 +215,7 @@ def _limits(facts: Facts) -> Iterator[str]:
             f"It looks at its images (with those of another sample its loss rises by {gain:.4f} "
             "nats a token), which is no promise that it reads them rightly."
         )
-    size, length = facts.config.image_size, facts.config.seq_len
+    size, length = max(facts.image_sizes), facts.config.seq_len
     yield f"Images are shrunk to {size} x {size} px; what is too small to be read then is lost."
     yield f"It was trained with at most {length:,} tokens, those of images included."
     yield "Other data than it was trained on was not tried unless the scores above name it."

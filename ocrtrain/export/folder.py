@@ -127,7 +127,7 @@ def _write(loaded: Loaded, folder: Path) -> None:
         config,
         loaded.state,
         parameters=sum(tensor.numel() for tensor in loaded.weights.values()),
-        slots=image_slots(config.image_size),
+        image_sizes=image_sizes(config),
         numbers=newest_numbers(_run_of(loaded), loaded.state.step),
         answers=answers_summary(_run_of(loaded), loaded.folder.name),
     )

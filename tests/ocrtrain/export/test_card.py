@@ -14,7 +14,7 @@ from ocrtrain.state.checkpoint import State
 from tests.support import small
 from tests.support.exported import NUMBERS, exported, exported_run
 
-FACTS = Facts(small.CONFIG, State(step=150), 1_720_000, 3, {}, None)
+FACTS = Facts(small.CONFIG, State(step=150), 1_720_000, [64], {}, None)
 
 
 def test_the_card_of_an_export_has_the_numbers_of_its_step() -> None:
@@ -34,6 +34,12 @@ def test_what_is_not_known_is_said() -> None:
         assert fact in card, fact
     blind = write_card(replace(FACTS, numbers={**NUMBERS, "val/image_gain": 0.001, "step": 9}))
     assert "not seen to look" in blind and "was not measured" not in blind
+
+
+def test_all_image_sizes_are_told() -> None:
+    card = write_card(replace(FACTS, image_sizes=[64, 128]))
+    assert "64 x 64 px, and\ntake 3 positions" in card and "images of 128 px" in card
+    assert "shrunk to 128 x 128" in card and "also trained" not in write_card(FACTS)
 
 
 def test_folders_of_a_machine_are_left_out_and_urls_kept() -> None:

@@ -208,5 +208,15 @@ def test_the_code_in_the_folder_is_used_with_trust_remote_code(
     )
 
 
+def test_a_run_of_several_image_sizes(tmp_path: Path) -> None:
+    run = small.trained(tmp_path).save(
+        tmp_path / "run", source=("a=a.tar:1", "b=b.tar:2"), image_size_of=("b=128",)
+    )
+    export(run, tmp_path / "out")
+    processor = load("AutoProcessor", tmp_path / "out")
+    assert processor.image_processor.image_sizes == [64, 128]
+    assert load("AutoConfig", tmp_path / "out").image_sizes == [64, 128]
+
+
 def test_the_saved_tokenizer_is_the_run_s() -> None:
     assert load_tokenizer(exported()).fingerprint == small.tokenizer().fingerprint
