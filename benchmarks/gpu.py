@@ -73,6 +73,7 @@ PARTS = {
     "stage 2": _train(40, stage="stage2", steps=40),
     "attention": Part("attention", 50),
     "loader": Part("loader", 40),
+    "stage 1, muon": _train(45, stage="stage1", optimizer="muon"),
     "stage 1, one rank": _train(50, stage="stage1", torchrun=True),
     "stage 1, compiled": _train(100, stage="stage1", compile=True),
     "stage 2, packed, compiled": _train(100, stage="stage2", pack=True, compile=True),

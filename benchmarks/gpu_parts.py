@@ -189,6 +189,7 @@ def _figures(config: Config, lines: Sequence[dict[str, Any]], device: torch.devi
     numbers = {
         "steps": len(lines),
         "step_s": statistics.median(line["train/dt"] for line in lines),
+        "optimizer_s": statistics.median(line["train/time_optimizer"] for line in lines),
         "slowest_step_s": max(line["train/dt"] for line in lines),
         "tokens_per_s": sums["tokens"] / seconds,
         "answer_tokens_per_s": sums["supervised"] / seconds,

@@ -6,6 +6,7 @@ does. Element-wise operations and recomputed activations are not counted.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
@@ -140,11 +141,67 @@ ADAMW_FLOPS = 14
 difference) 3."""
 
 
-def optimizer_flops(config: ModelConfig, *, frozen: Collection[str] = ()) -> float:
-    """FLOPs of an update of the trained parts. Element-wise, and bound by memory: in no other
+MUON_FLOPS = 9
+"""Element-wise operations of Muon an element of a matrix (`ocrtrain/run/muon.py`): momentum 3, what
+Nesterov adds 3, decay 1, step 2."""
+
+MUON_PRODUCTS = 11
+"""Products of two Gram matrices in Muon's iteration."""
+
+
+def matrices(config: ModelConfig) -> dict[str, dict[tuple[int, int], int]]:
+    """By part: (rows, columns) of the weights that Muon updates, and how many have this shape."""
+    sam, neck, clip, gpt = config.sam_width, config.sam_neck, config.clip_width, config.gpt_width
+    of_sam = [(sam, _PATCH_PIXELS), (neck, sam), (neck, 9 * neck), (config.sam_mid, 9 * neck),
+              (config.sam_out, 9 * config.sam_mid)]  # fmt: skip
+    layer = [(3 * sam, sam), (sam, sam), (config.sam_mlp, sam), (sam, config.sam_mlp)]
+    return {
+        "sam": Counter(of_sam + config.sam_layers * layer),
+        "clip": Counter(config.clip_layers * _block_matrices(clip, config.clip_mlp)),
+        "projector": {(gpt, clip + config.sam_out): 1},
+        "gpt": Counter(config.gpt_layers * _block_matrices(gpt, config.gpt_mlp)),
+    }
+
+
+def _block_matrices(width: int, mlp: int) -> list[tuple[int, int]]:
+    """Queries, keys, values and output, and the two of the MLP."""
+    return 4 * [(width, width)] + [(mlp, width), (width, mlp)]
+
+
+def matrix_elements(config: ModelConfig, *, frozen: Collection[str] = ()) -> int:
+    """Number of parameters in the matrices of the trained parts."""
+    return sum(
+        rows * columns * number
+        for part, shapes in matrices(config).items()
+        if part not in frozen
+        for (rows, columns), number in shapes.items()
+    )
+
+
+def orthogonalising_flops(config: ModelConfig, *, frozen: Collection[str] = ()) -> float:
+    """FLOPs of the matrix products of one update by Muon: the Gram matrix of the shorter side, the
+    iteration on it, and its product with the whole."""
+    total = 0
+    for part, shapes in matrices(config).items():
+        for (rows, columns), number in shapes.items():
+            short, long = sorted((rows, columns))
+            products = 2 * long + MUON_PRODUCTS * short
+            total += 0 if part in frozen else number * 2 * short * short * products
+    return float(total)
+
+
+def optimizer_flops(
+    config: ModelConfig, *, optimizer: str = "adamw", frozen: Collection[str] = ()
+) -> float:
+    """FLOPs of an update of the trained parts by `optimizer`, that of --optimizer. In no other
     number here, nor in MFU."""
     counts = parameters(config)
-    return float(ADAMW_FLOPS * sum(counts[part] for part in PARTS if part not in frozen))
+    trained = sum(counts[part] for part in PARTS if part not in frozen)
+    if optimizer != "muon":
+        return float(ADAMW_FLOPS * trained)
+    of_muon = matrix_elements(config, frozen=frozen)
+    products = orthogonalising_flops(config, frozen=frozen)
+    return products + MUON_FLOPS * of_muon + ADAMW_FLOPS * (trained - of_muon)
 
 
 class Workload(NamedTuple):

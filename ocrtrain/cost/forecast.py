@@ -15,7 +15,7 @@ from typing import Any
 from ocrdata.planning.fetch_ahead import WINDOW_BYTES
 from ocrdata.planning.totals import PlanTotals, SampleSums, SourceTotals
 from ocrdata.runtime.units import human_bytes, human_time
-from ocrtrain.cost.flops import Flops, Workload, training_flops
+from ocrtrain.cost.flops import Flops, Workload, orthogonalising_flops, training_flops
 from ocrtrain.cost.gpus import peak_of
 from ocrtrain.cost.memory import OVERHEAD, USABLE, MicroBatch, estimate_memory
 from ocrtrain.data.run_plan import LongSample, OrderOfSource, RunPlan
@@ -75,8 +75,11 @@ def forecast(config: Config, planned: RunPlan) -> Forecast:
         checkpointing=config.checkpointing,
         packed=config.pack,
     )
-    memory = estimate_memory(config.model, largest, frozen=config.freeze).total + OVERHEAD
-    return Forecast(config, totals, planned.longest, flops, memory, planned.orders)
+    memory = estimate_memory(
+        config.model, largest, optimizer=config.optimizer, frozen=config.freeze
+    )
+    memory_of_step = memory.total + OVERHEAD
+    return Forecast(config, totals, planned.longest, flops, memory_of_step, planned.orders)
 
 
 def workload(sums: SampleSums, size: int) -> Workload:
@@ -207,6 +210,7 @@ def describe(result: Forecast) -> str:
             *(f"  {one.tokens:,} tokens in {one.shard}:{one.key}" for one in result.longest),
             f"{total / 1e15:,.4g} PFLOP, {vision:.0%} vision and {1 - vision:.0%} text; peak "
             f"memory of a step about {result.memory / 1e9:.3g} GB",
+            *_muon(result),
         ]
     )
 
@@ -284,6 +288,19 @@ def _shortened(result: Forecast) -> list[str]:
     return [f"--warmup {warmup} is shortened to {used}: the run has {steps:,} steps"] * (
         used < warmup
     )
+
+
+def _muon(result: Forecast) -> list[str]:
+    """A line on what Muon's updates take beside the model, which hours and MFU leave out."""
+    config = result.config
+    if config.optimizer != "muon":
+        return []
+    each = orthogonalising_flops(config.model, frozen=config.freeze)
+    total = (result.vision_flops + result.text_flops) / result.totals.steps
+    return [
+        f"--optimizer muon: {each / 1e9:,.4g} GFLOP a step in fp32 besides, {each / total:.0%} of "
+        "the model's"
+    ]
 
 
 def _dropped(totals: PlanTotals) -> int:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 
 from ocrdata.errors import TrainError
-from ocrtrain.cost.flops import embedding, parameters, step_flops
+from ocrtrain.cost.flops import embedding, matrix_elements, parameters, step_flops
 from ocrtrain.model.head import HEAD_CHUNK
 from ocrtrain.settings.config import Config
 from ocrtrain.settings.image_slots import PATCH, SHRINK, image_slots
@@ -53,7 +53,7 @@ class Memory:
 
     weights: float
     gradients: float
-    adam: float
+    moments: float  # of the optimizer
     copies: float  # bf16 copies of the weights that autocast saves for the backward pass
     activations: float  # saved for the backward pass
     working: float  # temporaries: the largest block, or the logits of one chunk
@@ -61,17 +61,24 @@ class Memory:
     @property
     def total(self) -> float:
         """The sum, without the overhead of CUDA and libraries."""
-        states = self.weights + self.gradients + self.adam
+        states = self.weights + self.gradients + self.moments
         return states + self.copies + self.activations + self.working
 
 
 def estimate_memory(
-    config: ModelConfig, batch: MicroBatch, *, frozen: Collection[str] = ()
+    config: ModelConfig,
+    batch: MicroBatch,
+    *,
+    optimizer: str = "adamw",
+    frozen: Collection[str] = (),
 ) -> Memory:
-    """Peak memory of a training step whose largest micro-batch is `batch`."""
+    """Peak memory of a training step whose largest micro-batch is `batch`. Muon keeps one moment of
+    its matrices, where AdamW keeps two; what its update takes beside that is less than the
+    activations that are free by then."""
     counts = parameters(config)
     total = sum(counts.values())
     trained = sum(count for part, count in counts.items() if part not in frozen)
+    of_muon = matrix_elements(config, frozen=frozen) if optimizer == "muon" else 0
     saved, block, in_graph = _activations(config, batch, frozen)
     logits = min(HEAD_CHUNK, batch.rows * batch.row_length) * config.vocab_size
     # tanh and softmax in fp32, beside the bf16 logits; the head's gradient, its bf16 weight and the
@@ -81,7 +88,7 @@ def estimate_memory(
     return Memory(
         weights=4.0 * total,
         gradients=4.0 * trained,
-        adam=8.0 * trained,
+        moments=8.0 * trained - 4.0 * of_muon,
         copies=2.0 * in_graph if batch.bf16 else 0.0,
         activations=saved,
         working=max(block, head),
@@ -214,7 +221,7 @@ def run_memory(
     model = config.model
     if not model.vocab_size:  # the tokenizer is not loaded yet; assume nanochat's, the largest
         model = replace(model, vocab_size=65_537)
-    return estimate_memory(model, batch, frozen=config.freeze)
+    return estimate_memory(model, batch, optimizer=config.optimizer, frozen=config.freeze)
 
 
 @dataclass(frozen=True)

@@ -398,18 +398,23 @@ def _model_and_optimizer(
     if found is None:
         model = new_model(config, tokenizer, say=print).to(device).train()
         trainer = for_ranks(model, world, config.parallel)
-        return model, trainer, build_optimizer(model, config)
+        return model, trainer, build_optimizer(model, config, _shards(trainer))
     # All weights are in the checkpoint: nothing is loaded from the hub.
     model = ready_to_train(bare_model(config, tokenizer), config).to(device).train()
     found.load_weights(model)
     trainer = for_ranks(model, world, config.parallel)
-    optimizer = build_optimizer(model, config)
+    optimizer = build_optimizer(model, config, _shards(trainer))
     found.load_optimizer(model, optimizer, trainer.place)
     found.load_random_state()
     for change in found.changed_versions():
         print(f"losses may differ in the last bits from those of an uninterrupted run: {change}")
     print(f"resuming at step {found.state.step} from {found.folder}")
     return model, trainer, optimizer
+
+
+def _shards(trainer: ModelOfRanks) -> ModelOfRanks | None:
+    """What reaches the parts of other ranks, if there are parts."""
+    return trainer if trainer.shards else None
 
 
 def _open_logs(config: Config, found: Checkpoint | None) -> Logs:

@@ -14,10 +14,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 STAGES = (
     (14.53533463, -140.97390844, 467.8013336, -600.48300109, 261.04758225),
@@ -45,17 +45,36 @@ MOST_ELEMENTS = 1 << 24
 _LEAST = 1e-30  # a squared norm below this counts as no gradient
 
 
+class Shards(Protocol):
+    """Tensors of which each rank holds a part: `ocrtrain.run.parallel.ModelOfRanks`."""
+
+    def gather(self, tensor: Tensor) -> Tensor:
+        """The whole of a tensor. All ranks must call it."""
+
+    def place(self, tensor: Tensor, parameter: nn.Parameter) -> Tensor:
+        """What this rank holds of a whole tensor in the shape of `parameter`."""
+
+
 class Muon(torch.optim.Optimizer):
     """Muon for the matrices of `groups`, and AdamW for the parameters that `adamw` was made with.
 
     A group is a dict of `params` with two dimensions or more, `lr`, `momentum` and `weight_decay`,
     which is decoupled: a matrix is multiplied by 1 - lr * weight_decay. `param_groups` and `state`
     are those of both. A parameter without a gradient is left as it is.
+
+    `shards`: the parameters are parts. Each matrix is gathered then, every rank computes the whole
+    update, and keeps its part.
     """
 
-    def __init__(self, groups: Sequence[dict[str, Any]], adamw: torch.optim.AdamW) -> None:
+    def __init__(
+        self,
+        groups: Sequence[dict[str, Any]],
+        adamw: torch.optim.AdamW,
+        *,
+        shards: Shards | None = None,
+    ) -> None:
         super().__init__(list(groups), {})
-        self._matrices, self._adamw = list(self.param_groups), adamw
+        self._matrices, self._adamw, self._shards = list(self.param_groups), adamw, shards
         self.param_groups += adamw.param_groups
         adamw.state = self.state
 
@@ -63,74 +82,74 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """Update every parameter that has a gradient."""
         found = [
-            self._matrix(parameter, group)
+            _Matrix(parameter, group)
             for group in self._matrices
             for parameter in group["params"]
             if parameter.grad is not None
         ]
         for chunk in _chunks(found):
-            _update(chunk)
+            self._update(chunk)
         self._adamw.step()
 
-    def _matrix(self, parameter: Tensor, group: dict[str, Any]) -> _Matrix:
-        """A parameter with its gradient and momentum, which is zeros at its first gradient."""
-        state = self.state[parameter]
-        if not state:
-            state["momentum"] = torch.zeros_like(parameter)
-        gradient = parameter.grad
+    def _update(self, matrices: Sequence[_Matrix]) -> None:
+        """Update matrices whose shorter sides are equal."""
+        stacks = []
+        for shape, members in groupby(matrices, key=lambda one: one.shape):
+            same = list(members)
+            stack = torch.empty(len(same), *shape, device=same[0].parameter.device)
+            for one, place in zip(same, stack, strict=True):
+                self._advance(one, place.view(one.parameter.shape))
+            stacks.append(stack)
+        updates = (update for stack in orthogonal_factors(stacks) for update in stack)
+        for one, update in zip(matrices, updates, strict=True):
+            parameter, rate = one.parameter, one.group["lr"]
+            update = update.view(parameter.shape)
+            if self._shards:
+                update = self._shards.place(update, parameter)
+            if one.group["weight_decay"]:
+                parameter.mul_(1 - rate * one.group["weight_decay"])
+            parameter.add_(update, alpha=-rate * MATCH_ADAMW * math.sqrt(max(one.shape)))
+
+    def _advance(self, one: _Matrix, ahead: Tensor) -> None:
+        """Take a gradient into the momentum, and write both as Nesterov has them into `ahead`."""
+        state, gradient, beta = self.state[one.parameter], one.parameter.grad, one.group["momentum"]
         assert gradient is not None
-        return _Matrix(
-            parameter.flatten(1), gradient.flatten(1), state["momentum"].flatten(1), group
-        )
+        if not state:
+            state["momentum"] = torch.zeros_like(one.parameter)
+        momentum = state["momentum"].lerp_(gradient, 1 - beta)
+        if self._shards:
+            ahead.copy_(self._shards.gather(torch.lerp(gradient, momentum, beta)))
+        else:
+            torch.lerp(gradient, momentum, beta, out=ahead)
 
 
 class _Matrix(NamedTuple):
-    """Views [rows, columns] of a parameter and what belongs to it."""
+    """A parameter and its group."""
 
-    weight: Tensor
-    gradient: Tensor
-    momentum: Tensor
+    parameter: nn.Parameter
     group: dict[str, Any]
 
     @property
-    def sides(self) -> tuple[int, int]:
-        """The shorter and the longer side."""
-        rows, columns = self.weight.shape
-        return min(rows, columns), max(rows, columns)
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        rows = self.parameter.shape[0]
+        return rows, self.parameter.numel() // rows
 
 
 def _chunks(matrices: Iterable[_Matrix]) -> Iterator[list[_Matrix]]:
     """Matrices with the same shorter side together, equal shapes in sequence, of at most
     `MOST_ELEMENTS`."""
-    ordered = sorted(matrices, key=lambda one: (one.sides, one.weight.shape))
-    for _, members in groupby(ordered, key=lambda one: one.sides[0]):
+    ordered = sorted(matrices, key=lambda one: (min(one.shape), one.shape))
+    for _, members in groupby(ordered, key=lambda one: min(one.shape)):
         chunk: list[_Matrix] = []
+        elements = 0
         for one in members:
-            elements = sum(other.weight.numel() for other in chunk) + one.weight.numel()
+            elements += one.parameter.numel()
             if chunk and elements > MOST_ELEMENTS:
                 yield chunk
-                chunk = []
+                chunk, elements = [], one.parameter.numel()
             chunk.append(one)
         yield chunk
-
-
-def _update(matrices: Sequence[_Matrix]) -> None:
-    """Update matrices whose shorter sides are equal."""
-    stacks = []
-    for shape, members in groupby(matrices, key=lambda one: one.weight.shape):
-        same = list(members)
-        stack = same[0].weight.new_empty(len(same), *shape)
-        for one, place in zip(same, stack, strict=True):
-            beta = one.group["momentum"]
-            one.momentum.lerp_(one.gradient, 1 - beta)
-            torch.lerp(one.gradient, one.momentum, beta, out=place)  # Nesterov's
-        stacks.append(stack)
-    updates = (update for stack in orthogonal_factors(stacks) for update in stack)
-    for one, update in zip(matrices, updates, strict=True):
-        rate = one.group["lr"]
-        if one.group["weight_decay"]:
-            one.weight.mul_(1 - rate * one.group["weight_decay"])
-        one.weight.add_(update, alpha=-rate * MATCH_ADAMW * math.sqrt(one.sides[1]))
 
 
 def orthogonal_factors(stacks: Sequence[Tensor]) -> list[Tensor]:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ocrtrain.model.ocr_model import part_of
-from ocrtrain.run.muon import Muon
+from ocrtrain.run.muon import Muon, Shards
 from ocrtrain.settings.config import Config
 
 
@@ -36,9 +36,11 @@ def learning_rate(config: Config, step: int) -> float:
     return config.lr
 
 
-def build_optimizer(model: nn.Module, config: Config) -> torch.optim.Optimizer:
+def build_optimizer(
+    model: nn.Module, config: Config, shards: Shards | None = None
+) -> torch.optim.Optimizer:
     """The optimizer of `--optimizer` over the trainable parameters, in groups that hold their
-    learning-rate factor as `scale`.
+    learning-rate factor as `scale`. `shards`: each rank holds parts of them.
 
     AdamW's weight decay applies to tensors of two dimensions or more, not to gains, biases and
     other vectors; Muon's to its matrices. Trained from random weights at the decoder's rate by
@@ -80,7 +82,7 @@ def build_optimizer(model: nn.Module, config: Config) -> torch.optim.Optimizer:
         }
         for scale, members in muon.items()
     ]
-    return Muon(groups, rest)
+    return Muon(groups, rest, shards=shards)
 
 
 def muon_matrices(model: nn.Module) -> set[str]:

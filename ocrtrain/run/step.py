@@ -222,7 +222,9 @@ def _metrics(
         "train/images": batch.image_count,
         "train/bad": len(batch.skipped),
         "train/total_tokens": job.state.total_tokens,
-        "train/optimizer_flops": optimizer_flops(job.config.model, frozen=job.config.freeze),
+        "train/optimizer_flops": optimizer_flops(
+            job.config.model, optimizer=job.config.optimizer, frozen=job.config.freeze
+        ),
     }
     parts = job.timer.seconds()
     metrics |= {f"train/time_{part}": took for part, took in parts.items()}

@@ -25,6 +25,12 @@ KINDS: dict[str, dict[str, Any]] = {
     "mixed rows": {"mix": "sample", "text_ratio": Fraction(1, 2)},
     "packed": {"pack": True, "pack_window": 16, "row_images": 4, "freeze": ("clip",)},
     "accumulated": {"mix": "sample", "text_ratio": Fraction(1, 2), "micro_batch": 1},
+    "muon": {
+        "mix": "sample",
+        "text_ratio": Fraction(1, 2),
+        "optimizer": "muon",
+        "weight_decay": 0.1,
+    },
     "frozen GPT": {"mix": "sample", "text_ratio": Fraction(1, 2), "freeze": ("gpt",)},
     "two sizes": {"mix": "sample"},
 }

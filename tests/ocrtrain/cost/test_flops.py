@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -11,16 +12,22 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ocrtrain.cost.flops import (
     ADAMW_FLOPS,
+    MUON_FLOPS,
     decoder_flops,
     embedding,
     head_flops,
     image_flops,
+    matrices,
+    matrix_elements,
     optimizer_flops,
+    orthogonalising_flops,
     parameters,
     step_flops,
 )
 from ocrtrain.model.encoder import DeepEncoder
 from ocrtrain.model.ocr_model import OcrModel, part_of
+from ocrtrain.run.muon import orthogonal_factors
+from ocrtrain.run.optimizer import muon_matrices
 from ocrtrain.settings.image_slots import image_slots
 from ocrtrain.settings.model_config import PARTS, ModelConfig
 from tests.support.encoders import REAL_HEADS, SMALL, pixels
@@ -163,3 +170,35 @@ def test_the_optimizer_is_counted_as_the_algorithm_says() -> None:
         assert Counted.operations == ADAMW_FLOPS
         assert weight.value == pytest.approx(parameter.item(), rel=1e-12)
     assert optimizer_flops(FULL, frozen=("sam",)) == ADAMW_FLOPS * (961_760_768 - 95_569_152)
+
+
+@pytest.mark.parametrize("config", [FULL, SMALL, REAL_HEADS])
+def test_the_matrices_of_muon_are_the_models(config: ModelConfig) -> None:
+    with torch.device("meta"):
+        model = OcrModel(config, image_size=1024, image_token=0)
+    found: dict[str, Counter[tuple[int, int]]] = {part: Counter() for part in PARTS}
+    for name in muon_matrices(model):
+        shape = model.get_parameter(name).flatten(1).shape
+        found[part_of(name)][shape[0], shape[1]] += 1
+    assert matrices(config) == found
+    elements = sum(model.get_parameter(name).numel() for name in muon_matrices(model))
+    assert matrix_elements(config) == elements
+
+
+@pytest.mark.parametrize("config", [FULL, SMALL])
+@pytest.mark.parametrize("frozen", [(), ("sam",)])
+def test_flops_of_orthogonalising_equal_torchs_counter(
+    config: ModelConfig, frozen: tuple[str, ...]
+) -> None:
+    shapes = [shape for part, found in matrices(config).items() if part not in frozen
+              for shape in Counter(found).elements()]  # fmt: skip
+    with FlopCounterMode(display=False) as counter:
+        for shape in shapes:
+            orthogonal_factors([torch.empty(1, *shape, device="meta")])
+    products = orthogonalising_flops(config, frozen=frozen)
+    assert products == counter.get_total_flops() > 0
+    trained = sum(count for part, count in parameters(config).items() if part not in frozen)
+    elements = matrix_elements(config, frozen=frozen)
+    assert optimizer_flops(config, optimizer="muon", frozen=frozen) == (
+        products + MUON_FLOPS * elements + ADAMW_FLOPS * (trained - elements)
+    )

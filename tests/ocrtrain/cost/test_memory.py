@@ -18,9 +18,12 @@ from ocrtrain.cost.memory import (
     run_memory,
     this_machine,
 )
+from ocrtrain.model.ocr_model import OcrModel
+from ocrtrain.run.optimizer import build_optimizer
 from ocrtrain.settings.config import Config
 from ocrtrain.settings.model_config import ModelConfig
 from ocrtrain.settings.presets import stage1, stage2
+from tests.support.encoders import SMALL
 from tests.support.saved import saved_bytes
 
 WIDE = ModelConfig(
@@ -80,7 +83,26 @@ def test_the_full_model_needs_what_it_is_said_to_need() -> None:
 
 def test_weights_gradients_and_adam_take_16_bytes_per_parameter() -> None:
     memory = estimate_memory(ModelConfig(), MicroBatch(1, 512, {1024: 1}, bf16=True))
-    assert memory.weights + memory.gradients + memory.adam == 16 * 961_760_768
+    assert memory.weights + memory.gradients + memory.moments == 16 * 961_760_768
+
+
+def test_muon_keeps_one_moment_of_each_matrix() -> None:
+    """As its state has them, and for the full model by hand: AdamW keeps its embedding, head and
+    all that is no matrix."""
+    config = Config(optimizer="muon", model=SMALL, init="random")
+    model = OcrModel(SMALL, image_size=64, image_token=0)
+    model.freeze(("clip",))
+    optimizer = build_optimizer(model, config)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter) if parameter.requires_grad else None
+    optimizer.step()
+    kept = sum(t.nbytes for state in optimizer.state.values() for t in state.values() if t.ndim)
+    batch = MicroBatch(1, 32, {64: 1})
+    estimated = estimate_memory(SMALL, batch, optimizer="muon", frozen=("clip",))
+    assert estimated.moments == kept < estimate_memory(SMALL, batch, frozen=("clip",)).moments
+    full = estimate_memory(ModelConfig(), batch, optimizer="muon").moments
+    others = 2 * 65_537 * 1280 + 3_450_000  # positions, norms, biases about
+    assert full == pytest.approx(4 * 961_760_768 + 4 * others, rel=1e-3)
     # Decoder activations of 4 x 8,192 tokens: 61.8 KB per token and layer were measured.
     text = MicroBatch(4, 8192, {}, bf16=True)
     assert estimate_memory(ModelConfig(), text).activations == pytest.approx(40.5e9, rel=0.01)

@@ -42,7 +42,7 @@ def test_two_ranks_train_what_one_process_trains(
 def test_a_checkpoint_goes_on_with_any_number_of_ranks(
     inputs: dict[str, str], alone: Path, tmp_path: Path
 ) -> None:
-    kind, run = "mixed rows", tmp_path / "run"
+    kind, run = "muon", tmp_path / "run"  # with AdamW's moments beside its own
     train_on_ranks(2, [(kind_config(inputs, run, kind, stop_at=5), False)], tmp_path)
     assert train(kind_config(inputs, run, kind, stop_at=9), resume=True) == 0
     train_on_ranks(
