@@ -15,25 +15,32 @@ from ocrtrain.run.muon import Muon, Shards
 from ocrtrain.settings.config import Config
 
 
+def peak_rate(config: Config) -> float:
+    """The peak learning rate: --lr, or --lr-adamw where it is given and AdamW updates all."""
+    own = config.lr_adamw if config.optimizer == "adamw" else 0.0
+    return own or config.lr
+
+
 def learning_rate(config: Config, step: int) -> float:
-    """The learning rate of step `step` (from 0): linear warm-up, then the schedule, both counted
-    from `--schedule-from`. A step before that, of a run that went back to an older checkpoint than
-    the one it was extended from, has the rate that the schedule begins with.
+    """The learning rate of step `step` (from 0), with Muon that of its matrices: linear warm-up,
+    then the schedule, both counted from `--schedule-from`. A step before that, of a run that went
+    back to an older checkpoint than the one it was extended from, has the rate that the schedule
+    begins with.
 
     The warm-up reaches the peak at its last step; cosine and linear reach 0 after the last step.
     """
     warmup, step = config.warmup_steps, max(0, step - config.schedule_from)
-    steps = config.steps - config.schedule_from
+    peak, steps = peak_rate(config), config.steps - config.schedule_from
     if step < warmup:
-        return config.lr * (step + 1) / warmup
+        return peak * (step + 1) / warmup
     if config.schedule == "cosine":
-        return config.lr * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
+        return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
     if config.schedule == "linear":
         falling = min(config.decay_part * steps, steps - warmup)
-        return config.lr * min(1.0, (steps - step) / falling)
+        return peak * min(1.0, (steps - step) / falling)
     if config.schedule == "step":
-        return config.lr * config.step_factor ** (step // config.step_every)
-    return config.lr
+        return peak * config.step_factor ** (step // config.step_every)
+    return peak
 
 
 def build_optimizer(
@@ -49,7 +56,7 @@ def build_optimizer(
     """
     matrices = muon_matrices(model) if config.optimizer == "muon" else set()
     # The rate of AdamW beside Muon is a factor too: both follow the same schedule.
-    own = (config.lr_adamw or config.lr) / config.lr if config.optimizer == "muon" else 1.0
+    own = (config.lr_adamw or config.lr) / peak_rate(config)
     muon: dict[float, list[nn.Parameter]] = defaultdict(list)
     adamw: dict[tuple[float, float], list[nn.Parameter]] = defaultdict(list)
     for name, parameter in model.named_parameters():
@@ -66,7 +73,7 @@ def build_optimizer(
             {"params": members, "weight_decay": decay, "scale": scale}
             for (scale, decay), members in adamw.items()
         ],
-        lr=config.lr,
+        lr=peak_rate(config),
         betas=(config.beta1, config.beta2),
         fused=True,  # on a CPU 4 to 7 times as fast as torch's default, a loop over parameters
     )

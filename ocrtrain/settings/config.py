@@ -220,7 +220,7 @@ class Config:
     lr: float = setting(5e-5, "peak learning rate", change=True)
     lr_adamw: float = setting(
         0.0,
-        "with --optimizer muon: peak learning rate of what AdamW updates (0: --lr)",
+        "peak learning rate of what AdamW updates: beside Muon, or everything (0: --lr)",
         change=True,
         older=0.0,
     )

@@ -193,8 +193,6 @@ def _wrong_numbers(config: Config) -> Iterator[str]:
 
 def _wrong_optimizer(config: Config) -> Iterator[str]:
     """What is wrong with the flags of the optimizer and its schedule."""
-    if config.lr_adamw and config.optimizer != "muon":
-        yield "--lr-adamw needs --optimizer muon: AdamW alone has the rate --lr"
     if not 0 < config.decay_part <= 1:
         yield f"--decay-part {config.decay_part} must be above 0 and at most 1"
 

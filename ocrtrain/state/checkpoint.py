@@ -3,7 +3,7 @@
 A checkpoint is a folder `checkpoints/step_001000/`:
 
     model.safetensors        weights
-    optimizer.safetensors    AdamW moments, by parameter name
+    optimizer.safetensors    moments of AdamW and Muon, by parameter name
     random.safetensors       torch's random state
     state.json               step, totals, versions, thread count, W&B's run id
     config.json, tokenizer.json

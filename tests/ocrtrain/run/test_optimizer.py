@@ -5,7 +5,6 @@ import pytest
 import torch
 from torch import nn
 
-from ocrdata.errors import UsageError
 from ocrtrain.model.ocr_model import build_model
 from ocrtrain.run.muon import Muon
 from ocrtrain.run.optimizer import build_optimizer, learning_rate, muon_matrices, set_rate
@@ -145,8 +144,13 @@ def test_one_rate_serves_both_unless_adamw_has_its_own() -> None:
     optimizer = build_optimizer(Parts(), Config(optimizer="muon", lr=0.01))
     assert {group["scale"] for group in optimizer.param_groups} == {1.0}
     assert isinstance(optimizer, Muon)
-    with pytest.raises(UsageError, match="--lr-adamw needs --optimizer muon"):
-        Config(lr_adamw=0.1)
+
+
+def test_the_rate_of_adamw_is_that_of_all_where_it_updates_all() -> None:
+    config = Config(lr=0.01, lr_adamw=0.003, schedule="constant", warmup=0)
+    optimizer = build_optimizer(Parts(), config)
+    set_rate(optimizer, learning_rate(config, 5))
+    assert {group["lr"] for group in optimizer.param_groups} == {0.003}
 
 
 def test_muon_without_a_matrix_to_train_is_adamw() -> None:
