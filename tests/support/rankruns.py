@@ -29,6 +29,7 @@ KINDS: dict[str, dict[str, Any]] = {
         "mix": "sample",
         "text_ratio": Fraction(1, 2),
         "optimizer": "muon",
+        "lr": 3e-4,  # it multiplies rounding by more than AdamW does
         "weight_decay": 0.1,
     },
     "frozen GPT": {"mix": "sample", "text_ratio": Fraction(1, 2), "freeze": ("gpt",)},
