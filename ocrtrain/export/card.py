@@ -18,8 +18,9 @@ from ocrtrain.settings.image_slots import image_slots
 from ocrtrain.state.checkpoint import State
 from ocrtrain.state.run_files import read_lines
 
-LEAST_GAIN = 0.05
-"""Nats per token below which the card says that the model was not seen to look at images."""
+LEAST_GAIN = 0.02
+"""Nats per token below which the card says that the model was not seen to look at images, as the
+validation does (`BLIND_GAIN`)."""
 
 CARD = """---
 library_name: transformers
@@ -107,7 +108,7 @@ def answers_summary(run: Path, checkpoint: str) -> dict[str, Any] | None:
         return None
     try:
         found: dict[str, Any] = json.loads(path.read_bytes())
-        _ = found["scores"]["all"]["answers"], found["shards"]
+        _ = found["scores"]["all"]["answers"], found["shards"], list(_benchmarks(found))
     except (OSError, ValueError, KeyError, TypeError) as exc:
         raise OcrError(
             f"{path}: not the summary of an evaluation; delete it, or evaluate again"
@@ -125,9 +126,9 @@ def write_card(facts: Facts) -> str:
         others=_others(facts.image_sizes),
         slots=image_slots(facts.image_sizes[0]),
         precision=(
-            "It was trained in bf16: on a GPU, call `generate` within "
-            '`torch.autocast("cuda", torch.bfloat16)` for the numbers of its training.'
-            if config.precision == "bf16"
+            "On a GPU its training computed in bf16: call\n`generate` within "
+            '`torch.autocast("cuda", torch.bfloat16)` for the same numbers.'
+            if config.precision != "fp32"
             else ""
         ),
         training="\n".join(f"- {line}" for line in _training(facts)),
@@ -189,7 +190,8 @@ def _scores(facts: Facts) -> Iterator[str]:
         yield "Its answers were not scored."
         return
     yield ""
-    yield f"Answers to the questions of {facts.answers['shards']}:"
+    asked = " ".join(map(_name, str(facts.answers["shards"]).split()))
+    yield f"Answers to the questions of {asked}:"
     yield ""
     yield "| kind of question | answers | relaxed | exact | ANLS | NED |"
     yield "|---|---|---|---|---|---|"
@@ -199,6 +201,22 @@ def _scores(facts: Facts) -> Iterator[str]:
             f"| {kind} | {row['answers']} | {row['relaxed']:.1%} | {row['exact']:.1%} | "
             f"{row['anls']:.3f} | {row['ned']:.3f} |"
         )
+    yield from _benchmarks(facts.answers)
+
+
+def _benchmarks(answers: Mapping[str, Any]) -> Iterator[str]:
+    """The scores of published benchmarks in a summary, with their 95 % intervals."""
+    found = answers.get("benchmarks", [])
+    if found:
+        yield ""
+        yield "| benchmark | version | measure | score | 95 % interval | answers |"
+        yield "|---|---|---|---|---|---|"
+    for one in found:
+        for name, score in one["scores"].items():
+            yield (
+                f"| {one['title']} | {one['version']} | {name} | {score['mean']:.4f} | "
+                f"{score['low']:.4f} to {score['high']:.4f} | {score['number']} |"
+            )
 
 
 def _limits(facts: Facts) -> Iterator[str]:
