@@ -8,6 +8,7 @@
     python tools/make_shards.py imagefolder --path my-scans      # metadata.jsonl or .txt captions
     python tools/make_shards.py webdataset --path 'laion/{00000..00017}.tar'
     python tools/make_shards.py chartqa-folder --path 'ChartQA Dataset' --split val
+    python tools/make_shards.py docvqa --path val_v1.0.json      # benchmarks: docs/evaluation.md
     python tools/make_shards.py charts --limit 2000              # synthetic, needs nothing
     python tools/make_shards.py sums --limit 2000                # the same, text only
     python tools/make_shards.py open-charts --words held-out     # charts that must be read

@@ -25,10 +25,11 @@ def to_pil(data: bytes) -> Image:
     return Image.fromarray(decode_rgb(data))
 
 
-def data_url(data: bytes) -> str:
-    """A thumbnail of an image as a data URL. Raises ImageError."""
+def data_url(data: bytes, side: int = SIDE) -> str:
+    """A thumbnail of an image as a data URL, its longest side `side` px or less. Raises
+    ImageError."""
     image = to_pil(data)
-    image.thumbnail((SIDE, SIDE))
+    image.thumbnail((side, side))
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=_QUALITY)
     return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

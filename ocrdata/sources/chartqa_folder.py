@@ -125,7 +125,11 @@ class ChartQaFolderSource:
                 raise RejectedRow(f"{question.place}: {exc}") from exc
             record = parse_record(question.row)
             others.append({key: record[key] for key in record.keys() - set(FIELDS)})
-        meta: dict[str, Any] = {"imgname": name, "kinds": [question.kind for question in questions]}
+        meta: dict[str, Any] = {
+            "benchmark": {"name": "chartqa"},
+            "imgname": name,
+            "kinds": [question.kind for question in questions],
+        }
         if any(others):
             meta["questions"] = others
         image = ImageFolder(self._folder / IMAGES).read(name)

@@ -16,6 +16,10 @@ from typing import Any
 from ocrdata.sources import chartqa_folder, finevision, smoltalk, webdataset
 from ocrdata.sources.annotations import ANSWERS, QUESTIONS, AnnotationFormat
 from ocrdata.sources.base import Source, safe_name
+from ocrdata.sources.benchmarks import chartqapro
+from ocrdata.sources.benchmarks.questions import Layout, QuestionFileSource
+from ocrdata.sources.benchmarks.questions import default_name as question_file_name
+from ocrdata.sources.benchmarks.registry import LAYOUTS
 from ocrdata.sources.jsonl import JsonlSource, set_name
 from ocrdata.sources.spans import Span
 from ocrdata.sources.words import HELD_OUT, SIDES, TRAIN
@@ -125,6 +129,44 @@ def _annotations(values: Values) -> AnnotationFormat:
 
 def _chartqa_folder(values: Values, _: Recorded) -> Source:
     return chartqa_folder.ChartQaFolderSource(Location.of(values["path"]).path, values["split"])
+
+
+def _chartqapro(values: Values, recorded: Recorded) -> Source:
+    return chartqapro.chartqapro(
+        repository=values["repo"] or chartqapro.REPOSITORY,
+        revision=values["revision"] or "main",
+        recorded=recorded,
+    )
+
+
+def _question_file(layout: Layout) -> SourceKind:
+    """A benchmark whose questions are in one JSON file, about images in a folder."""
+
+    def make(values: Values, _: Recorded) -> Source:
+        images = Location.of(values["images"]).path if values["images"] else None
+        return QuestionFileSource(layout, Location.of(values["path"]).path, images=images)
+
+    return SourceKind(
+        f"benchmark: {layout.text}",
+        (
+            Flag("path", "the JSON file of questions", "FILE", required=True),
+            Flag(
+                "images",
+                "folder that image names are relative to (default: the folder of FILE)",
+                "DIR",
+            ),
+        ),
+        lambda values: question_file_name(layout, Location.of(values["path"]).path),
+        make,
+    )
+
+
+def _olmocr_bench(values: Values, _: Recorded) -> Source:
+    from ocrdata.sources.benchmarks import olmocr_bench
+
+    path = Location.of(values["path"]).path
+    prompt = values["prompt"] or olmocr_bench.PROMPT
+    return olmocr_bench.OlmOcrBenchSource(path, side=values["side"], prompt=prompt)
 
 
 def _synthetic_rows(values: Values) -> int:
@@ -401,6 +443,23 @@ REGISTRY = {
             Location.of(values["path"]).path, values["split"]
         ),
         _chartqa_folder,
+    ),
+    "chartqapro": SourceKind(
+        "benchmark: ChartQAPro's test split on the hub",
+        _hub_flags(chartqapro.REPOSITORY),
+        lambda _: "chartqapro",
+        _chartqapro,
+    ),
+    **{name: _question_file(layout) for name, layout in LAYOUTS.items()},
+    "olmocr-bench": SourceKind(
+        "benchmark: olmOCR-bench's bench_data, JSON Lines of tests with PDFs beside them",
+        (
+            Flag("path", "the folder bench_data", "FOLDER", required=True),
+            Flag("side", "longest side of a page in px (default: 1288)", "PX", int, 1288),
+            Flag("prompt", 'what is asked of every page (default: "Read the text.")', "TEXT"),
+        ),
+        lambda _: "olmocr-bench",
+        _olmocr_bench,
     ),
     "charts": SourceKind(
         "synthetic charts with questions of ChartQA's kinds, seeded",

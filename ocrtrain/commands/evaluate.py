@@ -10,7 +10,9 @@ alone, about the images it shows (or, if it shows none, all that its sample show
 turns cannot help; with --history, after the turns before it and their answers. With --exchange
 every question is asked again about the images of another sample that has a question of the same
 kind: an answer that is still correct was not read from the image. Of samples with identical images
-only the first is swapped. What counts as right: docs/evaluation.md.
+only the first is swapped, and the report says which questions were answered without looking.
+Samples of a published benchmark (docs/evaluation.md) are scored by its own measure, in a table with
+confidence intervals. OUT.worst.html shows the worst answers with their images.
 
 Ctrl-C or SIGTERM stops it, and the answers so far are kept in OUT.partial.jsonl: the same command
 goes on from there. With --json the summary, the contents of its file, is the document.
@@ -34,15 +36,16 @@ from ocrdata.images.modes import ImageMode
 from ocrdata.reading.view import Shards
 from ocrdata.runtime.cli import Parser, add_json_flag, print_json, run, text_aside
 from ocrdata.runtime.progress import progress_bar
-from ocrdata.storage.files import make_folder, write_json
+from ocrdata.storage.files import atomic_file, make_folder, write_json
 from ocrdata.storage.locks import Lock
 from ocrdata.storage.sealed import canonical, digest_of
 from ocrtrain.settings.named_sources import checked_mode
 
 # What imports torch is imported where it is used, so that --help answers at once.
 if TYPE_CHECKING:
-    from ocrtrain.evaluation.answers import Partners, QuestionRunner, ScoreTable
+    from ocrtrain.evaluation.answers import Asking, Partners, QuestionRunner, ScoreTable
     from ocrtrain.evaluation.answers_file import AnswersFile
+    from ocrtrain.evaluation.benchmarks.table import BenchmarkTable
     from ocrtrain.evaluation.generation import Decoding
     from ocrtrain.evaluation.validation import Validation
     from ocrtrain.run.trained import TrainedModel
@@ -103,7 +106,7 @@ def _main(arguments: Sequence[str]) -> int:
         decoding = Decoding(args.max_new_tokens, args.batch, stop_repeats=args.stop_repeats)
     with problems:
         device = resolve_device(args.device)
-    for check in (_check_numbers, _check_out_name):
+    for check in (_check_numbers, _check_out_name, _check_benchmark):
         with problems:
             check(args)
     if args.checkpoint:
@@ -127,7 +130,15 @@ def _main(arguments: Sequence[str]) -> int:
     decoding = replace(decoding, precision=autocast_type(loaded.config.precision, device))
     with Lock(out.with_name(f".{out.name}.lock"), f"--out {out}"), text_aside(args.json):
         check_out(out, _spec(sources))
-        options = EvaluationOptions(decoding, args.workers, args.exchange, args.history, modes)
+        options = EvaluationOptions(
+            decoding,
+            args.workers,
+            modes,
+            swap=args.exchange,
+            history=args.history,
+            instruction=args.instruction,
+            benchmark=args.benchmark,
+        )
         summary = evaluate(loaded, sources, out, options)
     if args.json:
         print_json(summary)
@@ -148,16 +159,37 @@ def _check_out_name(args: argparse.Namespace) -> None:
         raise UsageError(f"--out {args.out}: the name must end in .jsonl, such as answers.jsonl")
 
 
+def _check_benchmark(args: argparse.Namespace) -> None:
+    from ocrtrain.evaluation.answers import NO_BENCHMARK
+    from ocrtrain.evaluation.benchmarks.registry import BENCHMARKS
+
+    known = (*BENCHMARKS, NO_BENCHMARK)
+    if args.benchmark and args.benchmark not in known:
+        raise UsageError(f"--benchmark {args.benchmark}: unknown; known are {', '.join(known)}")
+
+
 @dataclass(frozen=True)
 class EvaluationOptions:
     """How to answer, threads that prepare batches, whether to ask again with swapped images,
-    whether turns are asked with their history, and how the images of each source are shown."""
+    whether turns are asked with their history, what is put after each question, and the benchmark
+    that measures the answers, if it is not that which the samples name; `modes` says how the images
+    of each source are shown."""
 
     decoding: Decoding
     workers: int
-    swap: bool
-    history: bool
     modes: Mapping[str, ImageMode]
+    swap: bool = False
+    history: bool = False
+    instruction: str = ""
+    benchmark: str = ""
+
+    @property
+    def asking(self) -> Asking:
+        """How samples become questions."""
+        from ocrtrain.evaluation.answers import Asking, turns_of, turns_with_history
+
+        turns = turns_with_history if self.history else turns_of
+        return Asking(turns, self.instruction, self.benchmark)
 
 
 def evaluate(
@@ -168,18 +200,19 @@ def evaluate(
     Goes on from the answers that a stopped evaluation left. Raises UsageError, before anything is
     computed, if these are of another one, or if images are to be swapped and cannot be.
     """
-    from ocrtrain.evaluation.answers import QuestionRunner, turns_of, turns_with_history
+    from ocrtrain.evaluation.answers import QuestionRunner
     from ocrtrain.evaluation.answers_file import AnswersFile
+    from ocrtrain.evaluation.looking import answered_without_looking, looking_lines
 
     decoding = options.decoding
-    turns = turns_with_history if options.history else turns_of
+    asking = options.asking
     runners = {
         name: QuestionRunner(
             loaded.model,
             loaded.tokenizer,
             shards,
             decoding,
-            turns=turns,
+            asking=asking,
             mode=options.modes[name],
         )
         for name, shards in sources.items()
@@ -192,9 +225,7 @@ def evaluate(
         if file.done:
             print(f"going on from {_done(file, sources)}, which are in {file.path}")
         if file.validation is None:
-            found = validate_loaded(loaded, sources, options)
-            lines = validation_lines(found)
-            file.keep_validation({"numbers": found.numbers(), "lines": lines})
+            file.keep_validation(_validation(loaded, runners, options))
         validation = file.validation or {}
         print(validation["lines"], flush=True)
         try:
@@ -207,6 +238,8 @@ def evaluate(
             raise
         file.finish()
         scores, by_source = score_tables(file, sources)
+        benchmarks = benchmark_tables(file)
+        looking = answered_without_looking(file.answers())
         summary = {
             "checkpoint": str(loaded.checkpoint),
             "shards": _spec(sources),
@@ -214,16 +247,29 @@ def evaluate(
             "validation": validation["numbers"],
             "scores": scores.summary(),
             "sources": {name: table.summary() for name, table in by_source.items()},
+            "benchmarks": [
+                {"source": source, **table.summary()} for (source, _), table in benchmarks.items()
+            ],
+            "prompt_suffix": options.instruction,
         }
-        summary_file = out.with_suffix(".summary.json")
+        if looking is not None:
+            summary["without_looking"] = looking
+        summary_file, page = out.with_suffix(".summary.json"), out.with_suffix(".worst.html")
+        write_worst(page, file, sources, options)
         write_json(summary_file, summary)
         file.remove()
-    if len(sources) > 1:
-        for name, table in by_source.items():
+    for (name, _), benchmark in benchmarks.items():
+        print(f"{name}: {benchmark.table()}\n")
+    others = {name: table for name, table in by_source.items() if table.has_others}
+    if len(others) > 1:
+        for name, table in others.items():
             print(f"{name}\n{table.table()}")
         print("all sources")
-    print(scores.table())
-    print(f"answers: {out}\nsummary: {summary_file}")
+    if others:
+        print(scores.table())
+    if looking is not None:
+        print(looking_lines(looking))
+    print(f"answers: {out}\nsummary: {summary_file}\nworst answers: {page}")
     return summary
 
 
@@ -247,6 +293,8 @@ def what_answers_depend_on(
         "--exchange": options.swap,
         "--history": options.history,
         **({"image sizes": sizes} if sizes else {}),
+        **({"--instruction": options.instruction} if options.instruction else {}),
+        **({"--benchmark": options.benchmark} if options.benchmark else {}),
     }
 
 
@@ -295,6 +343,15 @@ def build_parser() -> Parser:
         help="ask every turn after the turns before it, with their images and gold answers",
     )  # fmt: skip
     parser.add_argument(
+        "--instruction", default="", metavar="TEXT",
+        help="put TEXT after every question, on a line of its own; scores depend on it",
+    )  # fmt: skip
+    parser.add_argument(
+        "--benchmark", default="", metavar="NAME",
+        help="score the answers by this benchmark, or by none, whatever the samples say (default: "
+        "the benchmark that each sample belongs to, if it belongs to one)",
+    )  # fmt: skip
+    parser.add_argument(
         "--exchange", action="store_true",
         help="ask every question again with the images of another sample (swapped)",
     )  # fmt: skip
@@ -321,6 +378,49 @@ def validate_loaded(
         modes=options.modes,
     )
     return validate(loaded.model, sources, loaded.tokenizer, settings)
+
+
+def _validation(
+    loaded: TrainedModel, runners: Mapping[str, QuestionRunner], options: EvaluationOptions
+) -> dict[str, Any]:
+    """The validation's numbers, and its text; sources whose answers are no text to be read are left
+    out of it."""
+    sources = {name: one.shards for name, one in runners.items() if one.has_gold_text}
+    left = [name for name in runners if name not in sources]
+    lines = [f"{name}: no loss, its samples have tests in place of a text" for name in left]
+    if not sources:
+        return {"numbers": {}, "lines": "\n".join(lines)}
+    found = validate_loaded(loaded, sources, options)
+    return {"numbers": found.numbers(), "lines": "\n".join([validation_lines(found), *lines])}
+
+
+def benchmark_tables(file: AnswersFile) -> dict[tuple[str, str], BenchmarkTable]:
+    """By source and benchmark, the answers that were measured by one."""
+    from ocrtrain.evaluation.benchmarks.registry import BENCHMARKS
+    from ocrtrain.evaluation.benchmarks.table import BenchmarkTable
+
+    tables: dict[tuple[str, str], BenchmarkTable] = {}
+    for line in file.answers():
+        if "benchmark" in line:
+            name = line["benchmark"]["name"]
+            at = (line["source"], name)
+            if at not in tables:
+                tables[at] = BenchmarkTable(BENCHMARKS[name])
+            tables[at].add(line)
+    return tables
+
+
+def write_worst(
+    page: Path, file: AnswersFile, sources: Mapping[str, Shards], options: EvaluationOptions
+) -> None:
+    """Write the page of the worst answers. Raises DiskError."""
+    from ocrtrain.evaluation.worst import worst_answers
+    from ocrtrain.inspection.pages.worst import worst_page
+
+    cases = worst_answers(file.answers())
+    with atomic_file(page) as out:
+        for piece in worst_page(cases, sources, str(file.out), options.instruction):
+            out.write(piece.encode())
 
 
 def check_out(out: Path, asked: str) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import mean
 from typing import Any, NamedTuple
 
@@ -22,8 +22,19 @@ from ocrdata.errors import RejectedRow, ShardError
 from ocrdata.images.modes import ImageMode
 from ocrdata.reading.samples import DecodedSample, load_sample
 from ocrdata.reading.view import SampleRef, Shards
-from ocrdata.sample import IMAGE_PART, Message, Sample, image_parts, is_trained, text_of
+from ocrdata.sample import (
+    IMAGE_PART,
+    Message,
+    Sample,
+    image_parts,
+    is_trained,
+    text_of,
+    text_part,
+)
 from ocrdata.tokens.tokenizer import Tokenizer
+from ocrtrain.evaluation.benchmarks.base import Benchmark, Gold, Measured
+from ocrtrain.evaluation.benchmarks.registry import META, benchmark_of, facts_of
+from ocrtrain.evaluation.gain import GoldAnswer, answer_gains
 from ocrtrain.evaluation.generation import Answer, Decoding, Question, answer
 from ocrtrain.evaluation.scores import Score, mean_scores, score
 from ocrtrain.evaluation.swapped import swap_partners
@@ -41,13 +52,24 @@ the only turn (docs/formats.md)."""
 
 class Turn(NamedTuple):
     """One question of a sample: its number there, the messages to ask, the gold answers, of which
-    the first is the record's, and which images of the sample the messages place."""
+    the first is the record's, which images of the sample the messages place, and the benchmark that
+    it belongs to, with the facts that its measure needs."""
 
     number: int
     kind: str
     messages: list[Message]
     golds: tuple[str, ...]
     images: range
+    benchmark: Benchmark | None = None
+    facts: Mapping[str, Any] = {}
+
+    def measure(self, answer: str, tokens: int, slots: int) -> Measured | None:
+        """The benchmark's measure of an answer, None without a benchmark; `tokens` and `slots` as
+        in `Gold`."""
+        if self.benchmark is None:
+            return None
+        gold = Gold(self.golds, self.kind, self.facts, tokens, slots)
+        return self.benchmark.measure(answer, gold)
 
 
 Group = tuple[str, range]
@@ -83,6 +105,7 @@ def turns_with_history(sample: Sample) -> list[Turn]:
     gold answers: what the model reads in training. Otherwise as `turns_of`."""
     kinds = sample.meta.get("kinds")
     golds = _golds(sample)
+    benchmark, facts = benchmark_of(sample.meta), facts_of(sample.meta, len(golds))
     found, images, number = [], 0, 0
     for at, message in enumerate(sample.messages):
         if message["role"] == "user":
@@ -98,6 +121,8 @@ def turns_with_history(sample: Sample) -> list[Turn]:
                     messages=sample.messages[:at],
                     golds=golds[number],
                     images=range(images),
+                    benchmark=benchmark,
+                    facts=facts[number],
                 )
             )
         number += 1
@@ -138,11 +163,14 @@ def _as_text(value: Any) -> str:
 @dataclass(frozen=True, slots=True)
 class SwappedAnswer:
     """The answer to the same question about another sample's images, scored against the same gold
-    answer."""
+    answer. `gain` is what the right images are worth: the loss of the gold answer with the other
+    images minus that with its own, in nats per token; None where the gold answer is no text."""
 
     ref: SampleRef
     answer: Answer
     score: Score
+    gain: float | None
+    measured: Measured | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,12 +185,15 @@ class AnswerRecord:
     answer: Answer
     score: Score
     swapped: SwappedAnswer | None
+    benchmark: str = ""
+    measured: Measured | None = None
 
     def to_json(self) -> dict[str, Any]:
         """A line of the answers file."""
-        line = {
+        line: dict[str, Any] = {
             "shard": self.ref.shard,
             "key": self.ref.key,
+            "position": self.ref.position,
             "turn": self.turn,
             "kind": self.kind,
             "question": self.question,
@@ -175,18 +206,56 @@ class AnswerRecord:
         }
         if len(self.golds) > 1:
             line["golds"] = list(self.golds)
+        if self.measured is not None:
+            line["benchmark"] = self.measured.to_json(self.benchmark)
         if self.swapped is not None:
+            if self.swapped.gain is not None:
+                line["gain"] = self.swapped.gain
             line["exchanged"] = {
                 "shard": self.swapped.ref.shard,
                 "key": self.swapped.ref.key,
                 "answer": self.swapped.answer.text,
                 "scores": asdict(self.swapped.score),
             }
+            if self.swapped.measured is not None:
+                measured = self.swapped.measured.to_json(self.benchmark)
+                line["exchanged"]["benchmark"] = measured
         return line
 
 
+NO_BENCHMARK = "none"
+"""As `Asking.benchmark`: what the samples say of benchmarks does not count."""
+
+
+@dataclass(frozen=True)
+class Asking:
+    """How samples become questions: by `turns`; with `instruction` after each, on a line of its
+    own; measured by `benchmark`, if it is not that which the samples name."""
+
+    turns: Callable[[Sample], list[Turn]] = turns_of
+    instruction: str = ""
+    benchmark: str = ""
+
+    def questions(self, sample: Sample) -> list[Turn]:
+        """The questions of a sample. Raises RejectedRow."""
+        if self.benchmark:
+            named = sample.meta.get(META)
+            value = {**(named if isinstance(named, dict) else {}), "name": self.benchmark}
+            meta = {**sample.meta, META: None if self.benchmark == NO_BENCHMARK else value}
+            sample = replace(sample, meta=meta)
+        found = self.turns(sample)
+        if not self.instruction:
+            return found
+        tail = text_part(f"\n{self.instruction}")
+        return [
+            turn._replace(messages=[*before, {**user, "content": [*user["content"], tail]}])
+            for turn in found
+            for *before, user in [turn.messages]
+        ]
+
+
 class QuestionRunner:
-    """Asks the questions of a slice, a few samples at a time; `turns` makes them of a sample, whose
+    """Asks the questions of a slice, a few samples at a time; `asking` makes them of a sample, whose
     images are shown as `mode` says, or else in one view of the model's `image_size`."""
 
     def __init__(
@@ -196,12 +265,23 @@ class QuestionRunner:
         shards: Shards,
         decoding: Decoding,
         *,
-        turns: Callable[[Sample], list[Turn]] = turns_of,
+        asking: Asking | None = None,
         mode: ImageMode | None = None,
     ) -> None:
         self.model, self.tokenizer = model, tokenizer
         self.shards, self.decoding = shards, decoding
-        self._turns, self._mode = turns, mode or ImageMode(model.image_size)
+        self._asking, self._mode = asking or Asking(), mode or ImageMode(model.image_size)
+
+    @property
+    def has_gold_text(self) -> bool:
+        """Whether the answers of the samples are texts to be read, as their first sample says:
+        those of a benchmark of tests are not."""
+        if not len(self.shards):
+            return True
+        return all(
+            turn.benchmark is None or turn.benchmark.has_gold_text
+            for turn in self._turns_at(0, self.shards[0])
+        )
 
     def partners(self) -> Partners:
         """Whose images are shown instead, for each kind of question and each of the images that it
@@ -235,7 +315,7 @@ class QuestionRunner:
 
     def _turns_at(self, position: int, sample: Sample) -> list[Turn]:
         try:
-            return self._turns(sample)
+            return self._asking.questions(sample)
         except RejectedRow as exc:
             ref = self.shards.ref(position)
             raise ShardError(ref.shard, str(exc), key=ref.key) from exc
@@ -256,14 +336,20 @@ class QuestionRunner:
             if other is not None
         ]
         answers = answer(self.model, self.tokenizer, questions, self.decoding)
+        gains = self._gains(loaded, asked, others)
         swapped_answers = iter(answers[len(asked) :])
         records = []
-        for (position, turn), other, found in zip(asked, others, answers, strict=False):
-            swapped = None
+        for number, ((position, turn), other) in enumerate(zip(asked, others, strict=True)):
+            found, swapped = answers[number], None
             if other is not None:
                 second = next(swapped_answers)
-                ref = self.shards.ref(other)
-                swapped = SwappedAnswer(ref, second, score(second.text, *turn.golds))
+                swapped = SwappedAnswer(
+                    ref=self.shards.ref(other),
+                    answer=second,
+                    score=score(second.text, *turn.golds),
+                    gain=gains.get(number),
+                    measured=self._measure(turn, second),
+                )
             records.append(
                 AnswerRecord(
                     ref=self.shards.ref(position),
@@ -274,9 +360,41 @@ class QuestionRunner:
                     answer=found,
                     score=score(found.text, *turn.golds),
                     swapped=swapped,
+                    benchmark=turn.benchmark.name if turn.benchmark else "",
+                    measured=self._measure(turn, found),
                 )
             )
         return records
+
+    def _measure(self, turn: Turn, found: Answer) -> Measured | None:
+        """The measure of an answer by the benchmark of its question, if it has one."""
+        if turn.benchmark is None:
+            return None
+        tokens = len(self.tokenizer.encode(turn.golds[0])) if turn.benchmark.has_gold_text else 0
+        return turn.measure(found.text, tokens, self.model.slots * len(turn.images))
+
+    def _gains(
+        self,
+        loaded: _LoadedSamples,
+        asked: Sequence[tuple[int, Turn]],
+        others: Sequence[int | None],
+    ) -> dict[int, float]:
+        """By the number of the question, of those that have a partner and a text to be read."""
+        numbers, pairs = [], []
+        for number, ((position, turn), other) in enumerate(zip(asked, others, strict=True)):
+            if other is None or (turn.benchmark and not turn.benchmark.has_gold_text):
+                continue
+            item, numbered = loaded.item(position), slice(turn.images.start, turn.images.stop)
+            own = GoldAnswer(item.ref, turn.messages, turn.golds[0], item.images[numbered])
+            numbers.append(number)
+            pairs.append((own, own._replace(images=loaded.item(other).images[numbered])))
+        return dict(
+            zip(
+                numbers,
+                answer_gains(self.model, self.tokenizer, pairs, self.decoding.precision),
+                strict=True,
+            )
+        )
 
 
 class _LoadedSamples:
@@ -315,9 +433,12 @@ class ScoreTable:
         self._swapped: dict[str, list[Score]] = defaultdict(list)
         self._cut_off = 0
         self._repeating: list[int] = []
+        self.has_others = False
+        """Whether any answer belongs to no benchmark."""
 
     def add(self, line: Mapping[str, Any]) -> None:
         """Add a line of the answers file, as `AnswerRecord.to_json` gives it."""
+        self.has_others |= "benchmark" not in line
         self._repeating += [line["tokens"]] if line["repeats"] else []
         self._cut_off += not (line["finished"] or line["repeats"])
         self._matched[line["kind"]].append(Score(**line["scores"]))

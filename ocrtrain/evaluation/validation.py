@@ -295,19 +295,25 @@ class _SourceValidation:
 
     def _losses(self, batch: Batch) -> list[tuple[float, int, float, int, bool]]:
         """What `_RowLoss.of` takes for each row."""
-        inputs = self.model.prepare(
-            batch.input_ids, batch.position_ids, batch.targets, batch.images, batch.layouts
-        )
-        losses, rows = self.model.token_losses(inputs.to(self.model.device))
-        losses, rows = losses.cpu(), rows.cpu()
-        head = answer_ranks(batch.targets)[batch.targets != IGNORE] < HEAD_TOKENS
-        count = batch.targets.shape[0]
-        wholes = row_totals(losses, rows, count)
-        heads = row_totals(losses[head], rows[head], count)
         return [
             (whole.loss, whole.tokens, first.loss, first.tokens, row.images > 0)
-            for whole, first, row in zip(wholes, heads, batch.rows, strict=True)
+            for (whole, first), row in zip(batch_losses(self.model, batch), batch.rows, strict=True)
         ]
+
+
+def batch_losses(model: OcrModel, batch: Batch) -> list[tuple[LossTotal, LossTotal]]:
+    """The loss of each row of a batch, and that of the first tokens of its answers; within
+    `inference`."""
+    inputs = model.prepare(
+        batch.input_ids, batch.position_ids, batch.targets, batch.images, batch.layouts
+    )
+    losses, rows = model.token_losses(inputs.to(model.device))
+    losses, rows = losses.cpu(), rows.cpu()
+    head = answer_ranks(batch.targets)[batch.targets != IGNORE] < HEAD_TOKENS
+    count = batch.targets.shape[0]
+    wholes = row_totals(losses, rows, count)
+    heads = row_totals(losses[head], rows[head], count)
+    return list(zip(wholes, heads, strict=True))
 
 
 class _RowLoss(NamedTuple):

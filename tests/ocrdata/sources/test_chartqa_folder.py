@@ -25,6 +25,8 @@ AUGMENTED = [
     {"imgname": "9.png", "query": "Which year?", "label": "1999"},
 ]
 
+CHARTQA = {"name": "chartqa"}
+
 
 def png(name: str) -> bytes:
     return square("red", (20 + len(name), 10))
@@ -60,10 +62,11 @@ def test_the_questions_about_one_chart_are_the_turns_of_one_sample(tmp_path: Pat
     samples = [result for result in rows(source) if isinstance(result, Sample)]
     assert source.count() == len(samples) == 3
     assert [(sample.meta, turns(sample)) for sample in samples] == [
-        ({"imgname": "two words.png", "kinds": ["augmented"]}, [("Share?", "7%")]),
-        ({"imgname": "9.png", "kinds": ["augmented", "human"]},
+        ({"benchmark": CHARTQA, "imgname": "two words.png", "kinds": ["augmented"]},
+         [("Share?", "7%")]),
+        ({"benchmark": CHARTQA, "imgname": "9.png", "kinds": ["augmented", "human"]},
          [("Which year?", "1999"), ("Which two?", "[A, B]")]),
-        ({"imgname": "10.png", "kinds": ["human", "human"]},
+        ({"benchmark": CHARTQA, "imgname": "10.png", "kinds": ["human", "human"]},
          [("How many bars?", "3"), ("What is the sum?", "0.50")]),
     ]  # fmt: skip
     assert [sample.images for sample in samples] == [
@@ -112,14 +115,38 @@ def test_numbers_are_spelled_as_in_the_file(tmp_path: Path, number: str) -> None
     ("question", "reason"),
     [
         ({"query": "q", "label": "a"}, "val_human.json row 1: no imgname"),
-        ({"imgname": 5, "query": "q", "label": "a"}, "val_human.json row 1: no imgname"),
-        ({"imgname": "a.png", "label": "a"}, "val_human.json row 1: no query"),
-        ({"imgname": "a.png", "query": "q"}, "val_human.json row 1: label, the answer, is null"),
-        ({"imgname": "a.png", "query": "q", "label": {}}, "row 1: label, the answer, is an object"),
-        ({"imgname": "a.png", "query": "q", "label": []}, "row 1: label, the answer, is a list"),
-        ({"imgname": "a.png", "query": "q", "label": "a"}, "a.png: no such file"),
-        ({"imgname": "../x.png", "query": "q", "label": "a"}, "outside the image folder"),
-        ({"imgname": "\ud800.png", "query": "q", "label": "a"}, "no file can have such a name"),
+        (
+            {"benchmark": CHARTQA, "imgname": 5, "query": "q", "label": "a"},
+            "val_human.json row 1: no imgname",
+        ),
+        (
+            {"benchmark": CHARTQA, "imgname": "a.png", "label": "a"},
+            "val_human.json row 1: no query",
+        ),
+        (
+            {"benchmark": CHARTQA, "imgname": "a.png", "query": "q"},
+            "val_human.json row 1: label, the answer, is null",
+        ),
+        (
+            {"benchmark": CHARTQA, "imgname": "a.png", "query": "q", "label": {}},
+            "row 1: label, the answer, is an object",
+        ),
+        (
+            {"benchmark": CHARTQA, "imgname": "a.png", "query": "q", "label": []},
+            "row 1: label, the answer, is a list",
+        ),
+        (
+            {"benchmark": CHARTQA, "imgname": "a.png", "query": "q", "label": "a"},
+            "a.png: no such file",
+        ),
+        (
+            {"benchmark": CHARTQA, "imgname": "../x.png", "query": "q", "label": "a"},
+            "outside the image folder",
+        ),
+        (
+            {"benchmark": CHARTQA, "imgname": "\ud800.png", "query": "q", "label": "a"},
+            "no file can have such a name",
+        ),
         ("text", "not a JSON object"),
     ],
 )

@@ -380,3 +380,72 @@ def test_the_command_reports_errors_in_one_line(run_folder: Path) -> None:
     assert typed.returncode == 2
     lines = typed.stderr.splitlines()
     assert len(lines) == 2 and all(line.startswith("error: ") for line in lines)
+
+
+def benchmark_squares(folder: Path) -> Path:
+    """The squares as DocVQA's: two questions each, with a type."""
+    names = list(small.COLOURS)
+    samples = []
+    for number in range(8):
+        sample = small.coloured(names[number % len(names)])
+        facts = [{"question types": [kind]} for kind in small.QUESTIONS]
+        sample.meta["benchmark"] = {"name": "docvqa", "facts": facts}
+        samples.append(sample)
+    small.write(folder / "doc-000.tar", samples)
+    return folder / "doc-000.tar"
+
+
+def test_a_benchmark_has_its_own_table_beside_the_worst_answers_and_those_without_looking(
+    run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shards = benchmark_squares(run_folder.parent)
+    out = run_folder / "doc.jsonl"
+    arguments = ["--checkpoint", str(run_folder), "--shards", str(shards), "--exchange"]
+    assert evaluate.main([*arguments, "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    [summary] = json.loads(out.with_suffix(".summary.json").read_text())["benchmarks"]
+    assert (summary["source"], summary["benchmark"]) == ("doc", "docvqa")
+    anls = summary["scores"]["ANLS"]
+    assert (anls["mean"], anls["number"], anls["method"]) == (1.0, 16, "wilson")
+    assert 0.5 < anls["low"] < 0.7 and anls["high"] == 1.0, "of 8 samples"
+    assert set(summary["groups"]["question types"]) == set(small.QUESTIONS)
+    found = lines(out)
+    assert found[0]["benchmark"] == {
+        "name": "docvqa", "right": True,
+        "values": [["ANLS", 1.0, {"question types": ["colour"]}]],
+    }  # fmt: skip
+    gains = [float(str(one["gain"])) for one in found if "gain" in one]
+    assert len(gains) == 8 and min(gains) > 0.5, "one sample of each colour has a partner"
+    looking = json.loads(out.with_suffix(".summary.json").read_text())["without_looking"]
+    assert looking["asked"] == 8 and looking["right"] == len(looking["questions"])
+    assert looking["right"] == sum(bool(anls_of(one)) for one in found if "exchanged" in one)
+    assert "DocVQA, 1.0" in printed and "kind of question" not in printed
+    assert f"without looking: {looking['right']} of 8" in printed
+    page = out.with_suffix(".worst.html").read_text()
+    assert "<article>" not in page and "0 answers" in page
+
+    other = ["--benchmark", "none", "--instruction", "Be brief.", "--max-new-tokens", "1"]
+    plain = run_folder / "plain.jsonl"
+    assert evaluate.main([*arguments[:-1], "--out", str(plain), *other]) == 0
+    assert "kind of question" in capsys.readouterr().out
+    asked = lines(plain)
+    assert all("benchmark" not in one for one in asked)
+    assert asked[0]["question"] == f"{small.QUESTIONS['colour']}\nBe brief."
+    assert plain.with_suffix(".worst.html").read_text().count("<article>") > 0
+
+
+def anls_of(line: dict[str, object]) -> float:
+    exchanged: Any = line["exchanged"]
+    return float(exchanged["benchmark"]["values"][0][1])
+
+
+def test_an_unknown_benchmark_is_refused(run_folder: Path, tmp_path: Path) -> None:
+    arguments = ["--checkpoint", str(run_folder), "--benchmark", "mine"]
+    with pytest.raises(UsageError, match=r"--benchmark mine.*docvqa"):
+        evaluate.main(arguments)
+    sample = small.coloured("red")
+    sample.meta["benchmark"] = {"name": "mine"}
+    small.write(tmp_path / "mine-000.tar", [sample])
+    spec = str(tmp_path / "mine-000.tar")
+    with pytest.raises(OcrError, match=r"mine-000\.tar.*'mine'"):
+        evaluate.main([*arguments[:2], "--shards", spec, "--out", str(tmp_path / "o.jsonl")])

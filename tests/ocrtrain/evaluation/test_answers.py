@@ -18,6 +18,7 @@ from ocrdata.tokens.rendering import render, render_prompt
 from ocrtrain.evaluation import answers
 from ocrtrain.evaluation.answers import (
     AnswerRecord,
+    Asking,
     QuestionRunner,
     ScoreTable,
     SwappedAnswer,
@@ -125,7 +126,7 @@ def test_a_turn_reads_the_images_it_places(
     ]  # fmt: skip
     shards = small.write(tmp_path / "spread-000.tar", samples)
     model = small.trained(tmp_path).model()
-    runner = QuestionRunner(model, small.tokenizer(), shards, Decoding(16), turns=turns)
+    runner = QuestionRunner(model, small.tokenizer(), shards, Decoding(16), asking=Asking(turns))
     partners = runner.partners()
     found = list(runner.records(partners))
     golds = [name for pair in names for name in pair]
@@ -229,7 +230,7 @@ def record(kind: str, answer: str, swapped: str | None) -> AnswerRecord:
     ref = SampleRef("x-000.tar", "000000001", 1, "0")
     other = None
     if swapped is not None:
-        other = SwappedAnswer(ref, Answer(swapped, 1, True), score(swapped, "10"))
+        other = SwappedAnswer(ref, Answer(swapped, 1, True), score(swapped, "10"), 0.5)
     found = Answer(answer, 3, kind != "b")
     return AnswerRecord(ref, 0, kind, "How many?", ("10",), found, score(answer, "10"), other)
 
@@ -331,13 +332,14 @@ def test_overall_scores_are_the_weighted_means_of_the_kinds(
 def test_a_line_of_the_answers_file() -> None:
     line = record("a", "12", None).to_json()
     assert list(line) == [
-        "shard", "key", "turn", "kind", "question", "gold", "answer", "tokens", "finished",
-        "repeats", "scores",
+        "shard", "key", "position", "turn", "kind", "question", "gold", "answer", "tokens",
+        "finished", "repeats", "scores",
     ]  # fmt: skip
     assert (line["answer"], line["gold"], line["tokens"]) == ("12", "10", 3)
     assert line["scores"] == asdict(score("12", "10"))
-    other = record("a", "12", "7").to_json()["exchanged"]
-    assert other == {
+    swapped = record("a", "12", "7").to_json()
+    assert swapped["gain"] == 0.5
+    assert swapped["exchanged"] == {
         "shard": "x-000.tar", "key": "000000001", "answer": "7", "scores": asdict(score("7", "10")),
     }  # fmt: skip
     assert json.loads(json.dumps(line)) == line
