@@ -261,7 +261,7 @@ def evaluate(
     for (name, _), benchmark in benchmarks.items():
         print(f"{name}: {benchmark.table()}\n")
     others = {name: table for name, table in by_source.items() if table.has_others}
-    if len(others) > 1:
+    if others and len(by_source) > 1:
         for name, table in others.items():
             print(f"{name}\n{table.table()}")
         print("all sources")

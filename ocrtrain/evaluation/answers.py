@@ -340,7 +340,7 @@ class QuestionRunner:
         swapped_answers = iter(answers[len(asked) :])
         records = []
         for number, ((position, turn), other) in enumerate(zip(asked, others, strict=True)):
-            found, swapped = answers[number], None
+            found, swapped, own = answers[number], None, self.shards.ref(position)
             if other is not None:
                 second = next(swapped_answers)
                 swapped = SwappedAnswer(
@@ -348,11 +348,11 @@ class QuestionRunner:
                     answer=second,
                     score=score(second.text, *turn.golds),
                     gain=gains.get(number),
-                    measured=self._measure(turn, second),
+                    measured=self._measure(own, turn, second),
                 )
             records.append(
                 AnswerRecord(
-                    ref=self.shards.ref(position),
+                    ref=own,
                     turn=turn.number,
                     kind=turn.kind,
                     question=text_of(turn.messages[-1]),
@@ -361,17 +361,21 @@ class QuestionRunner:
                     score=score(found.text, *turn.golds),
                     swapped=swapped,
                     benchmark=turn.benchmark.name if turn.benchmark else "",
-                    measured=self._measure(turn, found),
+                    measured=self._measure(own, turn, found),
                 )
             )
         return records
 
-    def _measure(self, turn: Turn, found: Answer) -> Measured | None:
-        """The measure of an answer by the benchmark of its question, if it has one."""
+    def _measure(self, ref: SampleRef, turn: Turn, found: Answer) -> Measured | None:
+        """The measure of an answer by the benchmark of its question, if it has one. Raises
+        ShardError if the sample does not have what that measure needs."""
         if turn.benchmark is None:
             return None
         tokens = len(self.tokenizer.encode(turn.golds[0])) if turn.benchmark.has_gold_text else 0
-        return turn.measure(found.text, tokens, self.model.slots * len(turn.images))
+        try:
+            return turn.measure(found.text, tokens, self.model.slots * len(turn.images))
+        except RejectedRow as exc:
+            raise ShardError(ref.shard, f"turn {turn.number}: {exc}", key=ref.key) from exc
 
     def _gains(
         self,

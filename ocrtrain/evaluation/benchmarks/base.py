@@ -91,6 +91,7 @@ class Benchmark:
     """What measure and layout were checked against, and what could not be checked."""
     columns: tuple[Measure, ...]
     measure: Callable[[str, Gold], Measured]
+    """Of an answer. Raises RejectedRow if the sample does not have what it needs."""
     macro: str = ""
     """A division: the score is the mean over its parts, not over all values."""
     has_gold_text: bool = True

@@ -11,6 +11,7 @@ from typing import Any
 
 from rapidfuzz import fuzz
 
+from ocrdata.errors import RejectedRow
 from ocrtrain.evaluation.benchmarks.base import Benchmark, Gold, Measure, Measured, Value
 from ocrtrain.evaluation.benchmarks.cells import LEFT, UP, Place, Table, tables_in
 
@@ -58,7 +59,7 @@ def measure(answer: str, gold: Gold) -> Measured:
     """Every test of the page that can be made here."""
     values, left_out = [], Counter[str]()
     for line in gold.answers[0].split("\n"):
-        test = json.loads(line)
+        test = _test(line)
         kind = test["type"]
         if kind in _LEFT_OUT:
             left_out[_LEFT_OUT[kind]] += 1
@@ -66,6 +67,17 @@ def measure(answer: str, gold: Gold) -> Measured:
         groups = {"file": (test["file"],), "type": (kind,)}
         values.append(Value(MEASURE, float(_TESTS[kind](test, answer)), groups))
     return Measured(tuple(values), left_out=left_out)
+
+
+def _test(line: str) -> Test:
+    """A test as the source checked and wrote it. Raises RejectedRow for any other text."""
+    try:
+        test = json.loads(line)
+    except ValueError as exc:
+        raise RejectedRow("the sample's answer is not a list of tests") from exc
+    if not isinstance(test, dict) or test.get("type") not in {*_TESTS, *_LEFT_OUT}:
+        raise RejectedRow("the sample's answer is not a list of tests")
+    return test
 
 
 def normalised(text: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from rapidfuzz.distance import Levenshtein
 
+from ocrdata.errors import RejectedRow
 from ocrtrain.evaluation.benchmarks.base import Benchmark, Gold, Measure, Measured, Value
 from ocrtrain.evaluation.benchmarks.cells import markdown_to_html
 from ocrtrain.evaluation.benchmarks.teds import teds
@@ -58,7 +59,9 @@ def measure(answer: str, gold: Gold) -> Measured:
     groups = {
         shown: (str(gold.facts[name]),) for name, shown in GROUPS.items() if gold.facts.get(name)
     }
-    wanted: Sequence[Mapping[str, Any]] = gold.facts["elements"]
+    wanted: Sequence[Mapping[str, Any]] = gold.facts.get("elements") or ()
+    if not wanted:
+        raise RejectedRow("no elements of the page in meta.benchmark.facts")
     parts = elements_of(answer)
     found = [(LENGTH, len(answer) / len(gold.answers[0]))]
 

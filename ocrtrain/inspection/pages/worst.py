@@ -55,15 +55,7 @@ def worst_page(
 
 
 def _case(line: Mapping[str, Any], shards: Shards) -> Case:
-    images, problem = [], ""
-    sample = Shards(shards.shard_set, range(len(shards.shard_set)))[line["position"]]
-    for data in sample.images[:IMAGES_SHOWN]:
-        try:
-            images.append(data_url(data, SIDE))
-        except ImageError as exc:
-            problem = str(exc)
-    if len(sample.images) > IMAGES_SHOWN:
-        problem = f"{len(sample.images) - IMAGES_SHOWN} more images"
+    images, problem = _images(line, shards)
     return Case(
         place=f"{line['source']}, {line['shard']}: {line['key']}, turn {line['turn']}",
         badness=badness(line),
@@ -74,6 +66,21 @@ def _case(line: Mapping[str, Any], shards: Shards) -> Case:
         images=images,
         problem=problem,
     )
+
+
+def _images(line: Mapping[str, Any], shards: Shards) -> tuple[list[str], str]:
+    """The images of an answer's sample as data URLs, and what of them is not shown."""
+    if "position" not in line:  # begun by an older version
+        return [], "its images are not shown: the answers file does not say where they are"
+    sample = Shards(shards.shard_set, range(len(shards.shard_set)))[line["position"]]
+    more = len(sample.images) - IMAGES_SHOWN
+    images, problem = [], f"{more} more images" if more > 0 else ""
+    for data in sample.images[:IMAGES_SHOWN]:
+        try:
+            images.append(data_url(data, SIDE))
+        except ImageError as exc:
+            problem = str(exc)
+    return images, problem
 
 
 def _scores(line: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -443,6 +443,10 @@ def test_an_unknown_benchmark_is_refused(run_folder: Path, tmp_path: Path) -> No
     arguments = ["--checkpoint", str(run_folder), "--benchmark", "mine"]
     with pytest.raises(UsageError, match=r"--benchmark mine.*docvqa"):
         evaluate.main(arguments)
+    spec = str(run_folder.parent / "squares-000.tar")
+    wrong = ["--shards", spec, "--limit", "1", "--benchmark", "olmocr-bench"]
+    with pytest.raises(OcrError, match=r"squares-000\.tar: sample 000000000.*tests"):
+        evaluate.main([*arguments[:2], *wrong, "--max-new-tokens", "1"])
     sample = small.coloured("red")
     sample.meta["benchmark"] = {"name": "mine"}
     small.write(tmp_path / "mine-000.tar", [sample])

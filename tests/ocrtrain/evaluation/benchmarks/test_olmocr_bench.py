@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from ocrdata.errors import RejectedRow
 from ocrtrain.evaluation.benchmarks.base import Gold
 from ocrtrain.evaluation.benchmarks.olmocr_bench import MATH_LEFT_OUT, measure, normalised
 
@@ -97,6 +98,12 @@ def test_what_is_made_equal() -> None:
     assert (
         normalised("\u201cq\u201d \u2014 \u2019 cafe\u0301 \u00b5") == '"q" - \' caf\u00e9 \u03bc'
     )
+
+
+@pytest.mark.parametrize("answer", ["The text of a page.", "3", '{"type": "colour"}'])
+def test_an_answer_that_is_no_list_of_tests_is_refused(answer: str) -> None:
+    with pytest.raises(RejectedRow, match="tests"):
+        measure("a", Gold((answer,), "all", {}))
 
 
 def test_math_tests_are_left_out_and_counted() -> None:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rapidfuzz.distance import Levenshtein
 
+from ocrdata.errors import RejectedRow
 from ocrtrain.evaluation.benchmarks.base import Gold
 from ocrtrain.evaluation.benchmarks.cells import markdown_to_html
 from ocrtrain.evaluation.benchmarks.omnidocbench import (
@@ -82,6 +83,11 @@ def test_what_is_missing_counts_whole_and_what_is_too_much_does_not() -> None:
     more = scores(whole("Title", "abcd efgh", "ijkl mnop", "Page 7", "invented " * 20))
     assert more["text edit"] == 0 and more["length"] > 3
     assert scores("")["table TEDS"] == 0 and scores("")["text edit"] == 1
+
+
+def test_a_sample_without_elements_is_refused() -> None:
+    with pytest.raises(RejectedRow, match="elements"):
+        measure("a", Gold(("a",), "all", {}))
 
 
 def test_the_parts_of_an_answer() -> None:

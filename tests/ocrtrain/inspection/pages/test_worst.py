@@ -54,4 +54,6 @@ def test_the_page_has_images_texts_and_scores(tmp_path: Path) -> None:
                  "2 more images", "cut off", "Be brief.", "answers.jsonl"):  # fmt: skip
         assert part in page.text, part
     assert len(page.text) < 3 * CHARACTERS_SHOWN and "27,000 more characters" in page.text
+    old = {name: value for name, value in lines[0].items() if name != "position"}
+    assert Page("".join(worst_page([old], {"s": shards}, "", ""))).images == []
     assert text == "".join(worst_page(lines, {"s": shards}, "answers.jsonl", "Be brief."))
