@@ -4,7 +4,7 @@ a whole set, `validation.py` measures it on every third sample."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -19,9 +19,6 @@ from ocrtrain.data.batch import collate, prepare_sample
 from ocrtrain.evaluation.generation import inference
 from ocrtrain.evaluation.validation import batch_losses
 from ocrtrain.model.ocr_model import OcrModel
-
-ANSWERS_AT_ONCE = 8
-"""Answers a forward pass, as many as validation takes by default."""
 
 UNCUT = 1 << 30
 """Positions; a longer sample does not exist."""
@@ -43,31 +40,24 @@ def answer_gains(
     pairs: Sequence[tuple[GoldAnswer, GoldAnswer]],
     precision: torch.dtype | None,
 ) -> list[float]:
-    """The gain of each answer in nats per token, from the answer with its own images and the same
-    with others."""
-    answers = [one for pair in pairs for one in pair]
+    """The gain of each answer in nats per token, its end included, from the answer with its own
+    images and the same with others; of earlier answers in its messages none counts. A forward pass
+    has one pair, whose rows are equally long, so that a gain does not depend on other questions."""
+    gains = []
     with inference(model, precision):
-        means = list(_mean_losses(model, tokenizer, answers))
-    return [other - own for own, other in zip(means[::2], means[1::2], strict=True)]
-
-
-def _mean_losses(
-    model: OcrModel, tokenizer: Tokenizer, answers: Sequence[GoldAnswer]
-) -> Iterator[float]:
-    """Nats per token of each gold answer, its end included; of earlier answers in its messages none
-    counts."""
-    for start in range(0, len(answers), ANSWERS_AT_ONCE):
-        rows = [
-            [
+        for pair in pairs:
+            rows = [
                 prepare_sample(
                     _whole(one), tokenizer=tokenizer, image_size=model.image_size, seq_len=UNCUT
                 )
+                for one in pair
             ]
-            for one in answers[start : start + ANSWERS_AT_ONCE]
-        ]
-        batch = collate(0, rows, tokenizer=tokenizer, image_size=model.image_size)
-        for whole, _ in batch_losses(model, batch):
-            yield whole.loss / whole.tokens
+            batch = collate(
+                0, [[row] for row in rows], tokenizer=tokenizer, image_size=model.image_size
+            )
+            (own, _), (other, _) = batch_losses(model, batch)
+            gains.append((other.loss - own.loss) / own.tokens)
+    return gains
 
 
 def _whole(one: GoldAnswer) -> DecodedSample:
