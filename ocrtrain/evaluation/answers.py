@@ -39,6 +39,7 @@ from ocrtrain.evaluation.generation import Answer, Decoding, Question, answer
 from ocrtrain.evaluation.scores import Score, mean_scores, score
 from ocrtrain.evaluation.swapped import swap_partners
 from ocrtrain.model.ocr_model import OcrModel
+from ocrtrain.settings.image_slots import layout_slots
 
 NO_KIND = "all"
 SAMPLES_AT_ONCE = 32
@@ -341,6 +342,7 @@ class QuestionRunner:
         records = []
         for number, ((position, turn), other) in enumerate(zip(asked, others, strict=True)):
             found, swapped, own = answers[number], None, self.shards.ref(position)
+            slots = loaded.slots(turn, position)
             if other is not None:
                 second = next(swapped_answers)
                 swapped = SwappedAnswer(
@@ -348,7 +350,7 @@ class QuestionRunner:
                     answer=second,
                     score=score(second.text, *turn.golds),
                     gain=gains.get(number),
-                    measured=self._measure(own, turn, second),
+                    measured=self._measure(own, turn, second, slots),
                 )
             records.append(
                 AnswerRecord(
@@ -361,19 +363,20 @@ class QuestionRunner:
                     score=score(found.text, *turn.golds),
                     swapped=swapped,
                     benchmark=turn.benchmark.name if turn.benchmark else "",
-                    measured=self._measure(own, turn, found),
+                    measured=self._measure(own, turn, found, slots),
                 )
             )
         return records
 
-    def _measure(self, ref: SampleRef, turn: Turn, found: Answer) -> Measured | None:
-        """The measure of an answer by the benchmark of its question, if it has one. Raises
-        ShardError if the sample does not have what that measure needs."""
+    def _measure(self, ref: SampleRef, turn: Turn, found: Answer, slots: int) -> Measured | None:
+        """The measure of an answer by the benchmark of its question, if it has one; `slots` are the
+        positions of its images. Raises ShardError if the sample does not have what that measure
+        needs."""
         if turn.benchmark is None:
             return None
         tokens = len(self.tokenizer.encode(turn.golds[0])) if turn.benchmark.has_gold_text else 0
         try:
-            return turn.measure(found.text, tokens, self.model.slots * len(turn.images))
+            return turn.measure(found.text, tokens, slots)
         except RejectedRow as exc:
             raise ShardError(ref.shard, f"turn {turn.number}: {exc}", key=ref.key) from exc
 
@@ -392,13 +395,14 @@ class QuestionRunner:
             own = GoldAnswer(item.ref, turn.messages, turn.golds[0], item.images[numbered])
             numbers.append(number)
             pairs.append((own, own._replace(images=loaded.item(other).images[numbered])))
-        return dict(
-            zip(
-                numbers,
-                answer_gains(self.model, self.tokenizer, pairs, self.decoding.precision),
-                strict=True,
-            )
+        gains = answer_gains(
+            self.model,
+            self.tokenizer,
+            pairs,
+            mode=self._mode,
+            precision=self.decoding.precision,
         )
+        return dict(zip(numbers, gains, strict=True))
 
 
 class _LoadedSamples:
@@ -408,6 +412,11 @@ class _LoadedSamples:
         self._shards, self._mode = shards, mode
         self._items: dict[int, DecodedSample] = {}
         self._tensors: dict[int, tuple[Tensor, ...]] = {}
+
+    def slots(self, turn: Turn, position: int) -> int:
+        """The positions that the images of a question take."""
+        images = self.item(position).images[turn.images.start : turn.images.stop]
+        return sum(layout_slots(self._mode.layout(*image.shape[1::-1])) for image in images)
 
     def item(self, position: int) -> DecodedSample:
         """The decoded sample."""

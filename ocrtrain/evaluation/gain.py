@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from ocrdata.images.modes import ImageMode
 from ocrdata.reading.samples import DecodedSample
 from ocrdata.reading.view import SampleRef
 from ocrdata.sample import Message, Sample, text_part
@@ -38,23 +39,21 @@ def answer_gains(
     model: OcrModel,
     tokenizer: Tokenizer,
     pairs: Sequence[tuple[GoldAnswer, GoldAnswer]],
+    *,
+    mode: ImageMode,
     precision: torch.dtype | None,
 ) -> list[float]:
     """The gain of each answer in nats per token, its end included, from the answer with its own
-    images and the same with others; of earlier answers in its messages none counts. A forward pass
-    has one pair, whose rows are equally long, so that a gain does not depend on other questions."""
+    images and the same with others, shown as `mode` says; of earlier answers in its messages none
+    counts. A forward pass has one pair, so that a gain does not depend on other questions."""
     gains = []
     with inference(model, precision):
         for pair in pairs:
             rows = [
-                prepare_sample(
-                    _whole(one), tokenizer=tokenizer, image_size=model.image_size, seq_len=UNCUT
-                )
+                [prepare_sample(_whole(one), tokenizer=tokenizer, mode=mode, seq_len=UNCUT)]
                 for one in pair
             ]
-            batch = collate(
-                0, [[row] for row in rows], tokenizer=tokenizer, image_size=model.image_size
-            )
+            batch = collate(0, rows, tokenizer=tokenizer)
             (own, _), (other, _) = batch_losses(model, batch)
             gains.append((other.loss - own.loss) / own.tokens)
     return gains
