@@ -256,8 +256,8 @@ class Asking:
 
 
 class QuestionRunner:
-    """Asks the questions of a slice, a few samples at a time; `asking` makes them of a sample, whose
-    images are shown as `mode` says, or else in one view of the model's `image_size`."""
+    """Asks the questions of a slice, a few samples at a time; `asking` makes them of a sample,
+    whose images are shown as `mode` says, or else in one view of the model's `image_size`."""
 
     def __init__(
         self,
