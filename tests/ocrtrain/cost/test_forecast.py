@@ -10,6 +10,7 @@ import pytest
 from ocrdata.planning.fetch_ahead import FetchCost
 from ocrdata.planning.plan import Plan, PlanSettings, PlanSource
 from ocrdata.planning.totals import compute
+from ocrtrain.cost.flops import orthogonalising_flops
 from ocrtrain.cost.forecast import (
     GPUS,
     Forecast,
@@ -46,6 +47,14 @@ def test_hours_are_flops_over_peak_and_mfu() -> None:
     total = result.vision_flops + result.text_flops
     assert result.hours(1e12, 0.5) == pytest.approx(total / 5e11 / 3600)
     assert total > 0
+
+
+def test_what_muon_takes_besides_is_told() -> None:
+    plain = small_forecast()
+    config = replace(plain.config, optimizer="muon", freeze=("sam",))
+    each = orthogonalising_flops(config.model, frozen=("sam",))
+    assert f" {each / 1e9:,.4g} GFLOP a step" in describe(replace(plain, config=config))
+    assert "muon" not in describe(plain)
 
 
 def test_every_gpu_has_a_peak_and_its_hours() -> None:
