@@ -14,7 +14,7 @@ from transformers import GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from ocrtrain.export.configuration import OcrConfig
-from ocrtrain.model.decoder import build_decoder
+from ocrtrain.model.decoder import build_decoder, cache_argument
 from ocrtrain.model.encoder import DeepEncoder
 from ocrtrain.model.head import soft_cap
 from ocrtrain.settings.image_slots import image_slots
@@ -93,9 +93,9 @@ class OcrForConditionalGeneration(PreTrainedModel, GenerationMixin):
             inputs_embeds=inputs_embeds,
             attention_mask=mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
             use_cache=use_cache,
             lengths=lengths,
+            **{cache_argument(self.gpt): past_key_values},
         )
         hidden = output.last_hidden_state[:, -logits_to_keep if logits_to_keep else 0 :]
         logits = soft_cap(self.gpt.lm_head(hidden))

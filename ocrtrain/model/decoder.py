@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 from ocrtrain.model.attention import register
@@ -36,3 +37,10 @@ def build_decoder(config: ModelConfig) -> Any:
             attn_implementation=register(),
         )
     )
+
+
+def cache_argument(decoder: Any) -> str:
+    """The name under which the decoder takes its cache: transformers 5 renamed it, and will remove
+    the old name in 5.40."""
+    arguments = inspect.signature(decoder.model.forward).parameters
+    return "cache" if "cache" in arguments else "past_key_values"

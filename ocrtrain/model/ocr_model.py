@@ -7,7 +7,6 @@ loaded by `ocrtrain.model.pretrained` and `ocrtrain.model.encoder_file`.
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -19,7 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ocrdata.errors import UsageError
 from ocrdata.images.modes import ImageLayout
-from ocrtrain.model.decoder import build_decoder
+from ocrtrain.model.decoder import build_decoder, cache_argument
 from ocrtrain.model.encoder import DeepEncoder
 from ocrtrain.model.head import HEAD_CHUNK, soft_cap, summed_loss
 from ocrtrain.model.init import initialise
@@ -67,9 +66,7 @@ class OcrModel(nn.Module):
         self.slots = image_slots(image_size)
         self.encoder = DeepEncoder(config)
         self.gpt = build_decoder(config)
-        # transformers 5 renamed the argument, and will remove the old name in 5.40.
-        arguments = inspect.signature(self.gpt.model.forward).parameters
-        self._cache_argument = "cache" if "cache" in arguments else "past_key_values"
+        self._cache_argument = cache_argument(self.gpt)
 
     @property
     def device(self) -> torch.device:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ocrtrain.model.decoder import build_decoder
+import pytest
+
+from ocrtrain.model.decoder import build_decoder, cache_argument
 from tests.support.encoders import SMALL
 
 
@@ -13,3 +15,13 @@ def test_sizes_and_attention_are_those_of_the_config() -> None:
     assert found.lm_head.weight is not found.model.embed_tokens.weight
     assert found.config.pad_token_id is None and found.model.embed_tokens.padding_idx is None
     assert found.config._attn_implementation == "ocr_samples"
+
+
+@pytest.mark.parametrize("name", ["cache", "past_key_values"])
+def test_the_cache_has_either_name(name: str) -> None:
+    found = build_decoder(SMALL)
+    assert cache_argument(found) in ("cache", "past_key_values")
+    names: dict[str, object] = {}
+    exec(f"def forward({name}=None): ...", names)  # a decoder of another release
+    found.model.forward = names["forward"]
+    assert cache_argument(found) == name
