@@ -8,6 +8,7 @@ from dataclasses import replace
 from ocrdata.errors import UsageError
 from ocrdata.tokens.tokenizer import Tokenizer, load_tokenizer
 from ocrtrain.model.hub_files import fetch
+from ocrtrain.model.init import scale_patches
 from ocrtrain.model.ocr_model import OcrModel, build_model
 from ocrtrain.model.start import load_start, tokenizer_of_gpt
 from ocrtrain.settings.config import BYTES, Config
@@ -93,9 +94,11 @@ def ready_to_train(model: OcrModel, config: Config) -> OcrModel:
 
 def bare_model(config: Config, tokenizer: Tokenizer) -> OcrModel:
     """A model with random weights, on the CPU: a function of `config.seed`."""
-    return build_model(
+    model = build_model(
         config.model,
         image_size=config.image_size,
         image_token=tokenizer.image,
         seed=config.seed,
     )
+    scale_patches(model, config.patch_scale)
+    return model

@@ -58,6 +58,16 @@ def initialise(model: nn.Module, config: ModelConfig, *, seed: int) -> None:
         bias.copy_(-patches.sum(dim=(1, 2, 3)))
 
 
+def scale_patches(model: nn.Module, factor: float) -> None:
+    """Multiply SAM's embedding of patches, weights and bias, by `factor`: what is on a patch then
+    weighs more against where it is."""
+    if factor != 1:
+        parameters = dict(model.named_parameters())
+        with torch.no_grad():
+            for name in ("weight", "bias"):
+                parameters[f"encoder.sam.patch_embed.projection.{name}"].mul_(factor)
+
+
 def mean_and_std(name: str, parameter: Tensor, config: ModelConfig) -> tuple[float, float]:
     """Mean and standard deviation of a parameter's initial values; std 0 is a constant."""
     for suffix, known in _STDS.items():

@@ -54,6 +54,11 @@ class Config:
         "hub repository of weights: a run or checkpoint, a file, nanochat, a released encoder such "
         "as deepseek-ai/DeepSeek-OCR; ./random is a path",
     )
+    patch_scale: float = setting(
+        1.0,
+        "factor of SAM's random embedding of patches: what is on a patch against where it is",
+        older=1.0,
+    )
     init_parts: tuple[str, ...] = setting(
         (),
         "parts to take from the path of --init: sam, clip, projector, gpt (default: all that are "

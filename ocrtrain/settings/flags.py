@@ -41,7 +41,7 @@ GROUPS = {
         "image_size", "image_size_of",
     ),
     "model": (
-        "init", "init_parts", "deepencoder", "fresh_gpt", "freeze", "checkpointing", "precision",
+        "init", "init_parts", "patch_scale", "deepencoder", "fresh_gpt", "freeze", "checkpointing", "precision",
         "sam_repo", "clip_repo", "gpt_repo",
     ),
     "optimizer": (

@@ -45,6 +45,7 @@ def reads(config: Config) -> Config:
     return replace(
         config,
         init="random",
+        patch_scale=4.0,
         optimizer="muon",
         lr=0.007,
         lr_adamw=0.003,

@@ -158,7 +158,7 @@ def _wrong_sources(config: Config) -> Iterator[str]:
 
 _AT_LEAST_1 = ("steps", "batch", "seq_len", "image_size", "val_batch", "pack_window", "row_images",
                "step_every", "log_every")  # fmt: skip
-_ABOVE_0 = ("lr", "sam_lr_scale", "clip_lr_scale", "step_factor")
+_ABOVE_0 = ("lr", "sam_lr_scale", "clip_lr_scale", "step_factor", "patch_scale")
 _NOT_NEGATIVE = ("seed", "micro_batch", "warmup", "eval_every", "save_every", "keep", "stop_at",
                  "workers", "max_bad", "schedule_from", "val_answers")  # fmt: skip
 _FROM_0 = ("weight_decay", "lr_adamw")

@@ -193,3 +193,14 @@ def test_checkpointing_is_set_on_every_block(
         if type(module).__name__.endswith("Layer") and hasattr(module, "gradient_checkpointing")
     }
     assert found == {enabled}
+
+
+def test_patch_scale_multiplies_the_embedding_of_patches_alone(
+    config: Config, tokenizer: Tokenizer
+) -> None:
+    plain = parameters(bare_model(config, tokenizer))
+    scaled = parameters(bare_model(replace(config, patch_scale=4.0), tokenizer))
+    changed = {name for name in plain if not torch.equal(plain[name], scaled[name])}
+    embedding = "encoder.sam.patch_embed.projection"
+    assert changed == {f"{embedding}.weight", f"{embedding}.bias"}
+    assert all(torch.equal(4 * plain[name], scaled[name]) for name in changed)

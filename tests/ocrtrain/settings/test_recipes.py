@@ -117,6 +117,7 @@ def test_reads_is_muon_at_one_rate_for_all_parts_from_random_weights(preset: str
         config = make(preset, "reads")
         assert (config.init, config.optimizer, config.schedule) == ("random", "muon", "linear")
         assert config.sam_lr_scale == config.clip_lr_scale == 1 and not config.weight_decay
+        assert config.patch_scale == 4
 
 
 def test_flags_override_the_recipe_and_the_recipe_the_preset() -> None:
