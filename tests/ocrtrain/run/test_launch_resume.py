@@ -178,7 +178,7 @@ def test_exactly_these_settings_may_change() -> None:
         "eval_every", "save_every", "keep", "stop_at", "workers", "device", "wandb",
         "wandb_project", "log_to", "profile", "shards", "text", "val", "val_text", "log_samples",
         "bad_samples", "max_bad", "source", "val_source", "allow_leak", "log_every", "cache",
-        "cache_limit", "parallel",
+        "cache_limit", "parallel", "val_answers",
     } == RUNTIME  # fmt: skip
     assert {
         "lr", "sam_lr_scale", "clip_lr_scale", "schedule", "schedule_from", "warmup", "step_every",
@@ -186,7 +186,8 @@ def test_exactly_these_settings_may_change() -> None:
         "grad_clip",  # the optimizer
         "micro_batch", "checkpointing", "precision", "val_batch",  # memory
         "batch", "text_ratio", "text_ratio_at", "source_at", "mix", "weigh_by", "at_end",
-        "train_slice", "val_slice", "text_train_slice", "text_val_slice", "join_sets",  # data
+        "image_size_of", "train_slice", "val_slice", "text_train_slice", "text_val_slice",
+        "join_sets",  # data
         "steps",  # by --extend
     } == CHANGE  # fmt: skip
 
