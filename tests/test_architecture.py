@@ -66,6 +66,10 @@ TRAIN_ROOMS = {
         {"planning", "reading", "tokens", "images", "storage"},
         {"run", "evaluation", "cost", "data", "model", "state", "settings"},
     ),
+    "serving": (
+        {"sample", "tokens", "images", "storage", "runtime"},
+        {"run", "evaluation", "cost", "data", "model", "state", "settings"},
+    ),
 }
 """Room of `ocrtrain` -> the rooms of `ocrdata`, and those of `ocrtrain`, that it may import."""
 
@@ -74,7 +78,7 @@ ABOVE_ALL = {"ocrdata": {"commands"}, "ocrtrain": {"commands"}}
 
 ROOT_FILES = {
     "ocrdata": {"__init__", "errors", "sample", "reader", "torch"},
-    "ocrtrain": {"__init__", "stage", "stage1", "stage2", "evaluate", "ask", "hf"},
+    "ocrtrain": {"__init__", "stage", "stage1", "stage2", "evaluate", "ask", "serve", "hf"},
 }
 """The files in the two packages' roots: what every room shares, and what people type."""
 

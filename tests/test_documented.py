@@ -12,13 +12,14 @@ import pytest
 from ocrdata.commands import check_shards, copy_shards, make_shards, reshard, train_tokenizer
 from ocrdata.shards.arrow import SCHEMA
 from ocrdata.tokens.rendering import TurnCount
-from ocrtrain.commands import ask, evaluate, export, plan, show_batch
+from ocrtrain.commands import ask, evaluate, export, plan, serve, show_batch
 from ocrtrain.settings import presets
 from ocrtrain.settings.flags import parse
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "shards" / "README.md", ROOT / "benchmarks" / "README.md",
-         ROOT / "docs" / "evaluation.md", *sorted((ROOT / "recipes").glob("*.md"))]  # fmt: skip
+         ROOT / "docs" / "evaluation.md", ROOT / "docs" / "serving.md",
+         *sorted((ROOT / "recipes").glob("*.md"))]  # fmt: skip
 SOURCES = [*sorted((ROOT / "tools").glob("*.py")), *sorted((ROOT / "ocrtrain").rglob("*.py")),
            *sorted((ROOT / "benchmarks").glob("*.py"))]  # fmt: skip
 
@@ -26,6 +27,7 @@ SOURCES = [*sorted((ROOT / "tools").glob("*.py")), *sorted((ROOT / "ocrtrain").r
 PARSERS = {
     "ocrtrain.evaluate": evaluate.build_parser,
     "ocrtrain.ask": ask.build_parser,
+    "ocrtrain.serve": serve.build_parser,
     "tools/make_shards.py": make_shards.build_parser,
     "tools/check_shards.py": check_shards.build_parser,
     "tools/copy_shards.py": copy_shards.build_parser,
@@ -79,7 +81,7 @@ def test_help_answers_at_once_and_shows_an_example() -> None:
         "    assert not {'torch', 'transformers', 'datasets', 'wandb'} & set(sys.modules), name\n"
     )
     modules = ["ocrtrain.stage1", "ocrtrain.stage2", "ocrtrain.commands.plan",
-               "ocrtrain.commands.evaluate", "ocrtrain.commands.ask",
+               "ocrtrain.commands.evaluate", "ocrtrain.commands.ask", "ocrtrain.commands.serve",
                "ocrtrain.commands.show_batch", "ocrtrain.commands.export",
                "ocrdata.commands.make_shards",
                "ocrdata.commands.check_shards", "ocrdata.commands.reshard",
@@ -94,7 +96,13 @@ def test_help_answers_at_once_and_shows_an_example() -> None:
 def test_the_main_commands_are_documented() -> None:
     shown = " ".join(documented())
     tools = ("make_shards.py chartqa", "make_shards.py smoltalk", "check_shards.py")
-    modules = ("ocrtrain.stage1", "ocrtrain.stage2", "ocrtrain.evaluate", "ocrtrain.ask")
+    modules = (
+        "ocrtrain.stage1",
+        "ocrtrain.stage2",
+        "ocrtrain.evaluate",
+        "ocrtrain.ask",
+        "ocrtrain.serve",
+    )
     assert [name for name in tools + modules if name not in shown] == []
 
 

@@ -18,8 +18,8 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("ocrdata", "ocrtrain")
 BUILT_FROM = (*PACKAGES, "tools", "tests", "benchmarks", "pyproject.toml", "README.md", "LICENSE")
 COMMANDS = (
-    "ocrtrain.evaluate", "ocrtrain.ask", "ocrtrain.commands.plan", "ocrtrain.commands.show_batch",
-    "ocrtrain.commands.export",
+    "ocrtrain.evaluate", "ocrtrain.ask", "ocrtrain.serve", "ocrtrain.commands.plan",
+    "ocrtrain.commands.show_batch", "ocrtrain.commands.export",
     "ocrtrain.stage1", "ocrtrain.stage2", "ocrtrain.commands.demo", "ocrdata.commands.make_shards",
     "ocrdata.commands.check_shards", "ocrdata.commands.reshard",
     "ocrdata.commands.copy_shards", "ocrdata.commands.train_tokenizer",

@@ -33,6 +33,24 @@ class Guard:
 
 
 GUARDS = (
+    Guard("token of the endpoint", "ocrtrain/serving/endpoint.py",
+          'if scheme.lower() != "bearer" or not same:', "if False:",
+          "ocrtrain/serving/test_endpoint"),
+    Guard("host of a request without a token", "ocrtrain/serving/endpoint.py",
+          "if host not in options.hosts:", "if False:", "ocrtrain/serving/test_endpoint"),
+    Guard("pixels of an image, before it is decoded", "ocrtrain/serving/endpoint.py",
+          "if pixels > self._options.max_pixels:", "if False:", "ocrtrain/serving/test_endpoint"),
+    Guard("size of a body without a length", "ocrtrain/serving/endpoint.py",
+          "if len(body) + len(chunk) > limit:", "if False:", "ocrtrain/serving/test_endpoint"),
+    Guard("memory of a batch", "ocrtrain/serving/batcher.py",
+          "if (len(self._answering) + len(arrived) + 1) * longest > self.max_positions:",
+          "if False:", "ocrtrain/serving/test_batcher"),
+    Guard("memory of requests", "ocrtrain/serving/budget.py",
+          "if by > 0 and self.used + by > self.limit:", "if False:",
+          "ocrtrain/serving/test_budget"),
+    Guard("token for other machines", "ocrtrain/commands/serve.py",
+          "if not token and not is_loopback(bound):", "if False:",
+          "ocrtrain/commands/test_serve"),
     Guard("payload digest, sequential reads", "ocrdata/reading/sequential.py",
           "if verify and xxh3_128_digest(member) != digests", "if False and member != digests",
           "ocrdata/reading/test_shard_set ocrdata/reading/test_sequential "
