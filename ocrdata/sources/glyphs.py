@@ -31,7 +31,6 @@ VERSION = 1  # increase it with every change of a row
 ALPHABET = string.ascii_letters + string.digits
 QUESTION = "Read."
 LEFT, ANYWHERE = "left", "anywhere"
-STARTS = (LEFT, ANYWHERE)
 """Where strings start: at the left end of a line, or at any place of the grid that they fit."""
 
 MAX_SIZE, MAX_IMAGES = 4_096, 256  # px, images of a sample
