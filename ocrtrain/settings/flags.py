@@ -41,8 +41,8 @@ GROUPS = {
         "image_size", "image_size_of",
     ),
     "model": (
-        "init", "init_parts", "patch_scale", "deepencoder", "fresh_gpt", "freeze", "checkpointing", "precision",
-        "sam_repo", "clip_repo", "gpt_repo",
+        "init", "init_parts", "patch_scale", "deepencoder", "fresh_gpt", "freeze", "checkpointing",
+        "precision", "sam_repo", "clip_repo", "gpt_repo",
     ),
     "optimizer": (
         "optimizer", "steps", "lr", "lr_adamw", "warmup", "schedule", "schedule_from",
