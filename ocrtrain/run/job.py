@@ -14,6 +14,7 @@ from ocrtrain.data.skipped import SkippedSamples
 from ocrtrain.data.sources import Sources
 from ocrtrain.data.stream import Stream
 from ocrtrain.model.ocr_model import OcrModel
+from ocrtrain.run.alarm import LossCurve
 from ocrtrain.run.batch_log import BatchLog
 from ocrtrain.run.console import Console
 from ocrtrain.run.parallel import ModelOfRanks
@@ -32,6 +33,7 @@ class Logs:
     metrics: RunLog
     batches: BatchLog
     spikes: Spikes
+    curve: LossCurve
 
     def sync(self) -> None:
         """Make the lines so far durable: a checkpoint must not be ahead of its logs."""

@@ -54,6 +54,7 @@ from ocrtrain.model.factory import (
 from ocrtrain.model.ocr_model import OcrModel
 from ocrtrain.model.start import check_start
 from ocrtrain.run import batch_log, run_log, summary
+from ocrtrain.run.alarm import LossCurve
 from ocrtrain.run.batch_log import BatchLog
 from ocrtrain.run.changes import (
     Change,
@@ -430,9 +431,10 @@ def _open_logs(config: Config, found: Checkpoint | None) -> Logs:
     if found is None:
         with explain_disk(run):
             (run / SKIPPED_FILE).unlink(missing_ok=True)
-    spikes = Spikes()
+    spikes, curve = Spikes(), LossCurve()
     spikes.remember(run_log.read(run))
-    return Logs(metrics, BatchLog(run, samples=config.log_samples), spikes)
+    curve.remember(run_log.read(run))
+    return Logs(metrics, BatchLog(run, samples=config.log_samples), spikes, curve)
 
 
 def _print_overview(

@@ -41,7 +41,8 @@ from ocrtrain.settings.world import World
 from ocrtrain.state import checkpoint
 
 BLIND_AFTER = 0.5
-"""Fraction of a run after which a model that ignores the images is worth a warning."""
+"""Fraction of a run after which a model that ignores the images is worth a warning, if its loss has
+levelled off (`ocrtrain.run.alarm`); an encoder that has collapsed is worth it before."""
 
 
 def run_loop(job: Job, *, fresh: bool) -> bool:
@@ -222,9 +223,11 @@ def _validate(job: Job, *, before_batch: Callable[[], None]) -> None:
     text = " | ".join(f"{name.removeprefix('val/')} {value:.4f}" for name, value in numbers.items())
     job.console.flush()
     job.console.say(f"validation at {state.step}: {text}")
-    trained_enough = state.step >= BLIND_AFTER * config.steps
-    for warning in result.warnings(warn_if_blind=trained_enough):
-        job.console.say(f"WARNING at step {state.step}: {warning}")
+    level = job.logs.curve.level() if job.logs is not None else None
+    if level is not None:
+        is_late = state.step >= BLIND_AFTER * config.steps
+        for warning in result.warnings(warn_if_blind=is_late):
+            job.console.say(f"WARNING at step {state.step}: {warning} ({level})")
 
 
 def _save(job: Job, *, prune: bool = True) -> None:

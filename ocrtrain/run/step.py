@@ -84,6 +84,7 @@ def train_step(job: Job, batches: Prefetcher[Passes]) -> None:
     metrics |= _source_metrics(job, of_sources)
     if job.logs is not None:
         job.logs.metrics.write(batch.step, metrics)
+        job.logs.curve.add(metrics)
     eta = state.seconds / state.step * (config.steps - state.step)
     job.console.step(batch.step, list(of_sources), metrics, eta=eta)
     if batch.supervised and job.logs is not None:
@@ -220,6 +221,7 @@ def _metrics(
         "train/cut_tokens": batch.truncated_tokens,
         "train/cut_turns": batch.truncated_turns,
         "train/images": batch.image_count,
+        "train/image_samples": sum(bool(segment.images) for segment in batch.segments),
         "train/bad": len(batch.skipped),
         "train/total_tokens": job.state.total_tokens,
         "train/optimizer_flops": optimizer_flops(

@@ -33,6 +33,12 @@ class Guard:
 
 
 GUARDS = (
+    Guard("answers before a model is called blind", "ocrtrain/run/alarm.py",
+          "if self.answers < ENOUGH_ANSWERS or len(self._losses) < 2 * HALF:",
+          "if len(self._losses) < 2 * HALF:", "ocrtrain/run/test_alarm"),
+    Guard("a loss that still falls", "ocrtrain/run/alarm.py",
+          "if before - now > max(LEAST_FALL * before, 2 * error):", "if False:",
+          "ocrtrain/run/test_alarm"),
     Guard("token of the endpoint", "ocrtrain/serving/endpoint.py",
           'if scheme.lower() != "bearer" or not same:', "if False:",
           "ocrtrain/serving/test_endpoint"),

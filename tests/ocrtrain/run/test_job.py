@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from ocrtrain.run.alarm import LossCurve
 from ocrtrain.run.batch_log import BatchLog
 from ocrtrain.run.job import Job, Logs
 from ocrtrain.run.spikes import Spikes
@@ -21,7 +22,7 @@ def test_closing_closes_every_log_and_says_whether_the_run_failed(
     job = object.__new__(Job)
     job.console = SimpleNamespace(close=lambda: closed.append("console"))  # type: ignore[assignment]
     job.stream = SimpleNamespace(close=lambda: closed.append("stream"))  # type: ignore[assignment]
-    job.logs = Logs(metrics, batches, Spikes())  # type: ignore[arg-type]
+    job.logs = Logs(metrics, batches, Spikes(), LossCurve())  # type: ignore[arg-type]
     job.close(failed=failed)
     assert closed == ["console", "stream", failed]
     with pytest.raises(ValueError, match="closed"):

@@ -15,10 +15,11 @@ from ocrdata.errors import DiskError, TrainError
 from ocrtrain.data.run_plan import plan_run
 from ocrtrain.data.sources import open_sources
 from ocrtrain.data.stream import Stream
+from ocrtrain.evaluation import validation
 from ocrtrain.evaluation.sampled_answers import AnswerOptions, answer_numbers
 from ocrtrain.model.factory import find_tokenizer
 from ocrtrain.model.ocr_model import OcrModel
-from ocrtrain.run import batch_log, loop, run_log
+from ocrtrain.run import alarm, batch_log, loop, run_log
 from ocrtrain.run.launch import train
 from ocrtrain.run.trained import load_for_inference
 from ocrtrain.settings.config import Config
@@ -351,3 +352,21 @@ def test_the_last_checkpoint_has_the_state_of_the_run(unbroken: Path) -> None:
     assert found.state.step == 12
     assert found.state.total_tokens > 0
     assert found.changed_versions() == []
+
+
+def test_a_model_is_called_blind_only_once_its_loss_has_levelled_off(
+    inputs: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(validation, "BLIND_GAIN", 99)  # no model looks that well
+    assert train(small_config(inputs, tmp_path / "short")) == 0
+    assert "ignores the images" not in capsys.readouterr().out
+    monkeypatch.setattr(alarm, "ENOUGH_ANSWERS", 10)
+    monkeypatch.setattr(alarm, "HALF", 2)
+    monkeypatch.setattr(alarm, "LEAST_FALL", 9)
+    assert train(small_config(inputs, tmp_path / "long")) == 0
+    warnings = [line for line in capsys.readouterr().out.splitlines() if "ignores" in line]
+    assert warnings and all("levelled off" in line for line in warnings)
+    assert [line for line in warnings if line.startswith("WARNING at step 12:")]
