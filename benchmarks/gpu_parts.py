@@ -6,14 +6,12 @@ everything runs on a CPU in seconds.
 
 from __future__ import annotations
 
-import dataclasses
-import inspect
 import statistics
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -31,10 +29,12 @@ from ocrtrain.data.run_plan import plan_run
 from ocrtrain.data.sources import open_training
 from ocrtrain.data.stream import Stream
 from ocrtrain.model import ocr_model
+from ocrtrain.model.attention import WAYS, PackedRows, starts_of
 from ocrtrain.model.encoder_file import save_deepencoder
 from ocrtrain.model.factory import bare_model, find_tokenizer
 from ocrtrain.model.init import initialise, mean_and_std
-from ocrtrain.run import run_log
+from ocrtrain.run import attention_choice, run_log
+from ocrtrain.run.attention_choice import read_choice
 from ocrtrain.run.job import Job
 from ocrtrain.settings.config import Config
 from ocrtrain.settings.model_config import ModelConfig
@@ -100,12 +100,24 @@ def quick_weights(model: torch.nn.Module, config: ModelConfig, *, seed: int) -> 
                 part.copy_(block[: part.numel()] * std + mean)
 
 
+@contextmanager
+def quick_start() -> Iterator[None]:
+    """Models made in this context have `quick_weights`."""
+    ocr_model.initialise = quick_weights
+    try:
+        yield
+    finally:
+        ocr_model.initialise = initialise
+
+
 def weights(setting: Setting) -> Numbers:
     """An encoder for stage 2."""
     config = setting.config("stage1", "weights")
     tokenizer = find_tokenizer(config)
     config = replace(config, model=replace(config.model, vocab_size=tokenizer.vocab_size))
-    save_deepencoder(bare_model(config, tokenizer), setting.encoder, {"step": 0, "run": "stage1"})
+    with quick_start():
+        model = bare_model(config, tokenizer)
+    save_deepencoder(model, setting.encoder, {"step": 0, "run": "stage1"})
     return {"encoder_MB": setting.encoder.stat().st_size / 1e6}
 
 
@@ -133,9 +145,6 @@ def train(
     setting: Setting, stage: str, *, steps: int = 20, warm: int = 5, **changes: Any
 ) -> Numbers:
     """Some steps of a stage: medians of those after the warm-up."""
-    unknown = set(changes) - {item.name for item in dataclasses.fields(Config)}
-    if unknown:
-        raise ValueError(f"this version has no --{' --'.join(sorted(unknown))}")
     if setting.toy:
         steps, warm = 3, 1
         changes = {key: value for key, value in changes.items() if key not in _FULL_SIZE}
@@ -151,17 +160,13 @@ def train(
             usage.start()
         return job.state.step < steps
 
-    ocr_model.initialise = quick_weights
-    try:
-        # At toy size nobody waits for a compiler; what is to be compiled runs all the same.
-        stance = torch.compiler.set_stance("force_eager") if setting.toy else nullcontext()
-        with usage, stance:
-            train_while(config, wanted)
-    finally:
-        ocr_model.initialise = initialise
+    with quick_start(), usage:
+        train_while(config, wanted)
     lines = [line for line in run_log.read(Path(config.run_folder)) if "train/dt" in line]
+    run = Path(config.run_folder)
     return {
         **_figures(config, lines[warm:], setting.device),
+        **({"attention": read_choice(run)} if (run / attention_choice.FILE).exists() else {}),
         "first_step_s": lines[0]["train/dt"],
         "start_s": started["at"] - began,
         **usage.figures(),
@@ -272,8 +277,9 @@ def loader(setting: Setting) -> Numbers:
 
 
 def attention(setting: Setting) -> Numbers:
-    """Attention of a packed row at the decoder's size, forward and backward, by each way there is:
-    seconds, and the largest difference of its output from that with a mask."""
+    """Attention of a packed row at the decoder's size, forward and backward: by a mask, without
+    samples, and by each of --attention. Seconds, and the largest difference of its output from that
+    with a mask."""
     device = setting.device
     length, heads, width, sample = (64, 2, 32, 20) if setting.toy else (8192, 10, 128, 330)
     kind = torch.bfloat16 if device.type == "cuda" else torch.float32
@@ -289,8 +295,6 @@ def attention(setting: Setting) -> Numbers:
     for name, make in ATTENTION.items():
         try:
             function = make(lengths, device)
-            if name == "flex" and not setting.toy:
-                function = torch.compile(function)
             output = function(*tensors)
             expected = output.detach() if name == "mask" else expected
 
@@ -306,75 +310,34 @@ def attention(setting: Setting) -> Numbers:
 
 
 Attention = Callable[[Tensor, Tensor, Tensor], Tensor]
-"""Queries, keys and values [1, heads, T, D] -> outputs [1, heads, T, D]."""
-
-
-def _documents(lengths: Sequence[int], device: torch.device) -> Tensor:
-    """The number of the sample of each position."""
-    counts = torch.tensor(lengths, device=device)
-    return torch.arange(len(lengths), device=device).repeat_interleave(counts)
+"""Queries, keys and values [1, heads, T, D] -> outputs [1, T, heads, D]."""
 
 
 def _masked(lengths: Sequence[int], device: torch.device) -> Attention:
-    number = _documents(lengths, device)
+    counts = torch.tensor(lengths, device=device)
+    number = torch.arange(len(lengths), device=device).repeat_interleave(counts)
     mask = (number[:, None] == number[None]).tril()
-    return partial(F.scaled_dot_product_attention, attn_mask=mask)
+    return lambda *tensors: F.scaled_dot_product_attention(*tensors, attn_mask=mask).transpose(1, 2)
 
 
 def _whole_row(_: Sequence[int], __: torch.device) -> Attention:
     """No samples: what a row of one sample costs."""
-    return partial(F.scaled_dot_product_attention, is_causal=True)
+    return lambda *tensors: F.scaled_dot_product_attention(*tensors, is_causal=True).transpose(1, 2)
 
 
-def _per_sample(lengths: Sequence[int], _: torch.device) -> Attention:
-    def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        parts = (tensor.split(list(lengths), dim=2) for tensor in (query, key, value))
-        return torch.cat(
-            [
-                F.scaled_dot_product_attention(*sample, is_causal=True)
-                for sample in zip(*parts, strict=True)
-            ],
-            dim=2,
-        )
-
-    return attend
-
-
-def _flex(lengths: Sequence[int], device: torch.device) -> Attention:
-    from torch.nn.attention.flex_attention import create_block_mask, flex_attention
-
-    number, total = _documents(lengths, device), sum(lengths)
-
-    def same(batch: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        return (number[query] == number[key]) & (query >= key)
-
-    mask = create_block_mask(same, None, None, total, total, device=str(device))
-    return partial(flex_attention, block_mask=mask)
-
-
-def _varlen(lengths: Sequence[int], device: torch.device) -> Attention:
-    from torch.nn.attention.varlen import varlen_attn
-
-    # torch 2.10 has is_causal, later versions a window instead.
-    names = inspect.signature(varlen_attn).parameters
-    causal = {"is_causal": True} if "is_causal" in names else {"window_size": (-1, 0)}
-    starts = F.pad(torch.tensor(lengths, device=device).cumsum(0), (1, 0)).to(torch.int32)
-    longest = max(lengths)
-
-    def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        flat = (tensor[0].transpose(0, 1) for tensor in (query, key, value))
-        output: Tensor = varlen_attn(*flat, starts, starts, longest, longest, **causal)
-        return output.transpose(0, 1)[None]
-
-    return attend
+def _way(way: str, lengths: Sequence[int], device: torch.device) -> Attention:
+    """One of --attention: what is made for all layers of a pass is made once."""
+    samples = (tuple(lengths),)
+    packed = PackedRows(way, samples, starts_of(samples).to(device))
+    return lambda query, key, value: packed.attend(
+        query, key, value, query.shape[-1] ** -0.5, packed
+    )
 
 
 ATTENTION: dict[str, Callable[[Sequence[int], torch.device], Attention]] = {
     "mask": _masked,
     "whole row": _whole_row,
-    "sample by sample": _per_sample,
-    "varlen": _varlen,
-    "flex": _flex,
+    **{way: partial(_way, way) for way in WAYS},
 }
 
 

@@ -77,7 +77,7 @@ def main(arguments: Sequence[str]) -> int:
         by_packing[other.pack] = plan_with_lengths(other, sources, lengths).totals
     except UsageError as exc:
         by_packing[not config.pack] = str(exc)
-    found = forecast(config, planned)
+    found = forecast(config, planned, cuda=config.device != "cpu")
     if flags.others["json"]:
         print_json({
             "figures": figures(found),

@@ -17,7 +17,7 @@ from ocrdata.planning.totals import PlanTotals, SampleSums, SourceTotals
 from ocrdata.runtime.units import human_bytes, human_time
 from ocrtrain.cost.flops import Flops, Workload, orthogonalising_flops, training_flops
 from ocrtrain.cost.gpus import peak_of
-from ocrtrain.cost.memory import OVERHEAD, USABLE, MicroBatch, estimate_memory
+from ocrtrain.cost.memory import USABLE, estimate_memory, overhead, pass_of
 from ocrtrain.data.run_plan import LongSample, OrderOfSource, RunPlan
 from ocrtrain.settings.config import Config
 from ocrtrain.settings.image_slots import image_slots
@@ -32,7 +32,8 @@ GPUS = (
 
 @dataclass(frozen=True)
 class Forecast:
-    """Totals of a run, FLOPs by source, peak memory of a step in bytes, and orders."""
+    """Totals of a run, FLOPs by source, peak memory of a step in bytes, orders, and whether the
+    memory is that of a GPU or of the CPU."""
 
     config: Config
     totals: PlanTotals
@@ -40,6 +41,7 @@ class Forecast:
     flops: tuple[Flops, ...]
     memory: float
     orders: tuple[OrderOfSource, ...] = ()
+    cuda: bool = True
 
     @property
     def vision_flops(self) -> float:
@@ -56,8 +58,9 @@ class Forecast:
         return (self.vision_flops + self.text_flops) / (peak * mfu) / 3600
 
 
-def forecast(config: Config, planned: RunPlan) -> Forecast:
-    """FLOPs and memory of a planned run. `config.model.vocab_size` must be set, not 0."""
+def forecast(config: Config, planned: RunPlan, *, cuda: bool = True) -> Forecast:
+    """FLOPs and memory of a planned run, on a GPU or on the CPU. `config.model.vocab_size` must be
+    set, not 0."""
     totals = planned.totals
     flops = tuple(
         training_flops(
@@ -67,19 +70,12 @@ def forecast(config: Config, planned: RunPlan) -> Forecast:
         )
         for source in totals.sources
     )
-    largest = MicroBatch(
-        rows=config.rows_per_pass,
-        row_length=totals.longest,
-        images=_by_size(config, totals),
-        bf16=config.precision != "fp32",
-        checkpointing=config.checkpointing,
-        packed=config.pack,
-    )
+    largest = pass_of(config, row_length=totals.longest, images=_by_size(config, totals), cuda=cuda)
     memory = estimate_memory(
         config.model, largest, optimizer=config.optimizer, frozen=config.freeze
     )
-    memory_of_step = memory.total + OVERHEAD
-    return Forecast(config, totals, planned.longest, flops, memory_of_step, planned.orders)
+    of_step = memory.total + overhead(cuda=cuda)
+    return Forecast(config, totals, planned.longest, flops, of_step, planned.orders, cuda)
 
 
 def workload(sums: SampleSums, size: int) -> Workload:
@@ -109,6 +105,7 @@ def figures(result: Forecast) -> dict[str, Any]:
         "vision_flops": result.vision_flops,
         "text_flops": result.text_flops,
         "memory_bytes": result.memory,
+        "memory_of": "cuda" if result.cuda else "cpu",
         "longest_samples": [sample._asdict() for sample in result.longest],
         "sources": [
             {
@@ -209,7 +206,8 @@ def describe(result: Forecast) -> str:
             "longest samples:",
             *(f"  {one.tokens:,} tokens in {one.shard}:{one.key}" for one in result.longest),
             f"{total / 1e15:,.4g} PFLOP, {vision:.0%} vision and {1 - vision:.0%} text; peak "
-            f"memory of a step about {result.memory / 1e9:.3g} GB",
+            f"memory of a step about {result.memory / 1e9:.3g} GB on "
+            + ("a GPU" if result.cuda else "this CPU"),
             *_muon(result),
         ]
     )

@@ -3,8 +3,8 @@
 The bytes saved for the backward pass were measured with torch's saved-tensor hooks (sdpa attention,
 fp32 parameters, with and without bf16 autocast) and are linear in the widths;
 `tests/ocrtrain/cost/test_memory.py` compares them with torch, for CUDA's attention on tensors
-without data. The overhead of allocator and
-libraries is a constant.
+without data. On a CPU the peak of the process was measured (`benchmarks/full.py`). The overhead of
+allocator and libraries is a constant.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import torch
 
 from ocrdata.errors import TrainError
 from ocrtrain.cost.flops import embedding, matrix_elements, parameters, step_flops
+from ocrtrain.model.device import autocast_type
 from ocrtrain.model.head import HEAD_CHUNK
 from ocrtrain.settings.config import Config
 from ocrtrain.settings.image_slots import PATCH, SHRINK, image_slots
@@ -65,6 +66,11 @@ class Memory:
         return states + self.copies + self.activations + self.working
 
 
+def overhead(*, cuda: bool) -> float:
+    """Bytes of allocator and libraries."""
+    return OVERHEAD if cuda else CPU_OVERHEAD
+
+
 def estimate_memory(
     config: ModelConfig,
     batch: MicroBatch,
@@ -100,7 +106,7 @@ def _activations(
 ) -> tuple[float, float, int]:
     """Bytes saved for the backward pass, bytes of the largest block while it runs, and parameters
     that autocast copies for the backward pass."""
-    saved, largest, copied = 0.0, _sam_bias(config, batch), 0
+    saved, largest, copied = 0.0, 0.0, 0
     images = any(batch.images.values())
     counts = parameters(config)
     counts["clip"] += counts["projector"]
@@ -111,7 +117,10 @@ def _activations(
             upstream = upstream or "projector" not in frozen
         upstream = upstream or part not in frozen
         copied += counts[part] if upstream else 0
-        for blocks, block_input, outside in layers(config, batch):
+        found = layers(config, batch)
+        if part == "sam":
+            largest = _sam_bias(config, batch, found, trained=upstream)
+        for blocks, block_input, outside in found:
             largest = max(largest, *blocks)
             if upstream:
                 kept = len(blocks) * block_input if batch.checkpointing else sum(blocks)
@@ -128,15 +137,23 @@ class _SavedBytes(NamedTuple):
     outside: float  # outside the blocks
 
 
-def _sam_bias(config: ModelConfig, batch: MicroBatch) -> float:
-    """Bytes of the bias of a global layer of SAM, made again in the backward pass, with its
-    gradient and one sum of it; of images of one size, which are encoded together."""
-    number = 2.0 if batch.bf16 else 4.0
-    biases = [
-        3 * number * count * config.sam_heads * ((size // PATCH) ** 2) ** 2
-        for size, count in batch.images.items()
-    ]
-    return max(biases, default=0.0)
+def _sam_bias(
+    config: ModelConfig, batch: MicroBatch, saved: list[_SavedBytes], *, trained: bool
+) -> float:
+    """Bytes of what a global layer of SAM needs while it runs, of the size of its bias: frozen, the
+    bias; trained, on CUDA the bias, made again in the backward pass, its gradient and a sum. Of
+    images of one size, which are encoded together; `saved` is that of each size."""
+    number, largest = 2.0 if batch.bf16 else 4.0, 0.0
+    for (size, count), layers in zip(batch.images.items(), saved, strict=True):
+        bias = number * count * config.sam_heads * ((size // PATCH) ** 2) ** 2
+        if not trained:
+            needed = bias
+        elif batch.cuda:
+            needed = 3 * bias
+        else:  # torch's plain kernel: scores and a gradient, beside a block that is made again
+            needed = 2 * bias + (max(layers.blocks) if batch.checkpointing else 0.0)
+        largest = max(largest, needed)
+    return largest
 
 
 def _sam_layers(config: ModelConfig, batch: MicroBatch) -> list[_SavedBytes]:
@@ -198,30 +215,35 @@ def _gpt_layers(config: ModelConfig, batch: MicroBatch) -> list[_SavedBytes]:
     return [_SavedBytes(blocks, block_input, 2 * block_input)]
 
 
-def run_memory(
-    config: Config, *, short: bool, bf16: bool | None = None, cuda: bool = True
-) -> Memory:
+def run_memory(config: Config, *, short: bool, cuda: bool = True) -> Memory:
     """Peak memory of a run before its plan is known, each row with one image, of the smallest size.
 
-    `short`: rows have `SHORT_TEXT` tokens of text; otherwise they fill --seq-len. `bf16`: whether
-    autocast is on; None as --precision has it on CUDA. `cuda`: on a GPU.
+    `short`: rows have `SHORT_TEXT` tokens of text; otherwise they fill --seq-len. `cuda`: on a GPU.
     """
     size = min(mode.size for mode in config.image_modes)
     slots = image_slots(size)
     length = min(config.seq_len, slots + SHORT_TEXT) if short else config.seq_len
-    batch = MicroBatch(
-        rows=config.rows_per_pass,
-        row_length=length,
-        images={size: config.rows_per_pass},
-        bf16=config.precision != "fp32" if bf16 is None else bf16,
-        checkpointing=config.checkpointing,
-        cuda=cuda,
-        packed=config.pack,
-    )
+    images = {size: config.rows_per_pass}
+    batch = pass_of(config, row_length=length, images=images, cuda=cuda)
     model = config.model
     if not model.vocab_size:  # the tokenizer is not loaded yet; assume nanochat's, the largest
         model = replace(model, vocab_size=65_537)
     return estimate_memory(model, batch, optimizer=config.optimizer, frozen=config.freeze)
+
+
+def pass_of(
+    config: Config, *, row_length: int, images: Mapping[int, int], cuda: bool
+) -> MicroBatch:
+    """A forward pass of a run, in rows padded to `row_length`; `images` as in `MicroBatch`."""
+    return MicroBatch(
+        rows=config.rows_per_pass,
+        row_length=row_length,
+        images=images,
+        bf16=autocast_type(config.precision, torch.device("cuda" if cuda else "cpu")) is not None,
+        checkpointing=config.checkpointing,
+        cuda=cuda,
+        packed=config.pack,
+    )
 
 
 @dataclass(frozen=True)
@@ -281,7 +303,7 @@ def refusal(config: Config, machine: Machine, *, done: int = 0) -> str:
     needs, hours = _memory_needed(config, machine), _cpu_hours(config, machine, done)
     if _can_do(needs, hours, machine):
         return ""
-    elsewhere = run_memory(config, short=True, bf16=config.precision != "fp32").total + OVERHEAD
+    elsewhere = run_memory(config, short=True).total + OVERHEAD
     gpu = next((size for size in GPU_SIZES if elsewhere <= size * 1e9 * USABLE), None)
     rent = f"a GPU with {gpu} GB" if gpu else "a smaller --micro-batch on a GPU with 192 GB"
     free = f"this {machine.name} has {machine.memory / 1e9:.1f} GB free"
@@ -295,9 +317,7 @@ def refusal(config: Config, machine: Machine, *, done: int = 0) -> str:
 def _memory_needed(config: Config, machine: Machine) -> float:
     """Bytes, by an optimistic estimate."""
     cuda = machine.kind == "cuda"
-    bf16 = config.precision == "bf16" or (config.precision == "auto" and cuda)
-    step = run_memory(config, short=True, bf16=bf16, cuda=cuda).total
-    return step + (OVERHEAD if cuda else CPU_OVERHEAD)
+    return run_memory(config, short=True, cuda=cuda).total + overhead(cuda=cuda)
 
 
 def _cpu_hours(config: Config, machine: Machine, done: int) -> float:

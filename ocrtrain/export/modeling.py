@@ -14,6 +14,7 @@ from transformers import GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from ocrtrain.export.configuration import OcrConfig
+from ocrtrain.model.attention import packed_rows
 from ocrtrain.model.decoder import build_decoder, cache_argument
 from ocrtrain.model.encoder import DeepEncoder
 from ocrtrain.model.head import soft_cap
@@ -94,7 +95,7 @@ class OcrForConditionalGeneration(PreTrainedModel, GenerationMixin):
             attention_mask=mask,
             position_ids=position_ids,
             use_cache=use_cache,
-            lengths=lengths,
+            packed=None if lengths is None else packed_rows(lengths, inputs_embeds.device),
             **{cache_argument(self.gpt): past_key_values},
         )
         hidden = output.last_hidden_state[:, -logits_to_keep if logits_to_keep else 0 :]

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ocrdata.images.modes import ImageLayout
 from ocrdata.tokens.rendering import IGNORE
+from ocrtrain.model.attention import starts_of
 from ocrtrain.settings.image_slots import layout_slots
 
 
@@ -26,8 +27,9 @@ class ModelInputs(NamedTuple):
     `input_ids` and `position_ids` are int64 [B, T]. Positions of the flattened rows, b * T + t, in
     ascending order: `slots_at` those of the image tokens, `supervised_at` those that carry loss,
     with their `targets`, int64 [K]. `images` are uint8 [H, W, 3] in the order of their slots, each
-    shown as its one of `layouts` says.
-    `lengths` are the samples of each row, padding counted as the last one's.
+    shown as its one of `layouts` says. `lengths` are the samples of each row, padding counted as
+    the last one's; `starts`, int32 [samples + 1], where they begin in the flattened rows, and where
+    the last ends.
     """
 
     input_ids: Tensor
@@ -38,11 +40,12 @@ class ModelInputs(NamedTuple):
     supervised_at: Tensor
     targets: Tensor
     lengths: tuple[tuple[int, ...], ...]
+    starts: Tensor
 
     def tensors(self) -> Iterator[Tensor]:
         """Every tensor."""
         yield from (self.input_ids, self.position_ids, self.slots_at, self.supervised_at)
-        yield from (self.targets, *self.images)
+        yield from (self.targets, self.starts, *self.images)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> ModelInputs:
         """The same with `function` of every tensor."""
@@ -55,6 +58,7 @@ class ModelInputs(NamedTuple):
             function(self.supervised_at),
             function(self.targets),
             self.lengths,
+            function(self.starts),
         )
 
     def to(self, device: torch.device | str) -> ModelInputs:
@@ -85,6 +89,7 @@ def model_inputs(
             "tokens"
         )
     supervised_at = (targets != IGNORE).flatten().nonzero().squeeze(1)
+    lengths = sample_lengths(position_ids)
     return ModelInputs(
         input_ids=input_ids,
         position_ids=position_ids,
@@ -93,7 +98,8 @@ def model_inputs(
         slots_at=is_slot.flatten().nonzero().squeeze(1),
         supervised_at=supervised_at,
         targets=targets.flatten()[supervised_at],
-        lengths=sample_lengths(position_ids),
+        lengths=lengths,
+        starts=starts_of(lengths),
     )
 
 

@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ocrdata.errors import UsageError
 from ocrdata.images.modes import ImageLayout
+from ocrtrain.model.attention import packed_rows
 from ocrtrain.model.decoder import build_decoder, cache_argument
 from ocrtrain.model.encoder import DeepEncoder
 from ocrtrain.model.head import HEAD_CHUNK, soft_cap, summed_loss
@@ -63,6 +64,7 @@ class OcrModel(nn.Module):
                 f"image token {image_token} is out of range for {config.vocab_size} tokens"
             )
         self.config, self.image_size, self.image_token = config, image_size, image_token
+        self.attention = "sdpa"  # one of `ocrtrain.model.attention.WAYS`, for packed rows
         self.slots = image_slots(image_size)
         self.encoder = DeepEncoder(config)
         self.gpt = build_decoder(config)
@@ -195,17 +197,19 @@ class OcrModel(nn.Module):
         embeds: Tensor,
         position_ids: Tensor,
         lengths: tuple[tuple[int, ...], ...] | None = None,
+        starts: Tensor | None = None,
     ) -> Tensor:
         """Embeddings [B, T, D] and positions [B, T] -> final hidden states [B, T, D].
 
-        Attention stays within a sample. `lengths` are those of each row's samples; None takes them
-        from the positions, and waits for the device.
+        Attention stays within a sample. `lengths` and `starts` are those of the samples, as in
+        `ModelInputs`; None takes them from the positions, and waits for the device.
         """
+        lengths = sample_lengths(position_ids.cpu()) if lengths is None else lengths
         output = self.gpt.model(
             inputs_embeds=embeds,
             position_ids=position_ids,
             use_cache=False,
-            lengths=sample_lengths(position_ids.cpu()) if lengths is None else lengths,
+            packed=packed_rows(lengths, embeds.device, way=self.attention, starts=starts),
         )
         states: Tensor = output.last_hidden_state
         return states
@@ -241,7 +245,7 @@ class OcrModel(nn.Module):
     def _states(self, inputs: ModelInputs, features: Tensor | None) -> Tensor:
         """Final hidden states [B, T, D]."""
         embeds = self.embed(inputs.input_ids, features, inputs.slots_at)
-        return self.hidden(embeds, inputs.position_ids, inputs.lengths)
+        return self.hidden(embeds, inputs.position_ids, inputs.lengths, inputs.starts)
 
     @torch.no_grad()
     def token_losses(self, inputs: ModelInputs) -> TokenLosses:
@@ -280,7 +284,7 @@ class OcrModel(nn.Module):
             ),
             position_ids=position_ids,
             use_cache=True,
-            lengths=lengths,
+            packed=None if lengths is None else packed_rows(lengths, inputs_embeds.device),
             **{self._cache_argument: cache},
         )
         logits = self.logits(output.last_hidden_state[:, -1])

@@ -24,7 +24,7 @@ from ocrtrain.state.run_files import read_sealed, write_sealed
 FILE = "changes.json"
 VERSION = 1
 
-LAST_BITS = ("micro_batch", "checkpointing", "precision")
+LAST_BITS = ("micro_batch", "checkpointing", "precision", "attention")
 """Changed, these add the same numbers in another order or precision."""
 
 

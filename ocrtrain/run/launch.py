@@ -43,6 +43,8 @@ from ocrtrain.data.skipped import FILE as SKIPPED_FILE
 from ocrtrain.data.skipped import SkippedSamples
 from ocrtrain.data.sources import Sources, check_validation, open_sources
 from ocrtrain.data.stream import Stream
+from ocrtrain.model.attention_trial import check_way
+from ocrtrain.model.device import autocast_type
 from ocrtrain.model.factory import (
     bare_model,
     check_tokenizer,
@@ -55,6 +57,7 @@ from ocrtrain.model.ocr_model import OcrModel
 from ocrtrain.model.start import check_start
 from ocrtrain.run import batch_log, run_log, summary
 from ocrtrain.run.alarm import LossCurve
+from ocrtrain.run.attention_choice import choose_attention
 from ocrtrain.run.batch_log import BatchLog
 from ocrtrain.run.changes import (
     Change,
@@ -152,6 +155,7 @@ def _check_request(config: Config, resume: bool, world: World) -> torch.device:
         profiled_steps(config.profile, 0)
     with problems:
         device = device_of_rank(config.device, world)
+        check_way(config.attention, device, autocast_type(config.precision, device))
     problems.raise_all()
     return device
 
@@ -280,7 +284,7 @@ def _prepare(
         changes, made = world.together(
             lambda: _check_resumed(effective, continued, skipped, found, world)
         )
-    expected = forecast(world.config(effective), planned)
+    expected = forecast(world.config(effective), planned, cuda=device.type == "cuda")
     print(settings(config, base))
     print("".join(f"{line}\n" for line in describe_changes(made)), end="")
     _print_overview(effective, sources, run, expected, requested.steps)
@@ -289,9 +293,16 @@ def _prepare(
     if not found or continued.data_changes:
         world.on_first(lambda: check_validation(sources, effective, tokenizer))
     _warn_of_memory(expected, device)
+    attention, why = world.on_first_json(
+        lambda: choose_attention(
+            world.config(effective), planned, run, device, resumed=found is not None
+        )
+    )
+    print(f"{why}\n" if why else "", end="")
     model, trainer, optimizer = world.together(
         lambda: _model_and_optimizer(effective, tokenizer, world, found)
     )
+    model.attention = attention
 
     def open_folder() -> Logs:
         logs = _open_logs(effective, found)
@@ -398,13 +409,14 @@ def _model_and_optimizer(
     device = torch.device(world.device)
     if found is None:
         model = new_model(config, tokenizer, say=print).to(device).train()
-        trainer = for_ranks(model, world, config.parallel)
-        return model, trainer, build_optimizer(model, config, _shards(trainer))
-    # All weights are in the checkpoint: nothing is loaded from the hub.
-    model = ready_to_train(bare_model(config, tokenizer), config).to(device).train()
-    found.load_weights(model)
+    else:
+        # All weights are in the checkpoint: nothing is loaded from the hub.
+        model = ready_to_train(bare_model(config, tokenizer), config).to(device).train()
+        found.load_weights(model)
     trainer = for_ranks(model, world, config.parallel)
     optimizer = build_optimizer(model, config, _shards(trainer))
+    if found is None:
+        return model, trainer, optimizer
     found.load_optimizer(model, optimizer, trainer.place)
     found.load_random_state()
     for change in found.changed_versions():

@@ -283,6 +283,14 @@ class Config:
         "fp32, bf16 (autocast), or auto: bf16 on CUDA and fp32 elsewhere",
         change=True,
     )
+    attention: str = setting(
+        "auto",
+        "attention in packed rows: sample by sample (sdpa), on a GPU by flex_attention (flex) or "
+        "by flash attention of any length (varlen), or the fastest, timed when the run begins "
+        "(auto; on a CPU sdpa)",
+        change=True,
+        older="sdpa",
+    )
 
     eval_every: int = setting(50, "steps between validations (0: only at the end)", runtime=True)
     val_batch: int = setting(10, "samples per forward pass in validation", change=True)

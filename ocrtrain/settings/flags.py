@@ -42,7 +42,7 @@ GROUPS = {
     ),
     "model": (
         "init", "init_parts", "patch_scale", "deepencoder", "fresh_gpt", "freeze", "checkpointing",
-        "precision", "sam_repo", "clip_repo", "gpt_repo",
+        "precision", "attention", "sam_repo", "clip_repo", "gpt_repo",
     ),
     "optimizer": (
         "optimizer", "steps", "lr", "lr_adamw", "warmup", "schedule", "schedule_from",

@@ -168,15 +168,15 @@ PURPOSES = {
 FIGURES = {
     "stage1": {
         "tiny": Figures("1.77 M", 2384, "1.7 GB", "0.9 GB"),
-        "small": Figures("24.8 M", 3216, "3.9 GB", "5.3 GB"),
-        "base": Figures("585 M", 6416, "19 GB", "31 GB"),
-        "full": Figures("962 M", 4010, "57 GB", "124 GB"),
+        "small": Figures("24.8 M", 3216, "3.9 GB", "5.2 GB"),
+        "base": Figures("585 M", 6416, "19 GB", "29 GB"),
+        "full": Figures("962 M", 4010, "57 GB", "116 GB"),
     },
     "stage2": {
         "tiny": Figures("1.77 M", 2384, "1.6 GB", "0.7 GB"),
-        "small": Figures("24.8 M", 3216, "2.7 GB", "2.4 GB"),
-        "base": Figures("585 M", 6416, "14 GB", "15 GB"),
-        "full": Figures("962 M", 802, "21 GB", "22 GB"),
+        "small": Figures("24.8 M", 3216, "2.5 GB", "2.2 GB"),
+        "base": Figures("585 M", 6416, "12 GB", "13 GB"),
+        "full": Figures("962 M", 802, "20 GB", "20 GB"),
     },
 }
 

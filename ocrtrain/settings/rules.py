@@ -39,6 +39,7 @@ CHOICES = {
     "optimizer": ("adamw", "muon"),
     "schedule": ("cosine", "linear", "step", "constant"),
     "precision": ("auto", "fp32", "bf16"),
+    "attention": ("auto", "sdpa", "flex", "varlen"),
     "freeze": PARTS,
     "init_parts": PARTS,
     "wandb": ("auto", "online", "offline", "off"),

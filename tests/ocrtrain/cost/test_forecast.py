@@ -24,6 +24,7 @@ from ocrtrain.cost.forecast import (
     steps_per_epoch,
 )
 from ocrtrain.cost.gpus import peak_of
+from ocrtrain.cost.memory import CPU_OVERHEAD, OVERHEAD, MicroBatch, estimate_memory
 from ocrtrain.data.run_plan import LongSample, OrderOfSource, RunPlan
 from ocrtrain.settings.presets import stage1
 from tests.support.measured import made_up
@@ -62,6 +63,26 @@ def test_every_gpu_has_a_peak_and_its_hours() -> None:
     assert shown[0].split() == ["GPU", "memory", "fits", "at", "40%", "MFU"]
     assert len(shown) == len(GPUS) + 1
     assert all(peak_of(name) for name, _ in GPUS)
+
+
+def test_memory_is_that_of_the_device() -> None:
+    """On a CPU fp32, torch's plain attention, and no CUDA; on a GPU bf16."""
+    config = replace(stage1(), batch=4, image_size=256)
+    gpu, cpu = (forecast(config, planned(), cuda=cuda) for cuda in (True, False))
+    for found, of_cuda, beside in ((gpu, True, OVERHEAD), (cpu, False, CPU_OVERHEAD)):
+        batch = MicroBatch(
+            4,
+            found.totals.longest,
+            {256: sum(found.totals.largest_pass)},
+            bf16=of_cuda,
+            cuda=of_cuda,
+        )
+        wanted = estimate_memory(config.model, batch).total + beside
+        assert found.memory == figures(found)["memory_bytes"] == wanted
+    assert figures(gpu)["memory_of"] == "cuda" and "on a GPU" in describe(gpu)
+    assert figures(cpu)["memory_of"] == "cpu" and "on this CPU" in describe(cpu)
+    bf16 = forecast(replace(config, precision="bf16"), planned(), cuda=False)
+    assert bf16.memory != cpu.memory  # asked for, autocast is on there too
 
 
 def test_the_table_of_sources_and_truncated_samples() -> None:

@@ -37,8 +37,8 @@ def config_of(stage: str, preset: str) -> Config:
 
 def computed(config: Config) -> Figures:
     """Figures as `--help` has them."""
-    gpu = run_memory(config, short=True, bf16=True).total + OVERHEAD
-    cpu = run_memory(config, short=True, bf16=False, cuda=False).total + CPU_OVERHEAD
+    gpu = run_memory(config, short=True).total + OVERHEAD
+    cpu = run_memory(config, short=True, cuda=False).total + CPU_OVERHEAD
     return Figures(
         f"{sum(parameters(config.model).values()) / 1e6:.3g} M",
         config.batch * (image_slots(config.image_size) + SHORT_TEXT),
@@ -94,7 +94,7 @@ def test_each_fits_the_gpu_it_is_for(stage: str, preset: str, memory: int) -> No
     gpu = Machine("cuda", "a GPU", memory * 1e9, 8)
     assert refusal(config, gpu) == ""
     if preset != "full":
-        longest = run_memory(config, short=False, bf16=True).total + OVERHEAD
+        longest = run_memory(config, short=False).total + OVERHEAD
         assert longest <= memory * 1e9 * USABLE
 
 

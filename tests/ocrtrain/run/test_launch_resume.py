@@ -184,7 +184,7 @@ def test_exactly_these_settings_may_change() -> None:
         "lr", "sam_lr_scale", "clip_lr_scale", "schedule", "schedule_from", "warmup", "step_every",
         "step_factor", "decay_part", "lr_adamw", "momentum", "weight_decay", "beta1", "beta2",
         "grad_clip",  # the optimizer
-        "micro_batch", "checkpointing", "precision", "val_batch",  # memory
+        "micro_batch", "checkpointing", "precision", "val_batch", "attention",  # memory
         "batch", "text_ratio", "text_ratio_at", "source_at", "mix", "weigh_by", "at_end",
         "image_size_of", "train_slice", "val_slice", "text_train_slice", "text_val_slice",
         "join_sets",  # data
