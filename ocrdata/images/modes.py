@@ -8,14 +8,16 @@ many positions a layout takes in a row is up to the model (`ocrtrain.settings.im
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, NamedTuple
 
 from ocrdata.errors import UsageError
 
-Int64 = npt.NDArray[np.int64]
+# A command line names modes, and is read without numpy.
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    Int64 = npt.NDArray[np.int64]
 
 FEWEST_TILES = 2
 """An image that is no larger than a tile has none; others have at least so many (DeepSeek-OCR)."""
@@ -55,6 +57,8 @@ class ImageMode(NamedTuple):
         """The layout of an image of `width` x `height` px."""
         if not self.tile:
             return ImageLayout(self.size)
+        import numpy as np
+
         columns, rows = self.grids(np.array([width]), np.array([height]))
         if not columns[0]:
             return ImageLayout(self.size)
@@ -67,6 +71,8 @@ class ImageMode(NamedTuple):
         that are equally close, the one with more tiles if the image has more than half of its
         pixels. It is the rule of DeepSeek-OCR's processor, in the same floating-point operations.
         """
+        import numpy as np
+
         columns, rows = np.zeros(len(widths), np.int64), np.zeros(len(widths), np.int64)
         if not self.tile:
             return columns, rows

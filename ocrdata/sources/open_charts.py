@@ -39,7 +39,7 @@ MAX_OFFSET = 8  # px
 LOOKED_UP = ("value", "compare")
 """Questions about labels that are named; the others are about what is written or drawn."""
 
-LOOK_UPS, ONLY_TABLE = 1 / 3, 0.4
+LOOK_UPS, ONLY_TABLE = 0.4, 0.4
 """Share of the charts whose questions are of `LOOKED_UP`, and of the others those with no question
 but the table. A question that is always one of many is not answered when it is asked alone."""
 
@@ -173,8 +173,9 @@ def make_chart(pick: random.Random, items: Span, words: str) -> Chart:
 
 
 def choose(chart: Chart, kinds: tuple[str, ...], pick: random.Random) -> list[tuple[str, str, str]]:
-    """(kind, question, answer) of a chart's turns, of the chosen kinds: the table alone, everything
-    that is written, or the look-ups; shuffled. No look-up comes after a table to copy from."""
+    """(kind, question, answer) of a chart's turns, of the chosen kinds: the table alone, what else
+    is written, or the look-ups; shuffled. No look-up comes after a table to copy from; without
+    look-ups, the table is also one of many."""
     written = [kind for kind in kinds if kind not in LOOKED_UP]
     looked_up = [kind for kind in kinds if kind in LOOKED_UP]
     if looked_up and (not written or pick.random() < LOOK_UPS):
@@ -182,7 +183,7 @@ def choose(chart: Chart, kinds: tuple[str, ...], pick: random.Random) -> list[tu
     elif "table" in written and pick.random() < ONLY_TABLE:
         asked = ["table"]
     else:
-        asked = written
+        asked = [kind for kind in written if kind != "table" or not looked_up]
     turns = [(kind, *turn) for kind in asked for turn in ask(chart, kind, pick)]
     pick.shuffle(turns)
     return turns

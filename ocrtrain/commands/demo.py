@@ -3,9 +3,9 @@ seen: `make demo`.
 
 It runs the commands that anyone would type, prints them, and ends with a table. The first stage
 begins with short strings (cells), goes on to charts of one or two items (minis) and then to whole
-charts; the second trains a fresh decoder on the frozen encoder, with tables in words between. No
-word of the charts that are scored stands in any training sample. Rerun after a stop, it continues
-where it was.
+charts; the second trains a fresh decoder on the frozen encoder: tables in words and charts of two
+items (pairs) first, on which it learns to look things up. No word of the charts that are scored
+stands in any training sample. Rerun after a stop, it continues where it was.
 """
 
 from __future__ import annotations
@@ -34,16 +34,21 @@ SOURCES = {
     "minis": ("open-charts", 5_000, "--size", 128, "--items", "1..2",
               "--questions", "table", "title"),
     "charts": ("open-charts", 6_400, "--questions", *READING),
-    "questions": ("open-charts", 6_400, "--seed", 1),
+    "pairs": ("open-charts", 6_400, "--size", 128, "--items", 2, "--seed", 3, "--questions",
+              "table", "title", "largest", "value", "compare"),
+    "questions": ("open-charts", 12_000, "--seed", 1),
     "tables": ("tables", 6_000),
     "unseen": ("open-charts", 120, "--words", "held-out", "--seed", 2),
 }  # fmt: skip
 """Shards: source, rows and flags of each. `unseen` is what the model is scored on."""
 
+SIZES = {"cells": 64, "minis": 128, "pairs": 128}
+"""Sizes of images in px that are not the preset's 256."""
+
 STAGE1 = ("--source-at", "80:minis=2", "--source-at", "210:minis=1,charts=4",
           "--source-at", "480:minis=0,charts=5", "--steps", 700)  # fmt: skip
-STAGE2 = ("--source-at", "50:cells=0,minis=2", "--source-at", "110:minis=1,questions=4,tables=2",
-          "--source-at", "300:minis=0,questions=5,tables=1", "--steps", 450,
+STAGE2 = ("--source-at", "40:cells=0,pairs=2", "--source-at", "200:pairs=1,questions=3",
+          "--source-at", "450:pairs=0,questions=6", "--steps", 1000, "--decay-part", 0.5,
           "--freeze", "sam", "clip")  # fmt: skip
 
 SHOWN = 3
@@ -69,13 +74,13 @@ def main(arguments: Sequence[str]) -> int:
     # Packed rows of as many tokens: 64 cells, 37 minis or 17 charts a step.
     common = ("--preset", "tiny", "--recipe", "reads", "--tokenizer", tokenizer,
               "--pack", "--batch", 4, "--seq-len", 512, "--row-images", 16,
-              "--eval-every", 200, "--val-batch", 8, "--save-every", 200, "--wandb", "off",
+              "--eval-every", 500, "--val-batch", 8, "--save-every", 250, "--wandb", "off",
               "--resume")  # fmt: skip
     first, second = runs / "stage1", runs / "stage2"
     command("ocrtrain.stage1", *common, *sources(shards, cells=1, minis=0, charts=0), *STAGE1,
             "--out", first)  # fmt: skip
     command("ocrtrain.stage2", *common, "--deepencoder", encoder(first),
-            *sources(shards, tables=1, cells=1, minis=0, questions=0), *STAGE2,
+            *sources(shards, tables=1, cells=1, pairs=0, questions=0), *STAGE2,
             "--out", second)  # fmt: skip
     command("ocrtrain.evaluate", "--checkpoint", second, "--shards", shards / "demo-unseen.json",
             "--exchange", "--max-new-tokens", 40, "--out", runs / "answers.jsonl")  # fmt: skip
@@ -88,8 +93,9 @@ def sources(shards: Path, **weights: int) -> list[object]:
     words: list[object] = []
     for name, weight in weights.items():
         words += ["--source", f"{name}={shards}/demo-{name}.json:{weight}"]
-    for name, size in {"cells": 64, "minis": 128}.items():
-        words += ["--image-size-of", f"{name}={size}"]
+    for name, size in SIZES.items():
+        if name in weights:
+            words += ["--image-size-of", f"{name}={size}"]
     return words
 
 

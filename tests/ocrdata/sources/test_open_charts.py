@@ -47,7 +47,7 @@ def test_answers_follow_from_what_is_drawn(row: int) -> None:
     assert len(values) == len(drawn["items"]) and len(set(values.values())) == len(values)
     turns = turns_of(OPTIONS, row)
     kinds = sorted(kind for kind, _, _ in turns)
-    written = sorted(set(KINDS) - set(LOOKED_UP))
+    written = sorted(set(KINDS) - set(LOOKED_UP) - {"table"})
     assert kinds in (["table"], written, ["compare", *["value"] * len(values)])
     for kind, question, answer in turns:
         if kind == "table":
@@ -96,7 +96,7 @@ def test_every_kind_is_asked_first_and_no_look_up_follows_a_table() -> None:
     assert {kinds[0] for kinds in asked} == set(KINDS)
     assert not any("table" in kinds and set(LOOKED_UP) & set(kinds) for kinds in asked)
     alone = Counter(len(kinds) for kinds in asked)[1]
-    assert 400 * 0.2 < alone < 400 * 0.35, "a table alone"
+    assert 400 * 0.18 < alone < 400 * 0.32, "a table alone: 0.6 * 0.4"
     assert [kind for kind, _, _ in choose(CHART, ("title",), pick)] == ["title"]
     assert {kind for kind, _, _ in choose(CHART, LOOKED_UP, pick)} == set(LOOKED_UP)
 

@@ -84,7 +84,7 @@ def drawn_words(side: str) -> dict[str, set[str]]:
                 drawn += [item[0] for item in items]
             if not drawn:
                 drawn = " ".join(map(text_of, sample.messages[1::2])).split()
-            words.update(word.strip(".").lower() for word in drawn)
+            words.update(word.strip(".,:;").lower() for word in drawn)
         found[source.name] = {word for word in words if len(word) >= SHORTEST}
     return found
 

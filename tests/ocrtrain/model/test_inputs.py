@@ -37,4 +37,4 @@ def test_moving_inputs_changes_only_their_device() -> None:
     moved = inputs.to("meta")
     assert {tensor.device.type for tensor in moved.tensors()} == {"meta"}
     assert [one.shape for one in moved.tensors()] == [one.shape for one in inputs.tensors()]
-    assert len(list(moved.tensors())) == 5 + 2 and moved.lengths == inputs.lengths
+    assert len(list(moved.tensors())) == 6 + 2 and moved.lengths == inputs.lengths

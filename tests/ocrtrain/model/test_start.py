@@ -190,7 +190,7 @@ def test_a_damaged_checkpoint_is_refused(
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"gpt_heads": 8}, "gpt_heads is 4, .* gpt_heads 8; set --gpt-heads 4"),
+        ({"gpt_heads": 2}, "gpt_heads is 4, .* gpt_heads 2; set --gpt-heads 4"),
         ({"sam_heads": 2}, "sam_heads is 4, .* sam_heads 2; set --sam-heads 4"),
         ({"clip_heads": 8}, "clip_heads is 4, .* clip_heads 8; set --clip-heads 4"),
         ({"rope_theta": 1e5}, "rope_theta is 10000.0, .* 100000.0; set --rope-theta 10000.0"),

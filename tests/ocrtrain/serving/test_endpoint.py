@@ -6,6 +6,7 @@ import io
 import json
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -178,14 +179,18 @@ def test_what_does_not_fit_is_refused(tmp_path: Path) -> None:
         assert served.chat().status == 429  # 5 times its body, and the image beside it
         large = served.ask("POST", "/v1/chat/completions", b" " * 2001)
         assert (large.status, large.json()["error"]["code"]) == (413, "body_too_large")
-        connection = served.connect()  # without a length
+        text = served.chat(messages=[{"role": "user", "content": "Which colour?"}])
+        assert text.status == 200  # what was refused has been given back
+
+
+def test_a_body_of_unknown_length_is_refused_when_it_is_too_large(tmp_path: Path) -> None:
+    with serve(serving.trained(tmp_path), EndpointOptions("small", max_body=2000)) as served:
+        connection = served.connect()
         chunks = (b" " * 500 for _ in range(5))
         connection.request("POST", "/v1/chat/completions", chunks, encode_chunked=True,
                            headers={"Content-Type": "application/json"})  # fmt: skip
-        assert connection.getresponse().status == 413
-        connection.close()
-        text = served.chat(messages=[{"role": "user", "content": "Which colour?"}])
-        assert text.status == 200  # what was refused has been given back
+        with closing(connection):
+            assert connection.getresponse().status == 413
 
 
 def test_a_prompt_without_room_for_its_answer_is_refused(tmp_path: Path) -> None:
