@@ -34,7 +34,7 @@ SOURCES = {
     "minis": ("open-charts", 5_000, "--size", 128, "--items", "1..2",
               "--questions", "table", "title"),
     "charts": ("open-charts", 6_400, "--questions", *READING),
-    "questions": ("open-charts", 9_600, "--seed", 1),
+    "questions": ("open-charts", 12_000, "--seed", 1),
     "tables": ("tables", 6_000),
     "unseen": ("open-charts", 120, "--words", "held-out", "--seed", 2),
 }  # fmt: skip
@@ -44,9 +44,9 @@ SIZES = {"cells": 64, "minis": 128}
 """Sizes of images in px that are not the preset's 256."""
 
 STAGE1 = ("--source-at", "80:minis=2", "--source-at", "210:minis=1,charts=4",
-          "--source-at", "480:minis=0,charts=5", "--steps", 800)  # fmt: skip
+          "--source-at", "480:minis=0,charts=5", "--steps", 700)  # fmt: skip
 STAGE2 = ("--source-at", "50:cells=0,minis=2", "--source-at", "110:minis=1,questions=4,tables=2",
-          "--source-at", "380:minis=0,questions=5,tables=1", "--steps", 900,
+          "--source-at", "400:minis=0,questions=5,tables=1", "--steps", 1000,
           "--decay-part", 0.5, "--freeze", "sam", "--clip-lr-scale", 0.2)  # fmt: skip
 
 SHOWN = 3
