@@ -8,10 +8,8 @@ Pillow: easy to read, so that two CPU cores suffice. `tables.py` asks the same a
 
 from __future__ import annotations
 
-import io
 import random
 import string
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -21,7 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 from ocrdata.errors import UsageError
 from ocrdata.sample import IMAGE_PART, Message, Sample, text_part
 from ocrdata.sources.spans import Span
-from ocrdata.sources.synthetic import SyntheticSource
+from ocrdata.sources.synthetic import DrawnSource, to_png
 from ocrdata.sources.words import TRAIN, draw, random_string
 
 VERSION = 1  # increase it with every change of a row
@@ -114,20 +112,11 @@ class OpenChartOptions:
         }
 
 
-class OpenChartsSource(SyntheticSource):
+class OpenChartsSource(DrawnSource[OpenChartOptions]):
     """Charts and questions, as the options say."""
 
     name = "open-charts"
     version = VERSION
-
-    def __init__(self, rows: int, options: OpenChartOptions, *, seed: int = 0) -> None:
-        super().__init__(rows, seed=seed)
-        self.options = options
-
-    @property
-    def provenance(self) -> Mapping[str, Any]:
-        """Also the options."""
-        return {**super().provenance, **self.options.provenance}
 
     def make(self, row: int) -> Sample:
         """See `make_sample`."""
@@ -246,9 +235,7 @@ def paint(chart: Chart, size: int, offset: int, pick: random.Random) -> bytes:
             for x, y in points:
                 pen.ellipse([x - 9, y - 9, x + 9, y + 9], chart.colour)
         pen.line([(0, base), (size, base)], INK, 2)
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", compress_level=1)
-    return buffer.getvalue()
+    return to_png(image)
 
 
 @lru_cache(maxsize=1)
