@@ -46,6 +46,7 @@ def cold(args: argparse.Namespace) -> dict[str, Any]:
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
     for _ in range(args.turns):
         for name, words in commands.items():
+            # mypy infers no type for a lambda with a default, which binds this turn's words.
             found[name].append(timed(lambda words=words: subprocess.run(  # type: ignore[misc]
                 [sys.executable, *words], check=True, capture_output=True)))  # fmt: skip
     return {

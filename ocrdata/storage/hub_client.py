@@ -91,7 +91,7 @@ def request(url: str, headers: Mapping[str, str], retries: int) -> Any:
             _log.warning(
                 "%s: the hub %s since %.0f s; trying again in %.0f s",
                 f"{place.netloc}{place.path}", what, elapsed, wait)  # fmt: skip
-        time.sleep(wait * random.uniform(1, 1.1))
+        time.sleep(wait * random.uniform(1, 1.1))  # jitter: not all workers at once
     raise AssertionError("the last attempt returns or raises")
 
 

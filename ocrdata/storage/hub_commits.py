@@ -175,7 +175,7 @@ def _ask(place: HubFile, request: Callable[[Any], Result]) -> Result:
             if time.monotonic() - began > GIVE_UP_S:
                 raise
             _log.warning("%s; trying again", str(exc).partition(";")[0])
-            time.sleep(wait)
+            time.sleep(wait)  # the hub may be busy: twice as long each time, until GIVE_UP_S
             wait *= 2
 
 

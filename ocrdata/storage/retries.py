@@ -98,7 +98,7 @@ class Attempts:
             busy_until(host, self.location, target)
             left = self._began + self._limit - time.monotonic()
             _hosts.wait(host, max(0.0, left))
-        time.sleep(self._wait * random.uniform(0.5, 1))
+        time.sleep(self._wait * random.uniform(0.5, 1))  # jitter: not all threads at once
         self._wait = min(2 * self._wait, LONGEST_WAIT_S)
 
 
