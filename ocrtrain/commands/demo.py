@@ -69,7 +69,7 @@ def main(arguments: Sequence[str]) -> int:
         texts = [f"{shards}/demo-{name}.json[:1000]" for name in ("cells", "questions", "tables")]
         command("ocrdata.commands.train_tokenizer", "--shards", *texts, "--single", "A-Z0-9",
                 "--vocab-size", 384, "--out", tokenizer)  # fmt: skip
-    # Packed rows of as many tokens: 64 cells, 37 minis or 17 charts a step.
+    # Packed rows: 64 cells (by --row-images), about 57 minis or 23 charts a step.
     common = ("--preset", "tiny", "--recipe", "reads", "--tokenizer", tokenizer,
               "--pack", "--batch", 4, "--seq-len", 512, "--row-images", 16,
               "--eval-every", 500, "--val-batch", 8, "--save-every", 250, "--wandb", "off",
